@@ -1,0 +1,171 @@
+// Package reload keeps a value that is made from files current while the
+// process runs: signing keys, a CA bundle.
+//
+// It keeps true:
+//
+//   - [Value.Get] always returns a good value: New refuses to start from a bad
+//     one, and a bad new file leaves the last good value in place.
+//   - A change is seen however it is made: a write, a rename over the file, or
+//     the swap of a symlink above it, which is how kubelet updates a mounted
+//     Secret or ConfigMap. Directories are watched, not files, because a watch
+//     on a file ends when the file is replaced.
+//   - A change that no notification reports (a network file system, a directory
+//     that was removed and made again) is seen at the next poll.
+package reload
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"k8s.io/klog/v2"
+)
+
+const (
+	// settle is how long the files must be quiet before they are read: a writer
+	// that truncates and then writes must not be caught half way.
+	settle = 100 * time.Millisecond
+	// poll is how often the files are read when nothing reports a change.
+	poll = time.Minute
+)
+
+// Config says what to load. All fields are required.
+type Config[T any] struct {
+	// What names the value in logs, for example "signing keys".
+	What string
+	// Files are the paths whose change makes Load run again.
+	Files []string
+	// Load reads and checks the files. Its errors must not hold key material.
+	Load func() (T, error)
+	// Equal tells whether a newly loaded value is the one already in use.
+	Equal func(a, b T) bool
+}
+
+// Value is the current value. Its methods may be called concurrently.
+type Value[T any] struct {
+	cfg     Config[T]
+	current atomic.Pointer[T]
+
+	mu        sync.Mutex
+	onChange  []func()
+	onError   []func(error)
+	lastError string
+}
+
+// New loads the value once and fails when that fails.
+func New[T any](cfg Config[T]) (*Value[T], error) {
+	if cfg.What == "" || len(cfg.Files) == 0 || cfg.Load == nil || cfg.Equal == nil {
+		return nil, errors.New("reload: What, Files, Load and Equal are required")
+	}
+	first, err := cfg.Load()
+	if err != nil {
+		return nil, err
+	}
+	v := &Value[T]{cfg: cfg}
+	v.current.Store(&first)
+	return v, nil
+}
+
+// Get returns the last good value. Callers must not change what it points to.
+func (v *Value[T]) Get() T { return *v.current.Load() }
+
+// OnChange makes f run after every change of the value, in the goroutine of Run:
+// f must not block.
+func (v *Value[T]) OnChange(f func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.onChange = append(v.onChange, f)
+}
+
+// OnError makes f run when the files cannot be used, once per reason, in the
+// goroutine of Run: f must not block.
+func (v *Value[T]) OnError(f func(error)) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.onError = append(v.onError, f)
+}
+
+// Run follows the files until ctx ends. It returns nil: a watch that cannot be
+// had is logged, and polling goes on without it.
+func (v *Value[T]) Run(ctx context.Context) error {
+	logger := klog.FromContext(ctx)
+	var events <-chan fsnotify.Event
+	var failures <-chan error
+	watch := func() {}
+	if w, err := fsnotify.NewWatcher(); err != nil {
+		logger.Error(err, "Could not watch files, polling them instead", "what", v.cfg.What, "interval", poll)
+	} else {
+		defer func() { _ = w.Close() }()
+		events, failures = w.Events, w.Errors
+		watch = func() { v.watch(w) }
+	}
+
+	watch()
+	timer := time.NewTimer(0) // what changed between New and the first watch
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-events:
+			timer.Reset(settle)
+		case err := <-failures:
+			logger.Error(err, "Watching files reported an error", "what", v.cfg.What)
+			timer.Reset(settle)
+		case <-timer.C:
+			v.load(ctx)
+			watch()
+			timer.Reset(poll)
+		}
+	}
+}
+
+// watch adds the directory of every file and that of every symlink's target. It
+// is run after each load, because targets move. A directory that does not exist
+// at this moment is found by a later poll.
+func (v *Value[T]) watch(w *fsnotify.Watcher) {
+	for _, file := range v.cfg.Files {
+		_ = w.Add(filepath.Dir(file))
+		if target, err := filepath.EvalSymlinks(file); err == nil {
+			_ = w.Add(filepath.Dir(target))
+		}
+	}
+}
+
+func (v *Value[T]) load(ctx context.Context) {
+	logger := klog.FromContext(ctx)
+	next, err := v.cfg.Load()
+	onChange, onError, repeated := v.note(err)
+	switch {
+	case err != nil && repeated:
+	case err != nil:
+		logger.Error(err, "Kept the last good value, the new one cannot be used", "what", v.cfg.What)
+		for _, f := range onError {
+			f(err)
+		}
+	case !v.cfg.Equal(v.Get(), next):
+		v.current.Store(&next)
+		logger.Info("Reloaded", "what", v.cfg.What)
+		for _, f := range onChange {
+			f()
+		}
+	}
+}
+
+// note remembers the outcome of a load and tells whether it is the same error as
+// that of the load before.
+func (v *Value[T]) note(err error) (onChange []func(), onError []func(error), repeated bool) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	repeated = text == v.lastError
+	v.lastError = text
+	return v.onChange, v.onError, repeated
+}

@@ -1,0 +1,71 @@
+package token
+
+import "errors"
+
+// LegacyIssuer is the iss claim of all legacy tokens, whatever issuer the API
+// server is configured with.
+const LegacyIssuer = "kubernetes/serviceaccount"
+
+// usernamePrefix begins the sub claim; "<namespace>:<name>" follows.
+const usernamePrefix = "system:serviceaccount:"
+
+// LegacyClaims say which ServiceAccount a legacy token stands for and which
+// Secret holds it.
+type LegacyClaims struct {
+	Namespace          string
+	SecretName         string
+	ServiceAccountName string
+	ServiceAccountUID  string
+}
+
+// Subject is the sub claim, which is also the user name at the API server.
+func (c LegacyClaims) Subject() string {
+	return usernamePrefix + c.Namespace + ":" + c.ServiceAccountName
+}
+
+// complete tells what the API server would refuse a token for.
+func (c LegacyClaims) complete() error {
+	switch "" {
+	case c.Namespace:
+		return errors.New("namespace claim is missing")
+	case c.SecretName:
+		return errors.New("secret name claim is missing")
+	case c.ServiceAccountName:
+		return errors.New("service account name claim is missing")
+	case c.ServiceAccountUID:
+		return errors.New("service account uid claim is missing")
+	}
+	return nil
+}
+
+// legacyPayload is the payload on the wire. Its fields stand in the order of
+// their JSON names, which is the order that kube-controller-manager writes: with
+// an RSA key both make the same bytes.
+type legacyPayload struct {
+	Issuer             string `json:"iss"`
+	Namespace          string `json:"kubernetes.io/serviceaccount/namespace"`
+	SecretName         string `json:"kubernetes.io/serviceaccount/secret.name"`
+	ServiceAccountName string `json:"kubernetes.io/serviceaccount/service-account.name"`
+	ServiceAccountUID  string `json:"kubernetes.io/serviceaccount/service-account.uid"`
+	Subject            string `json:"sub"`
+}
+
+func (c LegacyClaims) payload() legacyPayload {
+	return legacyPayload{
+		Issuer:             LegacyIssuer,
+		Namespace:          c.Namespace,
+		SecretName:         c.SecretName,
+		ServiceAccountName: c.ServiceAccountName,
+		ServiceAccountUID:  c.ServiceAccountUID,
+		Subject:            c.Subject(),
+	}
+}
+
+func (p legacyPayload) claims() LegacyClaims {
+	return LegacyClaims{
+		Namespace:          p.Namespace,
+		SecretName:         p.SecretName,
+		ServiceAccountName: p.ServiceAccountName,
+		ServiceAccountUID:  p.ServiceAccountUID,
+	}
+}

@@ -1,0 +1,108 @@
+package token
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/sakeeper/sakeeper/pkg/keys"
+)
+
+// Why a token is refused. Clients get one opaque message; these are for us.
+var (
+	// ErrMalformed: not a JWT in compact serialization, or signed with an
+	// algorithm that no service-account key uses.
+	ErrMalformed = errors.New("malformed token")
+	// ErrIssuer: the token says that somebody else issued it.
+	ErrIssuer = errors.New("token of another issuer")
+	// ErrUnknownKey: the token names a key that is not in the set.
+	ErrUnknownKey = errors.New("token signed by an unknown key")
+	// ErrSignature: no key of the set verifies the signature.
+	ErrSignature = errors.New("token signature is wrong")
+	// ErrClaims: the signature is good, the claims are not those of a legacy token.
+	ErrClaims = errors.New("token claims are wrong")
+)
+
+// maxLength bounds what is parsed. Headers of requests, where tokens travel, are
+// smaller by far.
+const maxLength = 64 << 10
+
+// Verifier checks tokens against the keys of the moment. It is safe for
+// concurrent use.
+type Verifier struct {
+	keys func() *keys.Set
+}
+
+// NewVerifier makes a verifier over the set that current returns at each call.
+func NewVerifier(current func() *keys.Set) *Verifier { return &Verifier{keys: current} }
+
+// VerifyLegacy checks, in this order: shape and algorithm, issuer, key,
+// signature, claims. It says nothing of whether the token is alive. Errors are,
+// or wrap, the sentinels of this package.
+func (v *Verifier) VerifyLegacy(compact string) (LegacyClaims, error) {
+	parsed, unverified, err := parseLegacyUnverified(compact)
+	if err != nil {
+		return LegacyClaims{}, err
+	}
+	if unverified.Issuer != LegacyIssuer {
+		return LegacyClaims{}, ErrIssuer
+	}
+	candidates, err := v.candidates(parsed.Headers[0])
+	if err != nil {
+		return LegacyClaims{}, err
+	}
+	for _, key := range candidates {
+		var payload legacyPayload
+		if err := parsed.Claims(key.Key(), &payload); err != nil {
+			continue
+		}
+		claims := payload.claims()
+		if err := claims.complete(); err != nil {
+			return LegacyClaims{}, fmt.Errorf("%w: %w", ErrClaims, err)
+		}
+		if payload.Subject != claims.Subject() {
+			return LegacyClaims{}, fmt.Errorf("%w: sub claim does not name the service account", ErrClaims)
+		}
+		return claims, nil
+	}
+	return LegacyClaims{}, ErrSignature
+}
+
+// candidates are the keys that may have signed: the one that kid names, or all
+// when there is no kid. The header's algorithm must be the key's own, so that no
+// key is ever used in a way it was not made for (RFC 8725, section 3.1).
+func (v *Verifier) candidates(header jose.Header) ([]keys.PublicKey, error) {
+	set := v.keys()
+	pool := set.Verification()
+	if header.KeyID != "" {
+		key, ok := set.Lookup(header.KeyID)
+		if !ok {
+			return nil, ErrUnknownKey
+		}
+		pool = []keys.PublicKey{key}
+	}
+	var fitting []keys.PublicKey
+	for _, key := range pool {
+		if string(key.Algorithm()) == header.Algorithm {
+			fitting = append(fitting, key)
+		}
+	}
+	return fitting, nil
+}
+
+func parseLegacyUnverified(compact string) (*jwt.JSONWebToken, legacyPayload, error) {
+	if len(compact) > maxLength {
+		return nil, legacyPayload{}, ErrMalformed
+	}
+	parsed, err := jwt.ParseSigned(compact, keys.Algorithms())
+	if err != nil {
+		return nil, legacyPayload{}, ErrMalformed
+	}
+	var payload legacyPayload
+	if err := parsed.UnsafeClaimsWithoutVerification(&payload); err != nil {
+		return nil, legacyPayload{}, ErrMalformed
+	}
+	return parsed, payload, nil
+}

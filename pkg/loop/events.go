@@ -1,0 +1,69 @@
+package loop
+
+import (
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
+)
+
+// Object is what an informer may hold to be watched here.
+type Object interface {
+	cache.Object
+	GetUID() types.UID
+}
+
+// Events are the mappers of one informer: they turn an object into keys and do
+// nothing else. Either may be nil.
+type Events[T Object] struct {
+	// Changed is called for every object of the initial list and for every later
+	// addition and update.
+	Changed func(T)
+	// Deleted is called with the last known state of every object that went, also
+	// when only the next list or a new object of the same name told of it.
+	Deleted func(T)
+	// Ignore, where set, tells that an update cannot matter.
+	Ignore func(old, updated T) bool
+}
+
+// Watch registers events with informer. The result is done when the initial list
+// has been delivered; pass it to [Loop.Run].
+func Watch[T Object](informer cache.TypedSharedIndexInformer[T], events Events[T]) (cache.DoneChecker, error) {
+	registration, err := informer.AddTypedEventHandler(events)
+	if err != nil {
+		return nil, err
+	}
+	return registration.HasSyncedChecker(), nil
+}
+
+// OnAdd implements [cache.TypedResourceEventHandler].
+func (e Events[T]) OnAdd(obj T, _ bool) {
+	if e.Changed != nil {
+		e.Changed(obj)
+	}
+}
+
+// OnUpdate implements [cache.TypedResourceEventHandler].
+func (e Events[T]) OnUpdate(old, updated T) {
+	if old.GetUID() != updated.GetUID() {
+		// The informer missed the deletion in between; a controller must not.
+		e.deleted(old)
+		e.OnAdd(updated, false)
+		return
+	}
+	if e.Ignore == nil || !e.Ignore(old, updated) {
+		e.OnAdd(updated, false)
+	}
+}
+
+// OnDelete implements [cache.TypedResourceEventHandler].
+func (e Events[T]) OnDelete(gone cache.DeletedObject[T]) {
+	var none T
+	if gone.OptionalObj != none { // none: it was never seen, so nothing hangs on it
+		e.deleted(gone.OptionalObj)
+	}
+}
+
+func (e Events[T]) deleted(obj T) {
+	if e.Deleted != nil {
+		e.Deleted(obj)
+	}
+}

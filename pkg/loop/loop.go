@@ -1,0 +1,207 @@
+package loop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+)
+
+const (
+	baseDelay       = 5 * time.Millisecond
+	defaultMaxDelay = 5 * time.Minute
+)
+
+// Config describes a loop over keys of type K.
+type Config[K comparable] struct {
+	// Name is used for the queue, the logger and the metrics' label. Required.
+	Name string
+	// Sync handles one key. An error means "failed, retry with a growing delay"; a
+	// positive duration means "done for now, look again then". Required.
+	Sync func(ctx context.Context, key K) (again time.Duration, err error)
+	// Workers is how many keys are handled at a time. Zero: one.
+	Workers int
+	// MaxDelay caps the delay between two attempts at a key. Zero: 5 minutes.
+	MaxDelay time.Duration
+	// Metrics may be nil.
+	Metrics *Metrics
+}
+
+// Loop is a work queue and the workers that serve it. Its methods may be called
+// concurrently; Run may be called once.
+type Loop[K comparable] struct {
+	cfg   Config[K]
+	queue workqueue.TypedRateLimitingInterface[item[K]]
+
+	mu      sync.Mutex
+	failing map[K]struct{}
+	start   startState
+}
+
+// item is a key, or the mark that is queued behind the keys of the initial lists.
+type item[K comparable] struct {
+	key  K
+	mark bool
+}
+
+// startState finds the moment in which all items from before the mark are done.
+type startState struct {
+	marked  bool // the mark came out of the queue
+	running int  // items that came out before the mark and are not done
+}
+
+func (s startState) done() bool { return s.marked && s.running == 0 }
+
+// New makes a loop; nothing runs yet, but keys may already be added.
+func New[K comparable](cfg Config[K]) (*Loop[K], error) {
+	if cfg.Name == "" || cfg.Sync == nil {
+		return nil, errors.New("loop: Name and Sync are required")
+	}
+	cfg.Workers = max(cfg.Workers, 1)
+	if cfg.MaxDelay == 0 {
+		cfg.MaxDelay = defaultMaxDelay
+	}
+	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[item[K]](baseDelay, cfg.MaxDelay)
+	return &Loop[K]{
+		cfg: cfg,
+		queue: workqueue.NewTypedRateLimitingQueueWithConfig(limiter,
+			workqueue.TypedRateLimitingQueueConfig[item[K]]{Name: cfg.Name}),
+		failing: map[K]struct{}{},
+	}, nil
+}
+
+// Add queues key now. A key that is being synced is synced once more afterwards.
+func (l *Loop[K]) Add(key K) { l.queue.Add(item[K]{key: key}) }
+
+// AddAfter queues key after d. Of several delays for one key the shortest counts.
+func (l *Loop[K]) AddAfter(key K, d time.Duration) { l.queue.AddAfter(item[K]{key: key}, d) }
+
+// Ready tells whether every key of the initial lists has been handled once.
+func (l *Loop[K]) Ready() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.start.done()
+}
+
+// Run waits for synced, which must cover every cache that sync reads and every
+// handler that adds keys, then serves the queue until ctx ends. It returns nil.
+func (l *Loop[K]) Run(ctx context.Context, synced ...cache.DoneChecker) error {
+	logger := klog.FromContext(ctx).WithName(l.cfg.Name)
+	ctx = klog.NewContext(ctx, logger)
+	defer l.queue.ShutDown()
+	if !cache.WaitFor(ctx, "", synced...) {
+		return nil
+	}
+	l.queue.Add(item[K]{mark: true})
+	logger.Info("Started", "workers", l.cfg.Workers)
+	defer logger.Info("Stopped")
+
+	var workers sync.WaitGroup
+	for range l.cfg.Workers {
+		workers.Go(func() {
+			for l.next(ctx) {
+			}
+		})
+	}
+	<-ctx.Done()
+	l.queue.ShutDown()
+	workers.Wait()
+	return nil
+}
+
+// next handles one item and tells whether there may be more.
+func (l *Loop[K]) next(ctx context.Context) bool {
+	it, shutdown := l.queue.Get()
+	if shutdown {
+		return false
+	}
+	defer l.queue.Done(it)
+	if ctx.Err() != nil {
+		return false // what is left in the queue is for the next start
+	}
+	if it.mark {
+		l.pass(func(s *startState) { s.marked = true })
+		return true
+	}
+	initial := false
+	l.pass(func(s *startState) {
+		if initial = !s.marked; initial {
+			s.running++
+		}
+	})
+	l.handle(ctx, it)
+	if initial {
+		l.pass(func(s *startState) { s.running-- })
+	}
+	return true
+}
+
+func (l *Loop[K]) pass(change func(*startState)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change(&l.start)
+}
+
+func (l *Loop[K]) handle(ctx context.Context, it item[K]) {
+	logger := klog.LoggerWithValues(klog.FromContext(ctx), "key", it.key)
+	ctx = klog.NewContext(ctx, logger)
+	retries := l.queue.NumRequeues(it)
+	if retries > 0 {
+		ctx = context.WithValue(ctx, retriesKey{}, retries)
+	}
+
+	began := time.Now()
+	again, err := l.guard(ctx, it.key)
+	if err != nil && ctx.Err() != nil {
+		return // stopped half way: not the key's fault
+	}
+	l.cfg.Metrics.observe(l.cfg.Name, time.Since(began), err)
+	l.note(it.key, err != nil)
+	if err != nil {
+		logger.Error(err, "Sync failed, it will be retried", "retries", retries)
+		l.queue.AddRateLimited(it)
+		return
+	}
+	l.queue.Forget(it)
+	if again > 0 {
+		l.queue.AddAfter(it, again)
+	}
+}
+
+// guard turns a panic into an error of the key.
+func (l *Loop[K]) guard(ctx context.Context, key K) (again time.Duration, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.cfg.Metrics.panicked(l.cfg.Name)
+			// The panic's value stays out: it may quote an object.
+			err = fmt.Errorf("sync panicked (%T) at\n%s", p, debug.Stack())
+		}
+	}()
+	return l.cfg.Sync(ctx, key)
+}
+
+func (l *Loop[K]) note(key K, failed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if failed {
+		l.failing[key] = struct{}{}
+	} else {
+		delete(l.failing, key)
+	}
+	l.cfg.Metrics.setFailing(l.cfg.Name, len(l.failing))
+}
+
+type retriesKey struct{}
+
+// Retries is how many attempts at the key failed before the one that ctx belongs
+// to. Sync uses it to report a refusal once and not at every retry.
+func Retries(ctx context.Context) int {
+	n, _ := ctx.Value(retriesKey{}).(int)
+	return n
+}

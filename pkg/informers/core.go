@@ -1,0 +1,67 @@
+package informers
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+)
+
+// Namespaces caches the name, UID, labels and phase of every namespace.
+func Namespaces(client kubernetes.Interface) (cache.TypedSharedIndexInformer[*corev1.Namespace], error) {
+	informer := coreinformers.NewNamespaceInformer(client, 0, nil)
+	return transformed(informer, func(ns *corev1.Namespace) *corev1.Namespace {
+		return &corev1.Namespace{
+			ObjectMeta: identity(ns.ObjectMeta),
+			Status:     corev1.NamespaceStatus{Phase: ns.Status.Phase},
+		}
+	})
+}
+
+// ServiceAccounts caches the identity, labels and secrets of every
+// ServiceAccount. The objects are reduced: change them by patch only.
+func ServiceAccounts(client kubernetes.Interface) (cache.TypedSharedIndexInformer[*corev1.ServiceAccount], error) {
+	informer := coreinformers.NewServiceAccountInformer(client, "", 0, namespaceIndex())
+	return transformed(informer, func(account *corev1.ServiceAccount) *corev1.ServiceAccount {
+		return &corev1.ServiceAccount{ObjectMeta: identity(account.ObjectMeta), Secrets: account.Secrets}
+	})
+}
+
+func namespaceIndex() cache.Indexers {
+	return cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}
+}
+
+// identity keeps what tells one object and its version from another, and labels.
+func identity(m metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Namespace:         m.Namespace,
+		Name:              m.Name,
+		UID:               m.UID,
+		ResourceVersion:   m.ResourceVersion,
+		CreationTimestamp: m.CreationTimestamp,
+		DeletionTimestamp: m.DeletionTimestamp,
+		Labels:            m.Labels,
+	}
+}
+
+// transformed sets reduce as the informer's transform and gives the informer the
+// type of what it then holds.
+func transformed[From any, To cache.Object](informer cache.SharedIndexInformer, reduce func(From) To) (cache.TypedSharedIndexInformer[To], error) {
+	err := informer.SetTransform(func(obj any) (any, error) {
+		switch o := obj.(type) {
+		case From:
+			return reduce(o), nil
+		case To: // a transform may see its own result again
+			return o, nil
+		default:
+			return nil, fmt.Errorf("informers: unexpected %T", obj)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return cache.NewTypedSharedIndexInformer[To](informer), nil
+}

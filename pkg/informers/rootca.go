@@ -1,0 +1,60 @@
+package informers
+
+import (
+	"crypto/sha256"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+)
+
+const (
+	// RootCAName is the name of the ConfigMap that pods mount.
+	RootCAName = "kube-root-ca.crt"
+	// DescriptionAnnotation says to people what the ConfigMap is for.
+	DescriptionAnnotation = "kubernetes.io/description"
+)
+
+// RootCA is what is kept of a ConfigMap kube-root-ca.crt.
+type RootCA struct {
+	// ObjectMeta is reduced to identity and labels.
+	metav1.ObjectMeta
+	// CASum is the SHA-256 of the key ca.crt; of no bytes where there is none.
+	CASum [sha256.Size]byte
+	// HasCA tells whether there is a key ca.crt.
+	HasCA bool
+	// OtherKeys are the other keys in data, which do not belong there, sorted.
+	OtherKeys []string
+	// Described tells whether the description annotation is not empty.
+	Described bool
+}
+
+// RootCAs caches the ConfigMap kube-root-ca.crt of every namespace and fetches
+// no other ConfigMap.
+func RootCAs(client kubernetes.Interface) (cache.TypedSharedIndexInformer[*RootCA], error) {
+	informer := coreinformers.NewFilteredConfigMapInformer(client, "", 0, namespaceIndex(), func(o *metav1.ListOptions) {
+		o.FieldSelector = fields.OneTermEqualSelector("metadata.name", RootCAName).String()
+	})
+	return transformed(informer, NewRootCA)
+}
+
+// NewRootCA reduces a ConfigMap.
+func NewRootCA(cm *corev1.ConfigMap) *RootCA {
+	reduced := &RootCA{
+		ObjectMeta: identity(cm.ObjectMeta),
+		Described:  cm.Annotations[DescriptionAnnotation] != "",
+	}
+	ca, ok := cm.Data[corev1.ServiceAccountRootCAKey]
+	reduced.HasCA, reduced.CASum = ok, sha256.Sum256([]byte(ca))
+	for _, key := range slices.Sorted(maps.Keys(cm.Data)) {
+		if key != corev1.ServiceAccountRootCAKey {
+			reduced.OtherKeys = append(reduced.OtherKeys, key)
+		}
+	}
+	return reduced
+}

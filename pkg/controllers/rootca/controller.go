@@ -1,0 +1,193 @@
+package rootca
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+
+	"github.com/sakeeper/sakeeper/pkg/cabundle"
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/loop"
+)
+
+// Name is kube-controller-manager's name of this controller.
+const Name = "root-ca-certificate-publisher-controller"
+
+// ReasonFailedPublish is the event on a namespace whose ConfigMap the API server
+// refuses to create or change, for example because it was made immutable.
+const ReasonFailedPublish = "FailedPublishRootCA"
+
+// Description is the text of the annotation kubernetes.io/description, word for
+// word the one that clusters already have.
+const Description = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. " +
+	"No other usage is guaranteed across distributions of Kubernetes clusters."
+
+// workers bounds the requests under way; each is one small write.
+const workers = 10
+
+// Config is what the controller needs; all but Metrics is required.
+type Config struct {
+	Client     v1.ConfigMapsGetter
+	Namespaces cache.TypedSharedIndexInformer[*corev1.Namespace]
+	RootCAs    cache.TypedSharedIndexInformer[*informers.RootCA]
+	// CA returns the bundle to publish at this moment.
+	CA       func() cabundle.Bundle
+	Recorder record.EventRecorder
+	Metrics  *loop.Metrics
+}
+
+// Controller publishes the root CA.
+type Controller struct {
+	cfg    Config
+	loop   *loop.Loop[namespaceKey]
+	synced []cache.DoneChecker
+}
+
+// namespaceKey is the name of a namespace.
+type namespaceKey string
+
+// New checks cfg and registers with the informers, which the caller starts.
+func New(cfg Config) (*Controller, error) {
+	if cfg.Client == nil || cfg.Namespaces == nil || cfg.RootCAs == nil || cfg.CA == nil || cfg.Recorder == nil {
+		return nil, fmt.Errorf("%s: Client, Namespaces, RootCAs, CA and Recorder are required", Name)
+	}
+	c := &Controller{cfg: cfg}
+	var err error
+	if c.loop, err = loop.New(loop.Config[namespaceKey]{
+		Name: Name, Sync: c.sync, Workers: workers, Metrics: cfg.Metrics,
+	}); err != nil {
+		return nil, err
+	}
+	namespaces, errNamespaces := loop.Watch(cfg.Namespaces, loop.Events[*corev1.Namespace]{
+		Changed: c.enqueueNamespace,
+		// Labels and the like do not matter, and in the moment between our create and
+		// its event an update would cost a create that the API server refuses.
+		Ignore: func(old, updated *corev1.Namespace) bool { return old.Status.Phase == updated.Status.Phase },
+	})
+	configMaps, errConfigMaps := loop.Watch(cfg.RootCAs, loop.Events[*informers.RootCA]{
+		Changed: c.enqueueConfigMap, Deleted: c.enqueueConfigMap,
+	})
+	c.synced = []cache.DoneChecker{namespaces, configMaps}
+	return c, errors.Join(errNamespaces, errConfigMaps)
+}
+
+// Run works until ctx ends.
+func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx, c.synced...) }
+
+// Ready tells whether every namespace that existed at the start was handled once.
+func (c *Controller) Ready() bool { return c.loop.Ready() }
+
+// EnqueueAll looks at every namespace again; call it when the CA changed. Writes
+// are bounded by the number of workers.
+func (c *Controller) EnqueueAll() {
+	for _, name := range c.cfg.Namespaces.GetStore().ListKeys() {
+		c.loop.Add(namespaceKey(name))
+	}
+}
+
+func (c *Controller) sync(ctx context.Context, key namespaceKey) (time.Duration, error) {
+	ca := c.cfg.CA()
+	s := state{sum: ca.Sum()}
+	namespace, ok, err := c.cfg.Namespaces.GetStore().GetByKey(string(key))
+	if err != nil {
+		return 0, err
+	}
+	if ok {
+		s.phase = namespace.(*corev1.Namespace).Status.Phase
+	}
+	found, ok, err := c.cfg.RootCAs.GetStore().GetByKey(string(key) + "/" + informers.RootCAName)
+	if err != nil {
+		return 0, err
+	}
+	if ok {
+		s.found = found.(*informers.RootCA)
+	}
+	act, reason := decide(s)
+	switch act {
+	case create:
+		return 0, c.create(ctx, string(key), ca)
+	case repair:
+		return 0, c.repair(ctx, s.found, ca, reason)
+	default:
+		klog.FromContext(ctx).V(4).Info("Skipped root CA config map", "reason", reason)
+		return 0, nil
+	}
+}
+
+func (c *Controller) create(ctx context.Context, namespace string, ca cabundle.Bundle) error {
+	cm := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:   namespace,
+			Name:        informers.RootCAName,
+			Annotations: map[string]string{informers.DescriptionAnnotation: Description},
+		},
+		Data: map[string]string{corev1.ServiceAccountRootCAKey: string(ca.PEM())},
+	}
+	_, err := c.cfg.Client.ConfigMaps(namespace).Create(ctx, cm, metav1.CreateOptions{})
+	switch {
+	case err == nil:
+		klog.FromContext(ctx).V(2).Info("Created root CA config map", "configMap", klog.KObj(cm))
+		return nil
+	case apierrors.IsAlreadyExists(err):
+		return nil // somebody was faster, and the event will show what they wrote
+	case apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return nil // the namespace went, or is going
+	}
+	c.report(ctx, namespace, err)
+	return fmt.Errorf("create config map %s/%s: %w", namespace, informers.RootCAName, err)
+}
+
+// repair changes data to exactly the CA, and adds the description where there is
+// none. The rest of the object was never cached, so it is patched, not replaced.
+func (c *Controller) repair(ctx context.Context, found *informers.RootCA, ca cabundle.Bundle, reason string) error {
+	data := map[string]any{corev1.ServiceAccountRootCAKey: string(ca.PEM())}
+	for _, key := range found.OtherKeys {
+		data[key] = nil
+	}
+	metadata := map[string]any{"uid": found.UID, "resourceVersion": found.ResourceVersion}
+	if !found.Described {
+		metadata["annotations"] = map[string]string{informers.DescriptionAnnotation: Description}
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": metadata, "data": data})
+	if err != nil {
+		return err
+	}
+	_, err = c.cfg.Client.ConfigMaps(found.Namespace).Patch(ctx, found.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	switch {
+	case err == nil:
+		klog.FromContext(ctx).V(2).Info("Repaired root CA config map", "configMap", klog.KObj(found), "reason", reason)
+		return nil
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
+		return nil // it changed or went: its event decides anew
+	}
+	c.report(ctx, found.Namespace, err)
+	return fmt.Errorf("patch config map %s/%s: %w", found.Namespace, found.Name, err)
+}
+
+// report tells people of a refusal that only they can lift.
+func (c *Controller) report(ctx context.Context, namespace string, err error) {
+	if loop.Retries(ctx) > 0 || (!apierrors.IsInvalid(err) && !apierrors.IsForbidden(err)) {
+		return
+	}
+	c.cfg.Recorder.Eventf(&corev1.ObjectReference{Kind: "Namespace", APIVersion: "v1", Name: namespace},
+		corev1.EventTypeWarning, ReasonFailedPublish, "The API server refuses config map %q: %v", informers.RootCAName, err)
+}
+
+func (c *Controller) enqueueNamespace(namespace *corev1.Namespace) {
+	c.loop.Add(namespaceKey(namespace.Name))
+}
+
+func (c *Controller) enqueueConfigMap(cm *informers.RootCA) {
+	c.loop.Add(namespaceKey(cm.Namespace))
+}

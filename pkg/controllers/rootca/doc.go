@@ -1,0 +1,14 @@
+// Package rootca keeps true that every active namespace has a ConfigMap
+// kube-root-ca.crt whose data is the root CA and nothing else, with an annotation
+// that says what it is for.
+//
+// Inputs: namespaces and the ConfigMaps of that name, watched, and the CA bundle,
+// asked anew for each decision; call [Controller.EnqueueAll] when it changed.
+// Writes: one CREATE per missing ConfigMap, one JSON merge patch with UID and
+// resourceVersion per wrong one.
+//
+// RBAC: manifests/base/controllers/rootca.yaml.
+//
+// The floor is root-ca-certificate-publisher-controller of
+// kube-controller-manager.
+package rootca

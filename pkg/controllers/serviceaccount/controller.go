@@ -1,0 +1,130 @@
+package serviceaccount
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+
+	"github.com/sakeeper/sakeeper/pkg/loop"
+)
+
+// Name is kube-controller-manager's name of this controller.
+const Name = "serviceaccount-controller"
+
+// ReasonFailedCreate is the event on a namespace whose ServiceAccount the API
+// server refuses, for example because of a quota.
+const ReasonFailedCreate = "FailedCreateServiceAccount"
+
+// workers bounds the requests under way; each is one small create.
+const workers = 10
+
+// Config is what the controller needs; all but Metrics is required.
+type Config struct {
+	Client          v1.ServiceAccountsGetter
+	Namespaces      cache.TypedSharedIndexInformer[*corev1.Namespace]
+	ServiceAccounts cache.TypedSharedIndexInformer[*corev1.ServiceAccount]
+	// Names are the ServiceAccounts that every active namespace gets.
+	Names    []string
+	Recorder record.EventRecorder
+	Metrics  *loop.Metrics
+}
+
+// Controller creates missing ServiceAccounts.
+type Controller struct {
+	cfg    Config
+	loop   *loop.Loop[cache.ObjectName]
+	synced []cache.DoneChecker
+}
+
+// New checks cfg and registers with the informers, which the caller starts.
+func New(cfg Config) (*Controller, error) {
+	switch {
+	case cfg.Client == nil, cfg.Namespaces == nil, cfg.ServiceAccounts == nil, cfg.Recorder == nil:
+		return nil, fmt.Errorf("%s: Client, Namespaces, ServiceAccounts and Recorder are required", Name)
+	case len(cfg.Names) == 0:
+		return nil, fmt.Errorf("%s: at least one name is required", Name)
+	}
+	c := &Controller{cfg: cfg}
+	var err error
+	if c.loop, err = loop.New(loop.Config[cache.ObjectName]{
+		Name: Name, Sync: c.sync, Workers: workers, Metrics: cfg.Metrics,
+	}); err != nil {
+		return nil, err
+	}
+	namespaces, errNamespaces := loop.Watch(cfg.Namespaces, loop.Events[*corev1.Namespace]{
+		Changed: c.enqueueNamespace,
+		// Labels and the like do not matter, and in the moment between our create and
+		// its event an update would cost a create that the API server refuses.
+		Ignore: func(old, updated *corev1.Namespace) bool { return old.Status.Phase == updated.Status.Phase },
+	})
+	accounts, errAccounts := loop.Watch(cfg.ServiceAccounts, loop.Events[*corev1.ServiceAccount]{Deleted: c.enqueueAccount})
+	c.synced = []cache.DoneChecker{namespaces, accounts}
+	return c, errors.Join(errNamespaces, errAccounts)
+}
+
+// Run works until ctx ends.
+func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx, c.synced...) }
+
+// Ready tells whether every namespace that existed at the start was handled once.
+func (c *Controller) Ready() bool { return c.loop.Ready() }
+
+func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
+	var s state
+	namespace, ok, err := c.cfg.Namespaces.GetStore().GetByKey(key.Namespace)
+	if err != nil {
+		return 0, err
+	}
+	if ok {
+		s.phase = namespace.(*corev1.Namespace).Status.Phase
+	}
+	if _, s.exists, err = c.cfg.ServiceAccounts.GetStore().GetByKey(key.String()); err != nil {
+		return 0, err
+	}
+	act, reason := decide(s)
+	if act == none {
+		klog.FromContext(ctx).V(4).Info("Skipped service account", "reason", reason)
+		return 0, nil
+	}
+	return 0, c.create(ctx, key)
+}
+
+func (c *Controller) create(ctx context.Context, key cache.ObjectName) error {
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
+	_, err := c.cfg.Client.ServiceAccounts(key.Namespace).Create(ctx, account, metav1.CreateOptions{})
+	switch {
+	case err == nil:
+		klog.FromContext(ctx).V(2).Info("Created service account", "serviceAccount", klog.KObj(account))
+		return nil
+	case apierrors.IsAlreadyExists(err):
+		return nil // somebody was faster
+	case apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return nil // the namespace went, or is going: its next life begins with an event
+	case apierrors.IsForbidden(err) && loop.Retries(ctx) == 0:
+		c.cfg.Recorder.Eventf(&corev1.ObjectReference{Kind: "Namespace", APIVersion: "v1", Name: key.Namespace},
+			corev1.EventTypeWarning, ReasonFailedCreate, "The API server refuses service account %q: %v", key.Name, err)
+	}
+	return fmt.Errorf("create service account %s: %w", key, err)
+}
+
+func (c *Controller) enqueueNamespace(namespace *corev1.Namespace) {
+	for _, name := range c.cfg.Names {
+		c.loop.Add(cache.ObjectName{Namespace: namespace.Name, Name: name})
+	}
+}
+
+func (c *Controller) enqueueAccount(account *corev1.ServiceAccount) {
+	for _, name := range c.cfg.Names {
+		if account.Name == name {
+			c.loop.Add(cache.ObjectName{Namespace: account.Namespace, Name: name})
+		}
+	}
+}

@@ -1,0 +1,215 @@
+package tokensecret
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/lru"
+
+	"github.com/sakeeper/sakeeper/pkg/cabundle"
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/token"
+)
+
+// Name is kube-controller-manager's name of this controller; the queue of
+// references has a name of its own.
+const (
+	Name           = "serviceaccount-token-controller"
+	referencesName = "serviceaccount-token-references"
+)
+
+// rememberedAccounts bounds how many UIDs of deleted ServiceAccounts are kept. A
+// forgotten one costs a GET per Secret, nothing else.
+const rememberedAccounts = 10000
+
+// Signer makes legacy tokens.
+type Signer interface {
+	SignLegacy(ctx context.Context, claims token.LegacyClaims) (string, error)
+}
+
+// Client is what the controller reads and writes live.
+type Client interface {
+	v1.SecretsGetter
+	v1.ServiceAccountsGetter
+}
+
+// Config is what the controller needs; all but Workers and Metrics is required.
+type Config struct {
+	Client Client
+	// Metadata asks whether a Secret exists without fetching what is in it.
+	Metadata        metadata.Interface
+	Secrets         cache.TypedSharedIndexInformer[*informers.TokenSecret]
+	ServiceAccounts cache.TypedSharedIndexInformer[*corev1.ServiceAccount]
+	Signer          Signer
+	// CA returns the bundle that Secrets should have at this moment.
+	CA       func() cabundle.Bundle
+	Recorder record.EventRecorder
+	Clock    clock.PassiveClock
+	// Workers is how many Secrets are handled at a time. Zero: one.
+	Workers int
+	Metrics *loop.Metrics
+}
+
+// Controller fills, repairs and deletes token Secrets and drops references to
+// those that went.
+type Controller struct {
+	cfg        Config
+	secrets    *loop.Loop[cache.ObjectName]
+	references *loop.Loop[cache.ObjectName]
+	synced     []cache.DoneChecker
+	// goneAccounts holds UIDs whose deletion was seen. A UID never comes back, so
+	// what is in here needs no live check.
+	goneAccounts *lru.Cache
+	goneSecrets  *goneSecrets
+}
+
+// New checks cfg and registers with the informers, which the caller starts.
+func New(cfg Config) (*Controller, error) {
+	switch {
+	case cfg.Client == nil, cfg.Metadata == nil, cfg.Secrets == nil, cfg.ServiceAccounts == nil:
+		return nil, fmt.Errorf("%s: Client, Metadata, Secrets and ServiceAccounts are required", Name)
+	case cfg.Signer == nil, cfg.CA == nil, cfg.Recorder == nil, cfg.Clock == nil:
+		return nil, fmt.Errorf("%s: Signer, CA, Recorder and Clock are required", Name)
+	}
+	c := &Controller{
+		cfg:          cfg,
+		goneAccounts: lru.New(rememberedAccounts),
+		goneSecrets:  newGoneSecrets(),
+	}
+	var errSecrets, errReferences error
+	c.secrets, errSecrets = loop.New(loop.Config[cache.ObjectName]{
+		Name: Name, Sync: c.syncSecret, Workers: cfg.Workers, Metrics: cfg.Metrics,
+	})
+	c.references, errReferences = loop.New(loop.Config[cache.ObjectName]{
+		Name: referencesName, Sync: c.syncReferences, Workers: cfg.Workers, Metrics: cfg.Metrics,
+	})
+	if err := errors.Join(errSecrets, errReferences); err != nil {
+		return nil, err
+	}
+	secrets, errSecrets := loop.Watch(cfg.Secrets, loop.Events[*informers.TokenSecret]{
+		Changed: c.enqueueSecret, Deleted: c.secretDeleted,
+	})
+	accounts, errAccounts := loop.Watch(cfg.ServiceAccounts, loop.Events[*corev1.ServiceAccount]{
+		Changed: c.enqueueReferences, Deleted: c.accountDeleted,
+	})
+	c.synced = []cache.DoneChecker{secrets, accounts}
+	return c, errors.Join(errSecrets, errAccounts)
+}
+
+// Run works until ctx ends.
+func (c *Controller) Run(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- c.references.Run(ctx, c.synced...) }()
+	err := c.secrets.Run(ctx, c.synced...)
+	return errors.Join(err, <-done)
+}
+
+// Ready tells whether every Secret and ServiceAccount that existed at the start
+// was handled once.
+func (c *Controller) Ready() bool { return c.secrets.Ready() && c.references.Ready() }
+
+// EnqueueAll looks at every Secret again; call it when the CA changed. Writes are
+// bounded by the number of workers.
+func (c *Controller) EnqueueAll() {
+	for _, obj := range c.cfg.Secrets.GetStore().List() {
+		c.enqueueSecret(obj.(*informers.TokenSecret))
+	}
+}
+
+func (c *Controller) syncSecret(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
+	ca := c.cfg.CA()
+	s := state{caSum: ca.Sum()}
+	obj, ok, err := c.cfg.Secrets.GetStore().GetByKey(key.String())
+	if err != nil {
+		return 0, err
+	}
+	if ok {
+		s.secret = obj.(*informers.TokenSecret)
+		if s.account, err = c.accountOf(ctx, s.secret); err != nil {
+			return 0, err
+		}
+	}
+	act, reason := decide(s)
+	switch act {
+	case fill:
+		return 0, c.fill(ctx, s.secret, s.account, ca)
+	case repair:
+		return 0, c.repair(ctx, s.secret, s.account, ca, reason)
+	case remove:
+		return 0, c.remove(ctx, s.secret, reason)
+	default:
+		klog.FromContext(ctx).V(4).Info("Skipped token secret", "reason", reason)
+		return 0, nil
+	}
+}
+
+// accountOf returns the UID of the ServiceAccount that secret belongs to, empty
+// when the API server says that there is none.
+func (c *Controller) accountOf(ctx context.Context, secret *informers.TokenSecret) (types.UID, error) {
+	name := secret.AccountName()
+	if name.Name == "" {
+		return "", nil
+	}
+	cached, ok, err := c.cfg.ServiceAccounts.GetStore().GetByKey(name.String())
+	if err != nil {
+		return "", err
+	}
+	if ok && belongs(secret, cached.(*corev1.ServiceAccount).UID) {
+		return cached.(*corev1.ServiceAccount).UID, nil
+	}
+	if _, gone := c.goneAccounts.Get(secret.AccountUID); gone {
+		return "", nil
+	}
+	live, err := c.cfg.Client.ServiceAccounts(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("get service account %s: %w", name, err)
+	case !belongs(secret, live.UID):
+		return "", nil
+	default:
+		return live.UID, nil
+	}
+}
+
+func (c *Controller) enqueueSecret(secret *informers.TokenSecret) {
+	c.secrets.Add(cache.MetaObjectToName(secret))
+}
+
+func (c *Controller) secretDeleted(secret *informers.TokenSecret) {
+	c.goneSecrets.add(secret, c.cfg.Clock.Now())
+	c.references.Add(secret.AccountName())
+}
+
+// accountDeleted queues the Secrets of the account. Those that belong to another
+// account of the same name find it when they are synced.
+func (c *Controller) accountDeleted(account *corev1.ServiceAccount) {
+	c.goneAccounts.Add(account.UID, nil)
+	secrets, err := c.cfg.Secrets.GetTypedIndexer().ByTypedIndex(informers.ByAccount, cache.MetaObjectToName(account).String())
+	if err != nil {
+		panic("tokensecret: internal error: " + err.Error()) // there is no such index
+	}
+	for _, secret := range secrets {
+		c.enqueueSecret(secret)
+	}
+}
+
+func (c *Controller) enqueueReferences(account *corev1.ServiceAccount) {
+	if len(account.Secrets) > 0 {
+		c.references.Add(cache.MetaObjectToName(account))
+	}
+}

@@ -1,0 +1,39 @@
+// Package tokensecret keeps true that every Secret of type
+// kubernetes.io/service-account-token is right, or gone, and that no
+// ServiceAccount refers to one that is gone.
+//
+// Inputs: token Secrets and ServiceAccounts, watched; the CA bundle and the
+// signer, asked anew for each decision. Call [Controller.EnqueueAll] when the CA
+// changed.
+//
+// # Secrets
+//
+// A Secret names its ServiceAccount by annotation, and once it was filled its UID
+// too. Where that account exists, a missing token and namespace are filled and a
+// differing ca.crt is repaired; both annotations are set in the same write, and
+// are no reason for a write of their own. Where it does not exist, the Secret is
+// deleted with its UID and resourceVersion. "Does not exist" means that the API
+// server said so: by the deletion of that very UID, seen here, or else by a live
+// GET, because a cache may lag.
+//
+// A Secret without a token is cached whole and filled by one PUT of that object:
+// no GET before it, since resourceVersion tells whether it is still the same.
+// All others are cached as a few values and changed by one JSON merge patch.
+//
+// # References
+//
+// When a Secret goes, its name goes from ServiceAccount.secrets, by these rules
+// and no others, so that nothing a person meant is lost:
+//
+//   - this process saw the token Secret of that account go, or
+//   - the name has the generated form "<account>-token-xxxxx" and a live GET says
+//     that there is no such Secret. This is what makes up for deletions that
+//     happened while no controller ran.
+//
+// There is one key per account, and deletions are gathered for a moment, so many
+// deleted Secrets of one account cost a few writes, not one each.
+//
+// RBAC: manifests/base/controllers/tokensecret.yaml.
+//
+// The floor is serviceaccount-token-controller of kube-controller-manager.
+package tokensecret

@@ -1,0 +1,98 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/version"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+)
+
+// Connection says how to reach the API server.
+type Connection struct {
+	// Kubeconfig is a file; empty: the configuration that a pod finds.
+	Kubeconfig string
+	// QPS and Burst limit the client's requests per second; a negative QPS: the
+	// API server's priority and fairness alone decides.
+	QPS   float32
+	Burst int
+	// UserAgent names the process in audit logs.
+	UserAgent string
+}
+
+// Config makes a client configuration that speaks protobuf.
+func (c Connection) Config() (*rest.Config, error) {
+	config, err := c.load()
+	if err != nil {
+		return nil, err
+	}
+	config.QPS, config.Burst = c.QPS, c.Burst
+	config.UserAgent = c.UserAgent
+	config.ContentType = runtime.ContentTypeProtobuf
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	return config, nil
+}
+
+func (c Connection) load() (*rest.Config, error) {
+	if c.Kubeconfig == "" {
+		config, err := rest.InClusterConfig()
+		if errors.Is(err, rest.ErrNotInCluster) {
+			return nil, errors.New("--kubeconfig is required outside a cluster")
+		}
+		return config, err
+	}
+	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: c.Kubeconfig}
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig: %s: %w", c.Kubeconfig, err)
+	}
+	return config, nil
+}
+
+// WaitForServer returns nil when the API server has answered, and ctx's error
+// when ctx ended before. Until then it says every now and then what is wrong.
+func WaitForServer(ctx context.Context, client rest.Interface, host string) error {
+	logger := klog.FromContext(ctx)
+	var said time.Time
+	return wait.PollUntilContextCancel(ctx, time.Second, true, func(ctx context.Context) (bool, error) {
+		var info version.Info
+		body, err := client.Get().AbsPath("/version").Timeout(10 * time.Second).Do(ctx).Raw()
+		if err == nil {
+			err = json.Unmarshal(body, &info)
+		}
+		switch {
+		case err == nil:
+			logger.Info("Connected to the API server", "server", host, "version", info.GitVersion)
+			return true, nil
+		case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
+			// It is there. What is not allowed will be named by whoever needs it.
+			logger.Error(err, "Connected to the API server, which does not tell its version", "server", host)
+			return true, nil
+		}
+		if time.Since(said) > 30*time.Second {
+			said = time.Now()
+			logger.Error(err, "Waiting for the API server, which cannot be reached", "server", host)
+		}
+		return false, nil
+	})
+}
+
+// Namespace is the namespace of the pod that this process runs in, or
+// kube-system where it runs in none.
+func Namespace() string {
+	data, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+	if name := strings.TrimSpace(string(data)); err == nil && name != "" {
+		return name
+	}
+	return "kube-system"
+}

@@ -1,0 +1,116 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/client-go/tools/record"
+)
+
+// ErrLeaseLost ends a process that led and could not renew its lease in time.
+var ErrLeaseLost = errors.New("leader election: lease lost")
+
+// stuckAfter is how long after the lease ran out the process counts as dead.
+const stuckAfter = 20 * time.Second
+
+// ElectionConfig describes a Lease; all fields are required.
+type ElectionConfig struct {
+	Client                                    coordinationv1.LeasesGetter
+	Recorder                                  record.EventRecorder
+	Namespace, Name                           string
+	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
+}
+
+// Election runs work in one process of many at a time.
+type Election struct {
+	elector  *leaderelection.LeaderElector
+	watchdog *leaderelection.HealthzAdaptor
+	leading  atomic.Bool
+	// lead is what Run was given, and done what came of it.
+	lead func(context.Context)
+	done chan error
+}
+
+// NewElection checks cfg; it asks the API server nothing yet.
+func NewElection(cfg ElectionConfig) (*Election, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("leader election: %w", err)
+	}
+	e := &Election{
+		watchdog: leaderelection.NewLeaderHealthzAdaptor(stuckAfter),
+		done:     make(chan error, 1),
+	}
+	e.elector, err = leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+		Lock: &resourcelock.LeaseLock{
+			LeaseMeta:  metav1.ObjectMeta{Namespace: cfg.Namespace, Name: cfg.Name},
+			Client:     cfg.Client,
+			LockConfig: resourcelock.ResourceLockConfig{Identity: host + "_" + uuid.NewString(), EventRecorder: cfg.Recorder},
+		},
+		LeaseDuration:   cfg.LeaseDuration,
+		RenewDeadline:   cfg.RenewDeadline,
+		RetryPeriod:     cfg.RetryPeriod,
+		ReleaseOnCancel: true,
+		WatchDog:        e.watchdog,
+		Name:            cfg.Name,
+		Callbacks: leaderelection.LeaderCallbacks{
+			OnStartedLeading: func(ctx context.Context) { e.lead(ctx) },
+			OnStoppedLeading: func() {},
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("leader election: %w", err)
+	}
+	return e, nil
+}
+
+// Run waits for the lease, then runs lead until ctx ends, lead returns, or the
+// lease is lost ([ErrLeaseLost]). The lease is given up only after lead returned,
+// so two processes never work at once. Call it once.
+func (e *Election) Run(ctx context.Context, lead func(context.Context) error) error {
+	holding, release := context.WithCancel(context.WithoutCancel(ctx))
+	defer release()
+	e.lead = func(held context.Context) {
+		e.leading.Store(true)
+		working, stop := context.WithCancel(held)
+		defer stop()
+		defer context.AfterFunc(ctx, stop)()
+		e.done <- lead(working)
+		release()
+	}
+	defer context.AfterFunc(ctx, func() {
+		if !e.leading.Load() {
+			release()
+		}
+	})()
+
+	e.elector.Run(holding)
+	if !e.leading.Load() {
+		return nil // stopped while waiting
+	}
+	err := <-e.done
+	if err == nil && ctx.Err() == nil {
+		return ErrLeaseLost
+	}
+	return err
+}
+
+// Leading tells whether this process has become the leader.
+func (e *Election) Leading() bool { return e.leading.Load() }
+
+// Observed tells whether some leader is known, which takes an answer of the API
+// server.
+func (e *Election) Observed() bool { return e.elector.GetLeader() != "" }
+
+// Alive fails when this process leads on paper but has not renewed for long.
+func (e *Election) Alive(r *http.Request) error { return e.watchdog.Check(r) }

@@ -1,0 +1,81 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Listen opens the TCP address that flag was given. "0" means off: the listener
+// is nil then.
+func Listen(flag, address string) (net.Listener, error) {
+	if address == "0" {
+		return nil, nil
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	return listener, nil
+}
+
+// Serve answers on listener until ctx ends. A nil listener serves nobody.
+func Serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
+	if listener == nil {
+		return nil
+	}
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+	}
+	stopped := make(chan struct{})
+	defer context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if server.Shutdown(grace) != nil {
+			_ = server.Close()
+		}
+	})()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
+	}
+	<-stopped
+	return nil
+}
+
+// Check is one line of a probe.
+type Check struct {
+	Name string
+	// Probe returns nil when all is well, else what is not, for people.
+	Probe func(*http.Request) error
+}
+
+// Probe answers 200 when all checks pass and 503 otherwise, with a line per
+// check. It says nothing that is secret.
+func Probe(checks ...Check) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var lines strings.Builder
+		code := http.StatusOK
+		for _, check := range checks {
+			if err := check.Probe(r); err != nil {
+				code = http.StatusServiceUnavailable
+				fmt.Fprintf(&lines, "[-] %s: %v\n", check.Name, err)
+			} else {
+				fmt.Fprintf(&lines, "[+] %s: ok\n", check.Name)
+			}
+		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.WriteHeader(code)
+		_, _ = w.Write([]byte(lines.String()))
+	})
+}

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
+	cliflag "k8s.io/component-base/cli/flag"
+
+	"github.com/sakeeper/sakeeper/pkg/cabundle"
+	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
+	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
+	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/reload"
+)
+
+// controllersOptions are all flags of sakeeper controllers.
+type controllersOptions struct {
+	api      *apiOptions
+	election *electionOptions
+	servers  *serverOptions
+	logs     *logOptions
+
+	controllers     []string
+	serviceAccounts []string
+	tokenSyncs      int
+	keys            keys.Files
+	rootCAFile      string
+}
+
+func newControllersOptions() *controllersOptions {
+	return &controllersOptions{
+		api:             newAPIOptions(),
+		election:        newElectionOptions("sakeeper-controllers"),
+		servers:         newServerOptions(),
+		logs:            newLogOptions(),
+		controllers:     []string{"*"},
+		serviceAccounts: []string{"default"},
+		tokenSyncs:      10,
+	}
+}
+
+func (o *controllersOptions) sections() *cliflag.NamedFlagSets {
+	sections := &cliflag.NamedFlagSets{}
+	o.addFlags(sections.FlagSet("controllers"))
+	o.api.addFlags(sections.FlagSet("API server"))
+	o.election.addFlags(sections.FlagSet("leader election"))
+	o.servers.addFlags(sections.FlagSet("metrics and probes"))
+	o.logs.addFlags(sections.FlagSet("logs"))
+	return sections
+}
+
+func (o *controllersOptions) addFlags(fs *pflag.FlagSet) {
+	fs.StringSliceVar(&o.controllers, "controllers", o.controllers,
+		"Controllers to run: '*' is all, 'name' turns one on, '-name' turns one off; the first entry that fits a controller decides.\nControllers: "+
+			strings.Join(controllerNames(), ", ")+".")
+	fs.StringSliceVar(&o.serviceAccounts, "service-accounts", o.serviceAccounts,
+		"ServiceAccounts that every active namespace gets.")
+	fs.IntVar(&o.tokenSyncs, "concurrent-serviceaccount-token-syncs", o.tokenSyncs,
+		"Token Secrets that are handled at a time.")
+	fs.StringVar(&o.keys.PrivateKeyFile, "service-account-private-key-file", o.keys.PrivateKeyFile,
+		"PEM file with the RSA or ECDSA key that signs tokens. It is read again when it changes.")
+	fs.StringArrayVar(&o.keys.KeyFiles, "service-account-key-file", o.keys.KeyFiles,
+		"PEM file with more keys that are still verified: public keys, certificates, or private keys of which the public half is used. May be repeated. It is read again when it changes.")
+	fs.StringVar(&o.rootCAFile, "root-ca-file", o.rootCAFile,
+		"PEM file with the certificates that verify the API server; it goes into every kube-root-ca.crt and token Secret. It is read again when it changes.")
+}
+
+func (o *controllersOptions) validate() []error {
+	errs := slices.Concat(o.api.validate(), o.election.validate(), o.servers.validate(), o.logs.validate())
+	enabled, err := enabledControllers(o.controllers)
+	if err != nil {
+		return append(errs, err)
+	}
+	if len(enabled) == 0 {
+		errs = append(errs, fmt.Errorf("--controllers: %q turns no controller on", strings.Join(o.controllers, ",")))
+	}
+	if enabled[serviceaccount.Name] && len(o.serviceAccounts) == 0 {
+		errs = append(errs, fmt.Errorf("--service-accounts: empty; to make none, use --controllers=*,-%s", serviceaccount.Name))
+	}
+	for _, name := range o.serviceAccounts {
+		for _, problem := range validation.IsDNS1123Subdomain(name) {
+			errs = append(errs, fmt.Errorf("--service-accounts: %q: %s", name, problem))
+		}
+	}
+	if o.tokenSyncs < 1 {
+		errs = append(errs, fmt.Errorf("--concurrent-serviceaccount-token-syncs: %d is less than 1", o.tokenSyncs))
+	}
+	if enabled[tokensecret.Name] && o.keys.PrivateKeyFile == "" {
+		errs = append(errs, fmt.Errorf("--service-account-private-key-file is required by the %s; to go without tokens, use --controllers=*,-%s", tokensecret.Name, tokensecret.Name))
+	}
+	if o.needsCA(enabled) && o.rootCAFile == "" {
+		errs = append(errs, fmt.Errorf("--root-ca-file is required by the %s and the %s; to go without both, use --controllers=*,-%s,-%s",
+			rootca.Name, tokensecret.Name, rootca.Name, tokensecret.Name))
+	}
+	return errs
+}
+
+func (o *controllersOptions) needsCA(enabled map[string]bool) bool {
+	return enabled[rootca.Name] || enabled[tokensecret.Name]
+}
+
+// complete validates the flags, and reads the files that the enabled controllers
+// need. Its error joins everything that is wrong.
+func (o *controllersOptions) complete() (*controllersConfig, error) {
+	errs := o.validate()
+	enabled, err := enabledControllers(o.controllers)
+	if err != nil {
+		return nil, errors.Join(errs...)
+	}
+	cfg := &controllersConfig{options: o, enabled: enabled}
+	if enabled[tokensecret.Name] && o.keys.PrivateKeyFile != "" {
+		cfg.keys, err = reload.New(reload.Config[*keys.Set]{
+			What: "signing keys", Files: o.keys.Paths(), Load: o.keys.Load, Equal: (*keys.Set).Equal,
+		})
+		errs = append(errs, err)
+	}
+	if o.needsCA(enabled) && o.rootCAFile != "" {
+		cfg.ca, err = reload.New(reload.Config[cabundle.Bundle]{
+			What: "root CA", Files: []string{o.rootCAFile}, Equal: cabundle.Equal,
+			Load: func() (cabundle.Bundle, error) { return cabundle.Load(o.rootCAFile) },
+		})
+		errs = append(errs, err)
+	}
+	return cfg, errors.Join(errs...)
+}
+
+func controllerNames() []string {
+	var names []string
+	for _, d := range descriptors() {
+		names = append(names, d.name)
+	}
+	return names
+}
+
+// enabledControllers reads --controllers as kube-controller-manager does: the
+// first entry that names a controller decides, and '*' stands for the rest.
+func enabledControllers(list []string) (map[string]bool, error) {
+	canonical := map[string]string{"*": "*"}
+	for _, d := range descriptors() {
+		canonical[d.name], canonical[d.alias] = d.name, d.name
+	}
+	var errs []error
+	choice := map[string]bool{}
+	for _, entry := range list {
+		name, off := strings.CutPrefix(entry, "-")
+		known, ok := canonical[name]
+		if !ok || (known == "*" && off) {
+			errs = append(errs, fmt.Errorf("--controllers: %q is not a controller; there are %s", entry, strings.Join(controllerNames(), ", ")))
+			continue
+		}
+		if _, decided := choice[known]; !decided {
+			choice[known] = !off
+		}
+	}
+	enabled := map[string]bool{}
+	for _, name := range controllerNames() {
+		if on, explicit := choice[name]; on || (!explicit && choice["*"]) {
+			enabled[name] = true
+		}
+	}
+	return enabled, errors.Join(errs...)
+}

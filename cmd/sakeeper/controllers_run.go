@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+
+	"github.com/sakeeper/sakeeper/pkg/kube"
+)
+
+const component = "sakeeper-controllers"
+
+// reasonReloadFailed is the event on the Lease when a changed key or CA file
+// cannot be used.
+const reasonReloadFailed = "ReloadFailed"
+
+// runControllers runs until ctx ends (nil), or something that cannot be retried
+// fails.
+func runControllers(ctx context.Context, cfg *controllersConfig) error {
+	capped, err := cfg.options.logs.apply()
+	if err != nil {
+		return err
+	}
+	logger := klog.Background()
+	ctx = klog.NewContext(ctx, logger)
+	logger.Info("Starting", "component", component, "version", buildVersion())
+	if capped {
+		logger.Info("Verbosity was reduced: above it, request bodies are logged, which hold tokens", "verbosity", maxVerbosity)
+	}
+
+	metricsListener, err := kube.Listen("--metrics-bind-address", cfg.options.servers.metrics)
+	if err != nil {
+		return err
+	}
+	probesListener, err := kube.Listen("--health-probe-bind-address", cfg.options.servers.probes)
+	if err != nil {
+		return errors.Join(err, closeListener(metricsListener))
+	}
+	p, err := newControllersProcess(ctx, cfg)
+	if err != nil {
+		return errors.Join(err, closeListener(metricsListener), closeListener(probesListener))
+	}
+	defer p.broadcaster.Shutdown()
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return kube.Serve(ctx, metricsListener, p.metricsHandler()) })
+	group.Go(func() error { return kube.Serve(ctx, probesListener, p.probesHandler()) })
+	if cfg.keys != nil {
+		group.Go(func() error { return cfg.keys.Run(ctx) })
+	}
+	if cfg.ca != nil {
+		group.Go(func() error { return cfg.ca.Run(ctx) })
+	}
+	group.Go(func() error { return p.work(ctx) })
+	return group.Wait()
+}
+
+func closeListener(listener net.Listener) error {
+	if listener == nil {
+		return nil
+	}
+	return listener.Close()
+}
+
+// controllersProcess is everything in a process of sakeeper controllers.
+type controllersProcess struct {
+	cfg         *controllersConfig
+	host        string
+	client      *kubernetes.Clientset
+	broadcaster record.EventBroadcaster
+	recorder    record.EventRecorder
+	registry    *prometheus.Registry
+	assembly    *assembly
+	election    *kube.Election // nil with --leader-elect=false
+}
+
+func newControllersProcess(ctx context.Context, cfg *controllersConfig) (*controllersProcess, error) {
+	o := cfg.options
+	restConfig, err := kube.Connection{
+		Kubeconfig: o.api.kubeconfig, QPS: o.api.qps, Burst: o.api.burst,
+		UserAgent: component + "/" + buildVersion(),
+	}.Config()
+	if err != nil {
+		return nil, err
+	}
+	p := &controllersProcess{cfg: cfg, host: restConfig.Host, registry: prometheus.NewRegistry()}
+	if p.client, err = kubernetes.NewForConfig(restConfig); err != nil {
+		return nil, err
+	}
+	p.broadcaster = record.NewBroadcaster(record.WithContext(ctx))
+	p.recorder = p.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: component})
+	if o.election.enabled {
+		p.election, err = kube.NewElection(kube.ElectionConfig{
+			Client: p.client.CoordinationV1(), Recorder: p.recorder,
+			Namespace: o.election.leaseNamespace(), Name: o.election.name,
+			LeaseDuration: o.election.leaseDuration, RenewDeadline: o.election.renewDeadline, RetryPeriod: o.election.retryPeriod,
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	kube.RegisterBuildInfo(p.registry, buildVersion())
+	p.followReloads()
+	p.assembly, err = assemble(cfg, restConfig, p.recorder, p.registry)
+	return p, err
+}
+
+// followReloads counts and reports files that turned bad.
+func (p *controllersProcess) followReloads() {
+	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sakeeper_reload_failures_total",
+		Help: "Changed files that could not be used, by source (keys, ca); the last good ones stay in use.",
+	}, []string{"source"})
+	p.registry.MustRegister(failures)
+	lease := &corev1.ObjectReference{
+		Kind: "Lease", APIVersion: "coordination.k8s.io/v1",
+		Namespace: p.cfg.options.election.leaseNamespace(), Name: p.cfg.options.election.name,
+	}
+	report := func(source string) func(error) {
+		count := failures.WithLabelValues(source)
+		return func(err error) {
+			count.Inc()
+			p.recorder.Eventf(lease, corev1.EventTypeWarning, reasonReloadFailed, "The last good value stays in use: %v", err)
+		}
+	}
+	if p.cfg.keys != nil {
+		p.cfg.keys.OnError(report("keys"))
+		p.registry.MustRegister(newKeyCollector(p.cfg.keys.Get))
+	}
+	if p.cfg.ca != nil {
+		p.cfg.ca.OnError(report("ca"))
+	}
+}
+
+func (p *controllersProcess) metricsHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", kube.MetricsHandler(p.registry))
+	return mux
+}
+
+func (p *controllersProcess) probesHandler() http.Handler {
+	mux := http.NewServeMux()
+	alive := []kube.Check{{Name: "ping", Probe: func(*http.Request) error { return nil }}}
+	if p.election != nil {
+		alive = append(alive, kube.Check{Name: "leader election", Probe: p.election.Alive})
+	}
+	mux.Handle("/livez", kube.Probe(alive...))
+	mux.Handle("/readyz", kube.Probe(kube.Check{Name: "controllers", Probe: p.ready}))
+	return mux
+}
+
+var (
+	errNoLeader = errors.New("no leader was observed yet: the API server has not answered, or does not allow access to the lease")
+	errStarting = errors.New("the objects that existed at the start are not all handled yet")
+)
+
+// ready tells whether this process does its part: a standby when it has seen that
+// there is a leader, and whoever works when everything that existed at the start
+// was handled once.
+func (p *controllersProcess) ready(*http.Request) error {
+	if p.election != nil && !p.election.Leading() {
+		if !p.election.Observed() {
+			return errNoLeader
+		}
+		return nil
+	}
+	for name, c := range p.assembly.controllers {
+		if !c.Ready() {
+			return fmt.Errorf("%s: %w", name, errStarting)
+		}
+	}
+	return nil
+}
+
+// work waits for the API server and for the lease, and then runs the controllers.
+func (p *controllersProcess) work(ctx context.Context) error {
+	if err := kube.WaitForServer(ctx, p.client.RESTClient(), p.host); err != nil {
+		return nil //nolint:nilerr // ctx ended, which is how processes stop
+	}
+	p.broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: p.client.CoreV1().Events("")})
+	if p.election == nil {
+		return p.lead(ctx)
+	}
+	return p.election.Run(ctx, p.lead)
+}
+
+func (p *controllersProcess) lead(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	if p.cfg.ca != nil {
+		announceCA(ctx, p.client, p.recorder, p.cfg.ca.Get())
+	}
+	for _, informer := range p.assembly.watched() {
+		group.Go(func() error {
+			informer.RunWithContext(ctx)
+			return nil
+		})
+	}
+	for _, c := range p.assembly.controllers {
+		group.Go(func() error { return c.Run(ctx) })
+	}
+	return group.Wait()
+}

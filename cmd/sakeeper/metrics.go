@@ -1,0 +1,34 @@
+package main
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sakeeper/sakeeper/pkg/keys"
+)
+
+// keyCollector exports which keys are in use, as they are at each scrape.
+type keyCollector struct {
+	current func() *keys.Set
+	info    *prometheus.Desc
+}
+
+func newKeyCollector(current func() *keys.Set) prometheus.Collector {
+	return &keyCollector{current: current, info: prometheus.NewDesc("sakeeper_key_info",
+		"Always 1; one series per key. use is signing or verification.",
+		[]string{"key_id", "algorithm", "use"}, nil)}
+}
+
+// Describe implements [prometheus.Collector].
+func (c *keyCollector) Describe(out chan<- *prometheus.Desc) { out <- c.info }
+
+// Collect implements [prometheus.Collector].
+func (c *keyCollector) Collect(out chan<- prometheus.Metric) {
+	set := c.current()
+	for _, key := range set.Verification() {
+		use := "verification"
+		if key.ID() == set.Signing().PublicKey().ID() {
+			use = "signing"
+		}
+		out <- prometheus.MustNewConstMetric(c.info, prometheus.GaugeValue, 1, key.ID(), string(key.Algorithm()), use)
+	}
+}

@@ -1,0 +1,50 @@
+# Everything here works on a machine that has Go, git, make and gcc.
+
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+K8S_VERSION := $(shell awk '$$1 == "k8s.io/kubernetes" {print $$2; exit}' hack/tools/go.mod)
+
+ASSETS    := bin/k8s/$(K8S_VERSION)
+LDFLAGS   := -X main.version=$(VERSION)
+LINT      := bin/tools/golangci-lint
+LOGCHECK  := bin/tools/logcheck
+PACKAGES  := ./...
+
+.PHONY: help build assets demo up test test-long lint fuzz clean
+
+help: ## Show what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## Build bin/sakeeper
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/sakeeper ./cmd/sakeeper
+
+assets: $(ASSETS)/.done ## Build etcd, kube-apiserver, kube-controller-manager and kubectl (some 5 minutes, once)
+
+$(ASSETS)/.done: hack/tools/go.mod hack/tools/go.sum hack/assets.sh
+	hack/assets.sh $(K8S_VERSION) $(ASSETS)
+	@touch $@
+
+demo: assets build ## Show the main job, step by step, on a control plane of its own
+	go run ./hack/demo
+
+up: assets build ## Keep a control plane with sakeeper running, for kubectl, until interrupted
+	go run ./hack/demo -up
+
+test: assets ## Run the unit and integration tests, with the race detector
+	go test -race -short -timeout 10m $(PACKAGES)
+
+test-long: assets ## Run the tests that must take their time: faults, kills, comparison with in-tree
+	go test -race -run '^TestLong' -count 1 -timeout 30m -v ./e2e/...
+
+lint: $(LINT) $(LOGCHECK) ## Run the linters
+	$(LINT) run
+	$(LOGCHECK) -check-contextual ./pkg/... ./cmd/...
+	go mod verify >/dev/null && go mod tidy -diff
+
+$(LINT) $(LOGCHECK): hack/tools/lint/go.mod hack/tools/lint/go.sum
+	cd hack/tools/lint && go build -o ../../../bin/tools/ tool
+
+fuzz: ## Fuzz every parser for a minute each
+	hack/fuzz.sh 1m
+
+clean: ## Remove everything that was built
+	rm -rf bin

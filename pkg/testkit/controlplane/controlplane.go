@@ -1,0 +1,244 @@
+// Package controlplane runs a real kube-apiserver with etcd on loopback, for
+// tests, the demo and benchmarks: no kubelet, no scheduler, and no
+// kube-controller-manager unless it is asked for.
+//
+// The binaries are those that `make assets` builds. The API server authorizes by
+// RBAC, writes an audit log in which requests are counted ([Audit]), and runs
+// without the in-tree ServiceAccount admission plugin.
+package controlplane
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+)
+
+// Options are the choices that a caller has.
+type Options struct {
+	// Dir keeps keys, logs and etcd's data. Required; the caller removes it.
+	Dir string
+	// MoreKeyFiles are accepted by the API server beside the signing key.
+	MoreKeyFiles []string
+}
+
+// ControlPlane is a running control plane.
+type ControlPlane struct {
+	dir, assets string
+	env         *envtest.Environment
+	// Admin is a member of system:masters.
+	Admin *rest.Config
+	// Audit counts requests.
+	Audit *Audit
+	// SigningKeyFile is what --service-account-private-key-file should name.
+	SigningKeyFile string
+	// CAFile is what --root-ca-file should name.
+	CAFile string
+}
+
+const auditPolicy = `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules: [{level: Metadata}]
+`
+
+// Start returns when the API server is ready.
+func Start(opts Options) (*ControlPlane, error) {
+	assets, err := assetsDir()
+	if err != nil {
+		return nil, err
+	}
+	cp := &ControlPlane{
+		dir: opts.Dir, assets: assets,
+		SigningKeyFile: filepath.Join(opts.Dir, "sa.key"),
+		CAFile:         filepath.Join(opts.Dir, "ca.crt"),
+		Audit:          &Audit{path: filepath.Join(opts.Dir, "audit.log")},
+	}
+	if err := writeSigningKey(cp.SigningKeyFile); err != nil {
+		return nil, err
+	}
+	policy := filepath.Join(opts.Dir, "audit-policy.yaml")
+	if err := os.WriteFile(policy, []byte(auditPolicy), 0o600); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(cp.Audit.path, nil, 0o600); err != nil {
+		return nil, err
+	}
+
+	server := &envtest.APIServer{}
+	server.Configure().
+		Set("service-account-key-file", append([]string{cp.SigningKeyFile}, opts.MoreKeyFiles...)...).
+		Set("service-account-signing-key-file", cp.SigningKeyFile).
+		Set("service-account-issuer", "https://kubernetes.default.svc").
+		Set("audit-policy-file", policy).
+		Set("audit-log-path", cp.Audit.path).
+		Set("audit-log-mode", "blocking").
+		Set("audit-log-maxsize", "100000")
+	cp.env = &envtest.Environment{
+		BinaryAssetsDirectory:    assets,
+		ControlPlaneStartTimeout: 2 * time.Minute,
+		ControlPlaneStopTimeout:  time.Minute,
+	}
+	cp.env.ControlPlane.APIServer = server
+	if cp.Admin, err = cp.env.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start control plane: %w", err), cp.env.Stop())
+	}
+	cp.Audit.admin, err = kubernetes.NewForConfig(cp.Admin)
+	if err != nil {
+		return nil, errors.Join(err, cp.Stop())
+	}
+	if err := os.WriteFile(cp.CAFile, cp.Admin.CAData, 0o600); err != nil {
+		return nil, errors.Join(err, cp.Stop())
+	}
+	return cp, nil
+}
+
+// Stop ends the API server and etcd.
+func (cp *ControlPlane) Stop() error { return cp.env.Stop() }
+
+// RestartServer ends the API server and starts it anew on the same port and data.
+func (cp *ControlPlane) RestartServer() error {
+	server := cp.env.ControlPlane.APIServer
+	return errors.Join(server.Stop(), server.Start())
+}
+
+// User returns credentials for a user that has the rights that RBAC gives it.
+func (cp *ControlPlane) User(name string, groups ...string) (*rest.Config, error) {
+	user, err := cp.env.AddUser(envtest.User{Name: name, Groups: groups}, &rest.Config{QPS: -1})
+	if err != nil {
+		return nil, err
+	}
+	return user.Config(), nil
+}
+
+// ServiceAccount returns credentials with which the API server takes the caller
+// for a ServiceAccount, so that the RBAC of manifests applies.
+func (cp *ControlPlane) ServiceAccount(namespace, name string) (*rest.Config, error) {
+	return cp.User("system:serviceaccount:"+namespace+":"+name, "system:serviceaccounts", "system:serviceaccounts:"+namespace)
+}
+
+// Kubeconfig writes config as a kubeconfig file of that name and returns its path.
+func (cp *ControlPlane) Kubeconfig(name string, config *rest.Config) (string, error) {
+	path := filepath.Join(cp.dir, name)
+	return path, clientcmd.WriteToFile(clientcmdapi.Config{
+		CurrentContext: "local",
+		Contexts:       map[string]*clientcmdapi.Context{"local": {Cluster: "local", AuthInfo: "local"}},
+		Clusters: map[string]*clientcmdapi.Cluster{"local": {
+			Server: "https://" + strings.TrimPrefix(config.Host, "https://"), CertificateAuthorityData: config.CAData,
+		}},
+		AuthInfos: map[string]*clientcmdapi.AuthInfo{"local": {
+			ClientCertificateData: config.CertData, ClientKeyData: config.KeyData, Token: config.BearerToken,
+		}},
+	}, path)
+}
+
+// Kubectl is the path of kubectl.
+func (cp *ControlPlane) Kubectl() string { return filepath.Join(cp.assets, "kubectl") }
+
+// Apply applies a kustomization directory as the admin.
+func (cp *ControlPlane) Apply(ctx context.Context, dir string) error {
+	kubeconfig, err := cp.Kubeconfig("admin.kubeconfig", cp.Admin)
+	if err != nil {
+		return err
+	}
+	out, err := exec.CommandContext(ctx, cp.Kubectl(), "--kubeconfig", kubeconfig, "apply", "-k", dir).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("apply %s: %w: %s", dir, err, out)
+	}
+	return nil
+}
+
+// ControllerManager describes a kube-controller-manager.
+type ControllerManager struct {
+	// Controllers are the ones to run; nothing else is on.
+	Controllers []string
+	// SigningKey gives it the signing key. Without it the token controller is off;
+	// with it the token controller is on, whatever Controllers says.
+	SigningKey bool
+	// Output gets its log; nil: nobody does.
+	Output io.Writer
+}
+
+// StartControllerManager runs kube-controller-manager with the admin's rights
+// until stop is called.
+func (cp *ControlPlane) StartControllerManager(m ControllerManager) (stop func() error, err error) {
+	kubeconfig, err := cp.Kubeconfig("kube-controller-manager.kubeconfig", cp.Admin)
+	if err != nil {
+		return nil, err
+	}
+	args := []string{
+		"--kubeconfig", kubeconfig, "--controllers", strings.Join(m.Controllers, ","),
+		"--leader-elect=false", "--secure-port=0", "--kube-api-qps=500", "--kube-api-burst=1000",
+		"--root-ca-file", cp.CAFile,
+	}
+	if m.SigningKey {
+		args = append(args, "--service-account-private-key-file", cp.SigningKeyFile)
+	}
+	cmd := exec.Command(filepath.Join(cp.assets, "kube-controller-manager"), args...)
+	cmd.Stdout, cmd.Stderr = m.Output, m.Output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start kube-controller-manager: %w", err)
+	}
+	return func() error {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed: its exit code says nothing
+		return nil
+	}, nil
+}
+
+func writeSigningKey(path string) error {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return err
+	}
+	block := &pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}
+	return os.WriteFile(path, pem.EncodeToMemory(block), 0o600)
+}
+
+// assetsDir finds the newest version below bin/k8s of this repository.
+func assetsDir() (string, error) {
+	root, err := RepositoryRoot()
+	if err != nil {
+		return "", err
+	}
+	found, err := filepath.Glob(filepath.Join(root, "bin", "k8s", "v*", ".done"))
+	if err != nil || len(found) == 0 {
+		return "", errors.New("no control plane binaries: run `make assets` first")
+	}
+	return filepath.Dir(found[len(found)-1]), nil
+}
+
+// RepositoryRoot is the directory of go.mod, from any directory below it.
+func RepositoryRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", errors.New("not in a Go module")
+		}
+		dir = parent
+	}
+}

@@ -1,0 +1,181 @@
+package controlplane
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/wait"
+)
+
+const (
+	// Namespace and Account are the identity of sakeeper controllers in manifests/.
+	Namespace = "sakeeper-system"
+	Account   = "sakeeper-controllers"
+)
+
+// Username is what the API server and its audit log call sakeeper controllers.
+const Username = "system:serviceaccount:" + Namespace + ":" + Account
+
+// Install applies the manifests of sakeeper controllers.
+func (cp *ControlPlane) Install(ctx context.Context) error {
+	root, err := RepositoryRoot()
+	if err != nil {
+		return err
+	}
+	return cp.Apply(ctx, filepath.Join(root, "manifests/base/controllers"))
+}
+
+// Sakeeper is a running process of sakeeper controllers.
+type Sakeeper struct {
+	cmd             *exec.Cmd
+	logs            logBuffer
+	probes, metrics string
+	exited          chan struct{}
+	exitErr         error
+}
+
+// ControllersArgs are the arguments of sakeeper controllers for this control
+// plane and the identity that Install gave rights to.
+func (cp *ControlPlane) ControllersArgs() ([]string, error) {
+	identity, err := cp.ServiceAccount(Namespace, Account)
+	if err != nil {
+		return nil, err
+	}
+	kubeconfig, err := cp.Kubeconfig("sakeeper-"+rand.String(5)+".kubeconfig", identity)
+	return []string{
+		"controllers", "--kubeconfig", kubeconfig,
+		"--service-account-private-key-file", cp.SigningKeyFile,
+		"--root-ca-file", cp.CAFile,
+		"--leader-elect-resource-namespace", Namespace,
+	}, err
+}
+
+// StartSakeeper runs binary with args and, after them, ports of its own for
+// metrics and probes. Its log goes to output too, which may be nil.
+func StartSakeeper(binary string, args []string, output io.Writer) (*Sakeeper, error) {
+	metrics, err1 := freeAddress()
+	probes, err2 := freeAddress()
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	s := &Sakeeper{metrics: metrics, probes: probes, exited: make(chan struct{})}
+	s.logs.copy = output
+	s.cmd = exec.Command(binary, append(args[:len(args):len(args)],
+		"--metrics-bind-address", metrics, "--health-probe-bind-address", probes)...)
+	s.cmd.Stdout, s.cmd.Stderr = &s.logs, &s.logs
+	// It must neither get the terminal's Ctrl-C nor outlive who started it.
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", binary, err)
+	}
+	go func() {
+		defer close(s.exited)
+		s.exitErr = s.cmd.Wait()
+	}()
+	return s, nil
+}
+
+func freeAddress() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return listener.Addr().String(), listener.Close()
+}
+
+// Logs is everything that the process has printed.
+func (s *Sakeeper) Logs() string { return s.logs.String() }
+
+// Get fetches a path of the probe server, or /metrics.
+func (s *Sakeeper) Get(ctx context.Context, path string) (code int, body string, err error) {
+	address := s.probes
+	if path == "/metrics" {
+		address = s.metrics
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { _ = response.Body.Close() }()
+	data, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(data), err
+}
+
+// WaitReady waits until /readyz says yes, and fails when the process exits.
+func (s *Sakeeper) WaitReady(ctx context.Context) error {
+	last := "no answer"
+	err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
+		select {
+		case <-s.exited:
+			return false, fmt.Errorf("sakeeper exited: %w", s.exitErr)
+		default:
+		}
+		code, body, err := s.Get(ctx, "/readyz")
+		if err == nil {
+			last = body
+		}
+		return code == http.StatusOK, nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait for sakeeper to be ready (%s): %w", last, err)
+	}
+	return nil
+}
+
+// Signal sends sig, and returns at once.
+func (s *Sakeeper) Signal(sig syscall.Signal) error { return s.cmd.Process.Signal(sig) }
+
+// Wait waits for the process to exit, and returns what [exec.Cmd.Wait] said.
+func (s *Sakeeper) Wait() error {
+	<-s.exited
+	return s.exitErr
+}
+
+// Stop ends the process as a supervisor would, and by force where it does not go.
+func (s *Sakeeper) Stop() error {
+	_ = s.Signal(syscall.SIGTERM)
+	select {
+	case <-s.exited:
+	case <-time.After(30 * time.Second):
+		_ = s.Signal(syscall.SIGKILL)
+		<-s.exited
+		return errors.New("sakeeper did not stop within 30 s")
+	}
+	return s.exitErr
+}
+
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	copy io.Writer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.copy != nil {
+		_, _ = b.copy.Write(p)
+	}
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}

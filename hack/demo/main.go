@@ -1,0 +1,119 @@
+// Command demo shows what sakeeper does against a real kube-apiserver: it starts
+// a control plane without kube-controller-manager, starts sakeeper controllers as
+// a process of its own with its own identity and rights, and walks through the
+// main job. With -up it keeps both running instead, until it is interrupted.
+//
+// Everything lives in a temporary directory and on loopback; nothing is left.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
+
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+)
+
+func main() {
+	up := flag.Bool("up", false, "keep everything running until interrupted")
+	flag.Parse()
+	klog.SetLogger(logr.Discard()) // of the control plane's client; what matters is returned
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *up); err != nil && ctx.Err() == nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		stop()
+		os.Exit(1) //nolint:gocritic // run has cleaned up
+	}
+}
+
+func run(ctx context.Context, up bool) (err error) {
+	root, err := controlplane.RepositoryRoot()
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "sakeeper-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+
+	steps := &steps{out: os.Stdout}
+	steps.title("Control plane: etcd and kube-apiserver, without kube-controller-manager")
+	cp, err := controlplane.Start(controlplane.Options{Dir: dir})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cp.Stop()) }()
+	steps.done("kube-apiserver answers on %s", cp.Admin.Host)
+
+	steps.title("sakeeper controllers: a process of its own, with its own identity and only its rights")
+	if err := cp.Install(ctx); err != nil {
+		return err
+	}
+	args, err := cp.ControllersArgs()
+	if err != nil {
+		return err
+	}
+	log, err := os.Create(filepath.Join(dir, "sakeeper.log"))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Close() }()
+	sakeeper, err := controlplane.StartSakeeper(filepath.Join(root, "bin/sakeeper"), append(args, "-v=2"), log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, sakeeper.Stop()) }()
+	if err := sakeeper.WaitReady(ctx); err != nil {
+		return errors.Join(err, fmt.Errorf("its log:\n%s", sakeeper.Logs()))
+	}
+	steps.done("ready as %s", controlplane.Username)
+
+	if up {
+		return keepUp(ctx, cp, sakeeper, log.Name())
+	}
+	client, err := kubernetes.NewForConfig(cp.Admin)
+	if err != nil {
+		return err
+	}
+	if err := (&tour{steps: steps, cp: cp, client: client}).walk(ctx); err != nil {
+		return errors.Join(err, fmt.Errorf("log of sakeeper:\n%s", sakeeper.Logs()))
+	}
+	return nil
+}
+
+func keepUp(ctx context.Context, cp *controlplane.ControlPlane, sakeeper *controlplane.Sakeeper, log string) error {
+	kubeconfig, err := cp.Kubeconfig("admin.kubeconfig", cp.Admin)
+	if err != nil {
+		return err
+	}
+	fmt.Printf(`
+In another terminal:
+
+  export KUBECONFIG=%s
+  %s create namespace team-a
+  %s -n team-a get serviceaccounts,configmaps
+
+The log of sakeeper: %s
+Ctrl-C stops everything and leaves nothing behind.
+`, kubeconfig, cp.Kubectl(), cp.Kubectl(), log)
+	exited := make(chan error, 1)
+	go func() { exited <- sakeeper.Wait() }()
+	select {
+	case <-ctx.Done():
+		fmt.Println("\nStopping.")
+		return nil
+	case err := <-exited:
+		return fmt.Errorf("sakeeper exited: %w; its log:\n%s", err, sakeeper.Logs())
+	}
+}

@@ -148,18 +148,22 @@ func (c *Controller) create(ctx context.Context, namespace string, ca cabundle.B
 	return fmt.Errorf("create config map %s/%s: %w", namespace, informers.RootCAName, err)
 }
 
-// repair changes data to exactly the CA, and adds the description where there is
-// none. The rest of the object was never cached, so it is patched, not replaced.
+// repair changes data to exactly the CA and sets the description, as in-tree also
+// where a user wrote another. The rest of the object was never cached, so it is
+// patched, not replaced.
 func (c *Controller) repair(ctx context.Context, found *informers.RootCA, ca cabundle.Bundle, reason string) error {
 	data := map[string]any{corev1.ServiceAccountRootCAKey: string(ca.PEM())}
 	for _, key := range found.OtherKeys {
 		data[key] = nil
 	}
-	metadata := map[string]any{"uid": found.UID, "resourceVersion": found.ResourceVersion}
-	if !found.Described {
-		metadata["annotations"] = map[string]string{informers.DescriptionAnnotation: Description}
-	}
-	patch, err := json.Marshal(map[string]any{"metadata": metadata, "data": data})
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{
+			"uid":             found.UID,
+			"resourceVersion": found.ResourceVersion,
+			"annotations":     map[string]string{informers.DescriptionAnnotation: Description},
+		},
+		"data": data,
+	})
 	if err != nil {
 		return err
 	}

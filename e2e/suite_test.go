@@ -1,0 +1,257 @@
+// Package e2e tests sakeeper as users run it: the built binary, as a process of
+// its own, with the identity and the rights of manifests/, against a real
+// kube-apiserver. Requests are counted in the API server's audit log.
+//
+// Tests share one control plane and one process of sakeeper controllers, and keep
+// apart by namespace, unless they say otherwise. Tests named TestLong run by `make
+// test-long` only.
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+)
+
+// patience is how long a test waits for what should take milliseconds.
+const patience = 30 * time.Second
+
+// suite is what the tests of this package share.
+type suite struct {
+	binary   string
+	cp       *controlplane.ControlPlane
+	sakeeper *controlplane.Sakeeper
+	client   kubernetes.Interface
+}
+
+var shared suite //nolint:gochecknoglobals // set once by TestMain, read by tests
+
+func TestMain(m *testing.M) {
+	code, err := runSuite(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func runSuite(m *testing.M) (code int, err error) {
+	dir, err := os.MkdirTemp("", "sakeeper-e2e-")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if shared.binary, err = buildBinary(dir); err != nil {
+		return 1, err
+	}
+	if shared.cp, err = startPlane(filepath.Join(dir, "shared")); err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, shared.cp.Stop()) }()
+	// The API server removes no namespaces by itself. Without a signing key, the
+	// token controller of kube-controller-manager stays off.
+	stop, err := shared.cp.StartControllerManager(controlplane.ControllerManager{
+		Controllers: []string{"namespace-controller", "garbage-collector-controller"},
+	})
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	if shared.client, err = kubernetes.NewForConfig(shared.cp.Admin); err != nil {
+		return 1, err
+	}
+	args, err := shared.cp.ControllersArgs()
+	if err != nil {
+		return 1, err
+	}
+	shared.sakeeper, err = controlplane.StartSakeeper(shared.binary, append(args, "-v=10"), nil)
+	if err != nil {
+		return 1, err
+	}
+	defer func() {
+		err = errors.Join(err, shared.sakeeper.Stop(), checkLogs(shared.sakeeper.Logs()))
+		if code != 0 || err != nil {
+			fmt.Fprintf(os.Stderr, "log of sakeeper:\n%s\n", tail(shared.sakeeper.Logs(), 20000))
+		}
+	}()
+	if err := shared.sakeeper.WaitReady(context.Background()); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
+// buildBinary builds sakeeper with the race detector, so that races in the
+// process under test are found too.
+func buildBinary(dir string) (string, error) {
+	root, err := controlplane.RepositoryRoot()
+	if err != nil {
+		return "", err
+	}
+	binary := filepath.Join(dir, "sakeeper")
+	cmd := exec.Command("go", "build", "-race", "-o", binary, "./cmd/sakeeper")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build sakeeper: %w: %s", err, out)
+	}
+	return binary, nil
+}
+
+func startPlane(dir string) (*controlplane.ControlPlane, error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	cp, err := controlplane.Start(controlplane.Options{Dir: dir})
+	if err != nil {
+		return nil, err
+	}
+	if err := cp.Install(context.Background()); err != nil {
+		return nil, errors.Join(err, cp.Stop())
+	}
+	return cp, nil
+}
+
+// checkLogs fails on data races, and on log lines that hold a token or a key.
+func checkLogs(logs string) error {
+	for _, secret := range []string{"WARNING: DATA RACE", "eyJhbGciOi", "PRIVATE KEY"} {
+		if i := strings.Index(logs, secret); i >= 0 {
+			return fmt.Errorf("log of sakeeper has %q: %s", secret, logs[max(0, i-200):min(len(logs), i+2000)])
+		}
+	}
+	return nil
+}
+
+func tail(text string, n int) string { return text[max(0, len(text)-n):] }
+
+// plane is a control plane for one test alone.
+type plane struct {
+	*controlplane.ControlPlane
+	client kubernetes.Interface
+}
+
+func newPlane(t *testing.T) plane {
+	t.Helper()
+	cp, err := startPlane(filepath.Join(t.TempDir(), "plane"))
+	must(t, err)
+	t.Cleanup(func() {
+		if err := cp.Stop(); err != nil {
+			t.Errorf("stop control plane: %v", err)
+		}
+	})
+	return plane{cp, mustClient(t, cp.Admin)}
+}
+
+// sakeeperArgs are the arguments of sakeeper controllers for this plane, with
+// more after them.
+func (p plane) sakeeperArgs(t *testing.T, more ...string) []string {
+	t.Helper()
+	args, err := p.ControllersArgs()
+	must(t, err)
+	return append(args, more...)
+}
+
+// startSakeeper runs the binary until the test ends and does not wait for
+// anything. Data races and secrets in its log fail the test.
+func startSakeeper(t *testing.T, args []string) *controlplane.Sakeeper {
+	t.Helper()
+	s, err := controlplane.StartSakeeper(shared.binary, args, nil)
+	must(t, err)
+	t.Cleanup(func() {
+		_ = s.Stop() // tests that care how it ends have ended it
+		if err := checkLogs(s.Logs()); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("log of sakeeper:\n%s", tail(s.Logs(), 8000))
+		}
+	})
+	return s
+}
+
+func startReadySakeeper(t *testing.T, args []string) *controlplane.Sakeeper {
+	t.Helper()
+	s := startSakeeper(t, args)
+	must(t, s.WaitReady(t.Context()))
+	return s
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustClient(t *testing.T, config *rest.Config) kubernetes.Interface {
+	t.Helper()
+	client, err := kubernetes.NewForConfig(config)
+	must(t, err)
+	return client
+}
+
+// eventually waits until check returns nil, and fails with its last error.
+func eventually(t *testing.T, what string, check func(ctx context.Context) error) {
+	t.Helper()
+	last := errors.New("never checked")
+	err := wait.PollUntilContextTimeout(t.Context(), 10*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		last = check(ctx)
+		return last == nil, nil
+	})
+	if err != nil {
+		t.Fatalf("%s: %v (last: %v)", what, err, last)
+	}
+}
+
+// newNamespace creates a namespace and waits for its default ServiceAccount.
+func newNamespace(t *testing.T, client kubernetes.Interface) string {
+	t.Helper()
+	name := "t-" + rand.String(8)
+	_, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	must(t, err)
+	expectAccount(t, client, name, "default")
+	return name
+}
+
+func expectAccount(t *testing.T, client kubernetes.Interface, namespace, name string) *corev1.ServiceAccount {
+	t.Helper()
+	var account *corev1.ServiceAccount
+	eventually(t, "service account "+namespace+"/"+name, func(ctx context.Context) (err error) {
+		account, err = client.CoreV1().ServiceAccounts(namespace).Get(ctx, name, metav1.GetOptions{})
+		return err
+	})
+	return account
+}
+
+// requests are those of sakeeper in namespace since mark, and, with namespace
+// empty, all of its requests but leader election's and events.
+func requests(t *testing.T, cp *controlplane.ControlPlane, mark controlplane.Mark, namespace string) []controlplane.Request {
+	t.Helper()
+	found, err := cp.Audit.Since(t.Context(), mark, func(r controlplane.Request) bool {
+		return r.User.Username == controlplane.Username &&
+			(namespace == "" || r.Object.Namespace == namespace) &&
+			r.Object.Resource != "leases" && r.Object.Resource != "events" && r.Verb != "watch"
+	})
+	must(t, err)
+	return found
+}
+
+func mustMark(t *testing.T, cp *controlplane.ControlPlane) controlplane.Mark {
+	t.Helper()
+	mark, err := cp.Audit.Mark()
+	must(t, err)
+	return mark
+}

@@ -1,0 +1,332 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+)
+
+func mustCreateAccount(t *testing.T, client kubernetes.Interface, namespace, name string, secrets ...string) *corev1.ServiceAccount {
+	t.Helper()
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	for _, secret := range secrets {
+		account.Secrets = append(account.Secrets, corev1.ObjectReference{Name: secret})
+	}
+	account, err := client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), account, metav1.CreateOptions{})
+	must(t, err)
+	return account
+}
+
+func tokenSecret(name, account string) *corev1.Secret {
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{corev1.ServiceAccountNameKey: account}},
+		Type:       corev1.SecretTypeServiceAccountToken,
+	}
+}
+
+func mustCreateSecret(t *testing.T, client kubernetes.Interface, namespace string, secret *corev1.Secret) *corev1.Secret {
+	t.Helper()
+	created, err := client.CoreV1().Secrets(namespace).Create(t.Context(), secret, metav1.CreateOptions{})
+	must(t, err)
+	return created
+}
+
+// expectFilled waits until the Secret has everything that a token Secret has.
+func expectFilled(t *testing.T, client kubernetes.Interface, namespace, name string, account *corev1.ServiceAccount, ca []byte) *corev1.Secret {
+	t.Helper()
+	var secret *corev1.Secret
+	eventually(t, "filled secret "+namespace+"/"+name, func(ctx context.Context) (err error) {
+		secret, err = client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+		switch {
+		case err != nil:
+			return err
+		case len(secret.Data["token"]) == 0:
+			return errors.New("no token")
+		case string(secret.Data["ca.crt"]) != string(ca):
+			return errors.New("wrong ca.crt")
+		case string(secret.Data["namespace"]) != namespace:
+			return fmt.Errorf("namespace is %q", secret.Data["namespace"])
+		case secret.Annotations[corev1.ServiceAccountUIDKey] != string(account.UID):
+			return fmt.Errorf("uid annotation is %q", secret.Annotations[corev1.ServiceAccountUIDKey])
+		}
+		return nil
+	})
+	return secret
+}
+
+func expectGone(t *testing.T, client kubernetes.Interface, namespace, name string) {
+	t.Helper()
+	eventually(t, "secret "+namespace+"/"+name+" is gone", func(ctx context.Context) error {
+		_, err := client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return errors.Join(err, errors.New("still there"))
+	})
+}
+
+// expectUser asks the API server who the bearer of the Secret's token is.
+func expectUser(t *testing.T, cp *controlplane.ControlPlane, secret *corev1.Secret, want string) {
+	t.Helper()
+	config := rest.AnonymousClientConfig(cp.Admin)
+	config.CAData, config.BearerToken = secret.Data["ca.crt"], string(secret.Data["token"])
+	self, err := mustClient(t, config).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	must(t, err)
+	if got := self.Status.UserInfo.Username; got != want {
+		t.Errorf("the token's bearer is %q, want %q", got, want)
+	}
+}
+
+func TestTokenSecretIsFilledWithOnePutAndAuthenticates(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, shared.client)
+	account := mustCreateAccount(t, shared.client, namespace, "builder")
+	mark := mustMark(t, shared.cp)
+	unfilled := tokenSecret("builder-token", "builder")
+	unfilled.Labels = map[string]string{"mine": "yes"}
+	unfilled.Annotations["mine"] = "yes"
+	unfilled.Data = map[string][]byte{"mine": []byte("yes")}
+	created := mustCreateSecret(t, shared.client, namespace, unfilled)
+
+	filled := expectFilled(t, shared.client, namespace, "builder-token", account, shared.cp.Admin.CAData)
+	if filled.UID != created.UID || filled.Labels["mine"] != "yes" || filled.Annotations["mine"] != "yes" || string(filled.Data["mine"]) != "yes" {
+		t.Errorf("what the user wrote was lost: %+v", filled.ObjectMeta)
+	}
+	if diff := cmp.Diff(map[string]int{"update secrets": 1}, controlplane.Count(requests(t, shared.cp, mark, namespace))); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+	expectUser(t, shared.cp, filled, "system:serviceaccount:"+namespace+":builder")
+}
+
+func TestTokenSecretIsRepairedAndKeepsItsToken(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		change func(*corev1.Secret)
+		want   map[string]int
+	}{
+		"another ca.crt": {
+			change: func(s *corev1.Secret) { s.Data["ca.crt"] = []byte("wrong") },
+			want:   map[string]int{"patch secrets": 1},
+		},
+		"no ca.crt": {
+			change: func(s *corev1.Secret) { delete(s.Data, "ca.crt") },
+			want:   map[string]int{"patch secrets": 1},
+		},
+		"no namespace": {
+			change: func(s *corev1.Secret) { delete(s.Data, "namespace") },
+			want:   map[string]int{"patch secrets": 1},
+		},
+		"no ca.crt and no uid annotation": {
+			change: func(s *corev1.Secret) {
+				delete(s.Data, "ca.crt")
+				delete(s.Annotations, corev1.ServiceAccountUIDKey)
+			},
+			want: map[string]int{"patch secrets": 1},
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			namespace := newNamespace(t, shared.client)
+			account := mustCreateAccount(t, shared.client, namespace, "builder")
+			mustCreateSecret(t, shared.client, namespace, tokenSecret("builder-token", "builder"))
+			filled := expectFilled(t, shared.client, namespace, "builder-token", account, shared.cp.Admin.CAData)
+			token := string(filled.Data["token"])
+
+			tt.change(filled)
+			mark := mustMark(t, shared.cp)
+			_, err := shared.client.CoreV1().Secrets(namespace).Update(t.Context(), filled, metav1.UpdateOptions{})
+			must(t, err)
+			repaired := expectFilled(t, shared.client, namespace, "builder-token", account, shared.cp.Admin.CAData)
+			if string(repaired.Data["token"]) != token {
+				t.Error("the token changed")
+			}
+			if diff := cmp.Diff(tt.want, controlplane.Count(requests(t, shared.cp, mark, namespace))); diff != "" {
+				t.Errorf("requests (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestTokenThatWasTakenAwayIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, shared.client)
+	account := mustCreateAccount(t, shared.client, namespace, "builder")
+	mustCreateSecret(t, shared.client, namespace, tokenSecret("builder-token", "builder"))
+	filled := expectFilled(t, shared.client, namespace, "builder-token", account, shared.cp.Admin.CAData)
+	filled.Data = nil
+	_, err := shared.client.CoreV1().Secrets(namespace).Update(t.Context(), filled, metav1.UpdateOptions{})
+	must(t, err)
+	again := expectFilled(t, shared.client, namespace, "builder-token", account, shared.cp.Admin.CAData)
+	expectUser(t, shared.cp, again, "system:serviceaccount:"+namespace+":builder")
+}
+
+func TestMissingUIDAnnotationAloneIsNoReasonToWrite(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, shared.client)
+	account := mustCreateAccount(t, shared.client, namespace, "builder")
+	mustCreateSecret(t, shared.client, namespace, tokenSecret("builder-token", "builder"))
+	filled := expectFilled(t, shared.client, namespace, "builder-token", account, shared.cp.Admin.CAData)
+	delete(filled.Annotations, corev1.ServiceAccountUIDKey)
+	mark := mustMark(t, shared.cp)
+	_, err := shared.client.CoreV1().Secrets(namespace).Update(t.Context(), filled, metav1.UpdateOptions{})
+	must(t, err)
+	expectSettled(t, shared.client, namespace)
+	if got := requests(t, shared.cp, mark, namespace); len(got) != 1 || got[0].Object.Name != "barrier" {
+		t.Errorf("requests: %+v", got)
+	}
+}
+
+// expectSettled returns when the token controller has handled every Secret event
+// of the namespace: it fills a Secret that is made after them.
+func expectSettled(t *testing.T, client kubernetes.Interface, namespace string) {
+	t.Helper()
+	account := expectAccount(t, client, namespace, "default")
+	mustCreateSecret(t, client, namespace, tokenSecret("barrier", "default"))
+	expectFilled(t, client, namespace, "barrier", account, shared.cp.Admin.CAData)
+}
+
+func TestSecretWithoutServiceAccountIsDeletedAfterALiveLook(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, shared.client)
+	mark := mustMark(t, shared.cp)
+	mustCreateSecret(t, shared.client, namespace, tokenSecret("orphan", "nobody"))
+	expectGone(t, shared.client, namespace, "orphan")
+	if diff := cmp.Diff(map[string]int{"get serviceaccounts": 1, "delete secrets": 1}, controlplane.Count(requests(t, shared.cp, mark, namespace))); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+}
+
+func TestSecretOfAnotherUIDIsDeleted(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, shared.client)
+	mustCreateAccount(t, shared.client, namespace, "builder")
+	secret := tokenSecret("builder-token", "builder")
+	secret.Annotations[corev1.ServiceAccountUIDKey] = "00000000-0000-0000-0000-000000000000"
+	mustCreateSecret(t, shared.client, namespace, secret)
+	expectGone(t, shared.client, namespace, "builder-token")
+}
+
+func TestDeletedServiceAccountTakesItsSecretsAndNoOthers(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, shared.client)
+	builder := mustCreateAccount(t, shared.client, namespace, "builder")
+	other := mustCreateAccount(t, shared.client, namespace, "builder2")
+	opaque := mustCreateSecret(t, shared.client, namespace, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
+		Name: "builder-opaque", Annotations: map[string]string{corev1.ServiceAccountNameKey: "builder", corev1.ServiceAccountUIDKey: string(builder.UID)},
+	}})
+	for i := range 3 {
+		mustCreateSecret(t, shared.client, namespace, tokenSecret(fmt.Sprintf("builder-%d", i), "builder"))
+	}
+	mustCreateSecret(t, shared.client, namespace, tokenSecret("builder2-0", "builder2"))
+	for i := range 3 {
+		expectFilled(t, shared.client, namespace, fmt.Sprintf("builder-%d", i), builder, shared.cp.Admin.CAData)
+	}
+	expectFilled(t, shared.client, namespace, "builder2-0", other, shared.cp.Admin.CAData)
+
+	mark := mustMark(t, shared.cp)
+	must(t, shared.client.CoreV1().ServiceAccounts(namespace).Delete(t.Context(), "builder", metav1.DeleteOptions{}))
+	for i := range 3 {
+		expectGone(t, shared.client, namespace, fmt.Sprintf("builder-%d", i))
+	}
+	// The deletion of that UID was seen, so no look at the API server is needed.
+	if diff := cmp.Diff(map[string]int{"delete secrets": 3}, controlplane.Count(requests(t, shared.cp, mark, namespace))); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+	for _, name := range []string{opaque.Name, "builder2-0"} {
+		if _, err := shared.client.CoreV1().Secrets(namespace).Get(t.Context(), name, metav1.GetOptions{}); err != nil {
+			t.Errorf("secret of somebody else: %v", err)
+		}
+	}
+}
+
+func TestRecreatedServiceAccountKeepsItsNewSecretsAndLosesTheOldOnes(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, shared.client)
+	accounts := shared.client.CoreV1().ServiceAccounts(namespace)
+	for round := range 5 {
+		account := mustCreateAccount(t, shared.client, namespace, "builder")
+		name := fmt.Sprintf("round-%d", round)
+		mustCreateSecret(t, shared.client, namespace, tokenSecret(name, "builder"))
+		filled := expectFilled(t, shared.client, namespace, name, account, shared.cp.Admin.CAData)
+		expectUser(t, shared.cp, filled, "system:serviceaccount:"+namespace+":builder")
+		if round > 0 {
+			expectGone(t, shared.client, namespace, fmt.Sprintf("round-%d", round-1))
+		}
+		if round < 4 {
+			must(t, accounts.Delete(t.Context(), "builder", metav1.DeleteOptions{}))
+		}
+	}
+	expectSettled(t, shared.client, namespace)
+	if _, err := shared.client.CoreV1().Secrets(namespace).Get(t.Context(), "round-4", metav1.GetOptions{}); err != nil {
+		t.Errorf("secret of the living account: %v", err)
+	}
+}
+
+func TestImmutableSecretGetsOneEventAndHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, shared.client)
+	account := mustCreateAccount(t, shared.client, namespace, "builder")
+	immutable := tokenSecret("immutable", "builder")
+	immutable.Immutable = new(true)
+	mustCreateSecret(t, shared.client, namespace, immutable)
+	mustCreateSecret(t, shared.client, namespace, tokenSecret("good", "builder"))
+	expectFilled(t, shared.client, namespace, "good", account, shared.cp.Admin.CAData)
+
+	var events *corev1.EventList
+	eventually(t, "event on the immutable secret", func(ctx context.Context) (err error) {
+		events, err = shared.client.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=immutable"})
+		if err == nil && len(events.Items) == 0 {
+			return errors.New("none yet")
+		}
+		return err
+	})
+	eventually(t, "a retry after the event", func(ctx context.Context) error {
+		_, metrics, err := shared.sakeeper.Get(ctx, "/metrics")
+		if err != nil || !strings.Contains(metrics, `sakeeper_failing_keys{controller="`+tokensecret.Name+`"} `) {
+			return errors.Join(err, errors.New("no failing key"))
+		}
+		return nil
+	})
+	events, err := shared.client.CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=immutable"})
+	must(t, err)
+	if len(events.Items) != 1 || events.Items[0].Count != 1 || events.Items[0].Type != corev1.EventTypeWarning || events.Items[0].Reason != tokensecret.ReasonFailedUpdate {
+		t.Errorf("events: %+v", events.Items)
+	}
+}
+
+func TestUnreadableTokenIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, shared.client)
+	account := mustCreateAccount(t, shared.client, namespace, "builder")
+	secret := tokenSecret("odd", "builder")
+	secret.Data = map[string][]byte{"token": []byte("not a token"), "namespace": []byte("elsewhere")}
+	mustCreateSecret(t, shared.client, namespace, secret)
+	var got *corev1.Secret
+	eventually(t, "ca.crt is added", func(ctx context.Context) (err error) {
+		got, err = shared.client.CoreV1().Secrets(namespace).Get(ctx, "odd", metav1.GetOptions{})
+		if err == nil && len(got.Data["ca.crt"]) == 0 {
+			return errors.New("not yet")
+		}
+		return err
+	})
+	if string(got.Data["token"]) != "not a token" || string(got.Data["namespace"]) != "elsewhere" {
+		t.Errorf("what a user wrote was changed: %q", got.Data)
+	}
+	if got.Annotations[corev1.ServiceAccountUIDKey] != string(account.UID) {
+		t.Errorf("annotations: %v", got.Annotations)
+	}
+}

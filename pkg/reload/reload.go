@@ -16,6 +16,7 @@ package reload
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -26,8 +27,8 @@ import (
 )
 
 const (
-	// settle is how long the files must be quiet before they are read: a writer
-	// that truncates and then writes must not be caught half way.
+	// settle is how long after a change the files are read: a writer that truncates
+	// and then writes should not be caught half way.
 	settle = 100 * time.Millisecond
 	// poll is how often the files are read when nothing reports a change.
 	poll = time.Minute
@@ -104,24 +105,43 @@ func (v *Value[T]) Run(ctx context.Context) error {
 		watch = func() { v.watch(w) }
 	}
 
-	watch()
-	timer := time.NewTimer(0) // what changed between New and the first watch
+	timer := time.NewTimer(0)
 	defer timer.Stop()
+	due := false
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-events:
-			timer.Reset(settle)
+		case event := <-events:
+			// No reset while one is due: a directory that never rests must not put it off.
+			if !due && v.matters(event.Name) {
+				due = true
+				timer.Reset(settle)
+			}
 		case err := <-failures:
 			logger.Error(err, "Watching files reported an error", "what", v.cfg.What)
+			due = true
 			timer.Reset(settle)
 		case <-timer.C:
+			due = false
+			watch() // before the load, so that no change falls between the two
 			v.load(ctx)
-			watch()
 			timer.Reset(poll)
 		}
 	}
+}
+
+// matters tells whether an event at path can change what the files hold: it is
+// one of them, or a symlink or directory on the way to one, or gone. Other files
+// of a directory, logs for example, may change all the time.
+func (v *Value[T]) matters(path string) bool {
+	for _, file := range v.cfg.Files {
+		if target, err := filepath.EvalSymlinks(file); path == filepath.Clean(file) || (err == nil && path == target) {
+			return true
+		}
+	}
+	info, err := os.Lstat(path)
+	return err != nil || !info.Mode().IsRegular()
 }
 
 // watch adds the directory of every file and that of every symlink's target. It
@@ -130,6 +150,11 @@ func (v *Value[T]) Run(ctx context.Context) error {
 func (v *Value[T]) watch(w *fsnotify.Watcher) {
 	for _, file := range v.cfg.Files {
 		_ = w.Add(filepath.Dir(file))
+		for path := file; path != filepath.Dir(path); path = filepath.Dir(path) {
+			if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSymlink != 0 {
+				_ = w.Add(filepath.Dir(path))
+			}
+		}
 		if target, err := filepath.EvalSymlinks(file); err == nil {
 			_ = w.Add(filepath.Dir(target))
 		}
@@ -139,9 +164,9 @@ func (v *Value[T]) watch(w *fsnotify.Watcher) {
 func (v *Value[T]) load(ctx context.Context) {
 	logger := klog.FromContext(ctx)
 	next, err := v.cfg.Load()
-	onChange, onError, repeated := v.note(err)
+	onChange, onError, before := v.note(err)
 	switch {
-	case err != nil && repeated:
+	case err != nil && err.Error() == before:
 	case err != nil:
 		logger.Error(err, "Kept the last good value, the new one cannot be used", "what", v.cfg.What)
 		for _, f := range onError {
@@ -153,19 +178,20 @@ func (v *Value[T]) load(ctx context.Context) {
 		for _, f := range onChange {
 			f()
 		}
+	case before != "":
+		logger.Info("The files hold the value in use again", "what", v.cfg.What)
 	}
 }
 
-// note remembers the outcome of a load and tells whether it is the same error as
-// that of the load before.
-func (v *Value[T]) note(err error) (onChange []func(), onError []func(error), repeated bool) {
+// note remembers the outcome of a load and returns the error text of the one
+// before.
+func (v *Value[T]) note(err error) (onChange []func(), onError []func(error), before string) {
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	repeated = text == v.lastError
-	v.lastError = text
-	return v.onChange, v.onError, repeated
+	before, v.lastError = v.lastError, text
+	return v.onChange, v.onError, before
 }

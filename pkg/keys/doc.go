@@ -3,9 +3,9 @@
 //
 // # What it keeps true
 //
-//   - Parsing is strict and goes by the declared PEM type. A block that does not
-//     parse is an error that names the block's number; it is never skipped, so a
-//     damaged file cannot silently mean "fewer keys".
+//   - Parsing is strict and goes by the declared PEM type. A damaged block, and a
+//     key that is wanted and does not parse, is an error that names the block's
+//     number; it is never skipped, so a damaged file cannot mean "fewer keys".
 //   - Only keys that the API server can use get in: RSA of at least 2048 bits,
 //     ECDSA on P-256, P-384 and P-521.
 //   - A key's id is the one that kube-apiserver computes, so tokens and JWKS of

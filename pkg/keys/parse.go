@@ -90,7 +90,6 @@ func parsePrivateBlock(block *pem.Block) (PrivateKey, error) {
 		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
 	}
 	if err != nil {
-		// The standard library refuses RSA keys under 1024 bits by an error of its own.
 		return PrivateKey{}, errDamaged
 	}
 	signer, ok := key.(crypto.Signer)
@@ -125,7 +124,10 @@ func parsePublicBlock(block *pem.Block) (PublicKey, error) {
 	return NewPublicKey(key)
 }
 
-const beginMarker = "-----BEGIN "
+const (
+	beginMarker = "-----BEGIN "
+	endMarker   = "-----END "
+)
 
 // decode splits data into its PEM blocks. Unlike [pem.Decode], which looks for
 // the next good block, it fails on a block that is damaged or encrypted. Text
@@ -133,13 +135,17 @@ const beginMarker = "-----BEGIN "
 func decode(data []byte) ([]*pem.Block, error) {
 	var blocks []*pem.Block
 	for {
-		start := bytes.Index(data, []byte(beginMarker))
-		if start < 0 {
+		number := len(blocks) + 1
+		text, _, found := bytes.Cut(data, []byte(beginMarker))
+		// An END line whose BEGIN line was lost: a block that would pass for text.
+		if bytes.Contains(text, []byte(endMarker)) {
+			return nil, fmt.Errorf("PEM block %d does not parse", number)
+		}
+		if !found {
 			break
 		}
-		data = data[start:]
+		data = data[len(text):]
 		block, rest := pem.Decode(data)
-		number := len(blocks) + 1
 		// More than one BEGIN line in what was consumed: the first block was skipped.
 		if block == nil || bytes.Count(data[:len(data)-len(rest)], []byte(beginMarker)) != 1 {
 			return nil, fmt.Errorf("PEM block %d does not parse", number)

@@ -38,9 +38,9 @@ func (c LegacyClaims) complete() error {
 	return nil
 }
 
-// legacyPayload is the payload on the wire. Its fields stand in the order of
-// their JSON names, which is the order that kube-controller-manager writes: with
-// an RSA key both make the same bytes.
+// legacyPayload is the payload on the wire. go-jose writes its members sorted by
+// name, as kube-controller-manager does: with an RSA key, whose signatures are
+// deterministic, both make the same bytes.
 type legacyPayload struct {
 	Issuer             string `json:"iss"`
 	Namespace          string `json:"kubernetes.io/serviceaccount/namespace"`

@@ -35,10 +35,11 @@ func Parse(data []byte) (Bundle, error) {
 		return Bundle{}, fmt.Errorf("holds no usable certificate: %w", err)
 	}
 	// ParseCertsPEM passes over blocks that it does not know and damaged ones.
-	if blocks := bytes.Count(data, []byte("-----BEGIN ")); blocks != len(certs) {
+	blocks := max(bytes.Count(data, []byte("-----BEGIN ")), bytes.Count(data, []byte("-----END ")))
+	if blocks != len(certs) {
 		return Bundle{}, fmt.Errorf("holds %d PEM blocks, of which only %d are certificates", blocks, len(certs))
 	}
-	return Bundle{pem: data, sum: sha256.Sum256(data)}, nil
+	return Bundle{pem: bytes.Clone(data), sum: sha256.Sum256(data)}, nil
 }
 
 // Load reads the file of --root-ca-file; errors name the flag and the file. The
@@ -65,8 +66,12 @@ func mounted(path string) bool {
 	if resolved, err := filepath.EvalSymlinks(mountedDir); err == nil {
 		dirs = append(dirs, resolved)
 	}
-	paths := []string{filepath.Clean(path)}
-	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return false
+	}
+	paths := []string{absolute}
+	if resolved, err := filepath.EvalSymlinks(absolute); err == nil {
 		paths = append(paths, resolved)
 	}
 	for _, p := range paths {

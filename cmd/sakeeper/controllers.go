@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
@@ -126,13 +126,15 @@ func assemble(cfg *controllersConfig, restConfig *rest.Config, recorder record.E
 	return a, nil
 }
 
-// client makes a client that names the controller in audit logs.
-func (a *assembly) client(name string) (*kubernetes.Clientset, error) {
-	return kubernetes.NewForConfig(rest.AddUserAgent(rest.CopyConfig(a.rest), name))
+// restFor is the client configuration of one controller, which audit logs name.
+func (a *assembly) restFor(name string) *rest.Config {
+	config := rest.CopyConfig(a.rest)
+	config.UserAgent += "/" + name
+	return config
 }
 
 func (a *assembly) serviceAccount() (controller, error) {
-	client, err := a.client(serviceaccount.Name)
+	client, err := kubernetes.NewForConfig(a.restFor(serviceaccount.Name))
 	if err != nil {
 		return nil, err
 	}
@@ -147,11 +149,11 @@ func (a *assembly) serviceAccount() (controller, error) {
 }
 
 func (a *assembly) tokenSecret() (controller, error) {
-	client, err := a.client(tokensecret.Name)
+	client, err := kubernetes.NewForConfig(a.restFor(tokensecret.Name))
 	if err != nil {
 		return nil, err
 	}
-	meta, err := metadata.NewForConfig(rest.AddUserAgent(rest.CopyConfig(a.rest), tokensecret.Name))
+	meta, err := metadata.NewForConfig(a.restFor(tokensecret.Name))
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +177,7 @@ func (a *assembly) tokenSecret() (controller, error) {
 }
 
 func (a *assembly) rootCA() (controller, error) {
-	client, err := a.client(rootca.Name)
+	client, err := kubernetes.NewForConfig(a.restFor(rootca.Name))
 	if err != nil {
 		return nil, err
 	}
@@ -221,8 +223,12 @@ const reasonCADiffers = "RootCADiffers"
 func announceCA(ctx context.Context, client kubernetes.Interface, recorder record.EventRecorder, ca cabundle.Bundle) {
 	logger := klog.FromContext(ctx)
 	published, err := client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, informers.RootCAName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		logger.Info("Root CA", "file", ca.Fingerprint(), "published", "none yet")
+		return
+	}
 	if err != nil {
-		logger.Info("Root CA", "file", ca.Fingerprint(), "published", fmt.Sprintf("unknown: %v", err))
+		logger.Error(err, "Root CA, which could not be compared with the published one", "file", ca.Fingerprint())
 		return
 	}
 	data := published.Data[corev1.ServiceAccountRootCAKey]

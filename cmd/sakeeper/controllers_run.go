@@ -98,7 +98,8 @@ func newControllersProcess(ctx context.Context, cfg *controllersConfig) (*contro
 	if p.client, err = kubernetes.NewForConfig(restConfig); err != nil {
 		return nil, err
 	}
-	p.broadcaster = record.NewBroadcaster(record.WithContext(ctx))
+	// It outlives ctx: the last events are about how the process stops.
+	p.broadcaster = record.NewBroadcaster(record.WithContext(context.WithoutCancel(ctx)))
 	p.recorder = p.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: component})
 	if o.election.enabled {
 		p.election, err = kube.NewElection(kube.ElectionConfig{

@@ -16,9 +16,7 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/go-logr/logr"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/klog/v2"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
@@ -26,7 +24,6 @@ import (
 func main() {
 	up := flag.Bool("up", false, "keep everything running until interrupted")
 	flag.Parse()
-	klog.SetLogger(logr.Discard()) // of the control plane's client; what matters is returned
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, *up); err != nil && ctx.Err() == nil {

@@ -68,7 +68,9 @@ func (a *Audit) Since(ctx context.Context, mark Mark, keep func(Request) bool) (
 		seen := false
 		err := a.read(mark, func(r Request) {
 			seen = seen || r.Object.Name == barrier
-			if r.Stage == "ResponseComplete" && r.Object.Name != barrier && (keep == nil || keep(r)) {
+			// A watch counts when it begins, everything else when it is answered.
+			done := r.Stage == "ResponseComplete" && r.Verb != "watch" || r.Stage == "ResponseStarted" && r.Verb == "watch"
+			if done && r.Object.Name != barrier && (keep == nil || keep(r)) {
 				requests = append(requests, r)
 			}
 		})

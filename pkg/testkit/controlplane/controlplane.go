@@ -23,11 +23,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 // Options are the choices that a caller has.
@@ -42,6 +44,7 @@ type Options struct {
 type ControlPlane struct {
 	dir, assets string
 	env         *envtest.Environment
+	server      *server
 	// Admin is a member of system:masters.
 	Admin *rest.Config
 	// Audit counts requests.
@@ -60,6 +63,7 @@ rules: [{level: Metadata}]
 
 // Start returns when the API server is ready.
 func Start(opts Options) (*ControlPlane, error) {
+	ctrllog.SetLogger(logr.Discard()) // envtest returns what goes wrong
 	assets, err := assetsDir()
 	if err != nil {
 		return nil, err
@@ -81,8 +85,8 @@ func Start(opts Options) (*ControlPlane, error) {
 		return nil, err
 	}
 
-	server := &envtest.APIServer{}
-	server.Configure().
+	apiserver := &envtest.APIServer{}
+	apiserver.Configure().
 		Set("service-account-key-file", append([]string{cp.SigningKeyFile}, opts.MoreKeyFiles...)...).
 		Set("service-account-signing-key-file", cp.SigningKeyFile).
 		Set("service-account-issuer", "https://kubernetes.default.svc").
@@ -95,9 +99,12 @@ func Start(opts Options) (*ControlPlane, error) {
 		ControlPlaneStartTimeout: 2 * time.Minute,
 		ControlPlaneStopTimeout:  time.Minute,
 	}
-	cp.env.ControlPlane.APIServer = server
+	cp.env.ControlPlane.APIServer = apiserver
 	if cp.Admin, err = cp.env.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start control plane: %w", err), cp.env.Stop())
+	}
+	if cp.server, err = findServer(apiserver.SecureServing.Port); err != nil {
+		return nil, errors.Join(err, cp.env.Stop())
 	}
 	cp.Audit.admin, err = kubernetes.NewForConfig(cp.Admin)
 	if err != nil {
@@ -110,12 +117,11 @@ func Start(opts Options) (*ControlPlane, error) {
 }
 
 // Stop ends the API server and etcd.
-func (cp *ControlPlane) Stop() error { return cp.env.Stop() }
-
-// RestartServer ends the API server and starts it anew on the same port and data.
-func (cp *ControlPlane) RestartServer() error {
-	server := cp.env.ControlPlane.APIServer
-	return errors.Join(server.Stop(), server.Start())
+func (cp *ControlPlane) Stop() error {
+	if cp.server == nil || cp.server.cmd == nil {
+		return cp.env.Stop()
+	}
+	return errors.Join(cp.KillServer(), cp.env.Stop())
 }
 
 // User returns credentials for a user that has the rights that RBAC gives it.

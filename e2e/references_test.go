@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -62,11 +63,11 @@ func TestTwoHundredDeletedSecretsCostAtMostTenWrites(t *testing.T) {
 	t.Parallel()
 	const n = 200
 	namespace := newNamespace(t, shared.client)
-	names := make([]string, n)
-	for i := range names {
-		names[i] = fmt.Sprintf("s%03d", i)
+	names := make([]string, 0, n)
+	for i := range n {
+		names = append(names, fmt.Sprintf("s%03d", i))
 	}
-	account := mustCreateAccount(t, shared.client, namespace, "builder", append(names, "mine")...)
+	account := mustCreateAccount(t, shared.client, namespace, "builder", slices.Concat(names, []string{"mine"})...)
 	for _, name := range names {
 		mustCreateSecret(t, shared.client, namespace, tokenSecret(name, "builder"))
 	}

@@ -208,8 +208,11 @@ func eventually(t *testing.T, what string, check func(ctx context.Context) error
 	t.Helper()
 	last := errors.New("never checked")
 	err := wait.PollUntilContextTimeout(t.Context(), 10*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
-		last = check(ctx)
-		return last == nil, nil
+		err := check(ctx)
+		if ctx.Err() == nil {
+			last = err // later ones only say that time was up
+		}
+		return err == nil, nil
 	})
 	if err != nil {
 		t.Fatalf("%s: %v (last: %v)", what, err, last)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -280,6 +279,7 @@ func TestImmutableSecretGetsOneEventAndHoldsNobodyUp(t *testing.T) {
 	t.Parallel()
 	namespace := newNamespace(t, shared.client)
 	account := mustCreateAccount(t, shared.client, namespace, "builder")
+	mark := mustMark(t, shared.cp)
 	immutable := tokenSecret("immutable", "builder")
 	immutable.Immutable = new(true)
 	mustCreateSecret(t, shared.client, namespace, immutable)
@@ -294,13 +294,19 @@ func TestImmutableSecretGetsOneEventAndHoldsNobodyUp(t *testing.T) {
 		}
 		return err
 	})
-	eventually(t, "a retry after the event", func(ctx context.Context) error {
-		_, metrics, err := shared.sakeeper.Get(ctx, "/metrics")
-		if err != nil || !strings.Contains(metrics, `sakeeper_failing_keys{controller="`+tokensecret.Name+`"} `) {
-			return errors.Join(err, errors.New("no failing key"))
+	eventually(t, "retries after the event", func(context.Context) error {
+		tries := 0
+		for _, r := range requests(t, shared.cp, mark, namespace) {
+			if r.Verb == "update" && r.Object.Name == "immutable" {
+				tries++
+			}
+		}
+		if tries < 4 {
+			return fmt.Errorf("%d tries", tries)
 		}
 		return nil
 	})
+	expectMetric(t, shared.sakeeper, `sakeeper_failing_keys{controller="`+tokensecret.Name+`"} 1`)
 	events, err := shared.client.CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=immutable"})
 	must(t, err)
 	if len(events.Items) != 1 || events.Items[0].Count != 1 || events.Items[0].Type != corev1.EventTypeWarning || events.Items[0].Reason != tokensecret.ReasonFailedUpdate {

@@ -1,0 +1,132 @@
+package e2e
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+	"github.com/sakeeper/sakeeper/pkg/token"
+)
+
+// mustReplace puts data where path is by a rename, as careful tools do.
+func mustReplace(t *testing.T, path string, data []byte) {
+	t.Helper()
+	must(t, os.WriteFile(path+".new", data, 0o600))
+	must(t, os.Rename(path+".new", path))
+}
+
+func mustWriteECKey(t *testing.T, path string) keys.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	der, err := x509.MarshalECPrivateKey(key)
+	must(t, err)
+	must(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), 0o600))
+	private, err := keys.NewPrivateKey(key)
+	must(t, err)
+	return private
+}
+
+// TestKeyAndCAChangeWithoutARestart runs in steps, each on what the one before
+// left.
+func TestKeyAndCAChangeWithoutARestart(t *testing.T) {
+	dir := t.TempDir()
+	nextKeyFile := filepath.Join(dir, "next.key")
+	nextKey := mustWriteECKey(t, nextKeyFile)
+	planeDir := filepath.Join(dir, "plane")
+	must(t, os.Mkdir(planeDir, 0o700))
+	cp, err := controlplane.Start(controlplane.Options{Dir: planeDir, MoreKeyFiles: []string{nextKeyFile}})
+	must(t, err)
+	t.Cleanup(func() { _ = cp.Stop() })
+	must(t, cp.Install(t.Context()))
+	p := plane{cp, mustClient(t, cp.Admin)}
+
+	s := startReadySakeeper(t, p.sakeeperArgs(t))
+	namespace := newNamespace(t, p.client)
+	account := mustCreateAccount(t, p.client, namespace, "builder")
+	mustCreateSecret(t, p.client, namespace, tokenSecret("before", "builder"))
+	before := expectFilled(t, p.client, namespace, "before", account, cp.Admin.CAData)
+
+	t.Run("a new token is signed with the new key, an old one stays", func(t *testing.T) {
+		data, err := os.ReadFile(nextKeyFile)
+		must(t, err)
+		mustReplace(t, cp.SigningKeyFile, data)
+		expectMetric(t, s, fmt.Sprintf("sakeeper_key_info{algorithm=\"ES256\",key_id=%q,use=\"signing\"} 1", nextKey.String()))
+		mustCreateSecret(t, p.client, namespace, tokenSecret("after", "builder"))
+		after := expectFilled(t, p.client, namespace, "after", account, cp.Admin.CAData)
+		set := keys.NewSet(nextKey)
+		if _, err := token.NewVerifier(func() *keys.Set { return set }).VerifyLegacy(string(after.Data["token"])); err != nil {
+			t.Errorf("the new token: %v", err)
+		}
+		expectUser(t, cp, after, "system:serviceaccount:"+namespace+":builder")
+		expectUser(t, cp, before, "system:serviceaccount:"+namespace+":builder")
+	})
+
+	t.Run("a bad key is counted and reported, and the last good one stays", func(t *testing.T) {
+		mustReplace(t, cp.SigningKeyFile, []byte("oops"))
+		expectMetric(t, s, `sakeeper_reload_failures_total{source="keys"} 1`)
+		eventually(t, "event on the lease", func(ctx context.Context) error {
+			events, err := p.client.CoreV1().Events(controlplane.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "reason=ReloadFailed"})
+			if err == nil && len(events.Items) == 0 {
+				return errors.New("none yet")
+			}
+			return err
+		})
+		mustCreateSecret(t, p.client, namespace, tokenSecret("still", "builder"))
+		expectFilled(t, p.client, namespace, "still", account, cp.Admin.CAData)
+	})
+
+	t.Run("a new CA goes into every config map and token secret with one request each", func(t *testing.T) {
+		bundle := append(append([]byte{}, cp.Admin.CAData...), cp.Admin.CAData...)
+		mark := mustMark(t, cp)
+		mustReplace(t, cp.CAFile, bundle)
+		for _, name := range []string{namespace, "default", "kube-system"} {
+			expectRootCA(t, p.client, name, bundle)
+		}
+		for _, name := range []string{"before", "after", "still"} {
+			expectFilled(t, p.client, namespace, name, account, bundle)
+		}
+		want := map[string]int{"patch configmaps": 1, "patch secrets": 3}
+		if diff := cmp.Diff(want, controlplane.Count(requests(t, cp, mark, namespace))); diff != "" {
+			t.Errorf("requests (-want +got):\n%s", diff)
+		}
+		kept, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), "before", metav1.GetOptions{})
+		must(t, err)
+		if string(kept.Data[corev1.ServiceAccountTokenKey]) != string(before.Data[corev1.ServiceAccountTokenKey]) {
+			t.Error("the token changed with the CA")
+		}
+	})
+
+	t.Run("a bad CA is counted, and the last good one stays", func(t *testing.T) {
+		mustReplace(t, cp.CAFile, []byte("oops"))
+		expectMetric(t, s, `sakeeper_reload_failures_total{source="ca"} 1`)
+		other := newNamespace(t, p.client)
+		expectRootCA(t, p.client, other, append(append([]byte{}, cp.Admin.CAData...), cp.Admin.CAData...))
+	})
+}
+
+func expectMetric(t *testing.T, s *controlplane.Sakeeper, line string) {
+	t.Helper()
+	eventually(t, "metric "+line, func(ctx context.Context) error {
+		_, metrics, err := s.Get(ctx, "/metrics")
+		if err == nil && !strings.Contains(metrics, line+"\n") {
+			return errors.New("not there")
+		}
+		return err
+	})
+}

@@ -12,11 +12,13 @@ type Object interface {
 }
 
 // Events are the mappers of one informer: they turn an object into keys and do
-// nothing else. Either may be nil.
+// nothing else. Each may be nil.
 type Events[T Object] struct {
 	// Changed is called for every object of the initial list and for every later
 	// addition and update.
 	Changed func(T)
+	// Listed, where set, is called instead of Changed for those of the initial list.
+	Listed func(T)
 	// Deleted is called with the last known state of every object that went, also
 	// when only the next list or a new object of the same name told of it.
 	Deleted func(T)
@@ -35,8 +37,11 @@ func Watch[T Object](informer cache.TypedSharedIndexInformer[T], events Events[T
 }
 
 // OnAdd implements [cache.TypedResourceEventHandler].
-func (e Events[T]) OnAdd(obj T, _ bool) {
-	if e.Changed != nil {
+func (e Events[T]) OnAdd(obj T, isInInitialList bool) {
+	switch {
+	case isInInitialList && e.Listed != nil:
+		e.Listed(obj)
+	case e.Changed != nil:
 		e.Changed(obj)
 	}
 }

@@ -37,26 +37,15 @@ type Config[K comparable] struct {
 // concurrently; Run may be called once.
 type Loop[K comparable] struct {
 	cfg   Config[K]
-	queue workqueue.TypedRateLimitingInterface[item[K]]
+	queue workqueue.TypedRateLimitingInterface[K]
 
 	mu      sync.Mutex
 	failing map[K]struct{}
-	start   startState
+	// initial are the keys that were added before the workers started and that have
+	// not been handled yet.
+	initial map[K]struct{}
+	started bool
 }
-
-// item is a key, or the mark that is queued behind the keys of the initial lists.
-type item[K comparable] struct {
-	key  K
-	mark bool
-}
-
-// startState finds the moment in which all items from before the mark are done.
-type startState struct {
-	marked  bool // the mark came out of the queue
-	running int  // items that came out before the mark and are not done
-}
-
-func (s startState) done() bool { return s.marked && s.running == 0 }
 
 // New makes a loop; nothing runs yet, but keys may already be added.
 func New[K comparable](cfg Config[K]) (*Loop[K], error) {
@@ -67,26 +56,34 @@ func New[K comparable](cfg Config[K]) (*Loop[K], error) {
 	if cfg.MaxDelay == 0 {
 		cfg.MaxDelay = defaultMaxDelay
 	}
-	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[item[K]](baseDelay, cfg.MaxDelay)
+	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[K](baseDelay, cfg.MaxDelay)
 	return &Loop[K]{
 		cfg: cfg,
 		queue: workqueue.NewTypedRateLimitingQueueWithConfig(limiter,
-			workqueue.TypedRateLimitingQueueConfig[item[K]]{Name: cfg.Name}),
+			workqueue.TypedRateLimitingQueueConfig[K]{Name: cfg.Name}),
 		failing: map[K]struct{}{},
+		initial: map[K]struct{}{},
 	}, nil
 }
 
 // Add queues key now. A key that is being synced is synced once more afterwards.
-func (l *Loop[K]) Add(key K) { l.queue.Add(item[K]{key: key}) }
+func (l *Loop[K]) Add(key K) {
+	l.mu.Lock()
+	if !l.started {
+		l.initial[key] = struct{}{}
+	}
+	l.mu.Unlock()
+	l.queue.Add(key)
+}
 
 // AddAfter queues key after d. Of several delays for one key the shortest counts.
-func (l *Loop[K]) AddAfter(key K, d time.Duration) { l.queue.AddAfter(item[K]{key: key}, d) }
+func (l *Loop[K]) AddAfter(key K, d time.Duration) { l.queue.AddAfter(key, d) }
 
 // Ready tells whether every key of the initial lists has been handled once.
 func (l *Loop[K]) Ready() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.start.done()
+	return l.started && len(l.initial) == 0
 }
 
 // Run waits for synced, which must cover every cache that sync reads and every
@@ -98,7 +95,9 @@ func (l *Loop[K]) Run(ctx context.Context, synced ...cache.DoneChecker) error {
 	if !cache.WaitFor(ctx, "", synced...) {
 		return nil
 	}
-	l.queue.Add(item[K]{mark: true})
+	l.mu.Lock()
+	l.started = true
+	l.mu.Unlock()
 	logger.Info("Started", "workers", l.cfg.Workers)
 	defer logger.Info("Stopped")
 
@@ -115,62 +114,43 @@ func (l *Loop[K]) Run(ctx context.Context, synced ...cache.DoneChecker) error {
 	return nil
 }
 
-// next handles one item and tells whether there may be more.
+// next handles one key and tells whether there may be more.
 func (l *Loop[K]) next(ctx context.Context) bool {
-	it, shutdown := l.queue.Get()
+	key, shutdown := l.queue.Get()
 	if shutdown {
 		return false
 	}
-	defer l.queue.Done(it)
+	defer l.queue.Done(key)
 	if ctx.Err() != nil {
 		return false // what is left in the queue is for the next start
 	}
-	if it.mark {
-		l.pass(func(s *startState) { s.marked = true })
-		return true
-	}
-	initial := false
-	l.pass(func(s *startState) {
-		if initial = !s.marked; initial {
-			s.running++
-		}
-	})
-	l.handle(ctx, it)
-	if initial {
-		l.pass(func(s *startState) { s.running-- })
-	}
+	l.handle(ctx, key)
 	return true
 }
 
-func (l *Loop[K]) pass(change func(*startState)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	change(&l.start)
-}
-
-func (l *Loop[K]) handle(ctx context.Context, it item[K]) {
-	logger := klog.LoggerWithValues(klog.FromContext(ctx), "key", it.key)
+func (l *Loop[K]) handle(ctx context.Context, key K) {
+	logger := klog.LoggerWithValues(klog.FromContext(ctx), "key", key)
 	ctx = klog.NewContext(ctx, logger)
-	retries := l.queue.NumRequeues(it)
+	retries := l.queue.NumRequeues(key)
 	if retries > 0 {
 		ctx = context.WithValue(ctx, retriesKey{}, retries)
 	}
 
 	began := time.Now()
-	again, err := l.guard(ctx, it.key)
+	again, err := l.guard(ctx, key)
 	if err != nil && ctx.Err() != nil {
 		return // stopped half way: not the key's fault
 	}
 	l.cfg.Metrics.observe(l.cfg.Name, time.Since(began), err)
-	l.note(it.key, err != nil)
+	l.note(key, err != nil)
 	if err != nil {
 		logger.Error(err, "Sync failed, it will be retried", "retries", retries)
-		l.queue.AddRateLimited(it)
+		l.queue.AddRateLimited(key)
 		return
 	}
-	l.queue.Forget(it)
+	l.queue.Forget(key)
 	if again > 0 {
-		l.queue.AddAfter(it, again)
+		l.queue.AddAfter(key, again)
 	}
 }
 
@@ -186,9 +166,11 @@ func (l *Loop[K]) guard(ctx context.Context, key K) (again time.Duration, err er
 	return l.cfg.Sync(ctx, key)
 }
 
+// note remembers that key was handled, and how.
 func (l *Loop[K]) note(key K, failed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	delete(l.initial, key)
 	if failed {
 		l.failing[key] = struct{}{}
 	} else {

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -20,7 +20,7 @@ import (
 // ErrLeaseLost ends a process that led and could not renew its lease in time.
 var ErrLeaseLost = errors.New("leader election: lease lost")
 
-// stuckAfter is how long after the lease ran out the process counts as dead.
+// stuckAfter is how long after the lease was lost the process counts as dead.
 const stuckAfter = 20 * time.Second
 
 // ElectionConfig describes a Lease; all fields are required.
@@ -35,10 +35,14 @@ type ElectionConfig struct {
 type Election struct {
 	elector  *leaderelection.LeaderElector
 	watchdog *leaderelection.HealthzAdaptor
-	leading  atomic.Bool
 	// lead is what Run was given, and done what came of it.
 	lead func(context.Context)
 	done chan error
+
+	mu       sync.Mutex
+	leading  bool      // lead was begun
+	stopped  bool      // Run was told to stop before that
+	lostSeen time.Time // the lease is gone and lead goes on
 }
 
 // NewElection checks cfg; it asks the API server nothing yet.
@@ -81,23 +85,25 @@ func (e *Election) Run(ctx context.Context, lead func(context.Context) error) er
 	holding, release := context.WithCancel(context.WithoutCancel(ctx))
 	defer release()
 	e.lead = func(held context.Context) {
-		e.leading.Store(true)
-		working, stop := context.WithCancel(held)
-		defer stop()
-		defer context.AfterFunc(ctx, stop)()
-		e.done <- lead(working)
+		if e.begin() {
+			working, stop := context.WithCancel(held)
+			defer stop()
+			defer context.AfterFunc(ctx, stop)()
+			e.done <- lead(working)
+		}
 		release()
 	}
 	defer context.AfterFunc(ctx, func() {
-		if !e.leading.Load() {
+		if e.stopWaiting() {
 			release()
 		}
 	})()
 
 	e.elector.Run(holding)
-	if !e.leading.Load() {
+	if !e.Leading() {
 		return nil // stopped while waiting
 	}
+	e.lost(time.Now())
 	err := <-e.done
 	if err == nil && ctx.Err() == nil {
 		return ErrLeaseLost
@@ -105,12 +111,48 @@ func (e *Election) Run(ctx context.Context, lead func(context.Context) error) er
 	return err
 }
 
+// begin tells whether lead may begin: not when Run was told to stop in the moment
+// in which the lease was won.
+func (e *Election) begin() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.leading = !e.stopped
+	return e.leading
+}
+
+// stopWaiting tells whether lead has not begun, and sees to it that it never does.
+func (e *Election) stopWaiting() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.stopped = !e.leading
+	return e.stopped
+}
+
+func (e *Election) lost(now time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.lostSeen = now
+}
+
 // Leading tells whether this process has become the leader.
-func (e *Election) Leading() bool { return e.leading.Load() }
+func (e *Election) Leading() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.leading
+}
 
 // Observed tells whether some leader is known, which takes an answer of the API
 // server.
 func (e *Election) Observed() bool { return e.elector.GetLeader() != "" }
 
-// Alive fails when this process leads on paper but has not renewed for long.
-func (e *Election) Alive(r *http.Request) error { return e.watchdog.Check(r) }
+// Alive fails when this process leads on paper but has not renewed for long, or
+// goes on working long after it lost the lease.
+func (e *Election) Alive(r *http.Request) error {
+	e.mu.Lock()
+	lost := e.lostSeen
+	e.mu.Unlock()
+	if !lost.IsZero() && time.Since(lost) > stuckAfter {
+		return fmt.Errorf("%w, and the work does not stop", ErrLeaseLost)
+	}
+	return e.watchdog.Check(r)
+}

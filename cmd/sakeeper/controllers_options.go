@@ -73,10 +73,10 @@ func (o *controllersOptions) addFlags(fs *pflag.FlagSet) {
 func (o *controllersOptions) validate() []error {
 	errs := slices.Concat(o.api.validate(), o.election.validate(), o.servers.validate(), o.logs.validate())
 	enabled, err := enabledControllers(o.controllers)
-	if err != nil {
-		return append(errs, err)
-	}
-	if len(enabled) == 0 {
+	switch {
+	case err != nil:
+		errs = append(errs, err)
+	case len(enabled) == 0:
 		errs = append(errs, fmt.Errorf("--controllers: %q turns no controller on", strings.Join(o.controllers, ",")))
 	}
 	if enabled[serviceaccount.Name] && len(o.serviceAccounts) == 0 {
@@ -108,10 +108,8 @@ func (o *controllersOptions) needsCA(enabled map[string]bool) bool {
 // need. Its error joins everything that is wrong.
 func (o *controllersOptions) complete() (*controllersConfig, error) {
 	errs := o.validate()
-	enabled, err := enabledControllers(o.controllers)
-	if err != nil {
-		return nil, errors.Join(errs...)
-	}
+	enabled, _ := enabledControllers(o.controllers) // validate has reported the error
+	var err error
 	cfg := &controllersConfig{options: o, enabled: enabled}
 	if enabled[tokensecret.Name] && o.keys.PrivateKeyFile != "" {
 		cfg.keys, err = reload.New(reload.Config[*keys.Set]{

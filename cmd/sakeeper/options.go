@@ -113,13 +113,14 @@ func (o *serverOptions) addFlags(fs *pflag.FlagSet) {
 }
 
 func (o *serverOptions) validate() []error {
-	var errs []error
-	for flag, address := range map[string]string{"--metrics-bind-address": o.metrics, "--health-probe-bind-address": o.probes} {
-		if _, _, err := net.SplitHostPort(address); address != "0" && err != nil {
-			errs = append(errs, fmt.Errorf("%s: %q is not [host]:port, nor 0 for off", flag, address))
-		}
+	return append(validateAddress("--metrics-bind-address", o.metrics), validateAddress("--health-probe-bind-address", o.probes)...)
+}
+
+func validateAddress(flag, address string) []error {
+	if _, _, err := net.SplitHostPort(address); address != "0" && err != nil {
+		return []error{fmt.Errorf("%s: %q is not [host]:port, nor 0 for off", flag, address)}
 	}
-	return errs
+	return nil
 }
 
 // logOptions are the logging flags that all Kubernetes components have.

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"k8s.io/client-go/tools/record"
+)
+
+const kubeconfig = `apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}]
+users: [{name: u, user: {token: t}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
+current-context: x
+`
+
+// config is that of a good command line and, for its API server, nobody.
+func (f files) config(t *testing.T, args ...string) *controllersConfig {
+	t.Helper()
+	mustNil(t, os.WriteFile(f.path("kubeconfig"), []byte(kubeconfig), 0o600))
+	cfg, err := f.command(t, append([]string{
+		"--kubeconfig=%/kubeconfig", "--service-account-private-key-file=%/good.key", "--service-account-key-file=%/public.key", "--root-ca-file=%/good.crt",
+		"--metrics-bind-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0",
+	}, args...)...)
+	mustNil(t, err)
+	return cfg
+}
+
+func newProcess(t *testing.T, args ...string) *controllersProcess {
+	t.Helper()
+	p, err := newControllersProcess(t.Context(), newFiles(t).config(t, args...))
+	mustNil(t, err)
+	t.Cleanup(p.broadcaster.Shutdown)
+	return p
+}
+
+func get(handler http.Handler, path string) (code int, body string) {
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+	return w.Code, w.Body.String()
+}
+
+func TestProbesBeforeTheAPIServerAnswers(t *testing.T) {
+	cases := map[string]struct {
+		in        []string
+		wantLive  string
+		wantReady string
+	}{
+		"with an election":    {wantLive: "[+] ping: ok\n[+] leader election: ok\n", wantReady: "[-] controllers: no leader was observed yet"},
+		"without an election": {in: []string{"--leader-elect=false", "--controllers=serviceaccount"}, wantLive: "[+] ping: ok\n", wantReady: "[-] controllers: serviceaccount-controller: the objects that existed at the start are not all handled yet"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			probes := newProcess(t, tc.in...).probesHandler()
+			if code, body := get(probes, "/livez"); code != http.StatusOK || body != tc.wantLive {
+				t.Errorf("livez: %d %q", code, body)
+			}
+			if code, body := get(probes, "/readyz"); code != http.StatusServiceUnavailable || !strings.HasPrefix(body, tc.wantReady) {
+				t.Errorf("readyz: %d %q", code, body)
+			}
+			if code, _ := get(probes, "/metrics"); code != http.StatusNotFound {
+				t.Errorf("metrics: %d", code)
+			}
+		})
+	}
+}
+
+func TestMetricsOfAProcess(t *testing.T) {
+	metrics := newProcess(t).metricsHandler()
+	code, body := get(metrics, "/metrics")
+	if code != http.StatusOK {
+		t.Errorf("code %d", code)
+	}
+	for _, want := range []string{
+		"\nsakeeper_build_info{", "\nsakeeper_key_info{", "\ngo_goroutines ", "\nworkqueue_depth{",
+		`sakeeper_reload_failures_total{source="keys"} 0`, `sakeeper_reload_failures_total{source="ca"} 0`,
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("not among the metrics: %s", want)
+		}
+	}
+	if code, _ := get(metrics, "/readyz"); code != http.StatusNotFound {
+		t.Errorf("readyz: %d", code)
+	}
+}
+
+// worker is a controller that does nothing.
+type worker struct{ ready bool }
+
+func (worker) Run(context.Context) error { return nil }
+func (w worker) Ready() bool             { return w.ready }
+
+func TestReadyWithoutElection(t *testing.T) {
+	cases := map[string]struct {
+		in   map[string]controller
+		want error
+	}{
+		"all controllers are":  {in: map[string]controller{"a": worker{true}, "b": worker{true}}},
+		"one controller isn't": {in: map[string]controller{"a": worker{true}, "b": worker{false}}, want: errStarting},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			p := &controllersProcess{assembly: &assembly{controllers: tc.in}}
+			if err := p.ready(nil); !errors.Is(err, tc.want) || (tc.want == nil) != (err == nil) {
+				t.Errorf("got %v, want %v", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestAFileThatTurnsBadIsCountedAndReported(t *testing.T) {
+	f := newFiles(t)
+	cfg := f.config(t, "--leader-elect-resource-namespace=team")
+	recorder := record.NewFakeRecorder(10)
+	recorder.IncludeObject = true
+	registry := prometheus.NewRegistry()
+	p := &controllersProcess{cfg: cfg, recorder: recorder, registry: registry}
+	p.followReloads()
+
+	mustNil(t, os.WriteFile(f.path("good.crt"), []byte("garbage"), 0o600))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- cfg.ca.Run(ctx) }() // reads the file at once
+	event := <-recorder.Events
+	cancel()
+	mustNil(t, <-ended)
+
+	want := "Warning ReloadFailed The last good value stays in use: --root-ca-file: " + f.path("good.crt") + ": holds no usable certificate: data does not contain any valid RSA or ECDSA certificates involvedObject{kind=Lease,apiVersion=coordination.k8s.io/v1}"
+	if diff := cmp.Diff(want, event); diff != "" {
+		t.Errorf("event (-want +got):\n%s", diff)
+	}
+	mustNil(t, testutil.GatherAndCompare(registry, strings.NewReader(`
+# HELP sakeeper_reload_failures_total Changed files that could not be used, by source (keys, ca); the last good ones stay in use.
+# TYPE sakeeper_reload_failures_total counter
+sakeeper_reload_failures_total{source="ca"} 1
+sakeeper_reload_failures_total{source="keys"} 0
+`), "sakeeper_reload_failures_total"))
+}
+
+func TestAStartThatFailsLeavesNothingOpen(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	mustNil(t, err)
+	defer func() { _ = taken.Close() }()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	mustNil(t, err)
+	mustNil(t, free.Close())
+
+	cases := map[string]struct {
+		in   []string
+		want string
+	}{
+		"the metrics' address is taken": {in: []string{"--metrics-bind-address=" + taken.Addr().String()}, want: "--metrics-bind-address: listen tcp "},
+		"the probes' address is taken":  {in: []string{"--metrics-bind-address=" + free.Addr().String(), "--health-probe-bind-address=" + taken.Addr().String()}, want: "--health-probe-bind-address: listen tcp "},
+		"no kubeconfig":                 {in: []string{"--metrics-bind-address=" + free.Addr().String(), "--kubeconfig=/nowhere"}, want: "--kubeconfig: /nowhere: "},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			resetLogs(t)
+			if err := runControllers(t.Context(), newFiles(t).config(t, tc.in...)); err == nil || !strings.HasPrefix(err.Error(), tc.want) {
+				t.Errorf("got %v, want %s", err, tc.want)
+			}
+			again, err := net.Listen("tcp", free.Addr().String())
+			mustNil(t, err)
+			mustNil(t, again.Close())
+		})
+	}
+}
+
+func TestAStopWhileTheAPIServerIsAwayIsNoError(t *testing.T) {
+	resetLogs(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := runControllers(ctx, newFiles(t).config(t)); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
+	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
+	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+// files is a directory with what flags may name.
+type files string
+
+func newFiles(t *testing.T) files {
+	t.Helper()
+	dir := t.TempDir()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	mustNil(t, err)
+	_, edwards, err := ed25519.GenerateKey(rand.Reader)
+	mustNil(t, err)
+	for name, content := range map[string][]byte{
+		"good.key":    pkcs8(t, private),
+		"public.key":  public(t, private),
+		"two.key":     append(pkcs8(t, private), pkcs8(t, private)...),
+		"edwards.key": pkcs8(t, edwards),
+		"good.crt":    testkit.Bundle().PEM(),
+		"other.crt":   testkit.OtherBundle().PEM(),
+		"garbage":     []byte("garbage"),
+	} {
+		mustNil(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
+	}
+	return files(dir)
+}
+
+func (f files) path(name string) string { return filepath.Join(string(f), name) }
+
+func pkcs8(t *testing.T, key any) []byte {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	mustNil(t, err)
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}
+
+func public(t *testing.T, key *ecdsa.PrivateKey) []byte {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	mustNil(t, err)
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+}
+
+func mustNil(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// command runs sakeeper controllers with a start that only takes the config. %
+// in an argument is the directory.
+func (f files) command(t *testing.T, args ...string) (*controllersConfig, error) {
+	t.Helper()
+	var cfg *controllersConfig
+	cmd := newControllersCommand(func(_ context.Context, c *controllersConfig) error {
+		cfg = c
+		return nil
+	})
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	for i := range args {
+		args[i] = strings.ReplaceAll(args[i], "%", string(f))
+	}
+	cmd.SetArgs(args)
+	return cfg, cmd.ExecuteContext(t.Context())
+}
+
+func TestTheCommandStartsWithTheConfigOfItsFlags(t *testing.T) {
+	f := newFiles(t)
+	good := []string{"--service-account-private-key-file=%/good.key", "--service-account-key-file=%/public.key", "--root-ca-file=%/good.crt"}
+	cases := map[string]struct {
+		in          []string
+		wantEnabled map[string]bool
+		wantKeys    bool
+		wantCA      bool
+	}{
+		"all controllers": {
+			in:          good,
+			wantEnabled: map[string]bool{serviceaccount.Name: true, tokensecret.Name: true, rootca.Name: true}, wantKeys: true, wantCA: true,
+		},
+		"files that nobody needs are not read": {
+			in:          []string{"--controllers=serviceaccount-controller", "--service-account-private-key-file=%/missing", "--root-ca-file=%/missing"},
+			wantEnabled: map[string]bool{serviceaccount.Name: true},
+		},
+		"the publisher needs no key": {
+			in:          append(good, "--controllers=*,-serviceaccount-token"),
+			wantEnabled: map[string]bool{serviceaccount.Name: true, rootca.Name: true}, wantCA: true,
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			cfg, err := f.command(t, slices.Clone(tc.in)...)
+			mustNil(t, err)
+			if diff := cmp.Diff(tc.wantEnabled, cfg.enabled); diff != "" {
+				t.Errorf("enabled (-want +got):\n%s", diff)
+			}
+			if (cfg.keys != nil) != tc.wantKeys || (cfg.ca != nil) != tc.wantCA {
+				t.Errorf("keys %t, CA %t", cfg.keys != nil, cfg.ca != nil)
+			}
+			if tc.wantCA && string(cfg.ca.Get().PEM()) != string(testkit.Bundle().PEM()) {
+				t.Error("another CA")
+			}
+		})
+	}
+}
+
+func TestBadFilesAreToldTogether(t *testing.T) {
+	f := newFiles(t)
+	const key, ca = "--service-account-private-key-file=%/good.key", "--root-ca-file=%/good.crt"
+	cases := map[string]struct {
+		in   []string
+		want []string // what the lines of the error begin with
+	}{
+		"a missing key":     {in: []string{"--service-account-private-key-file=%/missing", ca}, want: []string{"--service-account-private-key-file: open %/missing: "}},
+		"a directory":       {in: []string{"--service-account-private-key-file=%", ca}, want: []string{"--service-account-private-key-file: read %: is a directory"}},
+		"garbage":           {in: []string{"--service-account-private-key-file=%/garbage", ca}, want: []string{"--service-account-private-key-file: %/garbage: holds no PEM block"}},
+		"a public key":      {in: []string{"--service-account-private-key-file=%/public.key", ca}, want: []string{"--service-account-private-key-file: %/public.key: holds no private key"}},
+		"two keys":          {in: []string{"--service-account-private-key-file=%/two.key", ca}, want: []string{"--service-account-private-key-file: %/two.key: holds 2 private keys"}},
+		"a key of no use":   {in: []string{"--service-account-private-key-file=%/edwards.key", ca}, want: []string{"--service-account-private-key-file: %/edwards.key: PEM block 1 (PRIVATE KEY): key of type ed25519"}},
+		"a missing CA":      {in: []string{key, "--root-ca-file=%/missing"}, want: []string{"--root-ca-file: open %/missing: "}},
+		"a directory as CA": {in: []string{key, "--root-ca-file=%"}, want: []string{"--root-ca-file: read %: is a directory"}},
+		"a key as CA":       {in: []string{key, "--root-ca-file=%/good.key"}, want: []string{"--root-ca-file: %/good.key: holds no usable certificate"}},
+		"several at once": {
+			in: []string{"--service-account-private-key-file=%/garbage", "--service-account-key-file=%/missing", "--service-account-key-file=%/edwards.key", "--root-ca-file=%/garbage", "--kube-api-qps=0", "--metrics-bind-address=x"},
+			want: []string{
+				"--kube-api-qps: 0 ", `--metrics-bind-address: "x" `,
+				"--service-account-private-key-file: %/garbage: ", "--service-account-key-file: open %/missing: ", "--service-account-key-file: %/edwards.key: ", "--root-ca-file: %/garbage: ",
+			},
+		},
+		"also an unknown controller": {
+			in:   []string{"--controllers=*,nonsense", "--service-account-private-key-file=%/garbage", "--root-ca-file=%/garbage", "--concurrent-serviceaccount-token-syncs=0"},
+			want: []string{`--controllers: "nonsense" `, "--concurrent-serviceaccount-token-syncs: 0 ", "--service-account-private-key-file: %/garbage: ", "--root-ca-file: %/garbage: "},
+		},
+		"no file at all names the way out": {
+			in: nil,
+			want: []string{
+				"--service-account-private-key-file is required by the serviceaccount-token-controller; to go without tokens, use --controllers=*,-serviceaccount-token-controller",
+				"--root-ca-file is required by the root-ca-certificate-publisher-controller and the serviceaccount-token-controller; to go without both, use --controllers=*,-root-ca-certificate-publisher-controller,-serviceaccount-token-controller",
+			},
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			cfg, err := f.command(t, append([]string{}, tc.in...)...)
+			if err == nil || cfg != nil {
+				t.Fatalf("started with %v", cfg)
+			}
+			lines := strings.Split(err.Error(), "\n")
+			for i, line := range lines {
+				lines[i] = strings.ReplaceAll(line, string(f), "%")
+			}
+			begins := func(want, got string) bool { return strings.HasPrefix(got, want) }
+			if !slices.EqualFunc(tc.want, lines, begins) {
+				t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(lines, "\n\t"), strings.Join(tc.want, "\n\t"))
+			}
+		})
+	}
+}
+
+func TestAssemble(t *testing.T) {
+	f := newFiles(t)
+	cases := map[string]struct {
+		in          string
+		want        []string
+		wantWatched int
+	}{
+		"all":            {in: "*", want: []string{rootca.Name, serviceaccount.Name, tokensecret.Name}, wantWatched: 4},
+		"accounts only":  {in: "serviceaccount", want: []string{serviceaccount.Name}, wantWatched: 2},
+		"tokens only":    {in: "serviceaccount-token", want: []string{tokensecret.Name}, wantWatched: 2},
+		"the CA only":    {in: "root-ca-cert-publisher", want: []string{rootca.Name}, wantWatched: 2},
+		"all but the CA": {in: "*,-root-ca-cert-publisher", want: []string{serviceaccount.Name, tokensecret.Name}, wantWatched: 3},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			cfg, err := f.command(t, "--service-account-private-key-file=%/good.key", "--root-ca-file=%/good.crt", "--controllers="+tc.in)
+			mustNil(t, err)
+			a, err := assemble(cfg, &rest.Config{Host: "https://api.example"}, record.NewFakeRecorder(1), prometheus.NewRegistry())
+			mustNil(t, err)
+			if diff := cmp.Diff(tc.want, slices.Sorted(maps.Keys(a.controllers))); diff != "" {
+				t.Errorf("controllers (-want +got):\n%s", diff)
+			}
+			if got := len(a.watched()); got != tc.wantWatched {
+				t.Errorf("%d informers, want %d", got, tc.wantWatched)
+			}
+		})
+	}
+}
+
+func TestEachControllerHasItsUserAgent(t *testing.T) {
+	a := &assembly{rest: &rest.Config{UserAgent: "sakeeper-controllers/v1"}}
+	if got := a.restFor("some-controller").UserAgent; got != "sakeeper-controllers/v1/some-controller" {
+		t.Errorf("got %q", got)
+	}
+	if a.rest.UserAgent != "sakeeper-controllers/v1" {
+		t.Errorf("the shared configuration changed: %q", a.rest.UserAgent)
+	}
+}
+
+func TestAnnounceCA(t *testing.T) {
+	published := func(data string) *corev1.ConfigMap {
+		return testkit.ConfigMap("kube-system/kube-root-ca.crt", testkit.WithData("ca.crt", data))
+	}
+	ours, theirs := testkit.Bundle(), testkit.OtherBundle()
+	cases := map[string]struct {
+		in    *corev1.ConfigMap
+		inErr error
+		want  []string
+	}{
+		"the same":                {in: published(string(ours.PEM()))},
+		"none":                    {inErr: testkit.NotFound()},
+		"one that cannot be read": {inErr: testkit.QuotaExceeded()},
+		"something else":          {in: published("garbage")},
+		"another one is an event": {in: published(string(theirs.PEM())), want: []string{"Warning RootCADiffers The published CA (SHA-256 " + theirs.Fingerprint() + ") is not the one of --root-ca-file (SHA-256 " + ours.Fingerprint() + "), which will replace it involvedObject{kind=ConfigMap,apiVersion=v1}"}},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			client := &fake.Clientset{}
+			client.AddReactor("get", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) {
+				if tc.inErr != nil {
+					return true, nil, tc.inErr
+				}
+				return true, tc.in, nil
+			})
+			recorder := record.NewFakeRecorder(10)
+			recorder.IncludeObject = true
+			announceCA(t.Context(), client, recorder, ours)
+			if diff := cmp.Diff(tc.want, testkit.Events(recorder)); diff != "" {
+				t.Errorf("events (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

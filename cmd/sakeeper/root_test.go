@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+)
+
+var update = flag.Bool("update", false, "write testdata anew")
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	goleak.VerifyTestMain(m,
+		// Queues begin in loop.New, and end only when they were run: a standby leaves
+		// them to the end of the process.
+		goleak.IgnoreTopFunction("k8s.io/client-go/util/workqueue.(*Typed[...]).updateUnfinishedWorkLoop"),
+		goleak.IgnoreTopFunction("k8s.io/client-go/util/workqueue.(*delayingType[...]).waitingLoop"))
+}
+
+func TestHelp(t *testing.T) {
+	cases := map[string]struct {
+		in   []string
+		want string // a file in testdata/help
+	}{
+		"sakeeper --help":             {in: []string{"--help"}, want: "sakeeper.txt"},
+		"sakeeper":                    {in: []string{}, want: "sakeeper.txt"},
+		"sakeeper controllers --help": {in: []string{"controllers", "--help"}, want: "controllers.txt"},
+		"sakeeper help controllers":   {in: []string{"help", "controllers"}, want: "controllers.txt"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			if err := run(t.Context(), tc.in, &stdout, &stderr); err != nil {
+				t.Fatal(err)
+			}
+			if stderr.Len() > 0 {
+				t.Errorf("stderr: %s", &stderr)
+			}
+			expectGolden(t, filepath.Join("testdata", "help", tc.want), stdout.String())
+		})
+	}
+}
+
+func expectGolden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s, after a wanted change run the test with -update (-want +got):\n%s", path, diff)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	var stdout bytes.Buffer
+	if err := run(t.Context(), []string{"--version"}, &stdout, &stdout); err != nil {
+		t.Fatal(err)
+	}
+	if want := "sakeeper version " + buildVersion() + "\n"; stdout.String() != want || buildVersion() == "" {
+		t.Errorf("got %q, want %q", &stdout, want)
+	}
+}
+
+func TestErrorsOfTheCommandLine(t *testing.T) {
+	cases := map[string]struct {
+		in   []string
+		want string
+	}{
+		"no such command": {in: []string{"nonsense"}, want: `unknown command "nonsense" for "sakeeper"`},
+		"an argument":     {in: []string{"controllers", "nonsense"}, want: `unknown command "nonsense" for "sakeeper controllers"`},
+		"no such flag":    {in: []string{"controllers", "--nonsense"}, want: "unknown flag: --nonsense; see 'sakeeper controllers --help'"},
+		"not a duration":  {in: []string{"controllers", "--leader-elect-retry-period=2"}, want: `invalid argument "2" for "--leader-elect-retry-period" flag`},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			err := run(t.Context(), tc.in, &out, &out)
+			if err == nil || !strings.HasPrefix(err.Error(), tc.want) {
+				t.Errorf("got %v, want %s", err, tc.want)
+			}
+			if out.Len() > 0 {
+				t.Errorf("printed, where main prints the error: %s", &out)
+			}
+		})
+	}
+}

@@ -1,0 +1,136 @@
+package informers
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
+
+// reducedMeta is what is kept of the metadata of the testkit's "team/..." objects.
+func reducedMeta(o metav1.Object) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(), ResourceVersion: testkit.ResourceVersion,
+		CreationTimestamp: metav1.NewTime(testkit.Instant()), DeletionTimestamp: o.GetDeletionTimestamp(), Labels: o.GetLabels(),
+	}
+}
+
+func TestNewTokenSecret(t *testing.T) {
+	none := sha256.Sum256(nil)
+	cases := map[string]struct {
+		in   *corev1.Secret
+		want func(in *corev1.Secret) *TokenSecret
+	}{
+		"an empty one is kept whole, less its managed fields": {
+			in: testkit.Secret("team/s", testkit.WithAccount("robot"), testkit.WithAnnotation("note", "mine"),
+				testkit.WithLabel("app", "ci"), testkit.WithManagedFields()),
+			want: func(in *corev1.Secret) *TokenSecret {
+				return &TokenSecret{ObjectMeta: reducedMeta(in), Account: "robot", CASum: none,
+					Unfilled: testkit.Secret("team/s", testkit.WithAccount("robot"), testkit.WithAnnotation("note", "mine"), testkit.WithLabel("app", "ci"))}
+			},
+		},
+		"so is one whose token is empty, with all that it has besides": {
+			in: testkit.Secret("team/s", testkit.WithAccount("robot"), testkit.WithData("token", ""), testkit.WithData("namespace", "team"),
+				testkit.WithData("ca.crt", "a CA"), testkit.WithData("extra", "of a user"), testkit.Deleting()),
+			want: func(in *corev1.Secret) *TokenSecret {
+				return &TokenSecret{ObjectMeta: reducedMeta(in), Account: "robot", CASum: sha256.Sum256([]byte("a CA")), HasNamespace: true, Unfilled: in.DeepCopy()}
+			},
+		},
+		"of one with a token only values are kept": {
+			in: testkit.Secret("team/s", testkit.WithAccount("robot"), testkit.WithAccountUID(testkit.AccountUID), testkit.WithAnnotation("note", "mine"),
+				testkit.WithLabel("app", "ci"), testkit.WithData("token", "eyJ"), testkit.WithData("ca.crt", "a CA"), testkit.WithData("namespace", "team"), testkit.WithManagedFields(), testkit.Deleting()),
+			want: func(in *corev1.Secret) *TokenSecret {
+				return &TokenSecret{ObjectMeta: reducedMeta(in), Account: "robot", AccountUID: testkit.AccountUID, CASum: sha256.Sum256([]byte("a CA")), HasNamespace: true}
+			},
+		},
+		"without a CA the sum is that of no bytes": {
+			in: testkit.Secret("team/s", testkit.WithAccount("robot"), testkit.WithData("token", "eyJ"), testkit.WithData("namespace", "")),
+			want: func(in *corev1.Secret) *TokenSecret {
+				return &TokenSecret{ObjectMeta: reducedMeta(in), Account: "robot", CASum: none}
+			},
+		},
+		"without annotations there is no account": {
+			in: testkit.Secret("team/s", testkit.WithData("token", "eyJ")),
+			want: func(in *corev1.Secret) *TokenSecret {
+				return &TokenSecret{ObjectMeta: reducedMeta(in), CASum: none}
+			},
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			want := tc.want(tc.in)
+			if diff := cmp.Diff(want, NewTokenSecret(tc.in)); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAccountName(t *testing.T) {
+	secret := NewTokenSecret(testkit.Secret("team/s", testkit.WithAccount("robot")))
+	if got, want := secret.AccountName().String(), "team/robot"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestNoTokenBytesAreKept(t *testing.T) {
+	const bytesOfToken = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJyb2JvdCJ9.c2lnbmF0dXJl"
+	encoded := base64.StdEncoding.EncodeToString([]byte(bytesOfToken))
+	secret := testkit.Secret("team/s", testkit.WithAccount("robot"), testkit.WithLabel("app", "ci"), testkit.WithManagedFields(),
+		testkit.WithData("token", bytesOfToken), testkit.WithData("copy", bytesOfToken), testkit.WithData("ca.crt", "a CA"),
+		testkit.WithAnnotation(lastApplied, `{"data":{"token":"`+encoded+`"}}`))
+	for _, needle := range []string{bytesOfToken, encoded} {
+		if !holds(reflect.ValueOf(secret), needle) {
+			t.Fatalf("the test finds no %q where it is", needle)
+		}
+	}
+	reduced := NewTokenSecret(secret)
+	for _, needle := range []string{bytesOfToken, encoded} {
+		if holds(reflect.ValueOf(reduced), needle) {
+			t.Errorf("%q is kept", needle)
+		}
+	}
+}
+
+// holds tells whether any string or byte slice that can be reached from v
+// contains needle.
+func holds(v reflect.Value, needle string) bool {
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		return !v.IsNil() && holds(v.Elem(), needle)
+	case reflect.Struct:
+		for _, field := range v.Fields() {
+			if holds(field, needle) {
+				return true
+			}
+		}
+	case reflect.Map:
+		for _, key := range v.MapKeys() {
+			if holds(key, needle) || holds(v.MapIndex(key), needle) {
+				return true
+			}
+		}
+	case reflect.Slice, reflect.Array:
+		if v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Uint8 {
+			return bytes.Contains(v.Bytes(), []byte(needle))
+		}
+		for i := range v.Len() {
+			if holds(v.Index(i), needle) {
+				return true
+			}
+		}
+	case reflect.String:
+		return strings.Contains(v.String(), needle)
+	}
+	return false
+}

@@ -103,7 +103,7 @@ func New(cfg Config) (*Controller, error) {
 		Changed: c.enqueueSecret, Deleted: c.secretDeleted,
 	})
 	accounts, errAccounts := loop.Watch(cfg.ServiceAccounts, loop.Events[*corev1.ServiceAccount]{
-		Changed: c.enqueueReferences, Deleted: c.accountDeleted,
+		Listed: c.enqueueReferences, Changed: c.enqueueReferencesLater, Deleted: c.accountDeleted,
 	})
 	c.synced = []cache.DoneChecker{secrets, accounts}
 	return c, errors.Join(errSecrets, errAccounts)
@@ -211,5 +211,13 @@ func (c *Controller) accountDeleted(account *corev1.ServiceAccount) {
 func (c *Controller) enqueueReferences(account *corev1.ServiceAccount) {
 	if len(account.Secrets) > 0 {
 		c.references.Add(cache.MetaObjectToName(account))
+	}
+}
+
+// enqueueReferencesLater gives whoever wrote the account the time to write its
+// Secrets too.
+func (c *Controller) enqueueReferencesLater(account *corev1.ServiceAccount) {
+	if len(account.Secrets) > 0 {
+		c.references.AddAfter(cache.MetaObjectToName(account), grace)
 	}
 }

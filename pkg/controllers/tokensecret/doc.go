@@ -27,8 +27,8 @@
 //
 //   - this process saw the token Secret of that account go, or
 //   - the name has the generated form "<account>-token-xxxxx" and a live GET says
-//     that there is no such Secret. This is what makes up for deletions that
-//     happened while no controller ran.
+//     that there is no such Secret, some seconds after the account was written.
+//     This is what makes up for deletions that happened while no controller ran.
 //
 // There is one key per account, and deletions are gathered for a moment, so many
 // deleted Secrets of one account cost a few writes, not one each.

@@ -23,6 +23,9 @@ const (
 	quiet = 250 * time.Millisecond
 	// patience is how long that may put a write off.
 	patience = 2 * time.Second
+	// grace is how long a Secret may be missing after its account was written: tools
+	// that restore or apply both often write the account first.
+	grace = 5 * time.Second
 )
 
 func (c *Controller) syncReferences(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
@@ -35,7 +38,7 @@ func (c *Controller) syncReferences(ctx context.Context, key cache.ObjectName) (
 		return 0, err
 	}
 	account := obj.(*corev1.ServiceAccount)
-	stale, err := c.stale(ctx, account, gone)
+	stale, unsure, err := c.stale(ctx, account, gone)
 	if err == nil && len(stale) > 0 {
 		err = c.dropReferences(ctx, account, stale)
 	}
@@ -43,28 +46,38 @@ func (c *Controller) syncReferences(ctx context.Context, key cache.ObjectName) (
 		// What was seen going is known nowhere else.
 		c.goneSecrets.giveBack(key, gone)
 	}
-	if apierrors.IsConflict(err) {
-		return 0, nil // the account changed: its event decides anew
+	switch {
+	case apierrors.IsConflict(err):
+		return quiet, nil // the account changed, and the cache will soon show how
+	case err == nil && unsure:
+		return grace, nil
+	default:
+		return 0, err
 	}
-	return 0, err
 }
 
-// stale returns the names in account.secrets that must go.
-func (c *Controller) stale(ctx context.Context, account *corev1.ServiceAccount, gone departures) (map[string]bool, error) {
-	stale := map[string]bool{}
+// stale returns the names in account.secrets that must go. Where Secrets were seen
+// going, others that are merely missing wait for their turn: the account may have
+// been written a moment ago. It is unsure about those.
+func (c *Controller) stale(ctx context.Context, account *corev1.ServiceAccount, gone departures) (stale map[string]bool, unsure bool, err error) {
+	stale = map[string]bool{}
 	for _, ref := range account.Secrets {
 		key := cache.ObjectName{Namespace: account.Namespace, Name: ref.Name}
 		_, cached, err := c.cfg.Secrets.GetStore().GetByKey(key.String())
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		switch judge(reference{account: account.Name, name: ref.Name, cached: cached, seenGoing: gone.saw(ref.Name, account.UID)}) {
 		case drop:
 			stale[ref.Name] = true
 		case ask:
+			if len(gone) > 0 {
+				unsure = true
+				continue
+			}
 			exists, err := c.exists(ctx, key)
 			if err != nil {
-				return nil, err
+				return nil, false, err
 			}
 			if !exists {
 				stale[ref.Name] = true
@@ -72,7 +85,7 @@ func (c *Controller) stale(ctx context.Context, account *corev1.ServiceAccount, 
 		case keep:
 		}
 	}
-	return stale, nil
+	return stale, unsure, nil
 }
 
 func (c *Controller) exists(ctx context.Context, secret cache.ObjectName) (bool, error) {

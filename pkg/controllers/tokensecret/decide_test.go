@@ -1,0 +1,196 @@
+package tokensecret
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+func TestDecide(t *testing.T) {
+	sum := testkit.Bundle().Sum()
+	secret := func(changes ...func(*informers.TokenSecret)) *informers.TokenSecret {
+		s := &informers.TokenSecret{Account: "robot", AccountUID: testkit.AccountUID, CASum: sum, HasNamespace: true}
+		for _, change := range changes {
+			change(s)
+		}
+		return s
+	}
+	unfilled := func(s *informers.TokenSecret) { s.Unfilled = &corev1.Secret{} }
+	otherCA := func(s *informers.TokenSecret) { s.CASum = testkit.OtherBundle().Sum() }
+	noNamespace := func(s *informers.TokenSecret) { s.HasNamespace = false }
+	nameless := func(s *informers.TokenSecret) { s.Account = "" }
+	withoutUID := func(s *informers.TokenSecret) { s.AccountUID = "" }
+	deleting := func(s *informers.TokenSecret) {
+		now := metav1.NewTime(testkit.Instant())
+		s.DeletionTimestamp = &now
+	}
+
+	cases := map[string]struct {
+		inSecret   *informers.TokenSecret
+		inAccount  types.UID
+		want       action
+		wantReason string
+	}{
+		"no secret": {
+			inAccount: testkit.AccountUID, want: none, wantReason: "secret does not exist",
+		},
+		"a secret that names no account is left alone": {
+			inSecret: secret(nameless, unfilled, otherCA), want: none, wantReason: "secret names no service account",
+		},
+		"a secret without its account is removed": {
+			inSecret: secret(), want: remove, wantReason: "service account does not exist",
+		},
+		"also one that was never filled": {
+			inSecret: secret(unfilled, withoutUID), want: remove, wantReason: "service account does not exist",
+		},
+		"but not one that is being deleted": {
+			inSecret: secret(deleting), want: none, wantReason: "secret is being deleted",
+		},
+		"a secret without a token is filled": {
+			inSecret: secret(unfilled), inAccount: testkit.AccountUID, want: fill, wantReason: "token is missing",
+		},
+		"also when all else is wrong too": {
+			inSecret: secret(unfilled, otherCA, noNamespace), inAccount: testkit.AccountUID, want: fill, wantReason: "token is missing",
+		},
+		"also while it waits for its finalizers": {
+			inSecret: secret(unfilled, deleting), inAccount: testkit.AccountUID, want: fill, wantReason: "token is missing",
+		},
+		"another CA is repaired": {
+			inSecret: secret(otherCA, noNamespace), inAccount: testkit.AccountUID, want: repair, wantReason: "ca.crt differs",
+		},
+		"a missing namespace is repaired": {
+			inSecret: secret(noNamespace), inAccount: testkit.AccountUID, want: repair, wantReason: "namespace is missing",
+		},
+		"a missing uid annotation is no reason": {
+			inSecret: secret(withoutUID), inAccount: testkit.AccountUID, want: none, wantReason: "secret is right",
+		},
+		"a secret that is right": {
+			inSecret: secret(), inAccount: testkit.AccountUID, want: none, wantReason: "secret is right",
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			got, reason := decide(state{secret: tc.inSecret, account: tc.inAccount, caSum: sum})
+			if got != tc.want || reason != tc.wantReason {
+				t.Errorf("got %d, %q; want %d, %q", got, reason, tc.want, tc.wantReason)
+			}
+		})
+	}
+}
+
+func TestBelongs(t *testing.T) {
+	cases := map[string]struct {
+		inNamed, inUID types.UID
+		want           bool
+	}{
+		"the secret names this UID":      {inNamed: testkit.AccountUID, inUID: testkit.AccountUID, want: true},
+		"the secret names another UID":   {inNamed: testkit.OtherUID, inUID: testkit.AccountUID, want: false},
+		"the secret names no UID so far": {inUID: testkit.AccountUID, want: true},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := belongs(&informers.TokenSecret{AccountUID: tc.inNamed}, tc.inUID); got != tc.want {
+				t.Errorf("got %t", got)
+			}
+		})
+	}
+}
+
+func TestJudge(t *testing.T) {
+	cases := map[string]struct {
+		in   reference
+		want staleness
+	}{
+		"a secret that exists":                       {in: reference{account: "robot", name: "mine", cached: true}, want: keep},
+		"one that exists again":                      {in: reference{account: "robot", name: "mine", cached: true, seenGoing: true}, want: keep},
+		"one with a generated name that exists":      {in: reference{account: "robot", name: "robot-token-x7z9q", cached: true}, want: keep},
+		"one that was seen going":                    {in: reference{account: "robot", name: "mine", seenGoing: true}, want: drop},
+		"a generated one that was seen going":        {in: reference{account: "robot", name: "robot-token-x7z9q", seenGoing: true}, want: drop},
+		"a generated name of which nothing is known": {in: reference{account: "robot", name: "robot-token-x7z9q"}, want: ask},
+		"a user's name of which nothing is known":    {in: reference{account: "robot", name: "mine"}, want: keep},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := judge(tc.in); got != tc.want {
+				t.Errorf("got %d, want %d", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestIsGenerated(t *testing.T) {
+	cases := map[string]struct {
+		inAccount, inName string
+		want              bool
+	}{
+		"the form":                                {"robot", "robot-token-x7z9q", true},
+		"every letter, first part":                {"robot", "robot-token-bcdfg", true},
+		"every letter, second part":               {"robot", "robot-token-hjklm", true},
+		"every letter, third part":                {"robot", "robot-token-npqrs", true},
+		"every letter, fourth part":               {"robot", "robot-token-tvwxz", true},
+		"every digit":                             {"robot", "robot-token-24567", true},
+		"the last digits":                         {"robot", "robot-token-89898", true},
+		"an account that has -token- in its name": {"a-token-b", "a-token-b-token-x7z9q", true},
+		"that of the account before its -token-":  {"a", "a-token-b-token-x7z9q", false},
+		"and the other way round":                 {"a-token-b", "a-token-x7z9q", false},
+		"an account that looks generated itself":  {"a-token-x7z9q", "a-token-x7z9q", false},
+		"another account":                         {"robot", "robots-token-x7z9q", false},
+		"an account that the name ends with":      {"bot", "robot-token-x7z9q", false},
+		"too short":                               {"robot", "robot-token-x7z9", false},
+		"too long":                                {"robot", "robot-token-x7z9qq", false},
+		"nothing behind the dash":                 {"robot", "robot-token-", false},
+		"a vowel":                                 {"robot", "robot-token-x7a9q", false},
+		"a vowel at the start":                    {"robot", "robot-token-a7z9q", false},
+		"a digit that reads like a letter":        {"robot", "robot-token-x1z9q", false},
+		"three that read like o, l and e":         {"robot", "robot-token-0130x", false},
+		"a letter that looks like a v":            {"robot", "robot-token-yyyyy", false},
+		"upper case":                              {"robot", "robot-token-X7Z9Q", false},
+		"five bytes of other letters":             {"robot", "robot-token-xé9q", false},
+		"dockercfg":                               {"robot", "robot-dockercfg-x7z9q", false},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := isGenerated(tc.inAccount, tc.inName); got != tc.want {
+				t.Errorf("got %t", got)
+			}
+		})
+	}
+}
+
+func TestWithout(t *testing.T) {
+	refs := func(names ...string) []corev1.ObjectReference {
+		return testkit.ServiceAccount("team/robot", testkit.WithReferences(names...)).Secrets
+	}
+	cases := map[string]struct {
+		in      []corev1.ObjectReference
+		inStale map[string]bool
+		want    []corev1.ObjectReference
+	}{
+		"one goes, the order stays":   {in: refs("c", "a", "b"), inStale: map[string]bool{"a": true}, want: refs("c", "b")},
+		"a name that is listed twice": {in: refs("a", "b", "a"), inStale: map[string]bool{"a": true}, want: refs("b")},
+		"all go":                      {in: refs("a", "b"), inStale: map[string]bool{"a": true, "b": true}},
+		"none goes":                   {in: refs("a"), inStale: map[string]bool{"b": true}, want: refs("a")},
+		"other fields stay": {
+			in:      []corev1.ObjectReference{{Name: "a"}, {Name: "b", Namespace: "team", UID: testkit.SecretUID}},
+			inStale: map[string]bool{"a": true},
+			want:    []corev1.ObjectReference{{Name: "b", Namespace: "team", UID: testkit.SecretUID}},
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			before := append([]corev1.ObjectReference(nil), tc.in...)
+			if diff := cmp.Diff(tc.want, without(tc.in, tc.inStale)); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+			if diff := cmp.Diff(before, tc.in); diff != "" {
+				t.Errorf("the input changed:\n%s", diff)
+			}
+		})
+	}
+}

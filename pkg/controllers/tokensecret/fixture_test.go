@@ -1,0 +1,183 @@
+package tokensecret
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/metadata"
+	metadatafake "k8s.io/client-go/metadata/fake"
+	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
+	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/sakeeper/sakeeper/pkg/cabundle"
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/token"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var errBoom = errors.New("boom")
+
+// secretBytes stands in every token of these tests and nowhere else.
+const secretBytes = "eyJ-must-not-be-seen"
+
+// signer makes tokens that say what they were made for.
+type signer struct{ err error }
+
+func (s signer) SignLegacy(_ context.Context, c token.LegacyClaims) (string, error) {
+	return tokenFor(c.Namespace+"/"+c.SecretName, c.ServiceAccountName, c.ServiceAccountUID), s.err
+}
+
+func tokenFor(secret, account, uid string) string {
+	return strings.Join([]string{secretBytes, secret, account, uid}, " ")
+}
+
+// server is what the API server holds, as far as a test reads it live, and how it
+// answers.
+type server struct {
+	accounts []*corev1.ServiceAccount
+	secrets  []string // "namespace/name"
+	reads    error    // the answer to all reads
+	writes   error    // the answer to all writes
+}
+
+func (s server) react(action clienttesting.Action) (bool, runtime.Object, error) {
+	get, ok := action.(clienttesting.GetActionImpl)
+	if !ok {
+		return true, nil, s.writes
+	}
+	if s.reads != nil {
+		return true, nil, s.reads
+	}
+	name := get.GetNamespace() + "/" + get.GetName()
+	for _, account := range s.accounts {
+		if get.GetResource().Resource == "serviceaccounts" && account.Namespace+"/"+account.Name == name {
+			return true, account, nil
+		}
+	}
+	for _, secret := range s.secrets {
+		if get.GetResource().Resource == "secrets" && secret == name {
+			return true, &metav1.PartialObjectMetadata{}, nil
+		}
+	}
+	return true, nil, testkit.NotFound()
+}
+
+// fixture is a controller whose caches are filled by hand.
+type fixture struct {
+	*Controller
+	client   *fake.Clientset
+	metadata *metadatafake.FakeMetadataClient
+	recorder *record.FakeRecorder
+	clock    *clocktesting.FakePassiveClock
+	logger   klog.Logger
+}
+
+func newFixture(t *testing.T, s server, cached ...metav1.Object) fixture {
+	t.Helper()
+	f := fixture{
+		client:   &fake.Clientset{},
+		metadata: &metadatafake.FakeMetadataClient{},
+		recorder: record.NewFakeRecorder(100),
+		clock:    clocktesting.NewFakePassiveClock(testkit.Instant()),
+		logger:   ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(10), ktesting.BufferLogs(true))),
+	}
+	f.recorder.IncludeObject = true
+	f.client.AddReactor("*", "*", s.react)
+	f.metadata.AddReactor("*", "*", s.react)
+	f.Controller = newController(t, f.client, f.metadata, f.recorder, f.clock, testkit.Bundle)
+	for _, obj := range cached {
+		f.cache(t, obj)
+	}
+	t.Cleanup(func() {
+		if strings.Contains(f.logs(), secretBytes) {
+			t.Error("the log holds a token")
+		}
+	})
+	return f
+}
+
+func newController(t *testing.T, client *fake.Clientset, meta metadata.Interface, recorder record.EventRecorder, clock clock.PassiveClock, ca func() cabundle.Bundle) *Controller {
+	t.Helper()
+	cfg := Config{
+		Client: client.CoreV1(), Metadata: meta, Signer: signer{}, CA: ca, Recorder: recorder, Clock: clock, Workers: 2,
+	}
+	var errSecrets, errAccounts error
+	cfg.Secrets, errSecrets = informers.TokenSecrets(client)
+	cfg.ServiceAccounts, errAccounts = informers.ServiceAccounts(client)
+	c, err := New(cfg)
+	if err := errors.Join(errSecrets, errAccounts, err); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // ends the queues where no test ran them
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = c.Run(ctx)
+	})
+	return c
+}
+
+// cache puts obj into the cache that it belongs to.
+func (f fixture) cache(t *testing.T, obj metav1.Object) {
+	t.Helper()
+	var err error
+	if secret, ok := obj.(*corev1.Secret); ok {
+		err = f.cfg.Secrets.GetStore().Add(informers.NewTokenSecret(secret.DeepCopy()))
+	} else {
+		err = f.cfg.ServiceAccounts.GetStore().Add(obj)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f fixture) context(t *testing.T) context.Context {
+	t.Helper()
+	return klog.NewContext(t.Context(), f.logger)
+}
+
+// runner runs one of the controller's two queues alone.
+func runner(queue *loop.Loop[cache.ObjectName]) func(context.Context) error {
+	return func(ctx context.Context) error { return queue.Run(ctx) }
+}
+
+func (f fixture) logs() string {
+	return f.logger.GetSink().(ktesting.Underlier).GetBuffer().String()
+}
+
+// asked are the Secrets that were asked for through the metadata client.
+func (f fixture) asked() []string {
+	var names []string
+	for _, r := range testkit.Requests(f.metadata.Actions()) {
+		names = append(names, r.Verb+" "+r.Resource+" "+r.Name)
+	}
+	return names
+}
+
+// pass sets the clock forward.
+func (f fixture) pass(d time.Duration) { f.clock.SetTime(f.clock.Now().Add(d)) }
+
+func keyOf(name string) cache.ObjectName {
+	parsed, _ := cache.ParseObjectName(name)
+	return parsed
+}
+
+// getAccount is the live GET of team/robot.
+func getAccount() testkit.Request {
+	return testkit.Request{Verb: "get", Resource: "serviceaccounts", Name: "team/robot"}
+}

@@ -1,0 +1,295 @@
+package tokensecret
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+// robot is team/robot with references.
+func robot(names ...string) *corev1.ServiceAccount {
+	return testkit.ServiceAccount("team/robot", testkit.WithReferences(names...))
+}
+
+// dropped is the one patch that leaves the references in left.
+func dropped(version string, left ...string) testkit.Request {
+	var refs any // null when none is left
+	if len(left) > 0 {
+		var list []any
+		for _, name := range left {
+			list = append(list, map[string]any{"name": name})
+		}
+		refs = list
+	}
+	return testkit.Request{Verb: "patch", Resource: "serviceaccounts", Name: "team/robot", Body: map[string]any{
+		"metadata": map[string]any{"uid": string(testkit.AccountUID), "resourceVersion": version},
+		"secrets":  refs,
+	}}
+}
+
+func TestSyncReferences(t *testing.T) {
+	var many []string
+	for i := range 200 {
+		many = append(many, fmt.Sprintf("mine-%d", i))
+	}
+	left := func(names ...string) []testkit.Request {
+		return []testkit.Request{dropped(testkit.ResourceVersion, names...)}
+	}
+	goneOf := func(names ...string) []*informers.TokenSecret {
+		var gone []*informers.TokenSecret
+		for _, name := range names {
+			gone = append(gone, goneSecret(name, testkit.AccountUID))
+		}
+		return gone
+	}
+
+	cases := map[string]struct {
+		inAccount *corev1.ServiceAccount
+		inCached  []string // Secrets
+		inLive    []string // Secrets
+		inGone    []*informers.TokenSecret
+		want      []testkit.Request
+		wantAsked []string
+		wantAgain time.Duration
+	}{
+		"a secret that was seen going": {
+			inAccount: robot("mine", "yours"), inGone: goneOf("mine"), want: left("yours"),
+		},
+		"200 of them are one patch": {
+			inAccount: robot(append(many, "last")...), inGone: goneOf(many...), want: left("last"),
+		},
+		"when none is left there is no list": {
+			inAccount: robot(many...), inGone: goneOf(many...), want: left(),
+		},
+		"a generated name that went unseen is asked for, without its contents": {
+			inAccount: robot("robot-token-x7z9q", "mine"), want: left("mine"), wantAsked: []string{"get secrets team/robot-token-x7z9q"},
+		},
+		"and stays when it exists": {
+			inAccount: robot("robot-token-x7z9q"), inLive: []string{"team/robot-token-x7z9q"}, wantAsked: []string{"get secrets team/robot-token-x7z9q"},
+		},
+		"a generated name of another account stays unasked": {
+			inAccount: robot("default-token-x7z9q"),
+		},
+		"so does what a user may create later": {
+			inAccount: robot("mine", "yours"),
+		},
+		"and a secret that exists": {
+			inAccount: robot("robot-token-x7z9q", "mine"), inCached: []string{"team/robot-token-x7z9q", "team/mine"},
+		},
+		"also when it went and came back": {
+			inAccount: robot("mine"), inCached: []string{"team/mine"}, inGone: goneOf("mine"),
+		},
+		"a secret in another namespace does not count as existing": {
+			inAccount: robot("mine"), inCached: []string{"other/mine"}, inGone: goneOf("mine"), want: left(),
+		},
+		"a secret of an account's former life stays": {
+			inAccount: robot("mine"), inGone: []*informers.TokenSecret{goneSecret("mine", testkit.OtherUID)},
+		},
+		"one that named no UID goes": {
+			inAccount: robot("mine"), inGone: []*informers.TokenSecret{goneSecret("mine", "")}, want: left(),
+		},
+		"all generated names are asked for, and one patch is written": {
+			inAccount: robot("robot-token-x7z9q", "kept", "robot-token-bcdfg", "robot-token-hjklm"), inLive: []string{"team/robot-token-bcdfg"},
+			want:      left("kept", "robot-token-bcdfg"),
+			wantAsked: []string{"get secrets team/robot-token-x7z9q", "get secrets team/robot-token-bcdfg", "get secrets team/robot-token-hjklm"},
+		},
+		"while others were seen going, a name that is merely missing waits": {
+			inAccount: robot("robot-token-x7z9q", "mine"), inGone: goneOf("mine"), want: left("robot-token-x7z9q"), wantAgain: 5 * time.Second,
+		},
+		"but not one that exists": {
+			inAccount: robot("robot-token-x7z9q", "mine"), inGone: goneOf("mine"), inCached: []string{"team/robot-token-x7z9q"}, want: left("robot-token-x7z9q"),
+		},
+		"a secret that nobody refers to": {
+			inAccount: robot("yours"), inGone: goneOf("mine"),
+		},
+		"an account that is gone": {
+			inGone: goneOf("mine"),
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, server{secrets: tc.inLive})
+			if tc.inAccount != nil {
+				f.cache(t, tc.inAccount.DeepCopy())
+			}
+			for _, cached := range tc.inCached {
+				f.cache(t, testkit.Secret(cached, testkit.WithAccount("robot")))
+			}
+			for _, gone := range tc.inGone {
+				f.secretDeleted(gone)
+			}
+			f.pass(time.Second)
+			for round := range 2 { // the second finds nothing that was seen going
+				again, err := f.syncReferences(f.context(t), keyOf("team/robot"))
+				if err != nil {
+					t.Errorf("round %d: %v", round, err)
+				}
+				if round == 0 {
+					if again != tc.wantAgain {
+						t.Errorf("again after %v, want %v", again, tc.wantAgain)
+					}
+					if diff := cmp.Diff(tc.want, testkit.Requests(f.client.Actions())); diff != "" {
+						t.Errorf("requests (-want +got):\n%s", diff)
+					}
+					if diff := cmp.Diff(tc.wantAsked, f.asked()); diff != "" {
+						t.Errorf("asked (-want +got):\n%s", diff)
+					}
+				}
+				f.client.ClearActions()
+				if tc.wantAsked != nil || tc.wantAgain > 0 {
+					return // a cache that lags asks again, and its patch is a conflict
+				}
+			}
+			if again := testkit.Requests(f.client.Actions()); len(again) > 0 {
+				t.Errorf("written twice: %v", again)
+			}
+			if tc.inAccount != nil {
+				cached, _, _ := f.cfg.ServiceAccounts.GetStore().GetByKey("team/robot")
+				if diff := cmp.Diff(tc.inAccount, cached.(*corev1.ServiceAccount)); diff != "" {
+					t.Errorf("the cached object changed (-want +got):\n%s", diff)
+				}
+			}
+		})
+	}
+}
+
+func TestNothingIsWrittenBeforeAllIsQuiet(t *testing.T) {
+	f := newFixture(t, server{}, robot("mine"))
+	f.secretDeleted(goneSecret("mine", testkit.AccountUID))
+	f.pass(100 * time.Millisecond)
+	again, err := f.syncReferences(f.context(t), keyOf("team/robot"))
+	if again != 150*time.Millisecond || err != nil {
+		t.Errorf("again after %v, error %v", again, err)
+	}
+	if requests := f.client.Actions(); len(requests) > 0 {
+		t.Errorf("requests: %v", requests)
+	}
+}
+
+func TestAnswersToWritesOfReferences(t *testing.T) {
+	internal, quota := testkit.InternalError(), testkit.QuotaExceeded()
+	cases := map[string]struct {
+		inReads, inWrites error
+		inRefs            []string
+		wantErr           error
+		wantLater         time.Duration
+		wantText          string
+		// wantAgain is what the next sync writes, with the account's next version in
+		// the cache and a server that allows everything.
+		wantAgain []testkit.Request
+	}{
+		"it changed: what it is now decides": {
+			inWrites: testkit.Conflict(), inRefs: []string{"mine"}, wantLater: 250 * time.Millisecond, wantAgain: []testkit.Request{dropped("101")},
+		},
+		"it went, and its references with it": {
+			inWrites: testkit.NotFound(), inRefs: []string{"mine"},
+		},
+		"a prohibition is retried": {
+			inWrites: quota, inRefs: []string{"mine"}, wantErr: quota, wantText: "patch service account team/robot: ", wantAgain: []testkit.Request{dropped("101")},
+		},
+		"so is an internal error": {
+			inWrites: internal, inRefs: []string{"mine"}, wantErr: internal, wantText: "patch service account team/robot: ", wantAgain: []testkit.Request{dropped("101")},
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			s := &server{writes: tc.inWrites}
+			f := newFixture(t, server{}, robot(tc.inRefs...))
+			react := func(action clienttesting.Action) (bool, runtime.Object, error) { return s.react(action) }
+			f.client.PrependReactor("*", "*", react)
+			f.metadata.PrependReactor("*", "*", react)
+			if tc.inWrites != nil {
+				f.secretDeleted(goneSecret("mine", testkit.AccountUID))
+				f.pass(time.Second)
+			}
+			later, err := f.syncReferences(f.context(t), keyOf("team/robot"))
+			if !errors.Is(err, tc.wantErr) || (tc.wantErr == nil) != (err == nil) {
+				t.Errorf("error %v, want %v", err, tc.wantErr)
+			}
+			if later != tc.wantLater {
+				t.Errorf("again after %v, want %v", later, tc.wantLater)
+			}
+			if err != nil && err.Error() != tc.wantText+tc.wantErr.Error() {
+				t.Errorf("error %q", err)
+			}
+
+			*s = server{}
+			f.client.ClearActions()
+			next := robot(tc.inRefs...)
+			next.ResourceVersion = "101"
+			f.cache(t, next)
+			if again, err := f.syncReferences(f.context(t), keyOf("team/robot")); again != 0 || err != nil {
+				t.Errorf("next: again after %v, error %v", again, err)
+			}
+			if diff := cmp.Diff(tc.wantAgain, testkit.Requests(f.client.Actions())); diff != "" {
+				t.Errorf("next requests (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAQuestionWithoutAnAnswerIsRetriedAndNothingIsWritten(t *testing.T) {
+	internal := testkit.InternalError()
+	f := newFixture(t, server{reads: internal}, robot("robot-token-x7z9q"))
+	_, err := f.syncReferences(f.context(t), keyOf("team/robot"))
+	if !errors.Is(err, internal) || err.Error() != "get secret team/robot-token-x7z9q: "+internal.Error() {
+		t.Errorf("error %v", err)
+	}
+	if requests := testkit.Requests(f.client.Actions()); len(requests) > 0 {
+		t.Errorf("requests: %v", requests)
+	}
+}
+
+// TestAConflictLeavesNothingBehind is about an account whose references somebody
+// else removed meanwhile. What was seen going must not be kept for a name that is
+// written, and meant, much later.
+func TestAConflictLeavesNothingBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, server{writes: testkit.Conflict()}, robot("mine"))
+		defer testkit.Start(f.context(t), t, runner(f.references))()
+		f.secretDeleted(goneSecret("mine", testkit.AccountUID))
+		f.pass(time.Second)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		f.cache(t, robot())
+		f.enqueueReferences(robot())
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if gone, _ := f.goneSecrets.take(keyOf("team/robot"), f.clock.Now()); gone != nil {
+			t.Errorf("kept %v", gone)
+		}
+	})
+}
+
+func TestNewRefusesAnIncompleteConfig(t *testing.T) {
+	complete := newFixture(t, server{}).cfg
+	cases := map[string]func(*Config){
+		"no client":           func(c *Config) { c.Client = nil },
+		"no metadata client":  func(c *Config) { c.Metadata = nil },
+		"no secrets":          func(c *Config) { c.Secrets = nil },
+		"no service accounts": func(c *Config) { c.ServiceAccounts = nil },
+		"no signer":           func(c *Config) { c.Signer = nil },
+		"no CA":               func(c *Config) { c.CA = nil },
+		"no recorder":         func(c *Config) { c.Recorder = nil },
+		"no clock":            func(c *Config) { c.Clock = nil },
+	}
+	for name, spoil := range cases {
+		t.Run(name, func(t *testing.T) {
+			cfg := complete
+			spoil(&cfg)
+			if _, err := New(cfg); err == nil {
+				t.Error("no error")
+			}
+		})
+	}
+}

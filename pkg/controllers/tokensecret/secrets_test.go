@@ -1,0 +1,269 @@
+package tokensecret
+
+import (
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+// secret is team/s of team/robot as it stands when it is right, less what opts change.
+func secret(opts ...testkit.Option) *corev1.Secret {
+	return testkit.Secret("team/s", append([]testkit.Option{
+		testkit.WithAccount("robot"), testkit.WithAccountUID(testkit.AccountUID),
+		testkit.WithData("token", secretBytes), testkit.WithData("ca.crt", string(testkit.Bundle().PEM())), testkit.WithData("namespace", "team"),
+	}, opts...)...)
+}
+
+func filled(uid types.UID, opts ...testkit.Option) testkit.Request {
+	return testkit.Request{Verb: "update", Resource: "secrets", Name: "team/s", Body: secret(append(opts,
+		testkit.WithAccountUID(uid), testkit.WithData("token", tokenFor("team/s", "robot", string(uid))))...)}
+}
+
+func repaired(withNamespace bool) testkit.Request {
+	data := map[string]any{"ca.crt": base64.StdEncoding.EncodeToString(testkit.Bundle().PEM())}
+	if withNamespace {
+		data["namespace"] = base64.StdEncoding.EncodeToString([]byte("team"))
+	}
+	return testkit.Request{Verb: "patch", Resource: "secrets", Name: "team/s", Body: map[string]any{
+		"metadata": map[string]any{
+			"uid": string(testkit.SecretUID), "resourceVersion": testkit.ResourceVersion,
+			"annotations": map[string]any{"kubernetes.io/service-account.name": "robot", "kubernetes.io/service-account.uid": string(testkit.AccountUID)},
+		},
+		"data": data,
+	}}
+}
+
+func removed() testkit.Request {
+	uid, version := testkit.SecretUID, testkit.ResourceVersion
+	return testkit.Request{Verb: "delete", Resource: "secrets", Name: "team/s", Body: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}}
+}
+
+func TestSyncSecret(t *testing.T) {
+	account := testkit.ServiceAccount("team/robot")
+	reborn := testkit.ServiceAccount("team/robot", testkit.WithUID(testkit.OtherUID))
+	mine := []testkit.Option{testkit.WithAnnotation("note", "mine"), testkit.WithLabel("app", "ci"), testkit.WithData("extra", "1")}
+	unfilled := func(opts ...testkit.Option) *corev1.Secret {
+		return testkit.Secret("team/s", append([]testkit.Option{testkit.WithAccount("robot")}, opts...)...)
+	}
+
+	cases := map[string]struct {
+		inSecret *corev1.Secret // cached
+		inCached *corev1.ServiceAccount
+		inLive   *corev1.ServiceAccount
+		inGone   types.UID // of an account that was seen going
+		want     []testkit.Request
+	}{
+		"a secret that is gone": {
+			inCached: account,
+		},
+		"one that is right costs nothing": {
+			inSecret: secret(), inCached: account,
+		},
+		"nor does one that lacks the uid annotation alone": {
+			inSecret: secret(testkit.WithAccountUID("")), inCached: account,
+		},
+		"an empty one is filled by one PUT of the cached version, without a GET": {
+			inSecret: unfilled(), inCached: account,
+			want: []testkit.Request{filled(testkit.AccountUID)},
+		},
+		"what a user put there stays": {
+			inSecret: unfilled(mine...), inCached: account,
+			want: []testkit.Request{filled(testkit.AccountUID, mine...)},
+		},
+		"also a namespace, while a wrong CA is replaced": {
+			inSecret: unfilled(testkit.WithData("namespace", "of the user"), testkit.WithData("ca.crt", "wrong")), inCached: account,
+			want: []testkit.Request{filled(testkit.AccountUID, testkit.WithData("namespace", "of the user"))},
+		},
+		"the version that is written is the one in the cache": {
+			inSecret: unfilled(testkit.WithResourceVersion("123")), inCached: account,
+			want: []testkit.Request{filled(testkit.AccountUID, testkit.WithResourceVersion("123"))},
+		},
+		"an account that the cache lacks is read once": {
+			inSecret: unfilled(), inLive: account,
+			want: []testkit.Request{getAccount(), filled(testkit.AccountUID)},
+		},
+		"a wrong CA is one patch, and the token is not in it": {
+			inSecret: secret(testkit.WithData("ca.crt", "wrong")), inCached: account,
+			want: []testkit.Request{repaired(false)},
+		},
+		"a patch for the CA sets the uid annotation too": {
+			inSecret: secret(testkit.WithData("ca.crt", "wrong"), testkit.WithAccountUID("")), inCached: account,
+			want: []testkit.Request{repaired(false)},
+		},
+		"a missing namespace is one patch": {
+			inSecret: secret(testkit.WithData("namespace", "")), inCached: account,
+			want: []testkit.Request{repaired(true)},
+		},
+		"a secret whose account is in neither place goes, with preconditions": {
+			inSecret: secret(),
+			want:     []testkit.Request{getAccount(), removed()},
+		},
+		"also one that was never filled": {
+			inSecret: unfilled(),
+			want:     []testkit.Request{getAccount(), removed()},
+		},
+		"a secret that is being deleted already does not": {
+			inSecret: secret(testkit.Deleting()),
+			want:     []testkit.Request{getAccount()},
+		},
+		"a secret of an account's former life goes when the API server says so too": {
+			inSecret: secret(), inCached: reborn, inLive: reborn,
+			want: []testkit.Request{getAccount(), removed()},
+		},
+		"a cache that lags behind removes nothing": {
+			inSecret: secret(testkit.WithAccountUID(testkit.OtherUID)), inCached: account, inLive: reborn,
+			want: []testkit.Request{getAccount()},
+		},
+		"and what it lacks is filled for the account that lives": {
+			inSecret: unfilled(testkit.WithAccountUID(testkit.OtherUID)), inCached: account, inLive: reborn,
+			want: []testkit.Request{getAccount(), filled(testkit.OtherUID)},
+		},
+		"an account that was seen going is not asked for": {
+			inSecret: secret(), inGone: testkit.AccountUID,
+			want: []testkit.Request{removed()},
+		},
+		"nor when a new one of the name exists": {
+			inSecret: secret(), inCached: reborn, inGone: testkit.AccountUID,
+			want: []testkit.Request{removed()},
+		},
+		"a new account's secret stays when the old account was seen going": {
+			inSecret: secret(testkit.WithAccountUID(testkit.OtherUID)), inCached: reborn, inGone: testkit.AccountUID,
+		},
+		"a secret that names no UID is asked for even then": {
+			inSecret: unfilled(), inLive: reborn, inGone: testkit.AccountUID,
+			want: []testkit.Request{getAccount(), filled(testkit.OtherUID)},
+		},
+		"a secret that names no account is left alone, and nothing is asked": {
+			inSecret: testkit.Secret("team/s"),
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			s := server{}
+			if tc.inLive != nil {
+				s.accounts = append(s.accounts, tc.inLive)
+			}
+			f := newFixture(t, s)
+			if tc.inSecret != nil {
+				f.cache(t, tc.inSecret)
+			}
+			if tc.inCached != nil {
+				f.cache(t, tc.inCached)
+			}
+			if tc.inGone != "" {
+				f.accountDeleted(testkit.ServiceAccount("team/robot", testkit.WithUID(tc.inGone)))
+			}
+			again, err := f.syncSecret(f.context(t), keyOf("team/s"))
+			if again != 0 || err != nil {
+				t.Errorf("again after %v, error %v", again, err)
+			}
+			if diff := cmp.Diff(tc.want, testkit.Requests(f.client.Actions())); diff != "" {
+				t.Errorf("requests (-want +got):\n%s", diff)
+			}
+			if asked := f.asked(); len(asked) > 0 {
+				t.Errorf("metadata was asked for: %v", asked)
+			}
+			if tc.inSecret != nil {
+				cached, _, _ := f.cfg.Secrets.GetStore().GetByKey("team/s")
+				if diff := cmp.Diff(informers.NewTokenSecret(tc.inSecret.DeepCopy()), cached.(*informers.TokenSecret)); diff != "" {
+					t.Errorf("the cached object changed (-want +got):\n%s", diff)
+				}
+			}
+		})
+	}
+}
+
+func TestAnswersToWritesOfSecrets(t *testing.T) {
+	toFill := []metav1.Object{testkit.ServiceAccount("team/robot"), testkit.Secret("team/s", testkit.WithAccount("robot"))}
+	toRepair := []metav1.Object{testkit.ServiceAccount("team/robot"), secret(testkit.WithData("ca.crt", "wrong"))}
+	toRemove := []metav1.Object{secret()}
+	internal, quota, immutable := testkit.InternalError(), testkit.QuotaExceeded(), testkit.Invalid("data", secretBytes)
+	const invalidText = "the API server refuses the change as invalid: data (FieldValueInvalid)"
+	invalidEvent := []string{"Warning FailedUpdateTokenSecret " + invalidText + ". If it is immutable, delete it and create it again without that involvedObject{kind=Secret,apiVersion=v1}"}
+
+	cases := map[string]struct {
+		inCached   []metav1.Object
+		inAnswer   error
+		wantErr    string
+		wantEvents []string
+	}{
+		"fill: it changed":              {inCached: toFill, inAnswer: testkit.Conflict()},
+		"fill: it went":                 {inCached: toFill, inAnswer: testkit.NotFound()},
+		"fill: a prohibition":           {inCached: toFill, inAnswer: quota, wantErr: quota.Error()},
+		"fill: an internal error":       {inCached: toFill, inAnswer: internal, wantErr: internal.Error()},
+		"fill: it is immutable":         {inCached: toFill, inAnswer: immutable, wantErr: invalidText, wantEvents: invalidEvent},
+		"repair: it changed":            {inCached: toRepair, inAnswer: testkit.Conflict()},
+		"repair: it went":               {inCached: toRepair, inAnswer: testkit.NotFound()},
+		"repair: a prohibition":         {inCached: toRepair, inAnswer: quota, wantErr: quota.Error()},
+		"repair: an internal error":     {inCached: toRepair, inAnswer: internal, wantErr: internal.Error()},
+		"repair: it is immutable":       {inCached: toRepair, inAnswer: immutable, wantErr: invalidText, wantEvents: invalidEvent},
+		"remove: it changed":            {inCached: toRemove, inAnswer: testkit.Conflict()},
+		"remove: it went":               {inCached: toRemove, inAnswer: testkit.NotFound()},
+		"remove: a prohibition":         {inCached: toRemove, inAnswer: quota, wantErr: quota.Error()},
+		"remove: an internal error":     {inCached: toRemove, inAnswer: internal, wantErr: internal.Error()},
+		"a terminating namespace":       {inCached: toFill, inAnswer: testkit.NamespaceTerminating(), wantErr: testkit.NamespaceTerminating().Error()},
+		"a refusal that names no field": {inCached: toFill, inAnswer: fieldless(), wantErr: "the API server refuses the change as invalid: ", wantEvents: []string{strings.Replace(invalidEvent[0], "data (FieldValueInvalid)", "", 1)}},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, server{writes: tc.inAnswer}, tc.inCached...)
+			_, err := f.syncSecret(f.context(t), keyOf("team/s"))
+			got := ""
+			if err != nil {
+				got = err.Error()
+			}
+			want := tc.wantErr
+			if want != "" {
+				want = "write secret team/s: " + want
+			}
+			if got != want {
+				t.Errorf("error %q, want %q", got, want)
+			}
+			if diff := cmp.Diff(tc.wantEvents, testkit.Events(f.recorder)); diff != "" {
+				t.Errorf("events (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// fieldless is a 422 as an admission webhook may give it.
+func fieldless() error {
+	return apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "update", schema.GroupResource{}, "s", secretBytes, 0, false)
+}
+
+func TestNothingIsWrittenWhenTheAccountCannotBeRead(t *testing.T) {
+	for name, answer := range map[string]error{"an internal error": testkit.InternalError(), "a prohibition": testkit.QuotaExceeded(), "no connection": errBoom} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, server{reads: answer}, secret())
+			if _, err := f.syncSecret(f.context(t), keyOf("team/s")); !errors.Is(err, answer) || !strings.HasPrefix(err.Error(), "get service account team/robot: ") {
+				t.Errorf("error %v", err)
+			}
+			if diff := cmp.Diff([]testkit.Request{getAccount()}, testkit.Requests(f.client.Actions())); diff != "" {
+				t.Errorf("requests (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestNothingIsWrittenWithoutASignature(t *testing.T) {
+	f := newFixture(t, server{}, testkit.ServiceAccount("team/robot"), testkit.Secret("team/s", testkit.WithAccount("robot")))
+	f.cfg.Signer = signer{err: errBoom}
+	if _, err := f.syncSecret(f.context(t), keyOf("team/s")); !errors.Is(err, errBoom) || err.Error() != "fill secret team/s: boom" {
+		t.Errorf("error %v", err)
+	}
+	if requests := f.client.Actions(); len(requests) > 0 {
+		t.Errorf("requests: %v", requests)
+	}
+}

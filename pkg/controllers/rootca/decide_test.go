@@ -1,0 +1,71 @@
+package rootca
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+func TestDecide(t *testing.T) {
+	sum := testkit.Bundle().Sum()
+	right := func(change ...func(*informers.RootCA)) *informers.RootCA {
+		ca := &informers.RootCA{CASum: sum, HasCA: true, Described: true}
+		for _, c := range change {
+			c(ca)
+		}
+		return ca
+	}
+	cases := map[string]struct {
+		inPhase    corev1.NamespacePhase
+		inFound    *informers.RootCA
+		want       action
+		wantReason string
+	}{
+		"no namespace": {
+			want: none, wantReason: "namespace does not exist",
+		},
+		"a namespace on its way out": {
+			inPhase: corev1.NamespaceTerminating, want: none, wantReason: "namespace is not active",
+		},
+		"a missing config map": {
+			inPhase: corev1.NamespaceActive, want: create, wantReason: "config map is missing",
+		},
+		"one that is right": {
+			inPhase: corev1.NamespaceActive, inFound: right(), want: none, wantReason: "config map is right",
+		},
+		"one without a CA": {
+			inPhase: corev1.NamespaceActive, inFound: right(func(c *informers.RootCA) { c.HasCA = false }),
+			want: repair, wantReason: "ca.crt is missing",
+		},
+		"one with another CA": {
+			inPhase: corev1.NamespaceActive, inFound: right(func(c *informers.RootCA) { c.CASum = testkit.OtherBundle().Sum() }),
+			want: repair, wantReason: "ca.crt differs",
+		},
+		"one with other keys": {
+			inPhase: corev1.NamespaceActive, inFound: right(func(c *informers.RootCA) { c.OtherKeys = []string{"extra"} }),
+			want: repair, wantReason: "data has other keys",
+		},
+		"one without a description": {
+			inPhase: corev1.NamespaceActive, inFound: right(func(c *informers.RootCA) { c.Described = false }),
+			want: repair, wantReason: "description is missing",
+		},
+		"a wrong one in a namespace on its way out": {
+			inPhase: corev1.NamespaceTerminating, inFound: right(func(c *informers.RootCA) { c.CASum = testkit.OtherBundle().Sum() }),
+			want: repair, wantReason: "ca.crt differs",
+		},
+		"a wrong one whose namespace is not known yet": {
+			inFound: right(func(c *informers.RootCA) { c.HasCA = false }), want: repair, wantReason: "ca.crt is missing",
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			got, reason := decide(state{phase: tc.inPhase, found: tc.inFound, sum: sum})
+			if got != tc.want || reason != tc.wantReason {
+				t.Errorf("got %d, %q; want %d, %q", got, reason, tc.want, tc.wantReason)
+			}
+		})
+	}
+}

@@ -1,0 +1,126 @@
+package rootca
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/sakeeper/sakeeper/pkg/cabundle"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+func TestARefusalIsOneEventHoweverOftenItIsTried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, testkit.Invalid("data", "redacted"), testkit.Namespace("team"), configMap(testkit.WithData("ca.crt", "wrong")))
+		defer testkit.Start(newContext(t), t, func(ctx context.Context) error { return f.loop.Run(ctx) })()
+		f.loop.Add("team")
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := len(f.client.Actions()); n < 10 {
+			t.Errorf("%d tries in an hour", n)
+		}
+		if events := testkit.Events(f.recorder); len(events) != 1 {
+			t.Errorf("want one event, got %q", events)
+		}
+	})
+}
+
+func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
+	cases := map[string]func(*Controller) cache.SharedIndexInformer{
+		"namespaces alone":  func(c *Controller) cache.SharedIndexInformer { return c.cfg.Namespaces },
+		"config maps alone": func(c *Controller) cache.SharedIndexInformer { return c.cfg.RootCAs },
+	}
+	for name, informer := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newController(t, fake.NewClientset(testkit.Namespace("team")), record.NewFakeRecorder(100), testkit.Bundle)
+				defer testkit.Start(newContext(t), t, c.Run, testkit.Informer(informer(c)))()
+				time.Sleep(time.Minute)
+				if c.Ready() {
+					t.Error("ready")
+				}
+			})
+		})
+	}
+}
+
+// TestLife runs the controller with its informers against a fake API server.
+func TestLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := newContext(t)
+		client := fake.NewClientset(testkit.Namespace("team"), testkit.Namespace("before"), testkit.Namespace("leaving", testkit.Terminating()), configMap())
+		client.PrependReactor("create", "configmaps", func(action clienttesting.Action) (bool, runtime.Object, error) {
+			return action.GetNamespace() == "lagging", &corev1.ConfigMap{}, nil // created, and no event
+		})
+		var ca atomic.Pointer[cabundle.Bundle]
+		first, second := testkit.Bundle(), testkit.OtherBundle()
+		ca.Store(&first)
+		c := newController(t, client, record.NewFakeRecorder(100), func() cabundle.Bundle { return *ca.Load() })
+		defer testkit.Start(ctx, t, c.Run)()
+		if synctest.Wait(); c.Ready() {
+			t.Error("ready before its caches")
+		}
+		defer testkit.Start(ctx, t, testkit.Informer(c.cfg.Namespaces), testkit.Informer(c.cfg.RootCAs))()
+
+		// expectWrites names the writes since the last time.
+		expectWrites := func(step string, want ...string) {
+			t.Helper()
+			time.Sleep(time.Second)
+			synctest.Wait()
+			var got []string
+			for _, r := range testkit.Requests(client.Actions()) {
+				if r.Resource == "configmaps" && (r.Verb == "create" || r.Verb == "patch") {
+					got = append(got, r.Verb+" "+r.Name)
+				}
+			}
+			client.ClearActions()
+			if diff := cmp.Diff(want, got, cmpopts.SortSlices(func(a, b string) bool { return a < b })); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", step, diff)
+			}
+		}
+		must := func(_ any, err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait() // so that changes are seen in this order
+		}
+
+		expectWrites("start", "create before/kube-root-ca.crt")
+		if !c.Ready() {
+			t.Error("not ready")
+		}
+		must(client.CoreV1().Namespaces().Create(ctx, testkit.Namespace("later"), metav1.CreateOptions{}))
+		expectWrites("new namespace", "create later/kube-root-ca.crt")
+		must(nil, client.CoreV1().ConfigMaps("later").Delete(ctx, "kube-root-ca.crt", metav1.DeleteOptions{}))
+		expectWrites("deleted", "create later/kube-root-ca.crt")
+		must(client.CoreV1().ConfigMaps("team").Update(ctx, configMap(testkit.WithData("ca.crt", "wrong")), metav1.UpdateOptions{}))
+		expectWrites("changed", "patch team/kube-root-ca.crt")
+		must(client.CoreV1().Namespaces().Create(ctx, testkit.Namespace("lagging"), metav1.CreateOptions{}))
+		expectWrites("new namespace, the watch of config maps lags", "create lagging/kube-root-ca.crt")
+		must(client.CoreV1().Namespaces().Update(ctx, testkit.Namespace("lagging", testkit.WithLabel("app", "ci")), metav1.UpdateOptions{}))
+		expectWrites("its label changed")
+		must(client.CoreV1().Namespaces().Update(ctx, testkit.Namespace("lagging", testkit.Terminating()), metav1.UpdateOptions{}))
+		expectWrites("it is terminating")
+
+		c.EnqueueAll()
+		expectWrites("everything is looked at, and right")
+		ca.Store(&second)
+		c.EnqueueAll()
+		expectWrites("the CA changed", "patch before/kube-root-ca.crt", "patch later/kube-root-ca.crt", "patch team/kube-root-ca.crt")
+		c.EnqueueAll()
+		expectWrites("and nothing is written twice")
+	})
+}

@@ -39,7 +39,8 @@ type suite struct {
 	client   kubernetes.Interface
 }
 
-var shared suite //nolint:gochecknoglobals // set once by TestMain, read by tests
+// shared is set once, by TestMain.
+var shared suite
 
 func TestMain(m *testing.M) {
 	code, err := runSuite(m)

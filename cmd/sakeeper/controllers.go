@@ -79,6 +79,7 @@ func descriptors() []descriptor {
 // assembly is what the controllers are made from, and what comes of it.
 type assembly struct {
 	*controllersConfig
+
 	rest     *rest.Config
 	recorder record.EventRecorder
 	registry prometheus.Registerer

@@ -39,11 +39,11 @@ func runControllers(ctx context.Context, cfg *controllersConfig) error {
 		logger.Info("Verbosity was reduced: above it, request bodies are logged, which hold tokens", "verbosity", maxVerbosity)
 	}
 
-	metricsListener, err := kube.Listen("--metrics-bind-address", cfg.options.servers.metrics)
+	metricsListener, err := kube.Listen(ctx, "--metrics-bind-address", cfg.options.servers.metrics)
 	if err != nil {
 		return err
 	}
-	probesListener, err := kube.Listen("--health-probe-bind-address", cfg.options.servers.probes)
+	probesListener, err := kube.Listen(ctx, "--health-probe-bind-address", cfg.options.servers.probes)
 	if err != nil {
 		return errors.Join(err, closeListener(metricsListener))
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // version is set by the build; see the Makefile.
-var version string //nolint:gochecknoglobals // -ldflags -X can set nothing else
+var version string
 
 func buildVersion() string {
 	if version != "" {

@@ -30,6 +30,19 @@ func ServiceAccounts(client kubernetes.Interface) (cache.TypedSharedIndexInforme
 	})
 }
 
+// Get returns the cached object of that key ("name" or "namespace/name"), and
+// whether there is one. The object must not be changed.
+func Get[T cache.Object](informer cache.TypedSharedIndexInformer[T], key string) (obj T, ok bool) {
+	found, ok, err := informer.GetStore().GetByKey(key)
+	if err != nil {
+		panic("informers: internal error: " + err.Error()) // the store knows no errors
+	}
+	if ok {
+		obj, ok = found.(T)
+	}
+	return obj, ok
+}
+
 func namespaceIndex() cache.Indexers {
 	return cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}
 }
@@ -51,14 +64,13 @@ func identity(m metav1.ObjectMeta) metav1.ObjectMeta {
 // type of what it then holds.
 func transformed[From any, To cache.Object](informer cache.SharedIndexInformer, reduce func(From) To) (cache.TypedSharedIndexInformer[To], error) {
 	err := informer.SetTransform(func(obj any) (any, error) {
-		switch o := obj.(type) {
-		case From:
+		if o, ok := obj.(From); ok {
 			return reduce(o), nil
-		case To: // a transform may see its own result again
-			return o, nil
-		default:
-			return nil, fmt.Errorf("informers: unexpected %T", obj)
 		}
+		if o, ok := obj.(To); ok { // a transform may see its own result again
+			return o, nil
+		}
+		return nil, fmt.Errorf("informers: unexpected %T", obj)
 	})
 	if err != nil {
 		return nil, err

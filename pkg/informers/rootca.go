@@ -24,6 +24,7 @@ const (
 type RootCA struct {
 	// ObjectMeta is reduced to identity and labels.
 	metav1.ObjectMeta
+
 	// CASum is the SHA-256 of the key ca.crt; of no bytes where there is none.
 	CASum [sha256.Size]byte
 	// HasCA tells whether there is a key ca.crt.

@@ -21,6 +21,7 @@ type TokenSecret struct {
 	// ObjectMeta is reduced to identity and labels. It has no annotations: tools
 	// keep copies of data there (kubectl apply does).
 	metav1.ObjectMeta
+
 	// Account is the name in the annotation kubernetes.io/service-account.name.
 	Account string
 	// AccountUID is the annotation kubernetes.io/service-account.uid, empty until

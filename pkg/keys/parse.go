@@ -10,6 +10,13 @@ import (
 	"strings"
 )
 
+// The PEM types of private keys; RFC 7468 knows the last, the others are older.
+const (
+	pkcs1Private = "RSA PRIVATE KEY"
+	sec1Private  = "EC PRIVATE KEY"
+	pkcs8Private = "PRIVATE KEY"
+)
+
 // ParsePrivate reads the one private key of a PEM file: PKCS#1 or PKCS#8 for
 // RSA, SEC 1 or PKCS#8 for ECDSA. Public keys, certificates and EC PARAMETERS
 // beside it are passed over, as kube-controller-manager does.
@@ -21,7 +28,7 @@ func ParsePrivate(data []byte) (PrivateKey, error) {
 	var found []PrivateKey
 	for i, block := range blocks {
 		switch block.Type {
-		case "RSA PRIVATE KEY", "EC PRIVATE KEY", "PRIVATE KEY":
+		case pkcs1Private, sec1Private, pkcs8Private:
 			key, err := parsePrivateBlock(block)
 			if err != nil {
 				return PrivateKey{}, blockError(i, block, err)
@@ -82,9 +89,9 @@ func parsePrivateBlock(block *pem.Block) (PrivateKey, error) {
 	var key any
 	var err error
 	switch block.Type {
-	case "RSA PRIVATE KEY":
+	case pkcs1Private:
 		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-	case "EC PRIVATE KEY":
+	case sec1Private:
 		key, err = x509.ParseECPrivateKey(block.Bytes)
 	default:
 		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
@@ -112,7 +119,7 @@ func parsePublicBlock(block *pem.Block) (PublicKey, error) {
 		if cert, err = x509.ParseCertificate(block.Bytes); err == nil {
 			key = cert.PublicKey
 		}
-	case "RSA PRIVATE KEY", "EC PRIVATE KEY", "PRIVATE KEY":
+	case pkcs1Private, sec1Private, pkcs8Private:
 		private, err := parsePrivateBlock(block)
 		return private.PublicKey(), err
 	default:

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"k8s.io/component-base/metrics/legacyregistry"
+
 	// client-go's own metrics (requests, leader election, work queues) come into
 	// the legacy registry by import only: client-go has one hook per process.
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"

@@ -12,11 +12,11 @@ import (
 
 // Listen opens the TCP address that flag was given. "0" means off: the listener
 // is nil then.
-func Listen(flag, address string) (net.Listener, error) {
+func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	if address == "0" {
-		return nil, nil
+		return nil, nil //nolint:nilnil // off is not an error
 	}
-	listener, err := net.Listen("tcp", address)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", flag, err)
 	}

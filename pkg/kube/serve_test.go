@@ -49,24 +49,24 @@ func TestProbe(t *testing.T) {
 
 func TestListen(t *testing.T) {
 	t.Run("0 is off", func(t *testing.T) {
-		if listener, err := Listen("--some-address", "0"); listener != nil || err != nil {
+		if listener, err := Listen(t.Context(), "--some-address", "0"); listener != nil || err != nil {
 			t.Errorf("got %v, %v", listener, err)
 		}
 	})
 	t.Run("an address that is taken is an error that names the flag", func(t *testing.T) {
-		first, err := Listen("--some-address", "127.0.0.1:0")
+		first, err := Listen(t.Context(), "--some-address", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer func() { _ = first.Close() }()
-		if _, err := Listen("--some-address", first.Addr().String()); err == nil || !strings.HasPrefix(err.Error(), "--some-address: ") {
+		if _, err := Listen(t.Context(), "--some-address", first.Addr().String()); err == nil || !strings.HasPrefix(err.Error(), "--some-address: ") {
 			t.Errorf("got %v", err)
 		}
 	})
 }
 
 func TestServeAnswersUntilItIsStopped(t *testing.T) {
-	listener, err := Listen("--some-address", "127.0.0.1:0")
+	listener, err := Listen(t.Context(), "--some-address", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

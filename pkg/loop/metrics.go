@@ -13,6 +13,8 @@ type Metrics struct {
 	panics   *prometheus.CounterVec
 }
 
+const labelController = "controller"
+
 // NewMetrics registers the loops' metrics. The label controller is a loop's
 // name; result is "success" or "error".
 func NewMetrics(reg prometheus.Registerer) *Metrics {
@@ -21,15 +23,15 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name:    "sakeeper_sync_duration_seconds",
 			Help:    "Time to sync one key, by controller and result.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 4, 8), // 1 ms to 16 s
-		}, []string{"controller", "result"}),
+		}, []string{labelController, "result"}),
 		failing: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "sakeeper_failing_keys",
 			Help: "Keys whose last sync failed and that are being retried, by controller.",
-		}, []string{"controller"}),
+		}, []string{labelController}),
 		panics: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sakeeper_sync_panics_total",
 			Help: "Syncs that ended in a panic, by controller.",
-		}, []string{"controller"}),
+		}, []string{labelController}),
 	}
 	reg.MustRegister(m.duration, m.failing, m.panics)
 	return m

@@ -185,7 +185,7 @@ func expectRefused(t *testing.T, verifier *token.Verifier, compact string, want 
 		t.Fatalf("accepted, want %v", want)
 	}
 	for _, sentinel := range []error{token.ErrMalformed, token.ErrIssuer, token.ErrUnknownKey, token.ErrSignature, token.ErrClaims} {
-		if errors.Is(err, sentinel) != (sentinel == want) {
+		if errors.Is(err, sentinel) != (errors.Is(sentinel, want)) {
 			t.Errorf("error %q: errors.Is(%q) = %t", err, sentinel, errors.Is(err, sentinel))
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes/typed/core/v1"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
@@ -38,7 +38,7 @@ const workers = 10
 
 // Config is what the controller needs; all but Metrics is required.
 type Config struct {
-	Client     v1.ConfigMapsGetter
+	Client     typedcorev1.ConfigMapsGetter
 	Namespaces cache.TypedSharedIndexInformer[*corev1.Namespace]
 	RootCAs    cache.TypedSharedIndexInformer[*informers.RootCA]
 	// CA returns the bundle to publish at this moment.
@@ -99,20 +99,10 @@ func (c *Controller) EnqueueAll() {
 func (c *Controller) sync(ctx context.Context, key namespaceKey) (time.Duration, error) {
 	ca := c.cfg.CA()
 	s := state{sum: ca.Sum()}
-	namespace, ok, err := c.cfg.Namespaces.GetStore().GetByKey(string(key))
-	if err != nil {
-		return 0, err
+	if namespace, ok := informers.Get(c.cfg.Namespaces, string(key)); ok {
+		s.phase = namespace.Status.Phase
 	}
-	if ok {
-		s.phase = namespace.(*corev1.Namespace).Status.Phase
-	}
-	found, ok, err := c.cfg.RootCAs.GetStore().GetByKey(string(key) + "/" + informers.RootCAName)
-	if err != nil {
-		return 0, err
-	}
-	if ok {
-		s.found = found.(*informers.RootCA)
-	}
+	s.found, _ = informers.Get(c.cfg.RootCAs, string(key)+"/"+informers.RootCAName)
 	act, reason := decide(s)
 	switch act {
 	case create:

@@ -9,11 +9,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes/typed/core/v1"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
+	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/loop"
 )
 
@@ -29,7 +30,7 @@ const workers = 10
 
 // Config is what the controller needs; all but Metrics is required.
 type Config struct {
-	Client          v1.ServiceAccountsGetter
+	Client          typedcorev1.ServiceAccountsGetter
 	Namespaces      cache.TypedSharedIndexInformer[*corev1.Namespace]
 	ServiceAccounts cache.TypedSharedIndexInformer[*corev1.ServiceAccount]
 	// Names are the ServiceAccounts that every active namespace gets.
@@ -79,16 +80,10 @@ func (c *Controller) Ready() bool { return c.loop.Ready() }
 
 func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
 	var s state
-	namespace, ok, err := c.cfg.Namespaces.GetStore().GetByKey(key.Namespace)
-	if err != nil {
-		return 0, err
+	if namespace, ok := informers.Get(c.cfg.Namespaces, key.Namespace); ok {
+		s.phase = namespace.Status.Phase
 	}
-	if ok {
-		s.phase = namespace.(*corev1.Namespace).Status.Phase
-	}
-	if _, s.exists, err = c.cfg.ServiceAccounts.GetStore().GetByKey(key.String()); err != nil {
-		return 0, err
-	}
+	_, s.exists = informers.Get(c.cfg.ServiceAccounts, key.String())
 	act, reason := decide(s)
 	if act == none {
 		klog.FromContext(ctx).V(4).Info("Skipped service account", "reason", reason)

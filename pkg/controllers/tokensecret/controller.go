@@ -10,7 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes/typed/core/v1"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
@@ -42,8 +42,8 @@ type Signer interface {
 
 // Client is what the controller reads and writes live.
 type Client interface {
-	v1.SecretsGetter
-	v1.ServiceAccountsGetter
+	typedcorev1.SecretsGetter
+	typedcorev1.ServiceAccountsGetter
 }
 
 // Config is what the controller needs; all but Workers and Metrics is required.
@@ -124,23 +124,22 @@ func (c *Controller) Ready() bool { return c.secrets.Ready() && c.references.Rea
 // EnqueueAll looks at every Secret again; call it when the CA changed. Writes are
 // bounded by the number of workers.
 func (c *Controller) EnqueueAll() {
-	for _, obj := range c.cfg.Secrets.GetStore().List() {
-		c.enqueueSecret(obj.(*informers.TokenSecret))
+	for _, key := range c.cfg.Secrets.GetStore().ListKeys() {
+		if name, err := cache.ParseObjectName(key); err == nil { // the cache made the key
+			c.secrets.Add(name)
+		}
 	}
 }
 
 func (c *Controller) syncSecret(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
 	ca := c.cfg.CA()
 	s := state{caSum: ca.Sum()}
-	obj, ok, err := c.cfg.Secrets.GetStore().GetByKey(key.String())
-	if err != nil {
-		return 0, err
-	}
-	if ok {
-		s.secret = obj.(*informers.TokenSecret)
-		if s.account, err = c.accountOf(ctx, s.secret); err != nil {
+	if secret, ok := informers.Get(c.cfg.Secrets, key.String()); ok {
+		account, err := c.accountOf(ctx, secret)
+		if err != nil {
 			return 0, err
 		}
+		s.secret, s.account = secret, account
 	}
 	act, reason := decide(s)
 	switch act {
@@ -163,12 +162,8 @@ func (c *Controller) accountOf(ctx context.Context, secret *informers.TokenSecre
 	if name.Name == "" {
 		return "", nil
 	}
-	cached, ok, err := c.cfg.ServiceAccounts.GetStore().GetByKey(name.String())
-	if err != nil {
-		return "", err
-	}
-	if ok && belongs(secret, cached.(*corev1.ServiceAccount).UID) {
-		return cached.(*corev1.ServiceAccount).UID, nil
+	if cached, ok := informers.Get(c.cfg.ServiceAccounts, name.String()); ok && belongs(secret, cached.UID) {
+		return cached.UID, nil
 	}
 	if _, gone := c.goneAccounts.Get(secret.AccountUID); gone {
 		return "", nil

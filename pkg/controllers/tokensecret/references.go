@@ -33,11 +33,10 @@ func (c *Controller) syncReferences(ctx context.Context, key cache.ObjectName) (
 	if wait > 0 {
 		return wait, nil
 	}
-	obj, ok, err := c.cfg.ServiceAccounts.GetStore().GetByKey(key.String())
-	if err != nil || !ok {
-		return 0, err
+	account, ok := informers.Get(c.cfg.ServiceAccounts, key.String())
+	if !ok {
+		return 0, nil
 	}
-	account := obj.(*corev1.ServiceAccount)
 	stale, unsure, err := c.stale(ctx, account, gone)
 	if err == nil && len(stale) > 0 {
 		err = c.dropReferences(ctx, account, stale)
@@ -63,10 +62,7 @@ func (c *Controller) stale(ctx context.Context, account *corev1.ServiceAccount, 
 	stale = map[string]bool{}
 	for _, ref := range account.Secrets {
 		key := cache.ObjectName{Namespace: account.Namespace, Name: ref.Name}
-		_, cached, err := c.cfg.Secrets.GetStore().GetByKey(key.String())
-		if err != nil {
-			return nil, false, err
-		}
+		_, cached := informers.Get(c.cfg.Secrets, key.String())
 		switch judge(reference{account: account.Name, name: ref.Name, cached: cached, seenGoing: gone.saw(ref.Name, account.UID)}) {
 		case drop:
 			stale[ref.Name] = true

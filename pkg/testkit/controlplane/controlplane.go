@@ -103,7 +103,7 @@ func Start(opts Options) (*ControlPlane, error) {
 	if cp.Admin, err = cp.env.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start control plane: %w", err), cp.env.Stop())
 	}
-	if cp.server, err = findServer(apiserver.SecureServing.Port); err != nil {
+	if cp.server, err = findServer(apiserver.Port); err != nil {
 		return nil, errors.Join(err, cp.env.Stop())
 	}
 	cp.Audit.admin, err = kubernetes.NewForConfig(cp.Admin)

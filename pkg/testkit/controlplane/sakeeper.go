@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -18,8 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
+// The identity of sakeeper controllers in manifests/.
 const (
-	// Namespace and Account are the identity of sakeeper controllers in manifests/.
 	Namespace = "sakeeper-system"
 	Account   = "sakeeper-controllers"
 )
@@ -71,7 +72,7 @@ func StartSakeeper(binary string, args []string, output io.Writer) (*Sakeeper, e
 	}
 	s := &Sakeeper{metrics: metrics, probes: probes, exited: make(chan struct{})}
 	s.logs.copy = output
-	s.cmd = exec.Command(binary, append(args[:len(args):len(args)],
+	s.cmd = exec.Command(binary, append(slices.Clip(args),
 		"--metrics-bind-address", metrics, "--health-probe-bind-address", probes)...)
 	s.cmd.Stdout, s.cmd.Stderr = &s.logs, &s.logs
 	// It must neither get the terminal's Ctrl-C nor outlive who started it.

@@ -114,3 +114,16 @@ func TestGeneratedReferenceToNothingGoesAndOthersStay(t *testing.T) {
 		t.Errorf("requests: %v", got)
 	}
 }
+
+func TestSecretsMayFollowTheAccountThatRefersToThem(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, shared.client)
+	// As kubectl apply does with a file that has the account first.
+	account := mustCreateAccount(t, shared.client, namespace, "restored", "restored-token-bcdfg")
+	mustCreateSecret(t, shared.client, namespace, tokenSecret("restored-token-bcdfg", "restored"))
+	mustCreateAccount(t, shared.client, namespace, "later", "later-token-bcdfg")
+	expectFilled(t, shared.client, namespace, "restored-token-bcdfg", account, shared.cp.Admin.CAData)
+	expectReferences(t, shared.client, namespace, "later")
+	// References are looked at in the order in which accounts were written.
+	expectReferences(t, shared.client, namespace, "restored", "restored-token-bcdfg")
+}

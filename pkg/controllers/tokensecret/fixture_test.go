@@ -88,7 +88,7 @@ type fixture struct {
 	logger   klog.Logger
 }
 
-func newFixture(t *testing.T, s server, cached ...metav1.Object) fixture {
+func newFixture(t testing.TB, s server, cached ...metav1.Object) fixture {
 	t.Helper()
 	f := fixture{
 		client:   &fake.Clientset{},
@@ -112,7 +112,7 @@ func newFixture(t *testing.T, s server, cached ...metav1.Object) fixture {
 	return f
 }
 
-func newController(t *testing.T, client *fake.Clientset, meta metadata.Interface, recorder record.EventRecorder, clock clock.PassiveClock, ca func() cabundle.Bundle) *Controller {
+func newController(t testing.TB, client *fake.Clientset, meta metadata.Interface, recorder record.EventRecorder, clock clock.PassiveClock, ca func() cabundle.Bundle) *Controller {
 	t.Helper()
 	cfg := Config{
 		Client: client.CoreV1(), Metadata: meta, Signer: signer{}, CA: ca, Recorder: recorder, Clock: clock, Workers: 2,
@@ -133,7 +133,7 @@ func newController(t *testing.T, client *fake.Clientset, meta metadata.Interface
 }
 
 // cache puts obj into the cache that it belongs to.
-func (f fixture) cache(t *testing.T, obj metav1.Object) {
+func (f fixture) cache(t testing.TB, obj metav1.Object) {
 	t.Helper()
 	var err error
 	if secret, ok := obj.(*corev1.Secret); ok {

@@ -51,8 +51,15 @@ func (c Connection) load() (*rest.Config, error) {
 		}
 		return config, err
 	}
-	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: c.Kubeconfig}
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	// Not the deferred loader: inside a cluster it takes an empty file for none.
+	file, err := clientcmd.LoadFromFile(c.Kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig: %s: %w", c.Kubeconfig, err)
+	}
+	if err := clientcmd.ResolveLocalPaths(file); err != nil {
+		return nil, fmt.Errorf("--kubeconfig: %s: %w", c.Kubeconfig, err)
+	}
+	config, err := clientcmd.NewDefaultClientConfig(*file, nil).ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("--kubeconfig: %s: %w", c.Kubeconfig, err)
 	}
@@ -79,7 +86,7 @@ func WaitForServer(ctx context.Context, client rest.Interface, host string) erro
 			logger.Error(err, "Connected to the API server, which does not tell its version", "server", host)
 			return true, nil
 		}
-		if time.Since(said) > 30*time.Second {
+		if ctx.Err() == nil && time.Since(said) > 30*time.Second {
 			said = time.Now()
 			logger.Error(err, "Waiting for the API server, which cannot be reached", "server", host)
 		}

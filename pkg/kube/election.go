@@ -75,6 +75,7 @@ func NewElection(cfg ElectionConfig) (*Election, error) {
 	if err != nil {
 		return nil, fmt.Errorf("leader election: %w", err)
 	}
+	e.watchdog.SetLeaderElection(e.elector)
 	return e, nil
 }
 
@@ -89,7 +90,11 @@ func (e *Election) Run(ctx context.Context, lead func(context.Context) error) er
 			working, stop := context.WithCancel(held)
 			defer stop()
 			defer context.AfterFunc(ctx, stop)()
-			e.done <- lead(working)
+			err := lead(working)
+			if err == nil && held.Err() != nil && ctx.Err() == nil {
+				err = ErrLeaseLost
+			}
+			e.done <- err
 		}
 		release()
 	}
@@ -104,11 +109,7 @@ func (e *Election) Run(ctx context.Context, lead func(context.Context) error) er
 		return nil // stopped while waiting
 	}
 	e.lost(time.Now())
-	err := <-e.done
-	if err == nil && ctx.Err() == nil {
-		return ErrLeaseLost
-	}
-	return err
+	return <-e.done
 }
 
 // begin tells whether lead may begin: not when Run was told to stop in the moment

@@ -282,6 +282,34 @@ func TestAlive(t *testing.T) {
 	})
 }
 
+// TestAliveWhileARenewalHangs is about a client that waits for ever: nobody
+// notices that the lease is lost.
+func TestAliveWhileARenewalHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newContender(t)
+		hang := make(chan struct{})
+		c.client.PrependReactor("update", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
+			<-hang
+			return false, nil, nil
+		})
+		stop := c.run(untilStopped)
+		<-c.leading
+		time.Sleep(30 * time.Second)
+		if err := c.Alive(nil); err != nil {
+			t.Errorf("shortly after the lease ran out: %v", err)
+		}
+		time.Sleep(30 * time.Second)
+		if err := c.Alive(nil); err == nil {
+			t.Error("the lease ran out long ago, and the process counts as alive")
+		}
+		close(hang)
+		stop()
+		if err := <-c.ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
 func TestNewElectionChecksItsConfig(t *testing.T) {
 	_, err := NewElection(ElectionConfig{
 		Client: (&fake.Clientset{}).CoordinationV1(), Recorder: record.NewFakeRecorder(1), Namespace: "system", Name: "controllers",

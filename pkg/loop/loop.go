@@ -40,14 +40,14 @@ type Loop[K comparable] struct {
 	queue workqueue.TypedRateLimitingInterface[K]
 
 	mu      sync.Mutex
-	failing map[K]struct{}
+	failing map[K]string // by key, the text of the last error
 	// initial are the keys that were added before the workers started and that have
 	// not been handled yet.
 	initial map[K]struct{}
 	started bool
 }
 
-// New makes a loop; nothing runs yet, but keys may already be added.
+// New makes a loop. No key is handled before Run, but keys may already be added.
 func New[K comparable](cfg Config[K]) (*Loop[K], error) {
 	if cfg.Name == "" || cfg.Sync == nil {
 		return nil, errors.New("loop: Name and Sync are required")
@@ -61,7 +61,7 @@ func New[K comparable](cfg Config[K]) (*Loop[K], error) {
 		cfg: cfg,
 		queue: workqueue.NewTypedRateLimitingQueueWithConfig(limiter,
 			workqueue.TypedRateLimitingQueueConfig[K]{Name: cfg.Name}),
-		failing: map[K]struct{}{},
+		failing: map[K]string{},
 		initial: map[K]struct{}{},
 	}, nil
 }
@@ -131,9 +131,8 @@ func (l *Loop[K]) next(ctx context.Context) bool {
 func (l *Loop[K]) handle(ctx context.Context, key K) {
 	logger := klog.LoggerWithValues(klog.FromContext(ctx), "key", key)
 	ctx = klog.NewContext(ctx, logger)
-	retries := l.queue.NumRequeues(key)
-	if retries > 0 {
-		ctx = context.WithValue(ctx, retriesKey{}, retries)
+	if last := l.lastError(key); last != "" {
+		ctx = context.WithValue(ctx, lastErrorKey{}, last)
 	}
 
 	began := time.Now()
@@ -142,9 +141,9 @@ func (l *Loop[K]) handle(ctx context.Context, key K) {
 		return // stopped half way: not the key's fault
 	}
 	l.cfg.Metrics.observe(l.cfg.Name, time.Since(began), err)
-	l.note(key, err != nil)
+	l.note(key, err)
 	if err != nil {
-		logger.Error(err, "Sync failed, it will be retried", "retries", retries)
+		logger.Error(err, "Sync failed, it will be retried", "retries", l.queue.NumRequeues(key))
 		l.queue.AddRateLimited(key)
 		return
 	}
@@ -167,23 +166,30 @@ func (l *Loop[K]) guard(ctx context.Context, key K) (again time.Duration, err er
 }
 
 // note remembers that key was handled, and how.
-func (l *Loop[K]) note(key K, failed bool) {
+func (l *Loop[K]) note(key K, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.initial, key)
-	if failed {
-		l.failing[key] = struct{}{}
+	if err != nil {
+		l.failing[key] = err.Error()
 	} else {
 		delete(l.failing, key)
 	}
 	l.cfg.Metrics.setFailing(l.cfg.Name, len(l.failing))
 }
 
-type retriesKey struct{}
+func (l *Loop[K]) lastError(key K) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failing[key]
+}
 
-// Retries is how many attempts at the key failed before the one that ctx belongs
-// to. Sync uses it to report a refusal once and not at every retry.
-func Retries(ctx context.Context) int {
-	n, _ := ctx.Value(retriesKey{}).(int)
-	return n
+type lastErrorKey struct{}
+
+// Repeated tells whether the attempt at the key before the one that ctx belongs to
+// failed with the same words as err. Sync uses it to report a refusal once and not
+// at every retry.
+func Repeated(ctx context.Context, err error) bool {
+	last, _ := ctx.Value(lastErrorKey{}).(string)
+	return last == err.Error()
 }

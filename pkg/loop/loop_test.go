@@ -92,11 +92,9 @@ func TestAFailedKeyIsRetriedWithADelayThatDoublesUpToTheCap(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const failures = 100 // far more than any retry limit that was ever tried
 				var delays, want []time.Duration
-				var retries []int
 				last := time.Now()
-				l := newLoop(t, Config[string]{MaxDelay: tc.inMaxDelay, Sync: func(ctx context.Context, _ string) (time.Duration, error) {
+				l := newLoop(t, Config[string]{MaxDelay: tc.inMaxDelay, Sync: func(context.Context, string) (time.Duration, error) {
 					delays, last = append(delays, time.Since(last)), time.Now()
-					retries = append(retries, Retries(ctx))
 					if len(delays) <= failures {
 						return 0, errBoom
 					}
@@ -107,43 +105,48 @@ func TestAFailedKeyIsRetriedWithADelayThatDoublesUpToTheCap(t *testing.T) {
 				wait(10 * time.Hour)
 
 				want = append(want, 0)
-				wantRetries := []int{0}
 				for i, d := 1, 5*time.Millisecond; i <= failures; i, d = i+1, min(2*d, tc.wantCap) {
-					want, wantRetries = append(want, d), append(wantRetries, i)
+					want = append(want, d)
 				}
 				if diff := cmp.Diff(want, delays); diff != "" {
 					t.Errorf("delays (-want +got):\n%s", diff)
-				}
-				if diff := cmp.Diff(wantRetries, retries); diff != "" {
-					t.Errorf("retries (-want +got):\n%s", diff)
 				}
 			})
 		})
 	}
 }
 
-func TestSuccessForgetsEarlierFailures(t *testing.T) {
+func TestAFailureIsRepeatedOnlyAfterOneOfTheSameWords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		outcomes := []error{errBoom, errBoom, nil, errBoom, nil}
-		var retries []int
+		errOther := errors.New("other")
+		outcomes := []error{errBoom, errBoom, errOther, errBoom, nil, errBoom, nil}
+		var delays []time.Duration
+		var repeated []bool
+		last := time.Now()
 		l := newLoop(t, Config[string]{Sync: func(ctx context.Context, _ string) (time.Duration, error) {
-			retries = append(retries, Retries(ctx))
-			return 0, outcomes[len(retries)-1]
+			delays, last = append(delays, time.Since(last)), time.Now()
+			err := outcomes[len(repeated)]
+			repeated = append(repeated, err != nil && Repeated(ctx, err))
+			return 0, err
 		}})
 		defer start(t, l)()
 		l.Add("key")
 		wait(time.Minute)
+		last = time.Now()
 		l.Add("key")
 		wait(time.Minute)
-		if diff := cmp.Diff([]int{0, 1, 2, 0, 1}, retries); diff != "" {
-			t.Errorf("retries (-want +got):\n%s", diff)
+		if diff := cmp.Diff([]bool{false, true, false, false, false, false, false}, repeated); diff != "" {
+			t.Errorf("repeated (-want +got):\n%s", diff)
+		}
+		if delays[6] != 5*time.Millisecond {
+			t.Errorf("success did not forget earlier failures: retried after %v", delays[6])
 		}
 	})
 }
 
-func TestRetriesIsZeroOutsideASync(t *testing.T) {
-	if got := Retries(t.Context()); got != 0 {
-		t.Errorf("got %d", got)
+func TestNothingIsRepeatedOutsideASync(t *testing.T) {
+	if Repeated(t.Context(), errBoom) {
+		t.Error("repeated")
 	}
 }
 

@@ -64,6 +64,9 @@ func TestReadyWhenEveryInitialKeyWasHandledOnce(t *testing.T) {
 					t.Errorf("not ready after %v", tc.want)
 				}
 				l.Add("later")
+				if !l.Ready() {
+					t.Error("not ready while a later key is queued")
+				}
 				wait(time.Hour)
 				if !l.Ready() {
 					t.Error("did not stay ready")

@@ -134,8 +134,7 @@ func (c *Controller) create(ctx context.Context, namespace string, ca cabundle.B
 	case apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return nil // the namespace went, or is going
 	}
-	c.report(ctx, namespace, err)
-	return fmt.Errorf("create config map %s/%s: %w", namespace, informers.RootCAName, err)
+	return c.refused(ctx, namespace, fmt.Errorf("create config map %s/%s: %w", namespace, informers.RootCAName, err))
 }
 
 // repair changes data to exactly the CA and sets the description, as in-tree also
@@ -165,17 +164,16 @@ func (c *Controller) repair(ctx context.Context, found *informers.RootCA, ca cab
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
 		return nil // it changed or went: its event decides anew
 	}
-	c.report(ctx, found.Namespace, err)
-	return fmt.Errorf("patch config map %s/%s: %w", found.Namespace, found.Name, err)
+	return c.refused(ctx, found.Namespace, fmt.Errorf("patch config map %s/%s: %w", found.Namespace, found.Name, err))
 }
 
-// report tells people of a refusal that only they can lift.
-func (c *Controller) report(ctx context.Context, namespace string, err error) {
-	if loop.Retries(ctx) > 0 || (!apierrors.IsInvalid(err) && !apierrors.IsForbidden(err)) {
-		return
+// refused tells people of a refusal that only they can lift, and returns err.
+func (c *Controller) refused(ctx context.Context, namespace string, err error) error {
+	if (apierrors.IsInvalid(err) || apierrors.IsForbidden(err)) && !loop.Repeated(ctx, err) {
+		c.cfg.Recorder.Eventf(&corev1.ObjectReference{Kind: "Namespace", APIVersion: "v1", Name: namespace},
+			corev1.EventTypeWarning, ReasonFailedPublish, "The API server refuses to %v", err)
 	}
-	c.cfg.Recorder.Eventf(&corev1.ObjectReference{Kind: "Namespace", APIVersion: "v1", Name: namespace},
-		corev1.EventTypeWarning, ReasonFailedPublish, "The API server refuses config map %q: %v", informers.RootCAName, err)
+	return err
 }
 
 func (c *Controller) enqueueNamespace(namespace *corev1.Namespace) {

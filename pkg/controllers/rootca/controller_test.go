@@ -170,8 +170,8 @@ func TestAnswers(t *testing.T) {
 	toCreate := []metav1.Object{testkit.Namespace("team")}
 	toRepair := []metav1.Object{testkit.Namespace("team"), configMap(testkit.WithData("ca.crt", "wrong"))}
 	internal, quota, immutable := testkit.InternalError(), testkit.QuotaExceeded(), testkit.Invalid("data", "redacted")
-	event := func(err error) []string {
-		return []string{`Warning FailedPublishRootCA The API server refuses config map "kube-root-ca.crt": ` + err.Error() + " involvedObject{kind=Namespace,apiVersion=v1}"}
+	event := func(err error, doing string) []string {
+		return []string{"Warning FailedPublishRootCA The API server refuses to " + doing + " config map team/kube-root-ca.crt: " + err.Error() + " involvedObject{kind=Namespace,apiVersion=v1}"}
 	}
 
 	cases := map[string]struct {
@@ -184,12 +184,12 @@ func TestAnswers(t *testing.T) {
 		"create: somebody was faster":             {inCached: toCreate, inAnswer: testkit.AlreadyExists()},
 		"create: the namespace went":              {inCached: toCreate, inAnswer: testkit.NotFound()},
 		"create: the namespace is on its way out": {inCached: toCreate, inAnswer: testkit.NamespaceTerminating()},
-		"create: a quota is told to people":       {inCached: toCreate, inAnswer: quota, wantErr: quota, wantText: "create config map team/kube-root-ca.crt: ", wantEvents: event(quota)},
+		"create: a quota is told to people":       {inCached: toCreate, inAnswer: quota, wantErr: quota, wantText: "create config map team/kube-root-ca.crt: ", wantEvents: event(quota, "create")},
 		"create: an internal error is not":        {inCached: toCreate, inAnswer: internal, wantErr: internal, wantText: "create config map team/kube-root-ca.crt: "},
 		"repair: it changed":                      {inCached: toRepair, inAnswer: testkit.Conflict()},
 		"repair: it went":                         {inCached: toRepair, inAnswer: testkit.NotFound()},
-		"repair: immutability is told to people":  {inCached: toRepair, inAnswer: immutable, wantErr: immutable, wantText: "patch config map team/kube-root-ca.crt: ", wantEvents: event(immutable)},
-		"repair: so is a prohibition":             {inCached: toRepair, inAnswer: quota, wantErr: quota, wantText: "patch config map team/kube-root-ca.crt: ", wantEvents: event(quota)},
+		"repair: immutability is told to people":  {inCached: toRepair, inAnswer: immutable, wantErr: immutable, wantText: "patch config map team/kube-root-ca.crt: ", wantEvents: event(immutable, "patch")},
+		"repair: so is a prohibition":             {inCached: toRepair, inAnswer: quota, wantErr: quota, wantText: "patch config map team/kube-root-ca.crt: ", wantEvents: event(quota, "patch")},
 		"repair: an internal error is not":        {inCached: toRepair, inAnswer: internal, wantErr: internal, wantText: "patch config map team/kube-root-ca.crt: "},
 	}
 	for name, tc := range cases {

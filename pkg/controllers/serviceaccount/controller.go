@@ -103,11 +103,13 @@ func (c *Controller) create(ctx context.Context, key cache.ObjectName) error {
 		return nil // somebody was faster
 	case apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return nil // the namespace went, or is going: its next life begins with an event
-	case apierrors.IsForbidden(err) && loop.Retries(ctx) == 0:
-		c.cfg.Recorder.Eventf(&corev1.ObjectReference{Kind: "Namespace", APIVersion: "v1", Name: key.Namespace},
-			corev1.EventTypeWarning, ReasonFailedCreate, "The API server refuses service account %q: %v", key.Name, err)
 	}
-	return fmt.Errorf("create service account %s: %w", key, err)
+	err = fmt.Errorf("create service account %s: %w", key, err)
+	if apierrors.IsForbidden(err) && !loop.Repeated(ctx, err) {
+		c.cfg.Recorder.Eventf(&corev1.ObjectReference{Kind: "Namespace", APIVersion: "v1", Name: key.Namespace},
+			corev1.EventTypeWarning, ReasonFailedCreate, "The API server refuses to %v", err)
+	}
+	return err
 }
 
 func (c *Controller) enqueueNamespace(namespace *corev1.Namespace) {

@@ -90,7 +90,7 @@ func createRequest(name string) testkit.Request {
 func TestSync(t *testing.T) {
 	create := []testkit.Request{createRequest("team/default")}
 	event := func(err error) []string {
-		return []string{`Warning FailedCreateServiceAccount The API server refuses service account "default": ` + err.Error() + " involvedObject{kind=Namespace,apiVersion=v1}"}
+		return []string{`Warning FailedCreateServiceAccount The API server refuses to create service account team/default: ` + err.Error() + " involvedObject{kind=Namespace,apiVersion=v1}"}
 	}
 	internal, quota := testkit.InternalError(), testkit.QuotaExceeded()
 
@@ -257,13 +257,13 @@ func TestLife(t *testing.T) {
 		expectWrites("new namespace", createRequest("later/default"), createRequest("later/robot"))
 		must(nil, client.CoreV1().ServiceAccounts("later").Delete(ctx, "robot", metav1.DeleteOptions{}))
 		expectWrites("account deleted", createRequest("later/robot"))
-		must(nil, client.Tracker().Add(testkit.ServiceAccount("later/other")))
-		must(nil, client.CoreV1().ServiceAccounts("later").Delete(ctx, "other", metav1.DeleteOptions{}))
-		expectWrites("account of another name deleted")
 		must(client.CoreV1().Namespaces().Create(ctx, testkit.Namespace("lagging"), metav1.CreateOptions{}))
 		expectWrites("new namespace, the watch of accounts lags", createRequest("lagging/default"), createRequest("lagging/robot"))
 		must(client.CoreV1().Namespaces().Update(ctx, testkit.Namespace("lagging", testkit.WithLabel("app", "ci")), metav1.UpdateOptions{}))
 		expectWrites("its label changed")
+		must(nil, client.Tracker().Add(testkit.ServiceAccount("lagging/other")))
+		must(nil, client.CoreV1().ServiceAccounts("lagging").Delete(ctx, "other", metav1.DeleteOptions{}))
+		expectWrites("an account of another name deleted")
 		must(client.CoreV1().Namespaces().Update(ctx, testkit.Namespace("later", testkit.Terminating()), metav1.UpdateOptions{}))
 		must(nil, client.CoreV1().ServiceAccounts("later").Delete(ctx, "default", metav1.DeleteOptions{}))
 		expectWrites("namespace terminating, account deleted")

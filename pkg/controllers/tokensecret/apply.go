@@ -93,24 +93,29 @@ func (c *Controller) answer(ctx context.Context, cached *informers.TokenSecret, 
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
 		return nil // it changed or went: its event decides anew
 	case apierrors.IsInvalid(err):
-		err = invalid(err)
-		if loop.Retries(ctx) == 0 {
+		err = fmt.Errorf("write secret %s: %w", klog.KObj(cached), invalid(err))
+		if !loop.Repeated(ctx, err) {
 			c.cfg.Recorder.Eventf(&corev1.ObjectReference{
 				Kind: "Secret", APIVersion: "v1", Namespace: cached.Namespace, Name: cached.Name, UID: cached.UID,
-			}, corev1.EventTypeWarning, ReasonFailedUpdate, "%v. If it is immutable, delete it and create it again without that", err)
+			}, corev1.EventTypeWarning, ReasonFailedUpdate, "%v. If it is immutable, delete it and create it again without that", errors.Unwrap(err))
 		}
+		return err
+	default:
+		return fmt.Errorf("write secret %s: %w", klog.KObj(cached), err)
 	}
-	return fmt.Errorf("write secret %s: %w", klog.KObj(cached), err)
 }
 
 // invalid says which fields the API server refuses and why, without its own text,
 // which may quote a value.
 func invalid(err error) error {
-	var fields []string
+	fields := []string{}
 	if status := apierrors.APIStatus(nil); errors.As(err, &status) && status.Status().Details != nil {
 		for _, cause := range status.Status().Details.Causes {
 			fields = append(fields, fmt.Sprintf("%s (%s)", cause.Field, cause.Type))
 		}
+	}
+	if len(fields) == 0 {
+		return errors.New("the API server refuses the change as invalid and names no field")
 	}
 	return fmt.Errorf("the API server refuses the change as invalid: %s", strings.Join(fields, ", "))
 }

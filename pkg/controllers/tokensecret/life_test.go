@@ -224,9 +224,12 @@ func TestAnAccountThatIsReplaced(t *testing.T) {
 func TestAnAccountThatIsWrittenBeforeItsSecret(t *testing.T) {
 	secrets, accounts := corev1.SchemeGroupVersion.WithResource("secrets"), corev1.SchemeGroupVersion.WithResource("serviceaccounts")
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
+		w := newWorld(t, testkit.ServiceAccount("team/old", testkit.WithReferences("old-token-x7z9q")))
 		defer w.stop()
-		w.expectRequests("start")
+		if synctest.Wait(); len(w.client.Actions()) != 5 || !w.Ready() { // two lists, two watches, one patch
+			t.Errorf("what was there at the start is not done at once: ready %t, %v", w.Ready(), w.client.Actions())
+		}
+		w.expectRequests("start", "patch serviceaccounts team/old")
 		w.must(nil, w.client.Tracker().Create(accounts, robot("robot-token-x7z9q"), "team"))
 		time.Sleep(4 * time.Second)
 		w.must(nil, w.client.Tracker().Create(secrets, testkit.Secret("team/robot-token-x7z9q", testkit.WithAccount("robot")), "team"))

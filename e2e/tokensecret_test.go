@@ -258,13 +258,13 @@ func TestRecreatedServiceAccountKeepsItsNewSecretsAndLosesTheOldOnes(t *testing.
 	accounts := shared.client.CoreV1().ServiceAccounts(namespace)
 	for round := range 5 {
 		account := mustCreateAccount(t, shared.client, namespace, "builder")
+		if round > 0 {
+			expectGone(t, shared.client, namespace, fmt.Sprintf("round-%d", round-1))
+		}
 		name := fmt.Sprintf("round-%d", round)
 		mustCreateSecret(t, shared.client, namespace, tokenSecret(name, "builder"))
 		filled := expectFilled(t, shared.client, namespace, name, account, shared.cp.Admin.CAData)
 		expectUser(t, shared.cp, filled, "system:serviceaccount:"+namespace+":builder")
-		if round > 0 {
-			expectGone(t, shared.client, namespace, fmt.Sprintf("round-%d", round-1))
-		}
 		if round < 4 {
 			must(t, accounts.Delete(t.Context(), "builder", metav1.DeleteOptions{}))
 		}

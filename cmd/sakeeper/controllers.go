@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -223,6 +224,8 @@ const reasonCADiffers = "RootCADiffers"
 // that can be seen.
 func announceCA(ctx context.Context, client kubernetes.Interface, recorder record.EventRecorder, ca cabundle.Bundle) {
 	logger := klog.FromContext(ctx)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second) // the work does not wait for it
+	defer cancel()
 	published, err := client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, informers.RootCAName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		logger.Info("Root CA", "file", ca.Fingerprint(), "published", "none yet")

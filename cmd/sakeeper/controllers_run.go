@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
@@ -102,8 +103,16 @@ func newControllersProcess(ctx context.Context, cfg *controllersConfig) (*contro
 	p.broadcaster = record.NewBroadcaster(record.WithContext(context.WithoutCancel(ctx)))
 	p.recorder = p.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: component})
 	if o.election.enabled {
+		// A client of its own: neither the work's rate limit nor a request that hangs
+		// may cost the lease.
+		electionConfig := rest.CopyConfig(restConfig)
+		electionConfig.Timeout = o.election.renewDeadline / 2
+		electionClient, err := kubernetes.NewForConfig(electionConfig)
+		if err != nil {
+			return nil, err
+		}
 		p.election, err = kube.NewElection(kube.ElectionConfig{
-			Client: p.client.CoordinationV1(), Recorder: p.recorder,
+			Client: electionClient.CoordinationV1(), Recorder: p.recorder,
 			Namespace: o.election.leaseNamespace(), Name: o.election.name,
 			LeaseDuration: o.election.leaseDuration, RenewDeadline: o.election.renewDeadline, RetryPeriod: o.election.retryPeriod,
 		})
@@ -176,8 +185,8 @@ func (p *controllersProcess) ready(*http.Request) error {
 		}
 		return nil
 	}
-	for name, c := range p.assembly.controllers {
-		if !c.Ready() {
+	for _, name := range controllerNames() {
+		if c := p.assembly.controllers[name]; c != nil && !c.Ready() {
 			return fmt.Errorf("%s: %w", name, errStarting)
 		}
 	}

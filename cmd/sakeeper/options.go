@@ -135,7 +135,7 @@ func (o *logOptions) addFlags(fs *pflag.FlagSet) { logsapi.AddFlags(o.LoggingCon
 func (o *logOptions) validate() []error {
 	var errs []error
 	for _, err := range logsapi.Validate(o.LoggingConfiguration, nil, nil) {
-		errs = append(errs, err)
+		errs = append(errs, fmt.Errorf("--logging-%s: %s", err.Field, err.ErrorBody()))
 	}
 	return errs
 }

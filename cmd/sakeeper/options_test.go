@@ -97,7 +97,7 @@ func TestValidate(t *testing.T) {
 				"--leader-elect-renew-deadline: 0s is not more than 1.2 times --leader-elect-retry-period (0s)",
 				"--leader-elect-lease-duration: 0s is not more than --leader-elect-renew-deadline (0s)",
 				`--metrics-bind-address: "8080" is not [host]:port, nor 0 for off`,
-				`format: Invalid value: "nonsense": Unsupported log format`,
+				`--logging-format: Invalid value: "nonsense": Unsupported log format`,
 				`--service-accounts: "UPPER": ` + notADomain,
 				"--concurrent-serviceaccount-token-syncs: 0 is less than 1",
 				"--service-account-private-key-file is required by the serviceaccount-token-controller; to go without tokens, use --controllers=*,-serviceaccount-token-controller",

@@ -40,7 +40,7 @@ type Loop[K comparable] struct {
 	queue workqueue.TypedRateLimitingInterface[K]
 
 	mu      sync.Mutex
-	failing map[K]string // by key, the text of the last error
+	failing map[K]bool // by key, whether the failure was reported
 	// initial are the keys that were added before the workers started and that have
 	// not been handled yet.
 	initial map[K]struct{}
@@ -61,7 +61,7 @@ func New[K comparable](cfg Config[K]) (*Loop[K], error) {
 		cfg: cfg,
 		queue: workqueue.NewTypedRateLimitingQueueWithConfig(limiter,
 			workqueue.TypedRateLimitingQueueConfig[K]{Name: cfg.Name}),
-		failing: map[K]string{},
+		failing: map[K]bool{},
 		initial: map[K]struct{}{},
 	}, nil
 }
@@ -131,9 +131,7 @@ func (l *Loop[K]) next(ctx context.Context) bool {
 func (l *Loop[K]) handle(ctx context.Context, key K) {
 	logger := klog.LoggerWithValues(klog.FromContext(ctx), "key", key)
 	ctx = klog.NewContext(ctx, logger)
-	if last := l.lastError(key); last != "" {
-		ctx = context.WithValue(ctx, lastErrorKey{}, last)
-	}
+	ctx = context.WithValue(ctx, reportKey{}, func() bool { return l.report(key) })
 
 	began := time.Now()
 	again, err := l.guard(ctx, key)
@@ -170,26 +168,27 @@ func (l *Loop[K]) note(key K, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.initial, key)
-	if err != nil {
-		l.failing[key] = err.Error()
-	} else {
+	if err == nil {
 		delete(l.failing, key)
+	} else if _, known := l.failing[key]; !known {
+		l.failing[key] = false
 	}
 	l.cfg.Metrics.setFailing(l.cfg.Name, len(l.failing))
 }
 
-func (l *Loop[K]) lastError(key K) string {
+func (l *Loop[K]) report(key K) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.failing[key]
+	first := !l.failing[key]
+	l.failing[key] = true
+	return first
 }
 
-type lastErrorKey struct{}
+type reportKey struct{}
 
-// Repeated tells whether the attempt at the key before the one that ctx belongs to
-// failed with the same words as err. Sync uses it to report a refusal once and not
-// at every retry.
-func Repeated(ctx context.Context, err error) bool {
-	last, _ := ctx.Value(lastErrorKey{}).(string)
-	return last == err.Error()
+// Report tells whether the failure that sync is about to return should be reported
+// to people: true once per key, until the key succeeds.
+func Report(ctx context.Context) bool {
+	report, ok := ctx.Value(reportKey{}).(func() bool)
+	return !ok || report()
 }

@@ -116,18 +116,21 @@ func TestAFailedKeyIsRetriedWithADelayThatDoublesUpToTheCap(t *testing.T) {
 	}
 }
 
-func TestAFailureIsRepeatedOnlyAfterOneOfTheSameWords(t *testing.T) {
+func TestAFailureIsReportedOnceUntilSuccess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		errOther := errors.New("other")
-		outcomes := []error{errBoom, errBoom, errOther, errBoom, nil, errBoom, nil}
+		// What is worth a report comes after a failure that is not, and twice.
+		outcomes := []struct {
+			err    error
+			report bool
+		}{{errBoom, false}, {errBoom, true}, {errBoom, true}, {nil, false}, {errBoom, true}, {nil, false}}
 		var delays []time.Duration
-		var repeated []bool
+		var reported []bool
 		last := time.Now()
 		l := newLoop(t, Config[string]{Sync: func(ctx context.Context, _ string) (time.Duration, error) {
 			delays, last = append(delays, time.Since(last)), time.Now()
-			err := outcomes[len(repeated)]
-			repeated = append(repeated, err != nil && Repeated(ctx, err))
-			return 0, err
+			outcome := outcomes[len(reported)]
+			reported = append(reported, outcome.report && Report(ctx))
+			return 0, outcome.err
 		}})
 		defer start(t, l)()
 		l.Add("key")
@@ -135,18 +138,20 @@ func TestAFailureIsRepeatedOnlyAfterOneOfTheSameWords(t *testing.T) {
 		last = time.Now()
 		l.Add("key")
 		wait(time.Minute)
-		if diff := cmp.Diff([]bool{false, true, false, false, false, false, false}, repeated); diff != "" {
-			t.Errorf("repeated (-want +got):\n%s", diff)
+		if diff := cmp.Diff([]bool{false, true, false, false, true, false}, reported); diff != "" {
+			t.Errorf("reported (-want +got):\n%s", diff)
 		}
-		if delays[6] != 5*time.Millisecond {
-			t.Errorf("success did not forget earlier failures: retried after %v", delays[6])
+		if delays[5] != 5*time.Millisecond {
+			t.Errorf("success did not forget earlier failures: retried after %v", delays[5])
 		}
 	})
 }
 
-func TestNothingIsRepeatedOutsideASync(t *testing.T) {
-	if Repeated(t.Context(), errBoom) {
-		t.Error("repeated")
+func TestOutsideALoopEverythingIsReported(t *testing.T) {
+	for range 2 {
+		if !Report(t.Context()) {
+			t.Error("not reported")
+		}
 	}
 }
 

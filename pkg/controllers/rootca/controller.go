@@ -169,7 +169,7 @@ func (c *Controller) repair(ctx context.Context, found *informers.RootCA, ca cab
 
 // refused tells people of a refusal that only they can lift, and returns err.
 func (c *Controller) refused(ctx context.Context, namespace string, err error) error {
-	if (apierrors.IsInvalid(err) || apierrors.IsForbidden(err)) && !loop.Repeated(ctx, err) {
+	if (apierrors.IsInvalid(err) || apierrors.IsForbidden(err)) && loop.Report(ctx) {
 		c.cfg.Recorder.Eventf(&corev1.ObjectReference{Kind: "Namespace", APIVersion: "v1", Name: namespace},
 			corev1.EventTypeWarning, ReasonFailedPublish, "The API server refuses to %v", err)
 	}

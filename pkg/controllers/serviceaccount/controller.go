@@ -105,7 +105,7 @@ func (c *Controller) create(ctx context.Context, key cache.ObjectName) error {
 		return nil // the namespace went, or is going: its next life begins with an event
 	}
 	err = fmt.Errorf("create service account %s: %w", key, err)
-	if apierrors.IsForbidden(err) && !loop.Repeated(ctx, err) {
+	if apierrors.IsForbidden(err) && loop.Report(ctx) {
 		c.cfg.Recorder.Eventf(&corev1.ObjectReference{Kind: "Namespace", APIVersion: "v1", Name: key.Namespace},
 			corev1.EventTypeWarning, ReasonFailedCreate, "The API server refuses to %v", err)
 	}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -45,8 +47,24 @@ func (c *Controller) fill(ctx context.Context, cached *informers.TokenSecret, ac
 		secret.Data[corev1.ServiceAccountNamespaceKey] = []byte(secret.Namespace)
 	}
 	metav1.SetMetaDataAnnotation(&secret.ObjectMeta, corev1.ServiceAccountUIDKey, string(account))
+	if cached.AccountUID == "" {
+		c.namedHere.Add(cached.UID, cached.ResourceVersion)
+	}
 	_, err = c.cfg.Client.Secrets(secret.Namespace).Update(ctx, secret, metav1.UpdateOptions{})
 	return c.answer(ctx, cached, "Filled token secret", "token was missing", err)
+}
+
+// release takes back a token and a UID that this process wrote while the cache
+// still had an account that was gone. The Secret is filled anew after that.
+func (c *Controller) release(ctx context.Context, cached *informers.TokenSecret, reason string) error {
+	patch, err := mergePatch(&cached.ObjectMeta,
+		map[string]any{corev1.ServiceAccountUIDKey: nil},
+		map[string]any{"data": map[string]any{corev1.ServiceAccountTokenKey: nil}})
+	if err != nil {
+		return err
+	}
+	_, err = c.cfg.Client.Secrets(cached.Namespace).Patch(ctx, cached.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	return c.answer(ctx, cached, "Took back a token", reason, err)
 }
 
 // repair patches what is wrong with a Secret that has a token. The token itself
@@ -56,17 +74,9 @@ func (c *Controller) repair(ctx context.Context, cached *informers.TokenSecret, 
 	if !cached.HasNamespace {
 		data[corev1.ServiceAccountNamespaceKey] = []byte(cached.Namespace)
 	}
-	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{
-			"uid":             cached.UID,
-			"resourceVersion": cached.ResourceVersion,
-			"annotations": map[string]string{
-				corev1.ServiceAccountNameKey: cached.Account,
-				corev1.ServiceAccountUIDKey:  string(account),
-			},
-		},
-		"data": data,
-	})
+	patch, err := mergePatch(&cached.ObjectMeta,
+		map[string]any{corev1.ServiceAccountNameKey: cached.Account, corev1.ServiceAccountUIDKey: string(account)},
+		map[string]any{"data": data})
 	if err != nil {
 		return err
 	}
@@ -83,6 +93,19 @@ func (c *Controller) remove(ctx context.Context, cached *informers.TokenSecret, 
 	return c.answer(ctx, cached, "Deleted token secret", reason, err)
 }
 
+// mergePatch makes a JSON merge patch (RFC 7386) of annotations and top-level
+// fields that the API server refuses for another object than target, and for
+// another version of it.
+func mergePatch(target *metav1.ObjectMeta, annotations, fields map[string]any) ([]byte, error) {
+	metadata := map[string]any{"uid": target.UID, "resourceVersion": target.ResourceVersion}
+	if len(annotations) > 0 {
+		metadata["annotations"] = annotations
+	}
+	patch := map[string]any{"metadata": metadata}
+	maps.Copy(patch, fields)
+	return json.Marshal(patch)
+}
+
 // answer reads what the API server made of a write. did says, in the past tense,
 // what was done if it was.
 func (c *Controller) answer(ctx context.Context, cached *informers.TokenSecret, did, reason string, err error) error {
@@ -92,30 +115,40 @@ func (c *Controller) answer(ctx context.Context, cached *informers.TokenSecret, 
 		return nil
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
 		return nil // it changed or went: its event decides anew
-	case apierrors.IsInvalid(err):
-		err = fmt.Errorf("write secret %s: %w", klog.KObj(cached), invalid(err))
-		if !loop.Repeated(ctx, err) {
-			c.cfg.Recorder.Eventf(&corev1.ObjectReference{
-				Kind: "Secret", APIVersion: "v1", Namespace: cached.Namespace, Name: cached.Name, UID: cached.UID,
-			}, corev1.EventTypeWarning, ReasonFailedUpdate, "%v. If it is immutable, delete it and create it again without that", errors.Unwrap(err))
-		}
-		return err
-	default:
-		return fmt.Errorf("write secret %s: %w", klog.KObj(cached), err)
 	}
+	if apierrors.IsInvalid(err) && loop.Report(ctx) {
+		c.cfg.Recorder.Eventf(&corev1.ObjectReference{
+			Kind: "Secret", APIVersion: "v1", Namespace: cached.Namespace, Name: cached.Name, UID: cached.UID,
+		}, corev1.EventTypeWarning, ReasonFailedUpdate, "%s", advise(err))
+	}
+	return fmt.Errorf("write secret %s: %w", klog.KObj(cached), withhold(err))
 }
 
-// invalid says which fields the API server refuses and why, without its own text,
-// which may quote a value.
-func invalid(err error) error {
+// advise says what the API server refuses and what to do about it.
+func advise(err error) string {
 	fields := []string{}
 	if status := apierrors.APIStatus(nil); errors.As(err, &status) && status.Status().Details != nil {
 		for _, cause := range status.Status().Details.Causes {
-			fields = append(fields, fmt.Sprintf("%s (%s)", cause.Field, cause.Type))
+			if cause.Field != "" {
+				fields = append(fields, cause.Field)
+			}
 		}
 	}
-	if len(fields) == 0 {
-		return errors.New("the API server refuses the change as invalid and names no field")
+	switch {
+	case len(fields) == 0:
+		return "An admission policy or webhook of the API server refuses the change of this secret"
+	case slices.Contains(fields, "data"):
+		return "The API server refuses the change, because this secret is immutable. Delete it and create it again without that"
+	default:
+		return "The API server refuses the change as invalid: " + strings.Join(fields, ", ")
 	}
-	return fmt.Errorf("the API server refuses the change as invalid: %s", strings.Join(fields, ", "))
+}
+
+// withhold replaces an error that quotes a token, which an admission webhook that
+// describes the object could do. A JWT begins with eyJ, and in base64 with ZXlK.
+func withhold(err error) error {
+	if text := err.Error(); !strings.Contains(text, "eyJ") && !strings.Contains(text, "ZXlK") {
+		return err
+	}
+	return fmt.Errorf("%s, in words that are withheld because they quote a token", apierrors.ReasonForError(err))
 }

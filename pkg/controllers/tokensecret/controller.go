@@ -9,7 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
@@ -31,9 +31,9 @@ const (
 	referencesName = "serviceaccount-token-references"
 )
 
-// rememberedAccounts bounds how many UIDs of deleted ServiceAccounts are kept. A
-// forgotten one costs a GET per Secret, nothing else.
-const rememberedAccounts = 10000
+// remembered bounds how many UIDs are kept of ServiceAccounts that went and of
+// Secrets that were filled. A forgotten account costs a GET per Secret.
+const remembered = 10000
 
 // Signer makes legacy tokens.
 type Signer interface {
@@ -49,7 +49,7 @@ type Client interface {
 // Config is what the controller needs; all but Workers and Metrics is required.
 type Config struct {
 	Client Client
-	// Metadata asks whether a Secret exists without fetching what is in it.
+	// Metadata asks whether a Secret exists without fetching its data.
 	Metadata        metadata.Interface
 	Secrets         cache.TypedSharedIndexInformer[*informers.TokenSecret]
 	ServiceAccounts cache.TypedSharedIndexInformer[*corev1.ServiceAccount]
@@ -70,10 +70,14 @@ type Controller struct {
 	secrets    *loop.Loop[cache.ObjectName]
 	references *loop.Loop[cache.ObjectName]
 	synced     []cache.DoneChecker
-	// goneAccounts holds UIDs whose deletion was seen. A UID never comes back, so
-	// what is in here needs no live check.
+	// goneAccounts holds UIDs whose deletion was seen, with the resourceVersion of
+	// that. A UID never comes back (but by a restore of etcd under a running
+	// process), so it needs no live check.
 	goneAccounts *lru.Cache
-	goneSecrets  *goneSecrets
+	// namedHere holds UIDs of Secrets into which this process wrote their account's,
+	// with the resourceVersion that they had before.
+	namedHere   *lru.Cache
+	goneSecrets *goneSecrets
 }
 
 // New checks cfg and registers with the informers, which the caller starts.
@@ -86,7 +90,8 @@ func New(cfg Config) (*Controller, error) {
 	}
 	c := &Controller{
 		cfg:          cfg,
-		goneAccounts: lru.New(rememberedAccounts),
+		goneAccounts: lru.New(remembered),
+		namedHere:    lru.New(remembered),
 		goneSecrets:  newGoneSecrets(),
 	}
 	var errSecrets, errReferences error
@@ -135,18 +140,20 @@ func (c *Controller) syncSecret(ctx context.Context, key cache.ObjectName) (time
 	ca := c.cfg.CA()
 	s := state{caSum: ca.Sum()}
 	if secret, ok := informers.Get(c.cfg.Secrets, key.String()); ok {
-		account, err := c.accountOf(ctx, secret)
+		owner, err := c.ownerOf(ctx, secret)
 		if err != nil {
 			return 0, err
 		}
-		s.secret, s.account = secret, account
+		s.secret, s.owner = secret, owner
 	}
 	act, reason := decide(s)
 	switch act {
 	case fill:
-		return 0, c.fill(ctx, s.secret, s.account, ca)
+		return 0, c.fill(ctx, s.secret, s.owner.account, ca)
 	case repair:
-		return 0, c.repair(ctx, s.secret, s.account, ca, reason)
+		return 0, c.repair(ctx, s.secret, s.owner.account, ca, reason)
+	case release:
+		return 0, c.release(ctx, s.secret, reason)
 	case remove:
 		return 0, c.remove(ctx, s.secret, reason)
 	default:
@@ -155,30 +162,46 @@ func (c *Controller) syncSecret(ctx context.Context, key cache.ObjectName) (time
 	}
 }
 
-// accountOf returns the UID of the ServiceAccount that secret belongs to, empty
-// when the API server says that there is none.
-func (c *Controller) accountOf(ctx context.Context, secret *informers.TokenSecret) (types.UID, error) {
+// ownerOf finds the ServiceAccount of secret: in the cache, or else live.
+func (c *Controller) ownerOf(ctx context.Context, secret *informers.TokenSecret) (owner, error) {
 	name := secret.AccountName()
 	if name.Name == "" {
-		return "", nil
+		return owner{}, nil
 	}
 	if cached, ok := informers.Get(c.cfg.ServiceAccounts, name.String()); ok && belongs(secret, cached.UID) {
-		return cached.UID, nil
+		return owner{account: cached.UID}, nil
 	}
-	if _, gone := c.goneAccounts.Get(secret.AccountUID); gone {
-		return "", nil
+	suspect := c.namedAfterDeletion(secret)
+	if _, gone := c.goneAccounts.Get(secret.AccountUID); gone && !suspect {
+		return owner{}, nil
 	}
 	live, err := c.cfg.Client.ServiceAccounts(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return "", nil
+		return owner{}, nil
 	case err != nil:
-		return "", fmt.Errorf("get service account %s: %w", name, err)
-	case !belongs(secret, live.UID):
-		return "", nil
+		return owner{}, fmt.Errorf("get service account %s: %w", name, err)
+	case belongs(secret, live.UID):
+		return owner{account: live.UID}, nil
 	default:
-		return live.UID, nil
+		return owner{mistaken: suspect && !secret.CreationTimestamp.Before(&live.CreationTimestamp)}, nil
 	}
+}
+
+// namedAfterDeletion tells whether this process may have taken secret, which named
+// no UID, for one of an account that was gone already: the deletion is older than
+// what was filled. Versions of two resources are compared, which holds as long as
+// both are in one etcd; a wrong answer costs a GET, or means what in-tree does.
+func (c *Controller) namedAfterDeletion(secret *informers.TokenSecret) bool {
+	gone, _ := c.goneAccounts.Get(secret.AccountUID)
+	named, _ := c.namedHere.Get(secret.UID)
+	deletedAt, seen := gone.(string)
+	filledFrom, filled := named.(string)
+	if !seen || !filled {
+		return false
+	}
+	order, err := resourceversion.CompareResourceVersion(deletedAt, filledFrom)
+	return err == nil && order < 0
 }
 
 func (c *Controller) enqueueSecret(secret *informers.TokenSecret) {
@@ -187,13 +210,13 @@ func (c *Controller) enqueueSecret(secret *informers.TokenSecret) {
 
 func (c *Controller) secretDeleted(secret *informers.TokenSecret) {
 	c.goneSecrets.add(secret, c.cfg.Clock.Now())
-	c.references.Add(secret.AccountName())
+	c.references.AddAfter(secret.AccountName(), quiet)
 }
 
 // accountDeleted queues the Secrets of the account. Those that belong to another
 // account of the same name find it when they are synced.
 func (c *Controller) accountDeleted(account *corev1.ServiceAccount) {
-	c.goneAccounts.Add(account.UID, nil)
+	c.goneAccounts.Add(account.UID, account.ResourceVersion)
 	secrets, err := c.cfg.Secrets.GetTypedIndexer().ByTypedIndex(informers.ByAccount, cache.MetaObjectToName(account).String())
 	if err != nil {
 		panic("tokensecret: internal error: " + err.Error()) // there is no such index

@@ -14,20 +14,28 @@ import (
 type state struct {
 	// secret is the Secret, nil when there is none.
 	secret *informers.TokenSecret
-	// account is the UID of the ServiceAccount that secret belongs to, empty when
-	// there is none.
-	account types.UID
+	owner  owner
 	// caSum is the SHA-256 of the CA bundle that Secrets should have.
 	caSum [sha256.Size]byte
+}
+
+// owner is the ServiceAccount that a Secret belongs to.
+type owner struct {
+	// account is its UID, empty when there is none.
+	account types.UID
+	// mistaken: the Secret names the UID of an account that was gone before the
+	// Secret was made; this process wrote it, from a cache that lagged.
+	mistaken bool
 }
 
 type action int
 
 const (
-	none   action = iota
-	fill          // write the whole object, with a token
-	repair        // patch ca.crt or namespace of an object that has a token
-	remove        // delete the object
+	none    action = iota
+	fill           // write the whole object, with a token
+	repair         // patch ca.crt or namespace of an object that has a token
+	release        // take the token and the UID back
+	remove         // delete the object
 )
 
 func decide(s state) (action, string) {
@@ -36,9 +44,11 @@ func decide(s state) (action, string) {
 		return none, "secret does not exist"
 	case s.secret.Account == "":
 		return none, "secret names no service account"
-	case s.account == "" && s.secret.DeletionTimestamp != nil:
+	case s.owner.mistaken:
+		return release, "it was filled for an account that is gone"
+	case s.owner.account == "" && s.secret.DeletionTimestamp != nil:
 		return none, "secret is being deleted"
-	case s.account == "":
+	case s.owner.account == "":
 		return remove, "service account does not exist"
 	case s.secret.Unfilled != nil:
 		return fill, "token is missing"

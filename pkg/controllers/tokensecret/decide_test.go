@@ -34,6 +34,7 @@ func TestDecide(t *testing.T) {
 	cases := map[string]struct {
 		inSecret   *informers.TokenSecret
 		inAccount  types.UID
+		inMistaken bool
 		want       action
 		wantReason string
 	}{
@@ -70,13 +71,16 @@ func TestDecide(t *testing.T) {
 		"a missing uid annotation is no reason": {
 			inSecret: secret(withoutUID), inAccount: testkit.AccountUID, want: none, wantReason: "secret is right",
 		},
+		"a token that was made by mistake is taken back": {
+			inSecret: secret(otherCA), inMistaken: true, want: release, wantReason: "it was filled for an account that is gone",
+		},
 		"a secret that is right": {
 			inSecret: secret(), inAccount: testkit.AccountUID, want: none, wantReason: "secret is right",
 		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			got, reason := decide(state{secret: tc.inSecret, account: tc.inAccount, caSum: sum})
+			got, reason := decide(state{secret: tc.inSecret, owner: owner{account: tc.inAccount, mistaken: tc.inMistaken}, caSum: sum})
 			if got != tc.want || reason != tc.wantReason {
 				t.Errorf("got %d, %q; want %d, %q", got, reason, tc.want, tc.wantReason)
 			}

@@ -16,67 +16,86 @@ func goneSecret(name string, account types.UID) *informers.TokenSecret {
 	return informers.NewTokenSecret(testkit.Secret("team/"+name, testkit.WithAccount("robot"), testkit.WithAccountUID(account)))
 }
 
-func expectTake(t *testing.T, g *goneSecrets, account string, at time.Time, want departures, wantWait time.Duration) {
+// answer is what goneSecrets.of returns.
+type answer struct {
+	gone    departures
+	again   time.Duration
+	settled bool
+}
+
+func expectOf(t *testing.T, g *goneSecrets, account string, at time.Time, want answer) {
 	t.Helper()
-	got, wait := g.take(keyOf(account), at)
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("taken (-want +got):\n%s", diff)
-	}
-	if wait != wantWait {
-		t.Errorf("wait %v, want %v", wait, wantWait)
+	var got answer
+	got.gone, got.again, got.settled = g.of(keyOf(account), at)
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(answer{})); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 
-func TestDeparturesAreTakenOnceAllIsQuiet(t *testing.T) {
-	at := func(ms int) time.Time { return testkit.Instant().Add(time.Duration(ms) * time.Millisecond) }
+func at(ms int) time.Time { return testkit.Instant().Add(time.Duration(ms) * time.Millisecond) }
+
+func unsettled(wait time.Duration) answer { return answer{again: wait} }
+
+func nothing() answer { return answer{settled: true} }
+
+func TestDeparturesAreJudgedOnceAllIsQuiet(t *testing.T) {
 	g := newGoneSecrets()
-	expectTake(t, g, "team/robot", at(0), nil, 0)
+	expectOf(t, g, "team/robot", at(0), nothing())
 	g.add(goneSecret("a", testkit.AccountUID), at(0))
-	expectTake(t, g, "team/robot", at(0), nil, 250*time.Millisecond)
+	expectOf(t, g, "team/robot", at(0), unsettled(250*time.Millisecond))
 	g.add(goneSecret("b", testkit.OtherUID), at(100))
-	expectTake(t, g, "team/robot", at(250), nil, 100*time.Millisecond)
-	expectTake(t, g, "team/robot", at(349), nil, time.Millisecond)
-	expectTake(t, g, "team/default", at(350), nil, 0)
-	expectTake(t, g, "other/robot", at(350), nil, 0)
-	expectTake(t, g, "team/robot", at(350), departures{"a": testkit.AccountUID, "b": testkit.OtherUID}, 0)
-	expectTake(t, g, "team/robot", at(350), nil, 0)
+	expectOf(t, g, "team/robot", at(250), unsettled(100*time.Millisecond))
+	expectOf(t, g, "team/robot", at(349), unsettled(time.Millisecond))
+	expectOf(t, g, "team/default", at(350), nothing())
+	expectOf(t, g, "other/robot", at(350), nothing())
+	both := departures{"a": testkit.AccountUID, "b": testkit.OtherUID}
+	expectOf(t, g, "team/robot", at(350), answer{both, 4750 * time.Millisecond, true})
+
+	g.forget(keyOf("team/robot"), map[string]bool{"a": true, "c": true})
+	expectOf(t, g, "team/robot", at(400), answer{departures{"b": testkit.OtherUID}, 4700 * time.Millisecond, true})
+	g.forget(keyOf("team/robot"), map[string]bool{"b": true})
+	expectOf(t, g, "team/robot", at(450), nothing())
+	if len(g.byAccount) > 0 {
+		t.Errorf("kept %v", g.byAccount)
+	}
 }
 
-func TestDeparturesAreTakenWhenItNeverGetsQuiet(t *testing.T) {
+func TestDeparturesAreJudgedWhenItNeverGetsQuiet(t *testing.T) {
 	g := newGoneSecrets()
-	now := testkit.Instant()
 	want := departures{}
-	for ms := range 20 { // every 100 ms
-		now = testkit.Instant().Add(time.Duration(ms*100) * time.Millisecond)
-		s := goneSecret(string(rune('a'+ms)), testkit.AccountUID)
-		g.add(s, now)
+	for i := range 20 { // every 100 ms
+		s := goneSecret(string(rune('a'+i)), testkit.AccountUID)
+		g.add(s, at(i*100))
 		want[s.Name] = testkit.AccountUID
 	}
-	expectTake(t, g, "team/robot", now, nil, 100*time.Millisecond) // 1.9 s after the first
-	expectTake(t, g, "team/robot", now.Add(100*time.Millisecond), want, 0)
+	expectOf(t, g, "team/robot", at(1900), unsettled(100*time.Millisecond))
+	expectOf(t, g, "team/robot", at(2000), answer{want, 4900 * time.Millisecond, true})
+	g.add(goneSecret("z", testkit.AccountUID), at(2001))
+	expectOf(t, g, "team/robot", at(2001), unsettled(250*time.Millisecond))
 }
 
-func TestWhatIsGivenBackIsTakenAgain(t *testing.T) {
-	now := testkit.Instant()
-	t.Run("at once", func(t *testing.T) {
-		g := newGoneSecrets()
-		g.giveBack(keyOf("team/robot"), departures{"a": testkit.AccountUID})
-		expectTake(t, g, "team/robot", now, departures{"a": testkit.AccountUID}, 0)
-	})
-	t.Run("together with what went meanwhile, which counts more", func(t *testing.T) {
-		g := newGoneSecrets()
-		g.add(goneSecret("a", testkit.OtherUID), now)
-		g.giveBack(keyOf("team/robot"), departures{"a": testkit.AccountUID, "b": testkit.AccountUID})
-		expectTake(t, g, "team/robot", now, nil, 250*time.Millisecond)
-		expectTake(t, g, "team/robot", now.Add(time.Second), departures{"a": testkit.OtherUID, "b": testkit.AccountUID}, 0)
-	})
-	t.Run("and nothing is nothing", func(t *testing.T) {
-		g := newGoneSecrets()
-		g.giveBack(keyOf("team/robot"), nil)
-		if len(g.byAccount) > 0 {
-			t.Errorf("kept %v", g.byAccount)
-		}
-	})
+func TestDeparturesAreForgottenAfterGrace(t *testing.T) {
+	g := newGoneSecrets()
+	g.add(goneSecret("a", testkit.AccountUID), at(0))
+	expectOf(t, g, "team/robot", at(4999), answer{departures{"a": testkit.AccountUID}, time.Millisecond, true})
+	expectOf(t, g, "team/robot", at(5000), nothing())
+	if len(g.byAccount) > 0 {
+		t.Errorf("kept %v", g.byAccount)
+	}
+}
+
+func TestRetainedDeparturesLiveUntilTheyWereJudgedOnceMore(t *testing.T) {
+	g := newGoneSecrets()
+	g.add(goneSecret("a", testkit.AccountUID), at(0))
+	if again := g.retain(keyOf("team/robot")); again != time.Second {
+		t.Errorf("again after %v", again)
+	}
+	// However late, as after a long backoff.
+	expectOf(t, g, "team/robot", at(300000), answer{departures{"a": testkit.AccountUID}, grace, true})
+	expectOf(t, g, "team/robot", at(305000), nothing())
+	if again := g.retain(keyOf("team/robot")); again != 0 {
+		t.Errorf("nothing is retained, again after %v", again)
+	}
 }
 
 func TestSaw(t *testing.T) {

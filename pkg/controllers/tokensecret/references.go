@@ -2,8 +2,8 @@ package tokensecret
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -23,43 +23,40 @@ const (
 	quiet = 250 * time.Millisecond
 	// patience is how long that may put a write off.
 	patience = 2 * time.Second
-	// grace is how long a Secret may be missing after its account was written: tools
-	// that restore or apply both often write the account first.
+	// grace is how long a Secret that went is remembered, because the cache may not
+	// show the reference yet, and how long a Secret may be missing after its account
+	// was written, because tools that apply or restore both write the account first.
 	grace = 5 * time.Second
 )
 
 func (c *Controller) syncReferences(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
-	gone, wait := c.goneSecrets.take(key, c.cfg.Clock.Now())
-	if wait > 0 {
-		return wait, nil
-	}
+	gone, again, settled := c.goneSecrets.of(key, c.cfg.Clock.Now())
 	account, ok := informers.Get(c.cfg.ServiceAccounts, key.String())
-	if !ok {
-		return 0, nil
+	if !settled || !ok {
+		return again, nil
 	}
-	stale, unsure, err := c.stale(ctx, account, gone)
-	if err == nil && len(stale) > 0 {
-		err = c.dropReferences(ctx, account, stale)
+	stale, err := c.stale(ctx, account, gone)
+	if err != nil || len(stale) == 0 {
+		return again, err
 	}
-	if err != nil {
-		// What was seen going is known nowhere else.
-		c.goneSecrets.giveBack(key, gone)
-	}
+	err = c.dropReferences(ctx, account, stale)
 	switch {
 	case apierrors.IsConflict(err):
-		return quiet, nil // the account changed, and the cache will soon show how
-	case err == nil && unsure:
-		return grace, nil
-	default:
+		// The account changed. Its event decides anew, and what was seen going lives
+		// until the cache shows that event.
+		return c.goneSecrets.retain(key), nil
+	case err != nil:
+		c.goneSecrets.retain(key)
 		return 0, err
 	}
+	c.goneSecrets.forget(key, stale)
+	return again, nil
 }
 
-// stale returns the names in account.secrets that must go. Where Secrets were seen
-// going, others that are merely missing wait for their turn: the account may have
-// been written a moment ago. It is unsure about those.
-func (c *Controller) stale(ctx context.Context, account *corev1.ServiceAccount, gone departures) (stale map[string]bool, unsure bool, err error) {
-	stale = map[string]bool{}
+// stale returns the names in account.secrets that must go. While Secrets that were
+// seen going are judged, those that are merely missing wait.
+func (c *Controller) stale(ctx context.Context, account *corev1.ServiceAccount, gone departures) (map[string]bool, error) {
+	stale := map[string]bool{}
 	for _, ref := range account.Secrets {
 		key := cache.ObjectName{Namespace: account.Namespace, Name: ref.Name}
 		_, cached := informers.Get(c.cfg.Secrets, key.String())
@@ -68,12 +65,11 @@ func (c *Controller) stale(ctx context.Context, account *corev1.ServiceAccount, 
 			stale[ref.Name] = true
 		case ask:
 			if len(gone) > 0 {
-				unsure = true
 				continue
 			}
 			exists, err := c.exists(ctx, key)
 			if err != nil {
-				return nil, false, err
+				return nil, err
 			}
 			if !exists {
 				stale[ref.Name] = true
@@ -81,7 +77,7 @@ func (c *Controller) stale(ctx context.Context, account *corev1.ServiceAccount, 
 		case keep:
 		}
 	}
-	return stale, unsure, nil
+	return stale, nil
 }
 
 func (c *Controller) exists(ctx context.Context, secret cache.ObjectName) (bool, error) {
@@ -98,10 +94,7 @@ func (c *Controller) exists(ctx context.Context, secret cache.ObjectName) (bool,
 }
 
 func (c *Controller) dropReferences(ctx context.Context, account *corev1.ServiceAccount, stale map[string]bool) error {
-	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"uid": account.UID, "resourceVersion": account.ResourceVersion},
-		"secrets":  without(account.Secrets, stale),
-	})
+	patch, err := mergePatch(&account.ObjectMeta, nil, map[string]any{"secrets": without(account.Secrets, stale)})
 	if err != nil {
 		return err
 	}
@@ -127,8 +120,8 @@ func (d departures) saw(name string, account types.UID) bool {
 	return ok && (uid == "" || uid == account)
 }
 
-// goneSecrets gathers departures until they are acted on. Each is acted on once:
-// a reference that somebody writes after that is meant.
+// goneSecrets remembers departures until their references were dropped, or for
+// grace: a reference that somebody writes after that is meant.
 type goneSecrets struct {
 	mu        sync.Mutex
 	byAccount map[cache.ObjectName]*burst
@@ -137,6 +130,7 @@ type goneSecrets struct {
 type burst struct {
 	first, last time.Time
 	departures  departures
+	retained    bool // a write failed: grace begins anew
 }
 
 func newGoneSecrets() *goneSecrets {
@@ -147,45 +141,71 @@ func (g *goneSecrets) add(secret *informers.TokenSecret, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	b := g.byAccount[secret.AccountName()]
-	if b == nil {
-		b = &burst{first: now, departures: departures{}}
+	if b == nil || now.Sub(b.last) >= patience {
+		b = &burst{first: now, departures: b.rest()}
 		g.byAccount[secret.AccountName()] = b
 	}
 	b.last = now
 	b.departures[secret.Name] = secret.AccountUID
 }
 
-// take hands out what was gathered for account, or says how long to wait for more.
-func (g *goneSecrets) take(account cache.ObjectName, now time.Time) (departures, time.Duration) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	b := g.byAccount[account]
+// rest is what a new burst takes over.
+func (b *burst) rest() departures {
 	if b == nil {
-		return nil, 0
+		return departures{}
 	}
-	if wait := min(quiet-now.Sub(b.last), patience-now.Sub(b.first)); wait > 0 {
-		return nil, wait
-	}
-	delete(g.byAccount, account)
-	return b.departures, 0
+	return b.departures
 }
 
-// giveBack undoes a take. The burst that it makes is old enough to be taken at
-// once.
-func (g *goneSecrets) giveBack(account cache.ObjectName, gone departures) {
-	if len(gone) == 0 {
-		return
-	}
+// of returns what is remembered for account, when to look again (zero: no need),
+// and whether the burst has settled.
+func (g *goneSecrets) of(account cache.ObjectName, now time.Time) (gone departures, again time.Duration, settled bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	b := g.byAccount[account]
 	if b == nil {
-		b = &burst{departures: departures{}}
-		g.byAccount[account] = b
+		return nil, 0, true
 	}
-	for name, uid := range gone {
-		if _, newer := b.departures[name]; !newer {
-			b.departures[name] = uid
-		}
+	if wait := min(quiet-now.Sub(b.last), patience-now.Sub(b.first)); wait > 0 {
+		return nil, wait, false
 	}
+	b.first = now // the next write of a burst that goes on waits again
+	if b.retained {
+		b.retained, b.last = false, now
+	}
+	left := grace - now.Sub(b.last)
+	if left <= 0 {
+		delete(g.byAccount, account)
+		return nil, 0, true
+	}
+	return maps.Clone(b.departures), left, true
+}
+
+// forget drops the names that were acted on.
+func (g *goneSecrets) forget(account cache.ObjectName, names map[string]bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	b := g.byAccount[account]
+	if b == nil {
+		return
+	}
+	for name := range names {
+		delete(b.departures, name)
+	}
+	if len(b.departures) == 0 {
+		delete(g.byAccount, account)
+	}
+}
+
+// retain keeps what is remembered until it was judged once more, however long that
+// takes, and returns when to try.
+func (g *goneSecrets) retain(account cache.ObjectName) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	b := g.byAccount[account]
+	if b == nil {
+		return 0
+	}
+	b.retained = true
+	return time.Second
 }

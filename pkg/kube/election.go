@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
 )
 
 // ErrLeaseLost ends a process that led and could not renew its lease in time.
@@ -22,6 +23,9 @@ var ErrLeaseLost = errors.New("leader election: lease lost")
 
 // stuckAfter is how long after the lease was lost the process counts as dead.
 const stuckAfter = 20 * time.Second
+
+// releaseTimeout bounds how long a process that stops tries to release the lease.
+const releaseTimeout = 5 * time.Second
 
 // ElectionConfig describes a Lease; all fields are required.
 type ElectionConfig struct {
@@ -33,6 +37,7 @@ type ElectionConfig struct {
 
 // Election runs work in one process of many at a time.
 type Election struct {
+	lock     resourcelock.Interface
 	elector  *leaderelection.LeaderElector
 	watchdog *leaderelection.HealthzAdaptor
 	// lead is what Run was given, and done what came of it.
@@ -52,21 +57,23 @@ func NewElection(cfg ElectionConfig) (*Election, error) {
 		return nil, fmt.Errorf("leader election: %w", err)
 	}
 	e := &Election{
-		watchdog: leaderelection.NewLeaderHealthzAdaptor(stuckAfter),
-		done:     make(chan error, 1),
-	}
-	e.elector, err = leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock: &resourcelock.LeaseLock{
+		lock: &resourcelock.LeaseLock{
 			LeaseMeta:  metav1.ObjectMeta{Namespace: cfg.Namespace, Name: cfg.Name},
 			Client:     cfg.Client,
 			LockConfig: resourcelock.ResourceLockConfig{Identity: host + "_" + uuid.NewString(), EventRecorder: cfg.Recorder},
 		},
-		LeaseDuration:   cfg.LeaseDuration,
-		RenewDeadline:   cfg.RenewDeadline,
-		RetryPeriod:     cfg.RetryPeriod,
-		ReleaseOnCancel: true,
-		WatchDog:        e.watchdog,
-		Name:            cfg.Name,
+		watchdog: leaderelection.NewLeaderHealthzAdaptor(stuckAfter),
+		done:     make(chan error, 1),
+	}
+	// Without ReleaseOnCancel: it gives the lease up, or tries to for long, while
+	// the work still goes on.
+	e.elector, err = leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+		Lock:          e.lock,
+		LeaseDuration: cfg.LeaseDuration,
+		RenewDeadline: cfg.RenewDeadline,
+		RetryPeriod:   cfg.RetryPeriod,
+		WatchDog:      e.watchdog,
+		Name:          cfg.Name,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(ctx context.Context) { e.lead(ctx) },
 			OnStoppedLeading: func() {},
@@ -80,11 +87,12 @@ func NewElection(cfg ElectionConfig) (*Election, error) {
 }
 
 // Run waits for the lease, then runs lead until ctx ends, lead returns, or the
-// lease is lost ([ErrLeaseLost]). The lease is given up only after lead returned,
-// so two processes never work at once. Call it once.
+// lease is lost ([ErrLeaseLost]). It goes on renewing until lead has returned, and
+// only then gives the lease up. When the lease cannot be renewed, lead's context
+// ends after the renew deadline, before others may take the lease. Call it once.
 func (e *Election) Run(ctx context.Context, lead func(context.Context) error) error {
-	holding, release := context.WithCancel(context.WithoutCancel(ctx))
-	defer release()
+	holding, stopRenewing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopRenewing()
 	e.lead = func(held context.Context) {
 		if e.begin() {
 			working, stop := context.WithCancel(held)
@@ -96,20 +104,42 @@ func (e *Election) Run(ctx context.Context, lead func(context.Context) error) er
 			}
 			e.done <- err
 		}
-		release()
+		stopRenewing()
 	}
 	defer context.AfterFunc(ctx, func() {
 		if e.stopWaiting() {
-			release()
+			stopRenewing()
 		}
 	})()
 
 	e.elector.Run(holding)
-	if !e.Leading() {
-		return nil // stopped while waiting
+	if e.Leading() {
+		e.lost(time.Now())
+		err := <-e.done
+		e.release(ctx)
+		return err
 	}
-	e.lost(time.Now())
-	return <-e.done
+	e.release(ctx) // stopped while waiting, or in the moment of winning
+	return nil
+}
+
+// release gives the lease up if it is ours. Where that fails, it runs out.
+func (e *Election) release(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	record, _, err := e.lock.Get(ctx)
+	if err != nil || record.HolderIdentity != e.lock.Identity() {
+		return // nothing to give up, or nobody to give it to
+	}
+	now := metav1.Now()
+	err = e.lock.Update(ctx, resourcelock.LeaderElectionRecord{
+		LeaseDurationSeconds: 1, AcquireTime: now, RenewTime: now, LeaderTransitions: record.LeaderTransitions,
+	})
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Could not release the lease", "lock", e.lock.Describe())
+		return
+	}
+	klog.FromContext(ctx).Info("Released the lease", "lock", e.lock.Describe())
 }
 
 // begin tells whether lead may begin: not when Run was told to stop in the moment
@@ -142,9 +172,9 @@ func (e *Election) Leading() bool {
 	return e.leading
 }
 
-// Observed tells whether some leader is known, which takes an answer of the API
-// server.
-func (e *Election) Observed() bool { return e.elector.GetLeader() != "" }
+// Observed tells whether another process is known to lead, which takes an answer
+// of the API server.
+func (e *Election) Observed() bool { return e.elector.GetLeader() != "" && !e.elector.IsLeader() }
 
 // Alive fails when this process leads on paper but has not renewed for long, or
 // goes on working long after it lost the lease.

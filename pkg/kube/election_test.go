@@ -100,7 +100,7 @@ func TestTheLeaseIsReleasedAfterTheWorkHasEnded(t *testing.T) {
 			return nil
 		})
 		<-c.leading
-		if !c.Leading() || !c.Observed() || c.holder() == "" {
+		if !c.Leading() || c.Observed() || c.holder() == "" {
 			t.Errorf("leading %t, observed %t, holder %q", c.Leading(), c.Observed(), c.holder())
 		}
 		stop()

@@ -10,10 +10,12 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"k8s.io/client-go/util/cert"
 )
@@ -30,6 +32,9 @@ type Bundle struct {
 // Parse checks that data is PEM with at least one certificate and nothing but
 // certificates.
 func Parse(data []byte) (Bundle, error) {
+	if !utf8.Valid(data) {
+		return Bundle{}, errors.New("holds bytes that are not UTF-8, which a ConfigMap cannot keep")
+	}
 	certs, err := cert.ParseCertsPEM(data)
 	if err != nil {
 		return Bundle{}, fmt.Errorf("holds no usable certificate: %w", err)

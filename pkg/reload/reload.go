@@ -42,6 +42,8 @@ type Config[T any] struct {
 	Files []string
 	// Load reads and checks the files. Its errors must not hold key material.
 	Load func() (T, error)
+	// Describe says in a word which value it is, for logs: a key id, a hash.
+	Describe func(T) string
 	// Equal tells whether a newly loaded value is the one already in use.
 	Equal func(a, b T) bool
 }
@@ -59,8 +61,8 @@ type Value[T any] struct {
 
 // New loads the value once and fails when that fails.
 func New[T any](cfg Config[T]) (*Value[T], error) {
-	if cfg.What == "" || len(cfg.Files) == 0 || cfg.Load == nil || cfg.Equal == nil {
-		return nil, errors.New("reload: What, Files, Load and Equal are required")
+	if cfg.What == "" || len(cfg.Files) == 0 || cfg.Load == nil || cfg.Describe == nil || cfg.Equal == nil {
+		return nil, errors.New("reload: What, Files, Load, Describe and Equal are required")
 	}
 	first, err := cfg.Load()
 	if err != nil {
@@ -173,8 +175,8 @@ func (v *Value[T]) load(ctx context.Context) {
 			f(err)
 		}
 	case !v.cfg.Equal(v.Get(), next):
+		logger.Info("Reloaded", "what", v.cfg.What, "old", v.cfg.Describe(v.Get()), "new", v.cfg.Describe(next))
 		v.current.Store(&next)
-		logger.Info("Reloaded", "what", v.cfg.What)
 		for _, f := range onChange {
 			f()
 		}

@@ -41,10 +41,11 @@ func newFollower(t *testing.T, files ...string) *follower {
 	f := &follower{calls: make(chan string, 100), loads: make(chan string, 1000)}
 	var err error
 	f.value, err = reload.New(reload.Config[string]{
-		What:  "test value",
-		Files: files,
-		Load:  func() (string, error) { return f.load(files) },
-		Equal: strings.EqualFold,
+		What:     "test value",
+		Files:    files,
+		Load:     func() (string, error) { return f.load(files) },
+		Describe: func(value string) string { return value },
+		Equal:    strings.EqualFold,
 	})
 	mustDo(t, err)
 	first := <-f.loads
@@ -156,18 +157,20 @@ func TestNewRequiresAWholeConfigAndAGoodFirstValue(t *testing.T) {
 	errBoom := errors.New("boom")
 	good := reload.Config[string]{
 		What: "value", Files: []string{"file"},
-		Load:  func() (string, error) { return "one", nil },
-		Equal: func(a, b string) bool { return a == b },
+		Load:     func() (string, error) { return "one", nil },
+		Describe: func(value string) string { return value },
+		Equal:    func(a, b string) bool { return a == b },
 	}
 	cases := map[string]struct {
 		in   func(*reload.Config[string])
 		want string
 	}{
 		"all of it":               {func(*reload.Config[string]) {}, ""},
-		"no name":                 {func(c *reload.Config[string]) { c.What = "" }, "reload: What, Files, Load and Equal are required"},
-		"no files":                {func(c *reload.Config[string]) { c.Files = nil }, "reload: What, Files, Load and Equal are required"},
-		"no Load":                 {func(c *reload.Config[string]) { c.Load = nil }, "reload: What, Files, Load and Equal are required"},
-		"no Equal":                {func(c *reload.Config[string]) { c.Equal = nil }, "reload: What, Files, Load and Equal are required"},
+		"no name":                 {func(c *reload.Config[string]) { c.What = "" }, "reload: What, Files, Load, Describe and Equal are required"},
+		"no files":                {func(c *reload.Config[string]) { c.Files = nil }, "reload: What, Files, Load, Describe and Equal are required"},
+		"no Load":                 {func(c *reload.Config[string]) { c.Load = nil }, "reload: What, Files, Load, Describe and Equal are required"},
+		"no Describe":             {func(c *reload.Config[string]) { c.Describe = nil }, "reload: What, Files, Load, Describe and Equal are required"},
+		"no Equal":                {func(c *reload.Config[string]) { c.Equal = nil }, "reload: What, Files, Load, Describe and Equal are required"},
 		"a first load that fails": {func(c *reload.Config[string]) { c.Load = func() (string, error) { return "", errBoom } }, "boom"},
 	}
 	for name, tc := range cases {

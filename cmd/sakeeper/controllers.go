@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -52,6 +54,7 @@ several replicas one works at a time, the one that holds the Lease.`,
 type controllersConfig struct {
 	options *controllersOptions
 	enabled map[string]bool
+	rest    *rest.Config
 	keys    *reload.Value[*keys.Set]       // nil while the token controller is off
 	ca      *reload.Value[cabundle.Bundle] // nil while nobody needs it
 }
@@ -81,9 +84,7 @@ func descriptors() []descriptor {
 type assembly struct {
 	*controllersConfig
 
-	rest     *rest.Config
 	recorder record.EventRecorder
-	registry prometheus.Registerer
 
 	metrics         *loop.Metrics
 	namespaces      cache.TypedSharedIndexInformer[*corev1.Namespace]
@@ -96,12 +97,12 @@ type assembly struct {
 
 // assemble makes the enabled controllers and the informers that they watch.
 // Nothing is started, and the API server is not asked.
-func assemble(cfg *controllersConfig, restConfig *rest.Config, recorder record.EventRecorder, registry prometheus.Registerer) (*assembly, error) {
+func assemble(cfg *controllersConfig, recorder record.EventRecorder, registry prometheus.Registerer) (*assembly, error) {
 	a := &assembly{
-		controllersConfig: cfg, rest: restConfig, recorder: recorder, registry: registry,
+		controllersConfig: cfg, recorder: recorder,
 		metrics: loop.NewMetrics(registry), controllers: map[string]controller{},
 	}
-	client, err := kubernetes.NewForConfig(restConfig)
+	client, err := kubernetes.NewForConfig(cfg.rest)
 	if err != nil {
 		return nil, err
 	}
@@ -228,23 +229,20 @@ func announceCA(ctx context.Context, client kubernetes.Interface, recorder recor
 	defer cancel()
 	published, err := client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, informers.RootCAName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		logger.Info("Root CA", "file", ca.Fingerprint(), "published", "none yet")
+		logger.Info("No root CA is published yet", "fileSHA256", ca.Fingerprint())
 		return
 	}
 	if err != nil {
-		logger.Error(err, "Root CA, which could not be compared with the published one", "file", ca.Fingerprint())
+		logger.Error(err, "Could not compare the root CA with the published one", "fileSHA256", ca.Fingerprint())
 		return
 	}
-	data := published.Data[corev1.ServiceAccountRootCAKey]
-	known, err := cabundle.Parse([]byte(data))
-	if err != nil {
-		logger.Info("Root CA", "file", ca.Fingerprint(), "published", "not a CA bundle")
+	sum := sha256.Sum256([]byte(published.Data[corev1.ServiceAccountRootCAKey]))
+	if sum == ca.Sum() {
+		logger.Info("The published root CA is that of the file", "fileSHA256", ca.Fingerprint())
 		return
 	}
-	logger.Info("Root CA", "file", ca.Fingerprint(), "published", known.Fingerprint())
-	if !cabundle.Equal(ca, known) {
-		published.Kind, published.APIVersion = "ConfigMap", "v1"
-		recorder.Eventf(published, corev1.EventTypeWarning, reasonCADiffers,
-			"The published CA (SHA-256 %s) is not the one of --root-ca-file (SHA-256 %s), which will replace it", known.Fingerprint(), ca.Fingerprint())
-	}
+	logger.Info("The published root CA differs from that of the file", "fileSHA256", ca.Fingerprint(), "publishedSHA256", hex.EncodeToString(sum[:]))
+	published.Kind, published.APIVersion = "ConfigMap", "v1"
+	recorder.Eventf(published, corev1.EventTypeWarning, reasonCADiffers,
+		"The published CA (SHA-256 of ca.crt: %x) is not that of --root-ca-file (%s), which is what ConfigMaps and token Secrets get", sum, ca.Fingerprint())
 }

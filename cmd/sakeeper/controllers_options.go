@@ -15,6 +15,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/reload"
 )
 
@@ -65,7 +66,7 @@ func (o *controllersOptions) addFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.keys.PrivateKeyFile, "service-account-private-key-file", o.keys.PrivateKeyFile,
 		"PEM file with the RSA or ECDSA key that signs tokens. It is read again when it changes.")
 	fs.StringArrayVar(&o.keys.KeyFiles, "service-account-key-file", o.keys.KeyFiles,
-		"PEM file with more keys that are still verified: public keys, certificates, or private keys of which the public half is used. May be repeated. It is read again when it changes.")
+		"PEM file with more keys that the API server still accepts: public keys, certificates, or private keys of which the public half is used. May be repeated. They are checked and exported as sakeeper_key_info; they sign nothing. It is read again when it changes.")
 	fs.StringVar(&o.rootCAFile, "root-ca-file", o.rootCAFile,
 		"PEM file with the certificates that verify the API server; it goes into every kube-root-ca.crt and token Secret. It is read again when it changes.")
 }
@@ -111,16 +112,22 @@ func (o *controllersOptions) complete() (*controllersConfig, error) {
 	enabled, _ := enabledControllers(o.controllers) // validate has reported the error
 	var err error
 	cfg := &controllersConfig{options: o, enabled: enabled}
+	cfg.rest, err = kube.Connection{
+		Kubeconfig: o.api.kubeconfig, QPS: o.api.qps, Burst: o.api.burst, UserAgent: component + "/" + buildVersion(),
+	}.Config()
+	errs = append(errs, err)
 	if enabled[tokensecret.Name] && o.keys.PrivateKeyFile != "" {
 		cfg.keys, err = reload.New(reload.Config[*keys.Set]{
 			What: "signing keys", Files: o.keys.Paths(), Load: o.keys.Load, Equal: (*keys.Set).Equal,
+			Describe: func(set *keys.Set) string { return "signing key " + set.Signing().String() },
 		})
 		errs = append(errs, err)
 	}
 	if o.needsCA(enabled) && o.rootCAFile != "" {
 		cfg.ca, err = reload.New(reload.Config[cabundle.Bundle]{
 			What: "root CA", Files: []string{o.rootCAFile}, Equal: cabundle.Equal,
-			Load: func() (cabundle.Bundle, error) { return cabundle.Load(o.rootCAFile) },
+			Describe: func(ca cabundle.Bundle) string { return "SHA-256 " + ca.Fingerprint() },
+			Load:     func() (cabundle.Bundle, error) { return cabundle.Load(o.rootCAFile) },
 		})
 		errs = append(errs, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -41,12 +42,9 @@ func runControllers(ctx context.Context, cfg *controllersConfig) error {
 	}
 
 	metricsListener, err := kube.Listen(ctx, "--metrics-bind-address", cfg.options.servers.metrics)
-	if err != nil {
-		return err
-	}
-	probesListener, err := kube.Listen(ctx, "--health-probe-bind-address", cfg.options.servers.probes)
-	if err != nil {
-		return errors.Join(err, closeListener(metricsListener))
+	probesListener, err2 := kube.Listen(ctx, "--health-probe-bind-address", cfg.options.servers.probes)
+	if err := errors.Join(err, err2); err != nil {
+		return errors.Join(err, closeListener(metricsListener), closeListener(probesListener))
 	}
 	p, err := newControllersProcess(ctx, cfg)
 	if err != nil {
@@ -88,25 +86,19 @@ type controllersProcess struct {
 
 func newControllersProcess(ctx context.Context, cfg *controllersConfig) (*controllersProcess, error) {
 	o := cfg.options
-	restConfig, err := kube.Connection{
-		Kubeconfig: o.api.kubeconfig, QPS: o.api.qps, Burst: o.api.burst,
-		UserAgent: component + "/" + buildVersion(),
-	}.Config()
-	if err != nil {
+	p := &controllersProcess{cfg: cfg, host: cfg.rest.Host, registry: prometheus.NewRegistry()}
+	var err error
+	if p.client, err = kubernetes.NewForConfig(cfg.rest); err != nil {
 		return nil, err
 	}
-	p := &controllersProcess{cfg: cfg, host: restConfig.Host, registry: prometheus.NewRegistry()}
-	if p.client, err = kubernetes.NewForConfig(restConfig); err != nil {
-		return nil, err
-	}
-	// It outlives ctx: the last events are about how the process stops.
+	// It outlives ctx: the last events, of which some get through, are about the stop.
 	p.broadcaster = record.NewBroadcaster(record.WithContext(context.WithoutCancel(ctx)))
 	p.recorder = p.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: component})
 	if o.election.enabled {
 		// A client of its own: neither the work's rate limit nor a request that hangs
 		// may cost the lease.
-		electionConfig := rest.CopyConfig(restConfig)
-		electionConfig.Timeout = o.election.renewDeadline / 2
+		electionConfig := rest.CopyConfig(cfg.rest)
+		electionConfig.Timeout = min(o.election.renewDeadline/2, max(o.election.leaseDuration-o.election.renewDeadline, time.Second)/2)
 		electionClient, err := kubernetes.NewForConfig(electionConfig)
 		if err != nil {
 			return nil, err
@@ -122,7 +114,7 @@ func newControllersProcess(ctx context.Context, cfg *controllersConfig) (*contro
 	}
 	kube.RegisterBuildInfo(p.registry, buildVersion())
 	p.followReloads()
-	p.assembly, err = assemble(cfg, restConfig, p.recorder, p.registry)
+	p.assembly, err = assemble(cfg, p.recorder, p.registry)
 	return p, err
 }
 

@@ -14,6 +14,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"k8s.io/client-go/tools/record"
+
+	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 )
 
 const kubeconfig = `apiVersion: v1
@@ -105,8 +108,8 @@ func TestReadyWithoutElection(t *testing.T) {
 		in   map[string]controller
 		want error
 	}{
-		"all controllers are":  {in: map[string]controller{"a": worker{true}, "b": worker{true}}},
-		"one controller isn't": {in: map[string]controller{"a": worker{true}, "b": worker{false}}, want: errStarting},
+		"all controllers are":  {in: map[string]controller{serviceaccount.Name: worker{true}, tokensecret.Name: worker{true}}},
+		"one controller isn't": {in: map[string]controller{serviceaccount.Name: worker{true}, tokensecret.Name: worker{false}}, want: errStarting},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -161,7 +164,6 @@ func TestAStartThatFailsLeavesNothingOpen(t *testing.T) {
 	}{
 		"the metrics' address is taken": {in: []string{"--metrics-bind-address=" + taken.Addr().String()}, want: "--metrics-bind-address: listen tcp "},
 		"the probes' address is taken":  {in: []string{"--metrics-bind-address=" + free.Addr().String(), "--health-probe-bind-address=" + taken.Addr().String()}, want: "--health-probe-bind-address: listen tcp "},
-		"no kubeconfig":                 {in: []string{"--metrics-bind-address=" + free.Addr().String(), "--kubeconfig=/nowhere"}, want: "--kubeconfig: /nowhere: "},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

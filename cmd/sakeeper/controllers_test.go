@@ -6,8 +6,10 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -90,7 +92,8 @@ func (f files) command(t *testing.T, args ...string) (*controllersConfig, error)
 	for i := range args {
 		args[i] = strings.ReplaceAll(args[i], "%", string(f))
 	}
-	cmd.SetArgs(args)
+	mustNil(t, os.WriteFile(f.path("kubeconfig"), []byte(kubeconfig), 0o600))
+	cmd.SetArgs(append([]string{"--kubeconfig", f.path("kubeconfig")}, args...))
 	return cfg, cmd.ExecuteContext(t.Context())
 }
 
@@ -150,10 +153,10 @@ func TestBadFilesAreToldTogether(t *testing.T) {
 		"a directory as CA": {in: []string{key, "--root-ca-file=%"}, want: []string{"--root-ca-file: read %: is a directory"}},
 		"a key as CA":       {in: []string{key, "--root-ca-file=%/good.key"}, want: []string{"--root-ca-file: %/good.key: holds no usable certificate"}},
 		"several at once": {
-			in: []string{"--service-account-private-key-file=%/garbage", "--service-account-key-file=%/missing", "--service-account-key-file=%/edwards.key", "--root-ca-file=%/garbage", "--kube-api-qps=0", "--metrics-bind-address=x"},
+			in: []string{"--kubeconfig=%/missing", "--service-account-private-key-file=%/garbage", "--service-account-key-file=%/missing", "--service-account-key-file=%/edwards.key", "--root-ca-file=%/garbage", "--kube-api-qps=0", "--metrics-bind-address=x"},
 			want: []string{
 				"--kube-api-qps: 0 ", `--metrics-bind-address: "x" `,
-				"--service-account-private-key-file: %/garbage: ", "--service-account-key-file: open %/missing: ", "--service-account-key-file: %/edwards.key: ", "--root-ca-file: %/garbage: ",
+				"--kubeconfig: %/missing: ", "--service-account-private-key-file: %/garbage: ", "--service-account-key-file: open %/missing: ", "--service-account-key-file: %/edwards.key: ", "--root-ca-file: %/garbage: ",
 			},
 		},
 		"also an unknown controller": {
@@ -203,7 +206,7 @@ func TestAssemble(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg, err := f.command(t, "--service-account-private-key-file=%/good.key", "--root-ca-file=%/good.crt", "--controllers="+tc.in)
 			mustNil(t, err)
-			a, err := assemble(cfg, &rest.Config{Host: "https://api.example"}, record.NewFakeRecorder(1), prometheus.NewRegistry())
+			a, err := assemble(cfg, record.NewFakeRecorder(1), prometheus.NewRegistry())
 			mustNil(t, err)
 			if diff := cmp.Diff(tc.want, slices.Sorted(maps.Keys(a.controllers))); diff != "" {
 				t.Errorf("controllers (-want +got):\n%s", diff)
@@ -216,7 +219,7 @@ func TestAssemble(t *testing.T) {
 }
 
 func TestEachControllerHasItsUserAgent(t *testing.T) {
-	a := &assembly{rest: &rest.Config{UserAgent: "sakeeper-controllers/v1"}}
+	a := &assembly{controllersConfig: &controllersConfig{rest: &rest.Config{UserAgent: "sakeeper-controllers/v1"}}}
 	if got := a.restFor("some-controller").UserAgent; got != "sakeeper-controllers/v1/some-controller" {
 		t.Errorf("got %q", got)
 	}
@@ -230,16 +233,19 @@ func TestAnnounceCA(t *testing.T) {
 		return testkit.ConfigMap("kube-system/kube-root-ca.crt", testkit.WithData("ca.crt", data))
 	}
 	ours, theirs := testkit.Bundle(), testkit.OtherBundle()
+	event := func(published string) []string {
+		return []string{"Warning RootCADiffers The published CA (SHA-256 of ca.crt: " + published + ") is not that of --root-ca-file (" + ours.Fingerprint() + "), which is what ConfigMaps and token Secrets get involvedObject{kind=ConfigMap,apiVersion=v1}"}
+	}
 	cases := map[string]struct {
 		in    *corev1.ConfigMap
 		inErr error
 		want  []string
 	}{
-		"the same":                {in: published(string(ours.PEM()))},
-		"none":                    {inErr: testkit.NotFound()},
-		"one that cannot be read": {inErr: testkit.QuotaExceeded()},
-		"something else":          {in: published("garbage")},
-		"another one is an event": {in: published(string(theirs.PEM())), want: []string{"Warning RootCADiffers The published CA (SHA-256 " + theirs.Fingerprint() + ") is not the one of --root-ca-file (SHA-256 " + ours.Fingerprint() + "), which will replace it involvedObject{kind=ConfigMap,apiVersion=v1}"}},
+		"the same":                   {in: published(string(ours.PEM()))},
+		"none":                       {inErr: testkit.NotFound()},
+		"one that cannot be read":    {inErr: testkit.QuotaExceeded()},
+		"something else is an event": {in: published("garbage"), want: event(fmt.Sprintf("%x", sha256.Sum256([]byte("garbage"))))},
+		"another one is an event":    {in: published(string(theirs.PEM())), want: event(theirs.Fingerprint())},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -13,8 +13,12 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+	// A second Ctrl-C ends the process at once. A second SIGTERM does not: some
+	// supervisors send two, and the lease would stay held.
+	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt) })
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "sakeeper: %s\n", strings.ReplaceAll(err.Error(), "\n", "\nsakeeper: "))
 		os.Exit(1)
 	}

@@ -34,7 +34,8 @@ import (
 
 // Options are the choices that a caller has.
 type Options struct {
-	// Dir keeps keys, logs and etcd's data. Required; the caller removes it.
+	// Dir keeps keys and logs. Required; the caller removes it. It is also removed
+	// when this process ends without [ControlPlane.Stop].
 	Dir string
 	// MoreKeyFiles are accepted by the API server beside the signing key.
 	MoreKeyFiles []string
@@ -45,6 +46,7 @@ type ControlPlane struct {
 	dir, assets string
 	env         *envtest.Environment
 	server      *server
+	guard       guard
 	// Admin is a member of system:masters.
 	Admin *rest.Config
 	// Audit counts requests.
@@ -106,6 +108,9 @@ func Start(opts Options) (*ControlPlane, error) {
 	if cp.server, err = findServer(apiserver.Port); err != nil {
 		return nil, errors.Join(err, cp.env.Stop())
 	}
+	if err := cp.startGuard(); err != nil {
+		return nil, errors.Join(err, cp.Stop())
+	}
 	cp.Audit.admin, err = kubernetes.NewForConfig(cp.Admin)
 	if err != nil {
 		return nil, errors.Join(err, cp.Stop())
@@ -118,6 +123,7 @@ func Start(opts Options) (*ControlPlane, error) {
 
 // Stop ends the API server and etcd.
 func (cp *ControlPlane) Stop() error {
+	cp.guard.dismiss()
 	if cp.server == nil || cp.server.cmd == nil {
 		return cp.env.Stop()
 	}

@@ -39,11 +39,13 @@ func (cp *ControlPlane) Install(ctx context.Context) error {
 
 // Sakeeper is a running process of sakeeper controllers.
 type Sakeeper struct {
-	cmd             *exec.Cmd
-	logs            logBuffer
-	probes, metrics string
-	exited          chan struct{}
-	exitErr         error
+	// MetricsAddress and ProbesAddress are host and port of its two servers.
+	MetricsAddress, ProbesAddress string
+
+	cmd     *exec.Cmd
+	logs    logBuffer
+	exited  chan struct{}
+	exitErr error
 }
 
 // ControllersArgs are the arguments of sakeeper controllers for this control
@@ -70,7 +72,7 @@ func StartSakeeper(binary string, args []string, output io.Writer) (*Sakeeper, e
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}
-	s := &Sakeeper{metrics: metrics, probes: probes, exited: make(chan struct{})}
+	s := &Sakeeper{MetricsAddress: metrics, ProbesAddress: probes, exited: make(chan struct{})}
 	s.logs.copy = output
 	s.cmd = exec.Command(binary, append(slices.Clip(args),
 		"--metrics-bind-address", metrics, "--health-probe-bind-address", probes)...)
@@ -100,9 +102,9 @@ func (s *Sakeeper) Logs() string { return s.logs.String() }
 
 // Get fetches a path of the probe server, or /metrics.
 func (s *Sakeeper) Get(ctx context.Context, path string) (code int, body string, err error) {
-	address := s.probes
+	address := s.ProbesAddress
 	if path == "/metrics" {
-		address = s.metrics
+		address = s.MetricsAddress
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,20 +28,60 @@ type server struct {
 
 // findServer finds the API server that serves port.
 func findServer(port string) (*server, error) {
+	args, pid, err := findProcess("kube-apiserver", "--secure-port="+port)
+	return &server{args: args, pid: pid}, err
+}
+
+// findProcess finds the process of that program with that argument.
+func findProcess(program, argument string) (args []string, pid int, err error) {
 	entries, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for _, entry := range entries {
 		data, err := os.ReadFile(entry)
-		args := strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
-		if err != nil || filepath.Base(args[0]) != "kube-apiserver" || !slices.Contains(args, "--secure-port="+port) {
+		args = strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
+		if err != nil || filepath.Base(args[0]) != program || !slices.Contains(args, argument) {
 			continue // another process, or one that is gone
 		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(entry)))
-		return &server{args: args, pid: pid}, err
+		pid, err = strconv.Atoi(filepath.Base(filepath.Dir(entry)))
+		return args, pid, err
 	}
-	return nil, errors.New("the process of kube-apiserver was not found")
+	return nil, 0, fmt.Errorf("the process of %s was not found", program)
+}
+
+// guard cleans up when this process ends without Stop, however it ends: a shell
+// waits on a pipe that nobody writes to. The control plane is in process groups of
+// its own, which no signal to this one reaches.
+type guard struct {
+	cmd  *exec.Cmd
+	pipe io.Closer
+}
+
+func (cp *ControlPlane) startGuard() error {
+	etcd := cp.env.ControlPlane.Etcd
+	_, pid, err := findProcess("etcd", "--data-dir="+etcd.DataDir)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command("sh", "-c", `read -r _; kill -9 "$1" "$2"; shift 2; rm -rf "$@"`, "guard",
+		strconv.Itoa(pid), strconv.Itoa(cp.server.pid), cp.dir, etcd.DataDir, cp.env.ControlPlane.APIServer.CertDir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	pipe, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	cp.guard = guard{cmd: cmd, pipe: pipe}
+	return cmd.Start()
+}
+
+// dismiss ends the guard, which has nothing left to do.
+func (g guard) dismiss() {
+	if g.cmd != nil {
+		_ = g.cmd.Process.Kill()
+		_ = g.cmd.Wait() // it was killed: its exit code says nothing
+		_ = g.pipe.Close()
+	}
 }
 
 // KillServer ends the API server at once, as a crash would; etcd stays.

@@ -1,4 +1,4 @@
-# Everything here works on a machine that has Go, git, make and gcc.
+# Everything here works on a Linux machine that has Go, git, make and gcc.
 
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 K8S_VERSION := $(shell awk '$$1 == "k8s.io/kubernetes" {print $$2; exit}' hack/tools/go.mod)
@@ -7,7 +7,6 @@ ASSETS    := bin/k8s/$(K8S_VERSION)
 LDFLAGS   := -X main.version=$(VERSION)
 LINT      := bin/tools/golangci-lint
 LOGCHECK  := bin/tools/logcheck
-PACKAGES  := ./...
 
 .PHONY: help build assets demo up test test-long lint fuzz clean
 
@@ -24,13 +23,15 @@ $(ASSETS)/.done: hack/tools/go.mod hack/tools/go.sum hack/assets.sh
 	@touch $@
 
 demo: assets build ## Show the main job, step by step, on a control plane of its own
-	go run ./hack/demo
+	go build -o bin/demo ./hack/demo && exec bin/demo
 
 up: assets build ## Keep a control plane with sakeeper running, for kubectl, until interrupted
-	go run ./hack/demo -up
+	go build -o bin/demo ./hack/demo && exec bin/demo -up
 
 test: assets ## Run the unit and integration tests, with the race detector
-	go test -race -short -timeout 10m $(PACKAGES)
+	go test -race -timeout 10m ./cmd/... ./pkg/... ./hack/...
+	# What e2e builds and applies is hidden from the test cache.
+	go test -race -short -count 1 -timeout 10m ./e2e/...
 
 test-long: assets ## Run the tests that must take their time: faults, kills, comparison with in-tree
 	go test -race -run '^TestLong' -count 1 -timeout 30m -v ./e2e/...
@@ -40,7 +41,7 @@ lint: $(LINT) $(LOGCHECK) ## Run the linters
 	$(LOGCHECK) -check-contextual ./pkg/... ./cmd/...
 	go mod verify >/dev/null && go mod tidy -diff
 
-$(LINT) $(LOGCHECK): hack/tools/lint/go.mod hack/tools/lint/go.sum
+$(LINT) $(LOGCHECK) &: hack/tools/lint/go.mod hack/tools/lint/go.sum
 	cd hack/tools/lint && go build -o ../../../bin/tools/ tool
 
 fuzz: ## Fuzz every parser for a minute each

@@ -24,12 +24,15 @@ import (
 func main() {
 	up := flag.Bool("up", false, "keep everything running until interrupted")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	if err := run(ctx, *up); err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		stop()
 		os.Exit(1) //nolint:gocritic // run has cleaned up
+	}
+	if ctx.Err() != nil {
+		fmt.Println("\nStopped, and nothing was left behind.")
 	}
 }
 
@@ -98,17 +101,32 @@ func keepUp(ctx context.Context, cp *controlplane.ControlPlane, sakeeper *contro
 In another terminal:
 
   export KUBECONFIG=%s
-  %s create namespace team-a
-  %s -n team-a get serviceaccounts,configmaps
+  alias kubectl=%s
 
-The log of sakeeper: %s
+  kubectl create namespace team-a
+  kubectl -n team-a get serviceaccounts,configmaps
+  kubectl -n team-a create serviceaccount builder
+  kubectl -n team-a create -f - <<EOF
+  {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+   "metadata": {"name": "builder-token", "annotations": {"kubernetes.io/service-account.name": "builder"}}}
+  EOF
+  kubectl -n team-a describe secret builder-token
+  kubectl -n team-a delete serviceaccount builder
+
+There is no namespace controller here: a namespace that is deleted stays Terminating.
+
+  log of sakeeper   %s
+  metrics           http://%s/metrics
+  readiness         http://%s/readyz
+  signing key       %s
+  root CA           %s
+
 Ctrl-C stops everything and leaves nothing behind.
-`, kubeconfig, cp.Kubectl(), cp.Kubectl(), log)
+`, kubeconfig, cp.Kubectl(), log, sakeeper.MetricsAddress, sakeeper.ProbesAddress, cp.SigningKeyFile, cp.CAFile)
 	exited := make(chan error, 1)
 	go func() { exited <- sakeeper.Wait() }()
 	select {
 	case <-ctx.Done():
-		fmt.Println("\nStopping.")
 		return nil
 	case err := <-exited:
 		return fmt.Errorf("sakeeper exited: %w; its log:\n%s", err, sakeeper.Logs())

@@ -12,8 +12,10 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -38,6 +40,7 @@ type tour struct {
 	steps  *steps
 	cp     *controlplane.ControlPlane
 	client kubernetes.Interface
+	bearer kubernetes.Interface // with the Secret's token and CA
 }
 
 func (t *tour) walk(ctx context.Context) error {
@@ -63,11 +66,11 @@ func (t *tour) namespace(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	t.steps.begin()
 	if _, err := t.client.CoreV1().Namespaces().Create(ctx,
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{}); err != nil {
 		return err
 	}
-	t.steps.begin()
 	if _, err := until(ctx, accounts, there[*corev1.ServiceAccount]); err != nil {
 		return err
 	}
@@ -95,10 +98,10 @@ func (t *tour) serviceAccountAgain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	t.steps.begin()
 	if err := t.client.CoreV1().ServiceAccounts(namespace).Delete(ctx, "default", metav1.DeleteOptions{}); err != nil {
 		return err
 	}
-	t.steps.begin()
 	again, err := until(ctx, accounts, func(e watch.EventType, a *corev1.ServiceAccount) bool {
 		return e != watch.Deleted && a.UID != old.UID
 	})
@@ -119,13 +122,13 @@ func (t *tour) tokenSecret(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	t.steps.begin()
 	if _, err := t.client.CoreV1().Secrets(namespace).Create(ctx, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: secret, Annotations: map[string]string{corev1.ServiceAccountNameKey: account}},
 		Type:       corev1.SecretTypeServiceAccountToken,
 	}, metav1.CreateOptions{}); err != nil {
 		return err
 	}
-	t.steps.begin()
 	filled, err := until(ctx, secrets, func(_ watch.EventType, s *corev1.Secret) bool {
 		return len(s.Data[corev1.ServiceAccountTokenKey]) > 0
 	})
@@ -176,17 +179,25 @@ func (t *tour) useToken(ctx context.Context) error {
 	config := rest.AnonymousClientConfig(t.cp.Admin)
 	config.CAData = filled.Data[corev1.ServiceAccountRootCAKey]
 	config.BearerToken = string(filled.Data[corev1.ServiceAccountTokenKey])
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
+	if t.bearer, err = kubernetes.NewForConfig(config); err != nil {
 		return err
 	}
 	t.steps.begin()
-	self, err := client.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	name, err := t.whoAmI(ctx)
 	if err != nil {
 		return err
 	}
-	t.steps.done("authenticated as %s", self.Status.UserInfo.Username)
+	t.steps.done("authenticated as %s", name)
 	return nil
+}
+
+// whoAmI asks the API server who the bearer of the Secret's token is.
+func (t *tour) whoAmI(ctx context.Context) (string, error) {
+	self, err := t.bearer.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	if err != nil {
+		return "", err
+	}
+	return self.Status.UserInfo.Username, nil
 }
 
 func (t *tour) accountDeleted(ctx context.Context) error {
@@ -195,14 +206,26 @@ func (t *tour) accountDeleted(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	t.steps.begin()
 	if err := t.client.CoreV1().ServiceAccounts(namespace).Delete(ctx, account, metav1.DeleteOptions{}); err != nil {
 		return err
 	}
-	t.steps.begin()
 	if _, err := until(ctx, secrets, gone[*corev1.Secret]); err != nil {
 		return err
 	}
-	t.steps.done("secret %s is gone, and with it the token", secret)
+	t.steps.done("secret %s is gone", secret)
+	// The API server remembers for some seconds that a token was good.
+	err = wait.PollUntilContextCancel(ctx, 100*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		_, err := t.whoAmI(ctx)
+		if apierrors.IsUnauthorized(err) {
+			return true, nil
+		}
+		return false, err
+	})
+	if err != nil {
+		return err
+	}
+	t.steps.done("its token is refused")
 	return nil
 }
 

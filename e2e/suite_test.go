@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -93,7 +94,46 @@ func runSuite(m *testing.M) (code int, err error) {
 	if err := shared.sakeeper.WaitReady(context.Background()); err != nil {
 		return 1, err
 	}
-	return m.Run(), nil
+	return m.Run(), errors.Join(checkRequests(), checkMetricsAndEvents())
+}
+
+// checkRequests looks at everything that sakeeper asked of the API server while the
+// tests ran: whether it fetched objects that are not its own, or was refused for
+// lack of rights.
+func checkRequests() error {
+	all, err := shared.cp.Audit.Since(context.Background(), 0, func(r controlplane.Request) bool {
+		return r.User.Username == controlplane.Username
+	})
+	if err == nil && len(all) == 0 {
+		err = errors.New("the audit log has no request of sakeeper")
+	}
+	selectors := map[string]string{
+		"secrets":    "fieldSelector=type%3Dkubernetes.io%2Fservice-account-token",
+		"configmaps": "fieldSelector=metadata.name%3Dkube-root-ca.crt",
+	}
+	for _, r := range all {
+		if selector, ok := selectors[r.Object.Resource]; ok && (r.Verb == "list" || r.Verb == "watch") && !strings.Contains(r.URI, selector) {
+			err = errors.Join(err, fmt.Errorf("%s fetches objects of others", r.URI))
+		}
+		// Creates are refused with this code in namespaces on their way out.
+		if r.Response.Code == http.StatusForbidden && r.Verb != "create" {
+			err = errors.Join(err, fmt.Errorf("forbidden: %s %s", r.Verb, r.URI))
+		}
+	}
+	return err
+}
+
+// checkMetricsAndEvents looks for tokens and keys where people look.
+func checkMetricsAndEvents() error {
+	_, metrics, err := shared.sakeeper.Get(context.Background(), "/metrics")
+	if err != nil {
+		return err
+	}
+	events, err := shared.client.CoreV1().Events("").List(context.Background(), metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	return errors.Join(checkSecrecy("metrics", metrics), checkSecrecy("events", fmt.Sprint(events.Items)))
 }
 
 // buildBinary builds sakeeper with the race detector, so that races in the
@@ -128,9 +168,17 @@ func startPlane(dir string) (*controlplane.ControlPlane, error) {
 
 // checkLogs fails on data races, and on log lines that hold a token or a key.
 func checkLogs(logs string) error {
-	for _, secret := range []string{"WARNING: DATA RACE", "eyJhbGciOi", "PRIVATE KEY"} {
-		if i := strings.Index(logs, secret); i >= 0 {
-			return fmt.Errorf("log of sakeeper has %q: %s", secret, logs[max(0, i-200):min(len(logs), i+2000)])
+	if i := strings.Index(logs, "WARNING: DATA RACE"); i >= 0 {
+		return errors.New(logs[i:min(len(logs), i+4000)])
+	}
+	return checkSecrecy("log", logs)
+}
+
+// checkSecrecy fails when text holds a token or a key, as it is or in base64.
+func checkSecrecy(what, text string) error {
+	for _, secret := range []string{"eyJhbGciOi", "ZXlKaGJHY2lPa", "PRIVATE KEY", "UFJJVkFURSBLRVk"} {
+		if i := strings.Index(text, secret); i >= 0 {
+			return fmt.Errorf("%s of sakeeper has %q: %s", what, secret, text[max(0, i-200):min(len(text), i+200)])
 		}
 	}
 	return nil

@@ -20,6 +20,11 @@
 // no GET before it, since resourceVersion tells whether it is still the same.
 // All others are cached as a few values and changed by one JSON merge patch.
 //
+// One mistake cannot be avoided without a GET per Secret: a Secret without a UID
+// may be filled for an account that is gone already, when the cache does not show
+// that yet. It is noticed when the deletion is, and the token is taken back and
+// made anew for the account's successor; in-tree deletes such a Secret.
+//
 // # References
 //
 // When a Secret goes, its name goes from ServiceAccount.secrets, by these rules

@@ -26,6 +26,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
@@ -268,13 +269,18 @@ func eventually(t *testing.T, what string, check func(ctx context.Context) error
 	}
 }
 
-// newNamespace creates a namespace and waits for its default ServiceAccount.
+// newNamespace creates a namespace and waits for what every namespace gets, so that
+// requests for that are not counted among those of a test.
 func newNamespace(t *testing.T, client kubernetes.Interface) string {
 	t.Helper()
 	name := "t-" + rand.String(8)
 	_, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	must(t, err)
 	expectAccount(t, client, name, "default")
+	eventually(t, "root CA of "+name, func(ctx context.Context) error {
+		_, err := client.CoreV1().ConfigMaps(name).Get(ctx, informers.RootCAName, metav1.GetOptions{})
+		return err
+	})
 	return name
 }
 

@@ -112,7 +112,7 @@ func assemble(cfg *controllersConfig, recorder record.EventRecorder, registry pr
 	if a.serviceAccounts, err = informers.ServiceAccounts(client); err != nil {
 		return nil, err
 	}
-	if a.tokenSecrets, err = informers.TokenSecrets(client); err != nil {
+	if a.tokenSecrets, err = informers.TokenSecrets(client, a.inspect()); err != nil {
 		return nil, err
 	}
 	if a.rootCAs, err = informers.RootCAs(client); err != nil {
@@ -127,6 +127,15 @@ func assemble(cfg *controllersConfig, recorder record.EventRecorder, registry pr
 		}
 	}
 	return a, nil
+}
+
+// inspect reads tokens with the keys of the moment. Without keys nobody asks whose
+// tokens are.
+func (a *assembly) inspect() informers.Inspect {
+	if a.keys == nil {
+		return nil
+	}
+	return token.NewVerifier(a.keys.Get).Inspect
 }
 
 // restFor is the client configuration of one controller, which audit logs name.

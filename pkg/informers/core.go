@@ -10,7 +10,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Namespaces caches the name, UID, labels and phase of every namespace.
+// Namespaces caches the name, UID, labels, settings and phase of every namespace.
 func Namespaces(client kubernetes.Interface) (cache.TypedSharedIndexInformer[*corev1.Namespace], error) {
 	informer := coreinformers.NewNamespaceInformer(client, 0, nil)
 	return transformed(informer, func(ns *corev1.Namespace) *corev1.Namespace {
@@ -21,7 +21,7 @@ func Namespaces(client kubernetes.Interface) (cache.TypedSharedIndexInformer[*co
 	})
 }
 
-// ServiceAccounts caches the identity, labels and secrets of every
+// ServiceAccounts caches the identity, labels, settings and secrets of every
 // ServiceAccount. The objects are reduced: change them by patch only.
 func ServiceAccounts(client kubernetes.Interface) (cache.TypedSharedIndexInformer[*corev1.ServiceAccount], error) {
 	informer := coreinformers.NewServiceAccountInformer(client, "", 0, namespaceIndex())
@@ -47,7 +47,8 @@ func namespaceIndex() cache.Indexers {
 	return cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}
 }
 
-// identity keeps what tells one object and its version from another, and labels.
+// identity keeps what tells one object and its version from another, labels, and
+// of the annotations the settings alone.
 func identity(m metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Namespace:         m.Namespace,
@@ -57,6 +58,7 @@ func identity(m metav1.ObjectMeta) metav1.ObjectMeta {
 		CreationTimestamp: m.CreationTimestamp,
 		DeletionTimestamp: m.DeletionTimestamp,
 		Labels:            m.Labels,
+		Annotations:       settings(m.Annotations),
 	}
 }
 

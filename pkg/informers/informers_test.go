@@ -28,7 +28,7 @@ func newInformers(t *testing.T, client kubernetes.Interface) map[string]cache.Sh
 	mustNil(t, err)
 	accounts, err := ServiceAccounts(client)
 	mustNil(t, err)
-	secrets, err := TokenSecrets(client)
+	secrets, err := TokenSecrets(client, nil)
 	mustNil(t, err)
 	rootCAs, err := RootCAs(client)
 	mustNil(t, err)
@@ -73,7 +73,7 @@ func TestWhatIsKept(t *testing.T) {
 		want := map[string][]any{
 			"namespaces":      {&corev1.Namespace{ObjectMeta: reducedMeta(namespace), Status: corev1.NamespaceStatus{Phase: corev1.NamespaceTerminating}}},
 			"serviceaccounts": {&corev1.ServiceAccount{ObjectMeta: reducedMeta(account), Secrets: account.Secrets}},
-			"secrets":         {NewTokenSecret(secret)},
+			"secrets":         {NewTokenSecret(secret, nil)},
 			"configmaps":      {NewRootCA(rootCA)},
 		}
 		got := map[string][]any{}
@@ -116,7 +116,7 @@ func TestWhatIsFetched(t *testing.T) {
 }
 
 func TestTokenSecretsAreFoundByAccount(t *testing.T) {
-	secrets, err := TokenSecrets(&fake.Clientset{})
+	secrets, err := TokenSecrets(&fake.Clientset{}, nil)
 	mustNil(t, err)
 	for _, s := range []*corev1.Secret{
 		testkit.Secret("team/one", testkit.WithAccount("robot")),
@@ -125,7 +125,7 @@ func TestTokenSecretsAreFoundByAccount(t *testing.T) {
 		testkit.Secret("other/namesake", testkit.WithAccount("robot")),
 		testkit.Secret("team/of-nobody"),
 	} {
-		mustNil(t, secrets.GetStore().Add(NewTokenSecret(s)))
+		mustNil(t, secrets.GetStore().Add(NewTokenSecret(s, nil)))
 	}
 	found, err := secrets.GetTypedIndexer().ByTypedIndex(ByAccount, "team/robot")
 	mustNil(t, err)
@@ -152,7 +152,7 @@ func (c *capture) SetTransform(f cache.TransformFunc) error {
 
 func TestTheTransformMaySeeItsOwnResult(t *testing.T) {
 	informer := &capture{}
-	_, err := transformed(informer, NewTokenSecret)
+	_, err := transformed(informer, func(s *corev1.Secret) *TokenSecret { return NewTokenSecret(s, nil) })
 	mustNil(t, err)
 	for name, in := range map[string]*corev1.Secret{
 		"filled":   testkit.Secret("team/s", testkit.WithAccount("robot"), testkit.WithData("token", "eyJ")),

@@ -10,6 +10,8 @@ import (
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 // ByAccount indexes token Secrets by "<namespace>/<service account>".
@@ -18,8 +20,8 @@ const ByAccount = "account"
 // TokenSecret is what is kept of a Secret of type
 // kubernetes.io/service-account-token.
 type TokenSecret struct {
-	// ObjectMeta is reduced to identity and labels. It has no annotations: tools
-	// keep copies of data there (kubectl apply does).
+	// ObjectMeta is reduced to identity, labels and settings. It has no other
+	// annotations: tools keep copies of data there (kubectl apply does).
 	metav1.ObjectMeta
 
 	// Account is the name in the annotation kubernetes.io/service-account.name.
@@ -31,17 +33,38 @@ type TokenSecret struct {
 	CASum [sha256.Size]byte
 	// HasNamespace tells whether data has a non-empty namespace.
 	HasNamespace bool
+	// Token is what is known of the token.
+	Token Token
 	// Unfilled is the whole object less its managedFields while it has no token,
 	// and nil as soon as it has one. It may be written back.
 	Unfilled *corev1.Secret
 }
 
-// TokenSecrets caches all token Secrets of the cluster and fetches no others.
-func TokenSecrets(client kubernetes.Interface) (cache.TypedSharedIndexInformer[*TokenSecret], error) {
+// Token is what is kept of a token: values that stay true whatever becomes of the
+// keys and of the account.
+type Token struct {
+	// Sum is the SHA-256 of the token, of no bytes where there is none.
+	Sum [sha256.Size]byte
+	// Own: it is a legacy token whose claims name this namespace, this Secret and the
+	// ServiceAccount of the annotation. What else stands in a Secret is its user's.
+	Own bool
+	// ClaimedUID is the UID of the ServiceAccount in the claims of an own token.
+	ClaimedUID types.UID
+	// VerifiedBy is the id of the key that was seen to verify an own token. Empty:
+	// none that was known when the Secret was cached.
+	VerifiedBy string
+}
+
+// Inspect reads a legacy token, as [token.Verifier.Inspect] does.
+type Inspect func(compact string) (token.Facts, error)
+
+// TokenSecrets caches all token Secrets of the cluster and fetches no others. With
+// inspect nil it is not known whose the tokens are.
+func TokenSecrets(client kubernetes.Interface, inspect Inspect) (cache.TypedSharedIndexInformer[*TokenSecret], error) {
 	informer := coreinformers.NewFilteredSecretInformer(client, "", 0, namespaceIndex(), func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector("type", string(corev1.SecretTypeServiceAccountToken)).String()
 	})
-	typed, err := transformed(informer, NewTokenSecret)
+	typed, err := transformed(informer, func(secret *corev1.Secret) *TokenSecret { return NewTokenSecret(secret, inspect) })
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +76,7 @@ func TokenSecrets(client kubernetes.Interface) (cache.TypedSharedIndexInformer[*
 }
 
 // NewTokenSecret reduces secret, and takes over what it keeps of it.
-func NewTokenSecret(secret *corev1.Secret) *TokenSecret {
+func NewTokenSecret(secret *corev1.Secret, inspect Inspect) *TokenSecret {
 	reduced := &TokenSecret{
 		ObjectMeta:   identity(secret.ObjectMeta),
 		Account:      secret.Annotations[corev1.ServiceAccountNameKey],
@@ -61,11 +84,31 @@ func NewTokenSecret(secret *corev1.Secret) *TokenSecret {
 		CASum:        sha256.Sum256(secret.Data[corev1.ServiceAccountRootCAKey]),
 		HasNamespace: len(secret.Data[corev1.ServiceAccountNamespaceKey]) > 0,
 	}
-	if len(secret.Data[corev1.ServiceAccountTokenKey]) == 0 {
+	compact := secret.Data[corev1.ServiceAccountTokenKey]
+	reduced.Token = reduced.describe(compact, inspect)
+	if len(compact) == 0 {
 		secret.ManagedFields = nil
 		reduced.Unfilled = secret
 	}
 	return reduced
+}
+
+func (s *TokenSecret) describe(compact []byte, inspect Inspect) Token {
+	described := Token{Sum: sha256.Sum256(compact)}
+	if len(compact) == 0 || inspect == nil {
+		return described
+	}
+	facts, err := inspect(string(compact))
+	claims := facts.UnverifiedClaims
+	if err != nil || claims.Namespace != s.Namespace || claims.SecretName != s.Name || claims.ServiceAccountName != s.Account {
+		return described
+	}
+	described.Own, described.VerifiedBy = true, facts.VerifiedBy
+	described.ClaimedUID = types.UID(claims.ServiceAccountUID)
+	if described.ClaimedUID == s.AccountUID {
+		described.ClaimedUID = s.AccountUID // one string in memory, not two
+	}
+	return described
 }
 
 // AccountName is the ServiceAccount that the Secret names.

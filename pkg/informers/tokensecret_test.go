@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
@@ -25,6 +26,9 @@ func reducedMeta(o metav1.Object) metav1.ObjectMeta {
 	}
 }
 
+// tokenOf is what is kept of a token when nobody can read it.
+func tokenOf(secret *corev1.Secret) Token { return Token{Sum: sha256.Sum256(secret.Data["token"])} }
+
 func TestNewTokenSecret(t *testing.T) {
 	none := sha256.Sum256(nil)
 	cases := map[string]struct {
@@ -35,7 +39,7 @@ func TestNewTokenSecret(t *testing.T) {
 			in: testkit.Secret("team/s", testkit.WithAccount("robot"), testkit.WithAnnotation("note", "mine"),
 				testkit.WithLabel("app", "ci"), testkit.WithManagedFields()),
 			want: func(in *corev1.Secret) *TokenSecret {
-				return &TokenSecret{ObjectMeta: reducedMeta(in), Account: "robot", CASum: none,
+				return &TokenSecret{ObjectMeta: reducedMeta(in), Token: tokenOf(in), Account: "robot", CASum: none,
 					Unfilled: testkit.Secret("team/s", testkit.WithAccount("robot"), testkit.WithAnnotation("note", "mine"), testkit.WithLabel("app", "ci"))}
 			},
 		},
@@ -43,41 +47,117 @@ func TestNewTokenSecret(t *testing.T) {
 			in: testkit.Secret("team/s", testkit.WithAccount("robot"), testkit.WithData("token", ""), testkit.WithData("namespace", "team"),
 				testkit.WithData("ca.crt", "a CA"), testkit.WithData("extra", "of a user"), testkit.Deleting()),
 			want: func(in *corev1.Secret) *TokenSecret {
-				return &TokenSecret{ObjectMeta: reducedMeta(in), Account: "robot", CASum: sha256.Sum256([]byte("a CA")), HasNamespace: true, Unfilled: in.DeepCopy()}
+				return &TokenSecret{ObjectMeta: reducedMeta(in), Token: tokenOf(in), Account: "robot", CASum: sha256.Sum256([]byte("a CA")), HasNamespace: true, Unfilled: in.DeepCopy()}
 			},
 		},
 		"of one with a token only values are kept": {
 			in: testkit.Secret("team/s", testkit.WithAccount("robot"), testkit.WithAccountUID(testkit.AccountUID), testkit.WithAnnotation("note", "mine"),
 				testkit.WithLabel("app", "ci"), testkit.WithData("token", "eyJ"), testkit.WithData("ca.crt", "a CA"), testkit.WithData("namespace", "team"), testkit.WithManagedFields(), testkit.Deleting()),
 			want: func(in *corev1.Secret) *TokenSecret {
-				return &TokenSecret{ObjectMeta: reducedMeta(in), Account: "robot", AccountUID: testkit.AccountUID, CASum: sha256.Sum256([]byte("a CA")), HasNamespace: true}
+				return &TokenSecret{ObjectMeta: reducedMeta(in), Token: tokenOf(in), Account: "robot", AccountUID: testkit.AccountUID, CASum: sha256.Sum256([]byte("a CA")), HasNamespace: true}
 			},
 		},
 		"without a CA the sum is that of no bytes": {
 			in: testkit.Secret("team/s", testkit.WithAccount("robot"), testkit.WithData("token", "eyJ"), testkit.WithData("namespace", "")),
 			want: func(in *corev1.Secret) *TokenSecret {
-				return &TokenSecret{ObjectMeta: reducedMeta(in), Account: "robot", CASum: none}
+				return &TokenSecret{ObjectMeta: reducedMeta(in), Token: tokenOf(in), Account: "robot", CASum: none}
 			},
 		},
 		"without annotations there is no account": {
 			in: testkit.Secret("team/s", testkit.WithData("token", "eyJ")),
 			want: func(in *corev1.Secret) *TokenSecret {
-				return &TokenSecret{ObjectMeta: reducedMeta(in), CASum: none}
+				return &TokenSecret{ObjectMeta: reducedMeta(in), Token: tokenOf(in), CASum: none}
 			},
 		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			want := tc.want(tc.in)
-			if diff := cmp.Diff(want, NewTokenSecret(tc.in)); diff != "" {
+			if diff := cmp.Diff(want, NewTokenSecret(tc.in, nil)); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
 	}
 }
 
+func TestWhatIsKeptOfAToken(t *testing.T) {
+	const compact = "the token"
+	own := token.LegacyClaims{Namespace: "team", SecretName: "s", ServiceAccountName: "robot", ServiceAccountUID: "uid of the claims"}
+	of := func(change func(*token.LegacyClaims)) token.Facts {
+		facts := token.Facts{UnverifiedClaims: own, VerifiedBy: "key"}
+		change(&facts.UnverifiedClaims)
+		return facts
+	}
+	cases := map[string]struct {
+		inFacts token.Facts
+		inErr   error
+		want    Token // less its sum
+	}{
+		"its own, of a known key": {
+			inFacts: of(func(*token.LegacyClaims) {}),
+			want:    Token{Own: true, ClaimedUID: "uid of the claims", VerifiedBy: "key"},
+		},
+		"its own, of no known key": {inFacts: token.Facts{UnverifiedClaims: own}, want: Token{Own: true, ClaimedUID: "uid of the claims"}},
+		"no legacy token":          {inFacts: token.Facts{UnverifiedClaims: own}, inErr: token.ErrIssuer},
+		"of another namespace":     {inFacts: of(func(c *token.LegacyClaims) { c.Namespace = "other" })},
+		"of another secret":        {inFacts: of(func(c *token.LegacyClaims) { c.SecretName = "other" })},
+		"of another account":       {inFacts: of(func(c *token.LegacyClaims) { c.ServiceAccountName = "other" })},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			inspect := func(got string) (token.Facts, error) {
+				if got != compact {
+					t.Errorf("asked about %q", got)
+				}
+				return tc.inFacts, tc.inErr
+			}
+			tc.want.Sum = sha256.Sum256([]byte(compact))
+			secret := testkit.Secret("team/s", testkit.WithAccount("robot"), testkit.WithData("token", compact))
+			if diff := cmp.Diff(tc.want, NewTokenSecret(secret, inspect).Token); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+	t.Run("none", func(t *testing.T) {
+		secret := testkit.Secret("team/s", testkit.WithAccount("robot"))
+		got := NewTokenSecret(secret, func(string) (token.Facts, error) { panic("there is nothing to read") })
+		if diff := cmp.Diff(Token{Sum: sha256.Sum256(nil)}, got.Token); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
+		}
+	})
+}
+
+func TestSettingsAreKept(t *testing.T) {
+	want := map[string]string{KeepAnnotation: "true", CleanUpUnusedAnnotation: "24h", ResignAnnotation: "never", CleanedUpAnnotation: "2026-01-02"}
+	opts := []testkit.Option{testkit.WithAnnotation("note", "mine")}
+	for key, value := range want {
+		opts = append(opts, testkit.WithAnnotation(key, value))
+	}
+	secret := NewTokenSecret(testkit.Secret("team/s", opts...), nil)
+	if diff := cmp.Diff(want, secret.Annotations); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestSetting(t *testing.T) {
+	object, namespace := map[string]string{"a": "object", "b": ""}, map[string]string{"a": "namespace", "b": "namespace", "c": "namespace"}
+	type result struct {
+		Value string
+		Which int
+	}
+	for key, want := range map[string]result{"a": {"object", 0}, "b": {"", 0}, "c": {"namespace", 1}, "d": {"", -1}} {
+		value, which := Setting(key, object, namespace)
+		if diff := cmp.Diff(want, result{value, which}); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", key, diff)
+		}
+	}
+	if _, which := Setting("a", nil, namespace); which != 1 {
+		t.Error("an object without annotations hides its namespace")
+	}
+}
+
 func TestAccountName(t *testing.T) {
-	secret := NewTokenSecret(testkit.Secret("team/s", testkit.WithAccount("robot")))
+	secret := NewTokenSecret(testkit.Secret("team/s", testkit.WithAccount("robot")), nil)
 	if got, want := secret.AccountName().String(), "team/robot"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -94,7 +174,7 @@ func TestNoTokenBytesAreKept(t *testing.T) {
 			t.Fatalf("the test finds no %q where it is", needle)
 		}
 	}
-	reduced := NewTokenSecret(secret)
+	reduced := NewTokenSecret(secret, nil)
 	for _, needle := range []string{bytesOfToken, encoded} {
 		if holds(reflect.ValueOf(reduced), needle) {
 			t.Errorf("%q is kept", needle)

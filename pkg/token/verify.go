@@ -50,25 +50,64 @@ func (v *Verifier) VerifyLegacy(compact string) (LegacyClaims, error) {
 	if unverified.Issuer != LegacyIssuer {
 		return LegacyClaims{}, ErrIssuer
 	}
-	candidates, err := v.candidates(parsed.Headers[0])
+	key, err := v.verifyingKey(parsed)
 	if err != nil {
 		return LegacyClaims{}, err
 	}
-	for _, key := range candidates {
-		var payload legacyPayload
-		if err := parsed.Claims(key.Key(), &payload); err != nil {
-			continue
-		}
-		claims := payload.claims()
-		if err := claims.complete(); err != nil {
-			return LegacyClaims{}, fmt.Errorf("%w: %w", ErrClaims, err)
-		}
-		if payload.Subject != claims.Subject() {
-			return LegacyClaims{}, fmt.Errorf("%w: sub claim does not name the service account", ErrClaims)
-		}
-		return claims, nil
+	if key == nil {
+		return LegacyClaims{}, ErrSignature
 	}
-	return LegacyClaims{}, ErrSignature
+	claims := unverified.claims() // verified by now
+	if err := claims.complete(); err != nil {
+		return LegacyClaims{}, fmt.Errorf("%w: %w", ErrClaims, err)
+	}
+	if unverified.Subject != claims.Subject() {
+		return LegacyClaims{}, fmt.Errorf("%w: sub claim does not name the service account", ErrClaims)
+	}
+	return claims, nil
+}
+
+// Facts are what a legacy token says of itself and who vouches for that. They stay
+// true whatever becomes of the keys.
+type Facts struct {
+	// UnverifiedClaims stand in the token; nobody vouches for them while VerifiedBy is
+	// empty.
+	UnverifiedClaims LegacyClaims
+	// VerifiedBy is the id of the key that verifies the signature, empty when none of
+	// the keys known at that moment does.
+	VerifiedBy string
+}
+
+// Inspect reads a legacy token whoever signed it. Its errors are [ErrMalformed]
+// and [ErrIssuer]: it is not a legacy token.
+func (v *Verifier) Inspect(compact string) (Facts, error) {
+	parsed, unverified, err := parseLegacyUnverified(compact)
+	if err != nil {
+		return Facts{}, err
+	}
+	if unverified.Issuer != LegacyIssuer {
+		return Facts{}, ErrIssuer
+	}
+	facts := Facts{UnverifiedClaims: unverified.claims()}
+	if key, err := v.verifyingKey(parsed); err == nil && key != nil {
+		facts.VerifiedBy = key.ID()
+	}
+	return facts, nil
+}
+
+// verifyingKey is the key that verifies the signature, nil when none of those that
+// may have made it does.
+func (v *Verifier) verifyingKey(parsed *jwt.JSONWebToken) (*keys.PublicKey, error) {
+	candidates, err := v.candidates(parsed.Headers[0])
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range candidates {
+		if err := parsed.Claims(key.Key()); err == nil {
+			return &key, nil
+		}
+	}
+	return nil, nil //nolint:nilnil // no key is an answer
 }
 
 // candidates are the keys that may have signed: the one that kid names, or all

@@ -240,3 +240,33 @@ func signJOSEWithJWK(t *testing.T, key *ecdsa.PrivateKey) string {
 	}
 	return compact
 }
+
+func TestInspectReadsATokenWhoeverSignedIt(t *testing.T) {
+	known := newSet(t, "rsa2048", "p256")
+	ours := mustSignLegacy(t, known)
+	tampered := ours[:len(ours)-8] + strings.Repeat("A", 8)
+	cases := map[string]struct {
+		in      string
+		want    token.Facts
+		wantErr error
+	}{
+		"of the signing key":    {in: ours, want: token.Facts{UnverifiedClaims: builder, VerifiedBy: known.Signing().PublicKey().ID()}},
+		"of another known key":  {in: mustSignLegacy(t, newSet(t, "p256")), want: token.Facts{UnverifiedClaims: builder, VerifiedBy: newSet(t, "p256").Signing().PublicKey().ID()}},
+		"of an unknown key":     {in: mustSignLegacy(t, newSet(t, "p384")), want: token.Facts{UnverifiedClaims: builder}},
+		"with a bad signature":  {in: tampered, want: token.Facts{UnverifiedClaims: builder}},
+		"of another issuer":     {in: signRS256(t, `{"alg":"RS256"}`, `{"iss":"https://example.com"}`), wantErr: token.ErrIssuer},
+		"no token":              {in: "garbage", wantErr: token.ErrMalformed},
+		"a megabyte of garbage": {in: strings.Repeat("eyJ", 350000), wantErr: token.ErrMalformed},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			got, err := token.NewVerifier(always(known)).Inspect(tc.in)
+			if !errors.Is(err, tc.wantErr) {
+				t.Errorf("error %v, want %v", err, tc.wantErr)
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}

@@ -118,7 +118,7 @@ func newController(t testing.TB, client *fake.Clientset, meta metadata.Interface
 		Client: client.CoreV1(), Metadata: meta, Signer: signer{}, CA: ca, Recorder: recorder, Clock: clock, Workers: 2,
 	}
 	var errSecrets, errAccounts error
-	cfg.Secrets, errSecrets = informers.TokenSecrets(client)
+	cfg.Secrets, errSecrets = informers.TokenSecrets(client, nil)
 	cfg.ServiceAccounts, errAccounts = informers.ServiceAccounts(client)
 	c, err := New(cfg)
 	if err := errors.Join(errSecrets, errAccounts, err); err != nil {
@@ -137,7 +137,7 @@ func (f fixture) cache(t testing.TB, obj metav1.Object) {
 	t.Helper()
 	var err error
 	if secret, ok := obj.(*corev1.Secret); ok {
-		err = f.cfg.Secrets.GetStore().Add(informers.NewTokenSecret(secret.DeepCopy()))
+		err = f.cfg.Secrets.GetStore().Add(informers.NewTokenSecret(secret.DeepCopy(), nil))
 	} else {
 		err = f.cfg.ServiceAccounts.GetStore().Add(obj)
 	}

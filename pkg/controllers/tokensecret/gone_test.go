@@ -13,7 +13,7 @@ import (
 
 // goneSecret is a Secret of team/robot that went.
 func goneSecret(name string, account types.UID) *informers.TokenSecret {
-	return informers.NewTokenSecret(testkit.Secret("team/"+name, testkit.WithAccount("robot"), testkit.WithAccountUID(account)))
+	return informers.NewTokenSecret(testkit.Secret("team/"+name, testkit.WithAccount("robot"), testkit.WithAccountUID(account)), nil)
 }
 
 // answer is what goneSecrets.of returns.

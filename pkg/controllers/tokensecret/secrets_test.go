@@ -177,7 +177,7 @@ func TestSyncSecret(t *testing.T) {
 			}
 			if tc.inSecret != nil {
 				cached, _, _ := f.cfg.Secrets.GetStore().GetByKey("team/s")
-				if diff := cmp.Diff(informers.NewTokenSecret(tc.inSecret.DeepCopy()), cached.(*informers.TokenSecret)); diff != "" {
+				if diff := cmp.Diff(informers.NewTokenSecret(tc.inSecret.DeepCopy(), nil), cached.(*informers.TokenSecret)); diff != "" {
 					t.Errorf("the cached object changed (-want +got):\n%s", diff)
 				}
 			}

@@ -1,0 +1,165 @@
+// Package contention keeps true that sakeeper never fights: an object over which
+// somebody else keeps disagreeing with it is left alone for a while.
+//
+// What counts is one content for one object. When the same content had to be written
+// 5 times within 10 minutes and is wanted once more, every one of those writes was
+// undone, and the object is contended: this content is not written to it for an
+// hour. Another content (a new CA, say) is another matter. When 20 objects of a kind
+// are contended, the somebody is likely a controller, such as an in-tree twin with
+// another CA, and the whole kind is left alone.
+package contention
+
+import (
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/utils/clock"
+)
+
+const (
+	// limit is how many writes within window must have been undone.
+	limit  = 5
+	window = 10 * time.Minute
+	// truce is how long a contended object, or kind, is left alone.
+	truce = time.Hour
+	// manyObjects is how many contended objects make a contended kind.
+	manyObjects = 20
+)
+
+// Metrics show what is left alone. A nil *Metrics shows nothing.
+type Metrics struct {
+	contended *prometheus.GaugeVec
+}
+
+// NewMetrics registers the metric of all trackers of a process.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{contended: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "sakeeper_contended_objects",
+		Help: "Objects that are left alone for an hour because somebody keeps undoing what is written, by kind. From 20 on, the whole kind is.",
+	}, []string{"kind"})}
+	reg.MustRegister(m.contended)
+	return m
+}
+
+// Tracker watches over the writes of one kind. K names an object. It is safe for
+// concurrent use.
+type Tracker[K comparable] struct {
+	clock clock.PassiveClock
+	gauge prometheus.Gauge // may be nil
+
+	mu      sync.Mutex
+	entries map[matter[K]]*entry
+	// contended counts entries that are left alone.
+	contended int
+	// kindUntil is when the kind is no longer left alone.
+	kindUntil time.Time
+	// nextSweep is when entries of no more use are dropped.
+	nextSweep time.Time
+}
+
+// matter is one content for one object. The content is a fingerprint: never put a
+// token in.
+type matter[K comparable] struct {
+	object  K
+	content string
+}
+
+type entry struct {
+	writes []time.Time
+	until  time.Time // not zero: left alone until then
+}
+
+// New makes a tracker; kind is a label of the metrics, which may be nil.
+func New[K comparable](kind string, clock clock.PassiveClock, metrics *Metrics) *Tracker[K] {
+	t := &Tracker[K]{clock: clock, entries: map[matter[K]]*entry{}}
+	if metrics != nil {
+		t.gauge = metrics.contended.WithLabelValues(kind)
+		t.gauge.Set(0)
+	}
+	return t
+}
+
+// Verdict is what a tracker says of a write.
+type Verdict struct {
+	// Wait is how long the write must be left; zero: it may be made now.
+	Wait time.Duration
+	// Object and Kind tell that the object, or the whole kind, has become contended by
+	// this very question: the moment to tell people.
+	Object, Kind bool
+}
+
+// May tells whether content may be written to object now. Ask right before a write
+// that the state of the object calls for.
+func (t *Tracker[K]) May(object K, content string) Verdict {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.clock.Now()
+	t.sweep(now)
+	e := t.entries[matter[K]{object, content}]
+	var v Verdict
+	if e != nil && e.until.IsZero() && len(recent(e.writes, now)) >= limit {
+		e.until, e.writes = now.Add(truce), nil
+		v.Object = true
+		t.count(+1)
+		if t.contended >= manyObjects && !now.Before(t.kindUntil) {
+			t.kindUntil = e.until
+			v.Kind = true
+		}
+	}
+	switch {
+	case now.Before(t.kindUntil):
+		v.Wait = t.kindUntil.Sub(now)
+	case e != nil && now.Before(e.until):
+		v.Wait = e.until.Sub(now)
+	case e != nil && !e.until.IsZero():
+		e.until = time.Time{}
+		t.count(-1)
+	}
+	return v
+}
+
+// Wrote notes that content was written to object.
+func (t *Tracker[K]) Wrote(object K, content string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.clock.Now()
+	key := matter[K]{object, content}
+	e := t.entries[key]
+	if e == nil {
+		e = &entry{}
+		t.entries[key] = e
+	}
+	e.writes = append(recent(e.writes, now), now)
+}
+
+func (t *Tracker[K]) count(change int) {
+	t.contended += change
+	if t.gauge != nil {
+		t.gauge.Set(float64(t.contended))
+	}
+}
+
+// sweep drops what says nothing any more, now and then.
+func (t *Tracker[K]) sweep(now time.Time) {
+	if now.Before(t.nextSweep) {
+		return
+	}
+	t.nextSweep = now.Add(window)
+	for key, e := range t.entries {
+		if !e.until.IsZero() && !now.Before(e.until) {
+			e.until = time.Time{}
+			t.count(-1)
+		}
+		if e.until.IsZero() && len(recent(e.writes, now)) == 0 {
+			delete(t.entries, key)
+		}
+	}
+}
+
+func recent(writes []time.Time, now time.Time) []time.Time {
+	for len(writes) > 0 && now.Sub(writes[0]) >= window {
+		writes = writes[1:]
+	}
+	return writes
+}

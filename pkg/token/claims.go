@@ -6,6 +6,16 @@ import "errors"
 // server is configured with.
 const LegacyIssuer = "kubernetes/serviceaccount"
 
+// What the API server and the cleaner note on the Secret of a legacy token (KEP-2799);
+// the values are dates (2006-01-02, UTC).
+const (
+	// LastUsedLabel is the date of the last use, also of one that was refused because
+	// of InvalidSinceLabel.
+	LastUsedLabel = "kubernetes.io/legacy-token-last-used"
+	// InvalidSinceLabel, where it is not empty, makes the API server refuse the token.
+	InvalidSinceLabel = "kubernetes.io/legacy-token-invalid-since"
+)
+
 // usernamePrefix begins the sub claim; "<namespace>:<name>" follows.
 const usernamePrefix = "system:serviceaccount:"
 

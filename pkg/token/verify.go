@@ -95,6 +95,16 @@ func (v *Verifier) Inspect(compact string) (Facts, error) {
 	return facts, nil
 }
 
+// UnverifiedKeyID is the kid that a token names, empty where it names none or is not
+// a token.
+func UnverifiedKeyID(compact string) string {
+	parsed, err := jwt.ParseSigned(compact, keys.Algorithms())
+	if err != nil || len(parsed.Headers) == 0 {
+		return ""
+	}
+	return parsed.Headers[0].KeyID
+}
+
 // verifyingKey is the key that verifies the signature, nil when none of those that
 // may have made it does.
 func (v *Verifier) verifyingKey(parsed *jwt.JSONWebToken) (*keys.PublicKey, error) {

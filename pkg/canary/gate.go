@@ -1,0 +1,303 @@
+package canary
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+
+	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/token"
+	"github.com/sakeeper/sakeeper/pkg/tokenreview"
+)
+
+// Name is that of the queue and in audit logs.
+const Name = "token-canary"
+
+// ReasonRefused is the event on the Secret of a canary that the API server refuses.
+const ReasonRefused = "SigningKeyRefused"
+
+const (
+	// lag is how long API servers may refuse a token that is good.
+	lag = time.Minute
+	// soon and late bound the time between two reviews of a token that is refused.
+	soon = time.Second
+	late = 30 * time.Second
+	// stale is when a failure to sign says nothing any more: whoever met it would have
+	// tried again since, if there still was a token to write.
+	stale = 10 * time.Minute
+	// few is how many are woken when a canary is dropped, or after a failure to sign.
+	few = 16
+)
+
+// ErrWaiting says that the token was not written, because another one is the canary.
+// Whoever gets it is woken when it is worth another try.
+var ErrWaiting = errors.New("waiting for the API server to accept the first token of the signing key")
+
+// Signer makes legacy tokens.
+type Signer interface {
+	SignLegacy(ctx context.Context, claims token.LegacyClaims) (string, error)
+}
+
+// Reviewer asks the API server about tokens.
+type Reviewer interface {
+	Ask(ctx context.Context, compact string) (tokenreview.Answer, error)
+}
+
+// Config is what the gate needs; all but Metrics is required.
+type Config struct {
+	Signer   Signer
+	Reviewer Reviewer
+	// Secrets are read live to see whether a refused canary is still in its Secret,
+	// and patched to take it back.
+	Secrets  typedcorev1.SecretsGetter
+	Recorder record.EventRecorder
+	Clock    clock.PassiveClock
+	Metrics  *loop.Metrics
+}
+
+// Gate is what every writer of tokens goes through. It is safe for concurrent use.
+type Gate struct {
+	cfg  Config
+	loop *loop.Loop[question]
+
+	mu sync.Mutex
+	// accepted is the id of the key whose tokens may be written.
+	accepted string
+	// trial is the canary; nil: there is none.
+	trial *trial
+	// refused are canaries of former keys that are to be taken back.
+	refused []*trial
+	// unsigned is why the last attempt to sign failed, and pausedUntil when the next
+	// may be made.
+	unsigned    error
+	pausedUntil time.Time
+	// waiting are the writers to wake, by the Secret that they would write.
+	waiting map[secretName]func()
+}
+
+// question is the key of the gate's loop.
+type question int
+
+const (
+	aboutCanary  question = iota // does the API server accept it?
+	aboutRefused                 // is one of a former key still in its Secret?
+)
+
+type secretName struct{ namespace, name string }
+
+// trial is one canary. Its fields are guarded by the gate's lock, but compact and
+// claims, which do not change once it is written.
+type trial struct {
+	claims  token.LegacyClaims
+	keyID   string
+	compact string
+	written bool
+	// refusedSince is the moment of the first refusal; zero: there was none.
+	refusedSince time.Time
+	refused      bool
+	// trouble is why there is no yes, for people; empty: nothing was heard yet.
+	trouble string
+}
+
+// New checks cfg. Nothing is reviewed before Run.
+func New(cfg Config) (*Gate, error) {
+	if cfg.Signer == nil || cfg.Reviewer == nil || cfg.Secrets == nil || cfg.Recorder == nil || cfg.Clock == nil {
+		return nil, errors.New("canary: Signer, Reviewer, Secrets, Recorder and Clock are required")
+	}
+	g := &Gate{cfg: cfg, waiting: map[secretName]func(){}}
+	var err error
+	g.loop, err = loop.New(loop.Config[question]{Name: Name, Sync: g.sync, MaxDelay: late, Metrics: cfg.Metrics})
+	return g, err
+}
+
+// Run reviews canaries until ctx ends.
+func (g *Gate) Run(ctx context.Context) error { return g.loop.Run(ctx) }
+
+// Ready returns nil unless writers must wait, and else the reason.
+func (g *Gate) Ready() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.unsigned != nil && g.cfg.Clock.Now().Before(g.pausedUntil.Add(stale)):
+		return fmt.Errorf("no tokens are written: %w", g.unsigned)
+	case g.trial == nil:
+		return nil
+	case g.trial.refused:
+		return fmt.Errorf("no tokens are written: the API server refuses signing key %s: %s", g.trial.keyID, g.trial.trouble)
+	case g.trial.trouble != "":
+		return fmt.Errorf("no tokens are written until the API server has accepted one of signing key %s: %s", g.trial.keyID, g.trial.trouble)
+	default:
+		return ErrWaiting
+	}
+}
+
+// Reset forgets what the API server said; call it when the signing key changed. A
+// canary that was refused is taken out of its Secret, which then gets a token like
+// any other that has none.
+func (g *Gate) Reset() {
+	g.mu.Lock()
+	if g.trial != nil && g.trial.refused {
+		g.refused = append(g.refused, g.trial)
+	}
+	g.accepted, g.trial, g.unsigned, g.pausedUntil = "", nil, nil, time.Time{}
+	g.mu.Unlock()
+	g.loop.Add(aboutRefused)
+	g.wake()
+}
+
+// Write signs a token and hands it to write, whose error it returns, or returns
+// [ErrWaiting] and calls wake later. wake must not block.
+func (g *Gate) Write(ctx context.Context, claims token.LegacyClaims, wake func(), write func(ctx context.Context, compact string) error) error {
+	mine, ok := g.enter(claims, wake)
+	if !ok {
+		return ErrWaiting
+	}
+	compact, err := g.cfg.Signer.SignLegacy(ctx, claims)
+	g.signed(err)
+	if err != nil {
+		g.drop(mine)
+		return err
+	}
+	if mine, ok = g.admit(mine, claims, compact, wake); !ok {
+		return ErrWaiting
+	}
+	if mine == nil {
+		return write(ctx, compact)
+	}
+	settled := false
+	defer func() {
+		if !settled { // write panicked
+			g.drop(mine)
+		}
+	}()
+	err = write(ctx, compact)
+	settled = true
+	if certainlyNotWritten(err) {
+		g.drop(mine)
+		return err
+	}
+	g.mu.Lock()
+	mine.written = true
+	g.mu.Unlock()
+	g.loop.Add(aboutCanary)
+	return err
+}
+
+// enter makes claims the canary where there is need of one (mine), lets them pass
+// where the key is accepted (nil), and makes them wait while there is another.
+func (g *Gate) enter(claims token.LegacyClaims, wake func()) (mine *trial, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.trial != nil || g.cfg.Clock.Now().Before(g.pausedUntil) {
+		g.waiting[secretName{claims.Namespace, claims.SecretName}] = wake
+		return nil, false
+	}
+	if g.accepted == "" {
+		mine = &trial{claims: claims}
+		g.trial = mine
+	}
+	return mine, true
+}
+
+// signed notes how signing went. While it fails, a few try in a second, not
+// everybody as fast as they can.
+func (g *Gate) signed(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.unsigned = err
+	if err != nil {
+		g.pausedUntil = g.cfg.Clock.Now().Add(soon)
+	}
+}
+
+// admit looks at the key that has signed, which may be another one than that of a
+// moment ago.
+func (g *Gate) admit(mine *trial, claims token.LegacyClaims, compact string, wake func()) (*trial, bool) {
+	keyID := token.UnverifiedKeyID(compact)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.trial == nil && g.accepted == keyID && keyID != "":
+		return nil, true
+	case g.trial == nil: // the key changed, or there was a reset meanwhile
+		mine = &trial{claims: claims}
+		g.accepted, g.trial = "", mine
+	case g.trial != mine:
+		g.waiting[secretName{claims.Namespace, claims.SecretName}] = wake
+		return nil, false
+	}
+	mine.keyID, mine.compact = keyID, compact
+	return mine, true
+}
+
+// drop gives up a canary, if it still is the one, and lets others try.
+func (g *Gate) drop(t *trial) {
+	g.mu.Lock()
+	if t != nil && g.trial == t {
+		g.trial = nil
+	}
+	paused := g.cfg.Clock.Now().Before(g.pausedUntil)
+	g.mu.Unlock()
+	if paused {
+		g.loop.AddAfter(aboutCanary, soon)
+		return
+	}
+	g.wakeSome()
+}
+
+// wake lets everybody try who waits.
+func (g *Gate) wake() {
+	g.mu.Lock()
+	waiting := g.waiting
+	g.waiting = map[secretName]func(){}
+	g.mu.Unlock()
+	for _, wake := range waiting {
+		wake()
+	}
+}
+
+// wakeSome lets a few try, of whom one becomes the canary: ten thousand that wait
+// must not all be woken by each attempt that fails. Those who were woken may have
+// nothing to write any more, so it is done again as long as somebody waits and there
+// is no canary.
+func (g *Gate) wakeSome() {
+	var some []func()
+	g.mu.Lock()
+	for secret, wake := range g.waiting {
+		if len(some) == few {
+			break
+		}
+		some = append(some, wake)
+		delete(g.waiting, secret)
+	}
+	more := len(g.waiting) > 0
+	g.mu.Unlock()
+	for _, wake := range some {
+		wake()
+	}
+	if more {
+		g.loop.AddAfter(aboutCanary, soon)
+	}
+}
+
+// certainlyNotWritten tells whether the API server has said that it did not write. A
+// connection that broke, a timeout or an internal error says nothing of the kind.
+func certainlyNotWritten(err error) bool {
+	switch apierrors.ReasonForError(err) {
+	case metav1.StatusReasonConflict, metav1.StatusReasonNotFound, metav1.StatusReasonAlreadyExists,
+		metav1.StatusReasonInvalid, metav1.StatusReasonForbidden, metav1.StatusReasonUnauthorized,
+		metav1.StatusReasonTooManyRequests, metav1.StatusReasonBadRequest, metav1.StatusReasonMethodNotAllowed,
+		metav1.StatusReasonRequestEntityTooLarge, metav1.StatusReasonUnsupportedMediaType, metav1.StatusReasonGone:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,167 @@
+package canary
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"github.com/sakeeper/sakeeper/pkg/token"
+)
+
+func (g *Gate) sync(ctx context.Context, q question) (again time.Duration, err error) {
+	if q == aboutRefused {
+		return 0, g.takeBack(ctx)
+	}
+	return g.review(ctx)
+}
+
+// review asks once about the canary.
+func (g *Gate) review(ctx context.Context) (again time.Duration, err error) {
+	t := g.candidate()
+	if t == nil {
+		return 0, nil
+	}
+	answer, err := g.cfg.Reviewer.Ask(ctx, t.compact)
+	if err != nil {
+		return 0, g.unanswered(t, err)
+	}
+	if answer.Username == t.claims.Subject() {
+		g.accept(ctx, t)
+		return 0, nil
+	}
+	if answer.Username != "" {
+		answer.Words = "it takes the token for one of " + answer.Username
+	}
+	secret, err := g.holder(ctx, t)
+	if err != nil {
+		return 0, g.unanswered(t, err)
+	}
+	if secret == nil {
+		klog.FromContext(ctx).V(2).Info("Dropped the canary, its secret changed", "secret", klog.KRef(t.claims.Namespace, t.claims.SecretName))
+		g.drop(t)
+		return 0, nil
+	}
+	return g.refuse(ctx, t, answer.Words), nil
+}
+
+// candidate is the canary, when it can be asked about.
+func (g *Gate) candidate() *trial {
+	g.mu.Lock()
+	t := g.trial
+	written := t != nil && t.written
+	g.mu.Unlock()
+	if t == nil {
+		g.wakeSome()
+	}
+	if !written {
+		return nil
+	}
+	return t
+}
+
+func (g *Gate) accept(ctx context.Context, t *trial) {
+	g.mu.Lock()
+	if g.trial == t {
+		g.accepted, g.trial = t.keyID, nil
+	}
+	g.mu.Unlock()
+	klog.FromContext(ctx).Info("The API server accepts the signing key", "keyID", t.keyID)
+	g.wake()
+}
+
+// unanswered notes that there was neither yes nor no.
+func (g *Gate) unanswered(t *trial, err error) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	t.trouble = err.Error()
+	return fmt.Errorf("check signing key %s: %w", t.keyID, err)
+}
+
+// refuse notes a refusal and returns when to ask again.
+func (g *Gate) refuse(ctx context.Context, t *trial, words string) time.Duration {
+	now := g.cfg.Clock.Now()
+	g.mu.Lock()
+	if t.refusedSince.IsZero() {
+		t.refusedSince = now
+	}
+	since := now.Sub(t.refusedSince)
+	news := since >= lag && !t.refused
+	t.refused = since >= lag
+	t.trouble = words
+	g.mu.Unlock()
+	if news {
+		klog.FromContext(ctx).Error(nil, "The API server refuses the signing key, no tokens are written", "keyID", t.keyID, "reason", words)
+		g.cfg.Recorder.Eventf(&corev1.ObjectReference{
+			Kind: "Secret", APIVersion: "v1", Namespace: t.claims.Namespace, Name: t.claims.SecretName,
+		}, corev1.EventTypeWarning, ReasonRefused,
+			"The API server refuses the token in this secret, signed by key %s: %s. No other tokens are written. Give the API server the key (--service-account-key-file), or the controllers one that it has", t.keyID, words)
+	}
+	return min(max(since, soon), late)
+}
+
+// holder is the Secret of the canary as long as it holds it, so that a refusal is
+// about the key, and nil when somebody changed it.
+func (g *Gate) holder(ctx context.Context, t *trial) (*corev1.Secret, error) {
+	secret, err := g.cfg.Secrets.Secrets(t.claims.Namespace).Get(ctx, t.claims.SecretName, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil //nolint:nilnil // no Secret is an answer
+	case err != nil:
+		return nil, fmt.Errorf("get secret %s/%s: %w", t.claims.Namespace, t.claims.SecretName, err)
+	}
+	same := subtle.ConstantTimeCompare(secret.Data[corev1.ServiceAccountTokenKey], []byte(t.compact)) == 1
+	if !same || secret.Labels[token.InvalidSinceLabel] != "" || secret.DeletionTimestamp != nil {
+		return nil, nil //nolint:nilnil // another content is an answer
+	}
+	return secret, nil
+}
+
+// takeBack removes refused canaries of former keys from their Secrets.
+func (g *Gate) takeBack(ctx context.Context) error {
+	g.mu.Lock()
+	refused := g.refused
+	g.refused = nil
+	g.mu.Unlock()
+	var errs []error
+	for _, t := range refused {
+		if err := g.remove(ctx, t); err != nil {
+			errs = append(errs, fmt.Errorf("take back the token of secret %s/%s: %w", t.claims.Namespace, t.claims.SecretName, err))
+			g.mu.Lock()
+			g.refused = append(g.refused, t)
+			g.mu.Unlock()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (g *Gate) remove(ctx context.Context, t *trial) error {
+	secret, err := g.holder(ctx, t)
+	if err != nil || secret == nil {
+		return err
+	}
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": secret.UID, "resourceVersion": secret.ResourceVersion},
+		"data":     map[string]any{corev1.ServiceAccountTokenKey: nil},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = g.cfg.Secrets.Secrets(secret.Namespace).Patch(ctx, secret.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil // it went, and the token with it
+	case err != nil:
+		return err
+	}
+	klog.FromContext(ctx).V(2).Info("Took back a token that the API server refused", "secret", klog.KObj(secret), "keyID", t.keyID)
+	return nil
+}

@@ -1,0 +1,32 @@
+package testkit
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/sakeeper/sakeeper/pkg/keys"
+)
+
+// Keys is a set of the keys that package keys has for its tests ("p256", "rsa2048"
+// and so on): the first signs, the others verify.
+func Keys(signing string, verification ...string) *keys.Set {
+	var public []keys.PublicKey
+	for _, name := range verification {
+		public = append(public, mustReadKey(name).PublicKey())
+	}
+	return keys.NewSet(mustReadKey(signing), public...)
+}
+
+func mustReadKey(name string) keys.PrivateKey {
+	_, here, _, _ := runtime.Caller(0)
+	data, err := os.ReadFile(filepath.Join(filepath.Dir(here), "..", "keys", "testdata", "insecure-"+name+"-pkcs8.pem"))
+	if err != nil {
+		panic("testkit: internal error: " + err.Error())
+	}
+	key, err := keys.ParsePrivate(data)
+	if err != nil {
+		panic("testkit: internal error: " + err.Error())
+	}
+	return key
+}

@@ -1,0 +1,83 @@
+// Package tokenreview asks the API server whether it accepts a token.
+//
+// A review is a use of the token: for a legacy token the API server notes the date
+// of today in the label kubernetes.io/legacy-token-last-used of its Secret. Ask only
+// about tokens that were made just now or that should be dead.
+package tokenreview
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	typedv1 "k8s.io/client-go/kubernetes/typed/authentication/v1"
+
+	"github.com/sakeeper/sakeeper/pkg/token"
+)
+
+// Answer is what the API server says of a token.
+type Answer struct {
+	// Username is whom the token stands for; empty: it is refused.
+	Username string
+	// Words are the API server's reason for a refusal.
+	Words string
+}
+
+// Metrics count reviews, by what they were for. A nil *Metrics counts nothing.
+type Metrics struct {
+	reviews *prometheus.CounterVec
+}
+
+// NewMetrics registers the metrics of all reviews of a process.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sakeeper_token_reviews_total",
+		Help: "Tokens that the API server was asked about, by purpose (canary, repair) and result (accepted, refused, error).",
+	}, []string{"purpose", "result"})}
+	reg.MustRegister(m.reviews)
+	return m
+}
+
+// Reviewer asks about tokens for one purpose. It is safe for concurrent use.
+type Reviewer struct {
+	client  typedv1.TokenReviewInterface
+	purpose string
+	metrics *Metrics
+}
+
+// New makes a reviewer; purpose is a label of the metrics, which may be nil.
+func New(client typedv1.TokenReviewInterface, purpose string, metrics *Metrics) *Reviewer {
+	return &Reviewer{client: client, purpose: purpose, metrics: metrics}
+}
+
+// Ask asks for compact. An error means that there is no answer, neither yes nor no.
+func (r *Reviewer) Ask(ctx context.Context, compact string) (Answer, error) {
+	review, err := r.client.Create(ctx, &authenticationv1.TokenReview{
+		Spec: authenticationv1.TokenReviewSpec{Token: compact},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		r.count("error")
+		return Answer{}, fmt.Errorf("review token: %w", err)
+	}
+	if review.Status.Authenticated {
+		r.count("accepted")
+		return Answer{Username: review.Status.User.Username}, nil
+	}
+	r.count("refused")
+	words := review.Status.Error
+	switch {
+	case words == "":
+		words = "no reason given"
+	case token.Quotes(words):
+		words = "words that are withheld because they quote a token"
+	}
+	return Answer{Words: words}, nil
+}
+
+func (r *Reviewer) count(result string) {
+	if r.metrics != nil {
+		r.metrics.reviews.WithLabelValues(r.purpose, result).Inc()
+	}
+}

@@ -29,6 +29,8 @@ type controllersOptions struct {
 	controllers     []string
 	serviceAccounts []string
 	tokenSyncs      int
+	resign          string
+	resignQPS       float64
 	keys            keys.Files
 	rootCAFile      string
 }
@@ -42,6 +44,8 @@ func newControllersOptions() *controllersOptions {
 		controllers:     []string{"*"},
 		serviceAccounts: []string{"default"},
 		tokenSyncs:      10,
+		resign:          string(tokensecret.ResignDead),
+		resignQPS:       10,
 	}
 }
 
@@ -66,7 +70,11 @@ func (o *controllersOptions) addFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.keys.PrivateKeyFile, "service-account-private-key-file", o.keys.PrivateKeyFile,
 		"PEM file with the RSA or ECDSA key that signs tokens. It is read again when it changes.")
 	fs.StringArrayVar(&o.keys.KeyFiles, "service-account-key-file", o.keys.KeyFiles,
-		"PEM file with more keys that the API server still accepts: public keys, certificates, or private keys of which the public half is used. May be repeated. They are checked and exported as sakeeper_key_info; they sign nothing. It is read again when it changes.")
+		"PEM file with more keys that the API server still accepts: public keys, certificates, or private keys of which the public half is used. May be repeated. They sign nothing: tokens that they verify are good. It is read again when it changes.")
+	fs.StringVar(&o.resign, "resign-tokens", o.resign,
+		"Which tokens in Secrets are replaced by new ones, which revokes every copy of the old: 'never' none; 'dead' those that no known key verifies, or that name a former ServiceAccount, and that the API server has refused three times over 10 minutes; 'all' also those of keys that only verify. The annotation sakeeper.io/resign=never keeps one.")
+	fs.Float64Var(&o.resignQPS, "resign-qps", o.resignQPS,
+		"Tokens that are replaced in a second.")
 	fs.StringVar(&o.rootCAFile, "root-ca-file", o.rootCAFile,
 		"PEM file with the certificates that verify the API server; it goes into every kube-root-ca.crt and token Secret. It is read again when it changes.")
 }
@@ -90,6 +98,14 @@ func (o *controllersOptions) validate() []error {
 	}
 	if o.tokenSyncs < 1 {
 		errs = append(errs, fmt.Errorf("--concurrent-serviceaccount-token-syncs: %d is less than 1", o.tokenSyncs))
+	}
+	switch tokensecret.Resign(o.resign) {
+	case tokensecret.ResignNever, tokensecret.ResignDead, tokensecret.ResignAll:
+	default:
+		errs = append(errs, fmt.Errorf("--resign-tokens: %q is not one of never, dead, all", o.resign))
+	}
+	if o.resignQPS <= 0 {
+		errs = append(errs, fmt.Errorf("--resign-qps: %v is not positive", o.resignQPS))
 	}
 	if enabled[tokensecret.Name] && o.keys.PrivateKeyFile == "" {
 		errs = append(errs, fmt.Errorf("--service-account-private-key-file is required by the %s; to go without tokens, use --controllers=*,-%s", tokensecret.Name, tokensecret.Name))

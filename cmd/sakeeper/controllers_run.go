@@ -169,7 +169,7 @@ var (
 
 // ready tells whether this process does its part: a standby when it has seen that
 // there is a leader, and whoever works when everything that existed at the start
-// was handled once.
+// was handled once and the API server takes its tokens.
 func (p *controllersProcess) ready(*http.Request) error {
 	if p.election != nil && !p.election.Leading() {
 		if !p.election.Observed() {
@@ -181,6 +181,9 @@ func (p *controllersProcess) ready(*http.Request) error {
 		if c := p.assembly.controllers[name]; c != nil && !c.Ready() {
 			return fmt.Errorf("%s: %w", name, errStarting)
 		}
+	}
+	if p.assembly.gate != nil {
+		return p.assembly.gate.Ready()
 	}
 	return nil
 }
@@ -207,6 +210,9 @@ func (p *controllersProcess) lead(ctx context.Context) error {
 			informer.RunWithContext(ctx)
 			return nil
 		})
+	}
+	if p.assembly.gate != nil {
+		group.Go(func() error { return p.assembly.gate.Run(ctx) })
 	}
 	for _, c := range p.assembly.controllers {
 		group.Go(func() error { return c.Run(ctx) })

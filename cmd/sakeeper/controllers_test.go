@@ -198,7 +198,7 @@ func TestAssemble(t *testing.T) {
 	}{
 		"all":            {in: "*", want: []string{rootca.Name, serviceaccount.Name, tokensecret.Name}, wantWatched: 4},
 		"accounts only":  {in: "serviceaccount", want: []string{serviceaccount.Name}, wantWatched: 2},
-		"tokens only":    {in: "serviceaccount-token", want: []string{tokensecret.Name}, wantWatched: 2},
+		"tokens only":    {in: "serviceaccount-token", want: []string{tokensecret.Name}, wantWatched: 3},
 		"the CA only":    {in: "root-ca-cert-publisher", want: []string{rootca.Name}, wantWatched: 2},
 		"all but the CA": {in: "*,-root-ca-cert-publisher", want: []string{serviceaccount.Name, tokensecret.Name}, wantWatched: 3},
 	}

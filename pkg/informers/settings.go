@@ -11,7 +11,7 @@ const (
 	// ServiceAccount refers to it.
 	CleanUpUnusedAnnotation = "sakeeper.io/clean-up-unused"
 	// ResignAnnotation set to "never" on a token Secret or its namespace keeps the
-	// token from being signed anew while a known key verifies it.
+	// token from being signed anew, dead or alive.
 	ResignAnnotation = "sakeeper.io/resign"
 	// AutoTokenLabel set to "true" on a ServiceAccount or its namespace asks for a
 	// token Secret.

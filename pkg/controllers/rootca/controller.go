@@ -15,8 +15,10 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
+	"github.com/sakeeper/sakeeper/pkg/contention"
 	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/loop"
 )
@@ -33,25 +35,41 @@ const ReasonFailedPublish = "FailedPublishRootCA"
 const Description = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. " +
 	"No other usage is guaranteed across distributions of Kubernetes clusters."
 
-// workers bounds the requests under way; each is one small write.
-const workers = 10
+const (
+	// workers bounds the requests under way; each is one small write.
+	workers = 10
+	// repairsPerSecond and repairsAtOnce pace a new CA: a thousand namespaces at once,
+	// and 10,000 in 45 s.
+	repairsPerSecond = 200
+	repairsAtOnce    = 1000
+)
 
-// Config is what the controller needs; all but Metrics is required.
+// Config is what the controller needs; all but the last two is required.
 type Config struct {
 	Client     typedcorev1.ConfigMapsGetter
 	Namespaces cache.TypedSharedIndexInformer[*corev1.Namespace]
 	RootCAs    cache.TypedSharedIndexInformer[*informers.RootCA]
 	// CA returns the bundle to publish at this moment.
-	CA       func() cabundle.Bundle
-	Recorder record.EventRecorder
-	Metrics  *loop.Metrics
+	CA         func() cabundle.Bundle
+	Recorder   record.EventRecorder
+	Clock      clock.PassiveClock
+	Metrics    *loop.Metrics
+	Contention *contention.Metrics
 }
 
 // Controller publishes the root CA.
 type Controller struct {
-	cfg    Config
-	loop   *loop.Loop[namespaceKey]
-	synced []cache.DoneChecker
+	cfg     Config
+	loop    *loop.Loop[namespaceKey]
+	repairs *loop.Pace[namespaceKey]
+	truces  *contention.Tracker[contested]
+	synced  []cache.DoneChecker
+}
+
+// contested is the ConfigMap in one life of its namespace.
+type contested struct {
+	namespace types.UID
+	name      namespaceKey
 }
 
 // namespaceKey is the name of a namespace.
@@ -59,10 +77,14 @@ type namespaceKey string
 
 // New checks cfg and registers with the informers, which the caller starts.
 func New(cfg Config) (*Controller, error) {
-	if cfg.Client == nil || cfg.Namespaces == nil || cfg.RootCAs == nil || cfg.CA == nil || cfg.Recorder == nil {
-		return nil, fmt.Errorf("%s: Client, Namespaces, RootCAs, CA and Recorder are required", Name)
+	if cfg.Client == nil || cfg.Namespaces == nil || cfg.RootCAs == nil || cfg.CA == nil || cfg.Recorder == nil || cfg.Clock == nil {
+		return nil, fmt.Errorf("%s: Client, Namespaces, RootCAs, CA, Recorder and Clock are required", Name)
 	}
-	c := &Controller{cfg: cfg}
+	c := &Controller{
+		cfg:     cfg,
+		repairs: loop.NewPace[namespaceKey](cfg.Clock, repairsPerSecond, repairsAtOnce),
+		truces:  contention.New[contested]("configmaps", cfg.Clock, cfg.Contention),
+	}
 	var err error
 	if c.loop, err = loop.New(loop.Config[namespaceKey]{
 		Name: Name, Sync: c.sync, Workers: workers, Metrics: cfg.Metrics,
@@ -89,7 +111,7 @@ func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx, c.s
 func (c *Controller) Ready() bool { return c.loop.Ready() }
 
 // EnqueueAll looks at every namespace again; call it when the CA changed. Writes
-// are bounded by the number of workers.
+// are paced.
 func (c *Controller) EnqueueAll() {
 	for _, name := range c.cfg.Namespaces.GetStore().ListKeys() {
 		c.loop.Add(namespaceKey(name))
@@ -99,23 +121,36 @@ func (c *Controller) EnqueueAll() {
 func (c *Controller) sync(ctx context.Context, key namespaceKey) (time.Duration, error) {
 	ca := c.cfg.CA()
 	s := state{sum: ca.Sum()}
+	object := contested{name: key}
 	if namespace, ok := informers.Get(c.cfg.Namespaces, string(key)); ok {
-		s.phase = namespace.Status.Phase
+		s.phase, object.namespace = namespace.Status.Phase, namespace.UID
 	}
 	s.found, _ = informers.Get(c.cfg.RootCAs, string(key)+"/"+informers.RootCAName)
 	act, reason := decide(s)
-	switch act {
-	case create:
-		return 0, c.create(ctx, string(key), ca)
-	case repair:
-		return 0, c.repair(ctx, s.found, ca, reason)
-	default:
+	if act == none {
 		klog.FromContext(ctx).V(4).Info("Skipped root CA config map", "reason", reason)
 		return 0, nil
 	}
+	if act == repair {
+		if wait := c.repairs.Wait(key); wait > 0 {
+			return wait, nil
+		}
+	}
+	verdict := c.truces.May(object, ca.Fingerprint())
+	contention.Report(ctx, c.cfg.Recorder, &corev1.ObjectReference{
+		Kind: "ConfigMap", APIVersion: "v1", Namespace: string(key), Name: informers.RootCAName,
+	}, verdict)
+	if verdict.Wait > 0 {
+		return verdict.Wait, nil
+	}
+	wrote := func() { c.truces.Wrote(object, ca.Fingerprint()) }
+	if act == create {
+		return 0, c.create(ctx, string(key), ca, wrote)
+	}
+	return 0, c.repair(ctx, s.found, ca, reason, wrote)
 }
 
-func (c *Controller) create(ctx context.Context, namespace string, ca cabundle.Bundle) error {
+func (c *Controller) create(ctx context.Context, namespace string, ca cabundle.Bundle, wrote func()) error {
 	cm := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:   namespace,
@@ -127,6 +162,7 @@ func (c *Controller) create(ctx context.Context, namespace string, ca cabundle.B
 	_, err := c.cfg.Client.ConfigMaps(namespace).Create(ctx, cm, metav1.CreateOptions{})
 	switch {
 	case err == nil:
+		wrote()
 		klog.FromContext(ctx).V(2).Info("Created root CA config map", "configMap", klog.KObj(cm))
 		return nil
 	case apierrors.IsAlreadyExists(err):
@@ -140,7 +176,7 @@ func (c *Controller) create(ctx context.Context, namespace string, ca cabundle.B
 // repair changes data to exactly the CA and sets the description, as in-tree also
 // where a user wrote another. The rest of the object was never cached, so it is
 // patched, not replaced.
-func (c *Controller) repair(ctx context.Context, found *informers.RootCA, ca cabundle.Bundle, reason string) error {
+func (c *Controller) repair(ctx context.Context, found *informers.RootCA, ca cabundle.Bundle, reason string, wrote func()) error {
 	data := map[string]any{corev1.ServiceAccountRootCAKey: string(ca.PEM())}
 	for _, key := range found.OtherKeys {
 		data[key] = nil
@@ -159,6 +195,7 @@ func (c *Controller) repair(ctx context.Context, found *informers.RootCA, ca cab
 	_, err = c.cfg.Client.ConfigMaps(found.Namespace).Patch(ctx, found.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	switch {
 	case err == nil:
+		wrote()
 		klog.FromContext(ctx).V(2).Info("Repaired root CA config map", "configMap", klog.KObj(found), "reason", reason)
 		return nil
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):

@@ -3,7 +3,11 @@ package rootca
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -15,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
+	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/informers"
@@ -55,7 +60,7 @@ func newFixture(t *testing.T, answer error, cached ...metav1.Object) fixture {
 
 func newController(t *testing.T, client *fake.Clientset, recorder record.EventRecorder, ca func() cabundle.Bundle) *Controller {
 	t.Helper()
-	cfg := Config{Client: client.CoreV1(), CA: ca, Recorder: recorder}
+	cfg := Config{Client: client.CoreV1(), CA: ca, Recorder: recorder, Clock: clock.RealClock{}}
 	var errNamespaces, errRootCAs error
 	cfg.Namespaces, errNamespaces = informers.Namespaces(client)
 	cfg.RootCAs, errRootCAs = informers.RootCAs(client)
@@ -229,5 +234,63 @@ func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 				t.Error("no error")
 			}
 		})
+	}
+}
+
+// What is cached stays as it is here: whatever is written, somebody undoes.
+func TestACAThatIsUndoneFiveTimesIsLeftAlone(t *testing.T) {
+	cases := map[string][]metav1.Object{
+		"patch team/kube-root-ca.crt":  {testkit.Namespace("team"), configMap(testkit.WithData("ca.crt", "theirs"))},
+		"create team/kube-root-ca.crt": {testkit.Namespace("team")},
+	}
+	for want, cached := range cases {
+		t.Run(want, func(t *testing.T) {
+			f := newFixture(t, nil, cached...)
+			var again time.Duration
+			for range 10 {
+				var err error
+				if again, err = f.sync(newContext(t), "team"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var writes []string
+			for _, r := range testkit.Requests(f.client.Actions()) {
+				writes = append(writes, r.Verb+" "+r.Name)
+			}
+			if diff := cmp.Diff(slices.Repeat([]string{want}, 5), writes); diff != "" {
+				t.Errorf("writes (-want +got):\n%s", diff)
+			}
+			if again <= 0 || again > time.Hour {
+				t.Errorf("looks again after %v", again)
+			}
+			if events := testkit.Events(f.recorder); len(events) != 1 || !strings.HasPrefix(events[0], "Warning LeftAlone ") {
+				t.Errorf("events %v", events)
+			}
+		})
+	}
+}
+
+func TestANewCAIsPaced(t *testing.T) {
+	f := newFixture(t, nil)
+	const n = repairsAtOnce + 100
+	later := 0
+	for i := range n {
+		name := fmt.Sprint("team", i)
+		old := configMap(testkit.WithData("ca.crt", "old"))
+		old.Namespace = name
+		if err := errors.Join(f.cfg.Namespaces.GetStore().Add(testkit.Namespace(name)), f.cfg.RootCAs.GetStore().Add(informers.NewRootCA(old))); err != nil {
+			t.Fatal(err)
+		}
+		again, err := f.sync(newContext(t), namespaceKey(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again > 0 {
+			later++
+		}
+	}
+	// Slots come back while the test runs.
+	if writes := len(f.client.Actions()); writes < repairsAtOnce || writes+later != n {
+		t.Errorf("%d writes, %d put off, of %d", writes, later, n)
 	}
 }

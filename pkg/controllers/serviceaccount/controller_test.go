@@ -3,6 +3,7 @@ package serviceaccount
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
+	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
@@ -56,7 +58,7 @@ func newFixture(t *testing.T, answer error, cached ...metav1.Object) fixture {
 
 func newController(t *testing.T, client *fake.Clientset, recorder record.EventRecorder) *Controller {
 	t.Helper()
-	cfg := Config{Client: client.CoreV1(), Names: []string{"default", "robot"}, Recorder: recorder}
+	cfg := Config{Client: client.CoreV1(), Names: []string{"default", "robot"}, Recorder: recorder, Clock: clock.RealClock{}}
 	var errNamespaces, errAccounts, err error
 	cfg.Namespaces, errNamespaces = informers.Namespaces(client)
 	cfg.ServiceAccounts, errAccounts = informers.ServiceAccounts(client)
@@ -289,5 +291,29 @@ func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 				t.Error("no error")
 			}
 		})
+	}
+}
+
+// The cache shows no account here: whatever is created, somebody deletes.
+func TestAnAccountThatIsDeletedFiveTimesIsLeftAlone(t *testing.T) {
+	f := newFixture(t, nil, testkit.Namespace("team"))
+	var again time.Duration
+	for range 10 {
+		var err error
+		if again, err = f.sync(newContext(t), cache.ObjectName{Namespace: "team", Name: "default"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := len(f.client.Actions()); got != 5 {
+		t.Errorf("%d writes", got)
+	}
+	if again <= 0 || again > time.Hour {
+		t.Errorf("looks again after %v", again)
+	}
+	if _, err := f.sync(newContext(t), cache.ObjectName{Namespace: "team", Name: "robot"}); err != nil || len(f.client.Actions()) != 6 {
+		t.Errorf("another account: %v, %d writes", err, len(f.client.Actions()))
+	}
+	if events := testkit.Events(f.recorder); len(events) != 1 || !strings.HasPrefix(events[0], "Warning LeftAlone ") {
+		t.Errorf("events %v", events)
 	}
 }

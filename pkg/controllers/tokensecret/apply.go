@@ -8,50 +8,87 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
+	"github.com/sakeeper/sakeeper/pkg/canary"
+	"github.com/sakeeper/sakeeper/pkg/contention"
 	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/loop"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// ReasonFailedUpdate is the event on a token Secret that the API server refuses
-// to change, for example because it was made immutable.
-const ReasonFailedUpdate = "FailedUpdateTokenSecret"
+// The reasons of events on token Secrets.
+const (
+	// ReasonFailedUpdate: the API server refuses the change, for example because the
+	// Secret was made immutable.
+	ReasonFailedUpdate = "FailedUpdateTokenSecret"
+	// ReasonResigned: the token was signed anew.
+	ReasonResigned = "ResignedToken"
+)
 
 // fill writes the cached object back with everything it lacks: one PUT, which the
 // resourceVersion of that object protects.
-func (c *Controller) fill(ctx context.Context, cached *informers.TokenSecret, account types.UID, ca cabundle.Bundle) error {
-	compact, err := c.cfg.Signer.SignLegacy(ctx, token.LegacyClaims{
-		Namespace:          cached.Namespace,
-		SecretName:         cached.Name,
-		ServiceAccountName: cached.Account,
-		ServiceAccountUID:  string(account),
+func (c *Controller) fill(ctx context.Context, cached *informers.TokenSecret, account types.UID, ca cabundle.Bundle) (time.Duration, error) {
+	object, content := contestedSecret(cached), c.contentOfToken()
+	if wait := c.truce(ctx, c.rests.contents, object, content, objectReference(cached)); wait > 0 {
+		return wait, nil
+	}
+	err := c.cfg.Tokens.Write(ctx, claimsOf(cached, account), c.wake(cached), func(ctx context.Context, compact string) error {
+		secret := cached.Unfilled.DeepCopy()
+		if secret.Data == nil {
+			secret.Data = map[string][]byte{}
+		}
+		secret.Data[corev1.ServiceAccountTokenKey] = []byte(compact)
+		secret.Data[corev1.ServiceAccountRootCAKey] = ca.PEM()
+		if !cached.HasNamespace {
+			secret.Data[corev1.ServiceAccountNamespaceKey] = []byte(secret.Namespace)
+		}
+		metav1.SetMetaDataAnnotation(&secret.ObjectMeta, corev1.ServiceAccountUIDKey, string(account))
+		if cached.AccountUID == "" {
+			c.owners.namedHere.Add(cached.UID, cached.ResourceVersion)
+		}
+		_, err := c.cfg.Client.Secrets(secret.Namespace).Update(ctx, secret, metav1.UpdateOptions{})
+		return err
 	})
-	if err != nil {
-		return fmt.Errorf("fill secret %s: %w", klog.KObj(cached), err)
+	if err == nil {
+		c.rests.contents.Wrote(object, content)
 	}
-	secret := cached.Unfilled.DeepCopy()
-	if secret.Data == nil {
-		secret.Data = map[string][]byte{}
+	return 0, c.answer(ctx, cached, "Filled token secret", "token was missing", err)
+}
+
+// resign replaces a token, and puts right what else is wrong. It revokes every copy
+// of the old one.
+func (c *Controller) resign(ctx context.Context, cached *informers.TokenSecret, account types.UID, ca cabundle.Bundle, reason string) (time.Duration, error) {
+	object, content := contestedSecret(cached), c.contentOfToken()
+	if wait := c.rests.resigns.Wait(cache.MetaObjectToName(cached)); wait > 0 {
+		return wait, nil
 	}
-	secret.Data[corev1.ServiceAccountTokenKey] = []byte(compact)
-	secret.Data[corev1.ServiceAccountRootCAKey] = ca.PEM()
-	if !cached.HasNamespace {
-		secret.Data[corev1.ServiceAccountNamespaceKey] = []byte(secret.Namespace)
+	if wait := c.truce(ctx, c.rests.contents, object, content, objectReference(cached)); wait > 0 {
+		return wait, nil
 	}
-	metav1.SetMetaDataAnnotation(&secret.ObjectMeta, corev1.ServiceAccountUIDKey, string(account))
-	if cached.AccountUID == "" {
-		c.namedHere.Add(cached.UID, cached.ResourceVersion)
+	var keyID string
+	err := c.cfg.Tokens.Write(ctx, claimsOf(cached, account), c.wake(cached), func(ctx context.Context, compact string) error {
+		keyID = token.UnverifiedKeyID(compact)
+		return c.patch(ctx, cached, account, map[string][]byte{
+			corev1.ServiceAccountTokenKey:     []byte(compact),
+			corev1.ServiceAccountRootCAKey:    ca.PEM(),
+			corev1.ServiceAccountNamespaceKey: []byte(cached.Namespace),
+		})
+	})
+	if err == nil {
+		c.rests.contents.Wrote(object, content)
+		c.cfg.Recorder.Eventf(objectReference(cached), corev1.EventTypeNormal, ReasonResigned,
+			"The token was signed anew, with key %s, because %s. Copies of the old one are refused from now on", keyID, reason)
 	}
-	_, err = c.cfg.Client.Secrets(secret.Namespace).Update(ctx, secret, metav1.UpdateOptions{})
-	return c.answer(ctx, cached, "Filled token secret", "token was missing", err)
+	return 0, c.answer(ctx, cached, "Signed a token anew", reason, err)
 }
 
 // release takes back a token and a UID that this process wrote while the cache
@@ -69,11 +106,27 @@ func (c *Controller) release(ctx context.Context, cached *informers.TokenSecret,
 
 // repair patches what is wrong with a Secret that has a token. The token itself
 // is not cached, so the object cannot be written whole.
-func (c *Controller) repair(ctx context.Context, cached *informers.TokenSecret, account types.UID, ca cabundle.Bundle, reason string) error {
+func (c *Controller) repair(ctx context.Context, cached *informers.TokenSecret, account types.UID, ca cabundle.Bundle, reason string) (time.Duration, error) {
+	content := "ca.crt " + ca.Fingerprint()
+	object := contestedSecret(cached)
+	if wait := c.rests.repairs.Wait(cache.MetaObjectToName(cached)); wait > 0 {
+		return wait, nil
+	}
+	if wait := c.truce(ctx, c.rests.contents, object, content, objectReference(cached)); wait > 0 {
+		return wait, nil
+	}
 	data := map[string][]byte{corev1.ServiceAccountRootCAKey: ca.PEM()}
 	if !cached.HasNamespace {
 		data[corev1.ServiceAccountNamespaceKey] = []byte(cached.Namespace)
 	}
+	err := c.patch(ctx, cached, account, data)
+	if err == nil {
+		c.rests.contents.Wrote(object, content)
+	}
+	return 0, c.answer(ctx, cached, "Repaired token secret", reason, err)
+}
+
+func (c *Controller) patch(ctx context.Context, cached *informers.TokenSecret, account types.UID, data map[string][]byte) error {
 	patch, err := mergePatch(&cached.ObjectMeta,
 		map[string]any{corev1.ServiceAccountNameKey: cached.Account, corev1.ServiceAccountUIDKey: string(account)},
 		map[string]any{"data": data})
@@ -81,16 +134,61 @@ func (c *Controller) repair(ctx context.Context, cached *informers.TokenSecret, 
 		return err
 	}
 	_, err = c.cfg.Client.Secrets(cached.Namespace).Patch(ctx, cached.Name, types.MergePatchType, patch, metav1.PatchOptions{})
-	return c.answer(ctx, cached, "Repaired token secret", reason, err)
+	return err
 }
 
 // remove deletes the Secret that was decided on: its UID, and its resourceVersion
 // too, because the decision read annotations.
-func (c *Controller) remove(ctx context.Context, cached *informers.TokenSecret, reason string) error {
+func (c *Controller) remove(ctx context.Context, cached *informers.TokenSecret, reason string) (time.Duration, error) {
+	// By name: what somebody keeps creating again is another object each time.
+	const content = "gone"
+	object := contested{namespace: cached.Namespace, name: cached.Name}
+	if wait := c.truce(ctx, c.rests.deletions, object, content, objectReference(cached)); wait > 0 {
+		return wait, nil
+	}
 	err := c.cfg.Client.Secrets(cached.Namespace).Delete(ctx, cached.Name, metav1.DeleteOptions{
 		Preconditions: &metav1.Preconditions{UID: &cached.UID, ResourceVersion: &cached.ResourceVersion},
 	})
-	return c.answer(ctx, cached, "Deleted token secret", reason, err)
+	if err == nil {
+		c.rests.deletions.Wrote(object, content)
+	}
+	return 0, c.answer(ctx, cached, "Deleted token secret", reason, err)
+}
+
+func claimsOf(secret *informers.TokenSecret, account types.UID) token.LegacyClaims {
+	return token.LegacyClaims{
+		Namespace:          secret.Namespace,
+		SecretName:         secret.Name,
+		ServiceAccountName: secret.Account,
+		ServiceAccountUID:  string(account),
+	}
+}
+
+// contentOfToken names what is contested about a token, without the token.
+func (c *Controller) contentOfToken() string {
+	return "token of key " + c.cfg.Keys().Signing().PublicKey().ID()
+}
+
+func contestedSecret(secret *informers.TokenSecret) contested {
+	return contested{namespace: secret.Namespace, name: secret.Name, uid: string(secret.UID)}
+}
+
+// wake queues secret again when tokens may be written.
+func (c *Controller) wake(secret *informers.TokenSecret) func() {
+	key := cache.MetaObjectToName(secret)
+	return func() { c.secrets.Add(key) }
+}
+
+// truce returns how long content must not be written to object, and tells people
+// when that begins.
+func (c *Controller) truce(ctx context.Context, tracker *contention.Tracker[contested], object contested, content string, about *corev1.ObjectReference) time.Duration {
+	verdict := tracker.May(object, content)
+	contention.Report(ctx, c.cfg.Recorder, about, verdict)
+	return verdict.Wait
+}
+
+func objectReference(secret *informers.TokenSecret) *corev1.ObjectReference {
+	return &corev1.ObjectReference{Kind: "Secret", APIVersion: "v1", Namespace: secret.Namespace, Name: secret.Name, UID: secret.UID}
 }
 
 // mergePatch makes a JSON merge patch (RFC 7386) of annotations and top-level
@@ -113,13 +211,14 @@ func (c *Controller) answer(ctx context.Context, cached *informers.TokenSecret, 
 	case err == nil:
 		klog.FromContext(ctx).V(2).Info(did, "secret", klog.KObj(cached), "serviceAccount", klog.KRef(cached.Namespace, cached.Account), "reason", reason)
 		return nil
+	case errors.Is(err, canary.ErrWaiting):
+		klog.FromContext(ctx).V(4).Info("Put off a token", "secret", klog.KObj(cached), "reason", err.Error())
+		return nil // it will be woken
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
 		return nil // it changed or went: its event decides anew
 	}
 	if apierrors.IsInvalid(err) && loop.Report(ctx) {
-		c.cfg.Recorder.Eventf(&corev1.ObjectReference{
-			Kind: "Secret", APIVersion: "v1", Namespace: cached.Namespace, Name: cached.Name, UID: cached.UID,
-		}, corev1.EventTypeWarning, ReasonFailedUpdate, "%s", advise(err))
+		c.cfg.Recorder.Eventf(objectReference(cached), corev1.EventTypeWarning, ReasonFailedUpdate, "%s", advise(err))
 	}
 	return fmt.Errorf("write secret %s: %w", klog.KObj(cached), withhold(err))
 }
@@ -144,10 +243,9 @@ func advise(err error) string {
 	}
 }
 
-// withhold replaces an error that quotes a token, which an admission webhook that
-// describes the object could do. A JWT begins with eyJ, and in base64 with ZXlK.
+// withhold replaces an error that quotes a token.
 func withhold(err error) error {
-	if text := err.Error(); !strings.Contains(text, "eyJ") && !strings.Contains(text, "ZXlK") {
+	if !token.Quotes(err.Error()) {
 		return err
 	}
 	return fmt.Errorf("%s, in words that are withheld because they quote a token", apierrors.ReasonForError(err))

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/resourceversion"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
@@ -19,7 +17,9 @@ import (
 	"k8s.io/utils/lru"
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
+	"github.com/sakeeper/sakeeper/pkg/contention"
 	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/loop"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
@@ -31,13 +31,20 @@ const (
 	referencesName = "serviceaccount-token-references"
 )
 
-// remembered bounds how many UIDs are kept of ServiceAccounts that went and of
-// Secrets that were filled. A forgotten account costs a GET per Secret.
-const remembered = 10000
+const (
+	// remembered bounds how many UIDs are kept of ServiceAccounts that went and of
+	// Secrets that were filled. A forgotten account costs a GET per Secret.
+	remembered = 10000
+	// repairsPerSecond and repairsAtOnce pace what nobody waits for, most of all a new
+	// CA in every Secret: a thousand at once, and 10,000 in 45 s.
+	repairsPerSecond = 200
+	repairsAtOnce    = 1000
+)
 
-// Signer makes legacy tokens.
-type Signer interface {
-	SignLegacy(ctx context.Context, claims token.LegacyClaims) (string, error)
+// Tokens makes legacy tokens and decides whether they may be written; see
+// [canary.Gate.Write].
+type Tokens interface {
+	Write(ctx context.Context, claims token.LegacyClaims, wake func(), write func(ctx context.Context, compact string) error) error
 }
 
 // Client is what the controller reads and writes live.
@@ -46,21 +53,33 @@ type Client interface {
 	typedcorev1.ServiceAccountsGetter
 }
 
-// Config is what the controller needs; all but Workers and Metrics is required.
+// Config is what the controller needs; all but Resign, ResignQPS, Workers and the
+// last three is required.
 type Config struct {
 	Client Client
 	// Metadata asks whether a Secret exists without fetching its data.
 	Metadata        metadata.Interface
+	Namespaces      cache.TypedSharedIndexInformer[*corev1.Namespace]
 	Secrets         cache.TypedSharedIndexInformer[*informers.TokenSecret]
 	ServiceAccounts cache.TypedSharedIndexInformer[*corev1.ServiceAccount]
-	Signer          Signer
+	Tokens          Tokens
+	// Keys returns the keys of this moment.
+	Keys func() *keys.Set
 	// CA returns the bundle that Secrets should have at this moment.
 	CA       func() cabundle.Bundle
+	Reviewer Reviewer
 	Recorder record.EventRecorder
 	Clock    clock.PassiveClock
+	// Resign says which tokens are signed anew. Empty: none.
+	Resign Resign
+	// ResignQPS is how many are in a second. Zero: 10.
+	ResignQPS float64
 	// Workers is how many Secrets are handled at a time. Zero: one.
-	Workers int
-	Metrics *loop.Metrics
+	Workers    int
+	Metrics    *loop.Metrics
+	Contention *contention.Metrics
+	// Registerer gets the controller's own metrics.
+	Registerer prometheus.Registerer
 }
 
 // Controller fills, repairs and deletes token Secrets and drops references to
@@ -70,29 +89,49 @@ type Controller struct {
 	secrets    *loop.Loop[cache.ObjectName]
 	references *loop.Loop[cache.ObjectName]
 	synced     []cache.DoneChecker
-	// goneAccounts holds UIDs whose deletion was seen, with the resourceVersion of
-	// that. A UID never comes back (but by a restore of etcd under a running
-	// process), so it needs no live check.
-	goneAccounts *lru.Cache
-	// namedHere holds UIDs of Secrets into which this process wrote their account's,
-	// with the resourceVersion that they had before.
-	namedHere   *lru.Cache
-	goneSecrets *goneSecrets
+	owners     owners
+	exams      *exams
+	rests      rests
+	departed   *goneSecrets
+	dangling   *dangling
 }
+
+// rests is what keeps writes few: slots for those that can wait, and truces with
+// whoever undoes them.
+type rests struct {
+	repairs, resigns, looks         *loop.Pace[cache.ObjectName]
+	contents, deletions, references *contention.Tracker[contested]
+}
+
+// contested is an object over which somebody may disagree. One that is created again
+// is another one where what is contested is its content.
+type contested struct{ namespace, name, uid string }
 
 // New checks cfg and registers with the informers, which the caller starts.
 func New(cfg Config) (*Controller, error) {
 	switch {
-	case cfg.Client == nil, cfg.Metadata == nil, cfg.Secrets == nil, cfg.ServiceAccounts == nil:
-		return nil, fmt.Errorf("%s: Client, Metadata, Secrets and ServiceAccounts are required", Name)
-	case cfg.Signer == nil, cfg.CA == nil, cfg.Recorder == nil, cfg.Clock == nil:
-		return nil, fmt.Errorf("%s: Signer, CA, Recorder and Clock are required", Name)
+	case cfg.Client == nil, cfg.Metadata == nil, cfg.Namespaces == nil, cfg.Secrets == nil, cfg.ServiceAccounts == nil:
+		return nil, fmt.Errorf("%s: Client, Metadata, Namespaces, Secrets and ServiceAccounts are required", Name)
+	case cfg.Tokens == nil, cfg.Keys == nil, cfg.CA == nil, cfg.Reviewer == nil, cfg.Recorder == nil, cfg.Clock == nil:
+		return nil, fmt.Errorf("%s: Tokens, Keys, CA, Reviewer, Recorder and Clock are required", Name)
+	}
+	if cfg.ResignQPS == 0 {
+		cfg.ResignQPS = 10
 	}
 	c := &Controller{
-		cfg:          cfg,
-		goneAccounts: lru.New(remembered),
-		namedHere:    lru.New(remembered),
-		goneSecrets:  newGoneSecrets(),
+		cfg:      cfg,
+		owners:   owners{gone: lru.New(remembered), namedHere: lru.New(remembered)},
+		exams:    newExams(),
+		departed: newGoneSecrets(),
+		dangling: newDangling(),
+		rests: rests{
+			repairs:    loop.NewPace[cache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
+			resigns:    loop.NewPace[cache.ObjectName](cfg.Clock, cfg.ResignQPS, 1),
+			looks:      loop.NewPace[cache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
+			contents:   contention.New[contested]("secrets", cfg.Clock, cfg.Contention),
+			deletions:  contention.New[contested]("secret deletions", cfg.Clock, cfg.Contention),
+			references: contention.New[contested]("references", cfg.Clock, cfg.Contention),
+		},
 	}
 	var errSecrets, errReferences error
 	c.secrets, errSecrets = loop.New(loop.Config[cache.ObjectName]{
@@ -101,17 +140,22 @@ func New(cfg Config) (*Controller, error) {
 	c.references, errReferences = loop.New(loop.Config[cache.ObjectName]{
 		Name: referencesName, Sync: c.syncReferences, Workers: cfg.Workers, Metrics: cfg.Metrics,
 	})
-	if err := errors.Join(errSecrets, errReferences); err != nil {
+	if err := errors.Join(errSecrets, errReferences, c.register(cfg.Registerer)); err != nil {
 		return nil, err
 	}
-	secrets, errSecrets := loop.Watch(cfg.Secrets, loop.Events[*informers.TokenSecret]{
+	return c, c.watch()
+}
+
+func (c *Controller) watch() error {
+	secrets, errSecrets := loop.Watch(c.cfg.Secrets, loop.Events[*informers.TokenSecret]{
 		Changed: c.enqueueSecret, Deleted: c.secretDeleted,
 	})
-	accounts, errAccounts := loop.Watch(cfg.ServiceAccounts, loop.Events[*corev1.ServiceAccount]{
+	accounts, errAccounts := loop.Watch(c.cfg.ServiceAccounts, loop.Events[*corev1.ServiceAccount]{
 		Listed: c.enqueueReferences, Changed: c.enqueueReferencesLater, Deleted: c.accountDeleted,
 	})
-	c.synced = []cache.DoneChecker{secrets, accounts}
-	return c, errors.Join(errSecrets, errAccounts)
+	// Namespaces are read for their settings, which nobody waits for.
+	c.synced = []cache.DoneChecker{secrets, accounts, c.cfg.Namespaces.HasSyncedChecker()}
+	return errors.Join(errSecrets, errAccounts)
 }
 
 // Run works until ctx ends.
@@ -126,8 +170,8 @@ func (c *Controller) Run(ctx context.Context) error {
 // was handled once.
 func (c *Controller) Ready() bool { return c.secrets.Ready() && c.references.Ready() }
 
-// EnqueueAll looks at every Secret again; call it when the CA changed. Writes are
-// bounded by the number of workers.
+// EnqueueAll looks at every Secret again; call it when the CA or the keys changed.
+// Writes are paced.
 func (c *Controller) EnqueueAll() {
 	for _, key := range c.cfg.Secrets.GetStore().ListKeys() {
 		if name, err := cache.ParseObjectName(key); err == nil { // the cache made the key
@@ -138,70 +182,41 @@ func (c *Controller) EnqueueAll() {
 
 func (c *Controller) syncSecret(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
 	ca := c.cfg.CA()
-	s := state{caSum: ca.Sum()}
+	s := state{caSum: ca.Sum(), resign: c.cfg.Resign}
 	if secret, ok := informers.Get(c.cfg.Secrets, key.String()); ok {
 		owner, err := c.ownerOf(ctx, secret)
 		if err != nil {
 			return 0, err
 		}
 		s.secret, s.owner = secret, owner
+		s.token = c.judgeToken(secret, owner)
+		s.settledToken, _ = informers.Setting(informers.ResignAnnotation, secret.Annotations, c.settingsOf(secret.Namespace))
 	}
 	act, reason := decide(s)
 	switch act {
 	case fill:
-		return 0, c.fill(ctx, s.secret, s.owner.account, ca)
+		return c.fill(ctx, s.secret, s.owner.account, ca)
+	case resign:
+		return c.resign(ctx, s.secret, s.owner.account, ca, reason)
 	case repair:
-		return 0, c.repair(ctx, s.secret, s.owner.account, ca, reason)
+		return c.repair(ctx, s.secret, s.owner.account, ca, reason)
+	case examine:
+		return c.examine(ctx, s.secret, s.owner.account)
 	case release:
 		return 0, c.release(ctx, s.secret, reason)
 	case remove:
-		return 0, c.remove(ctx, s.secret, reason)
+		return c.remove(ctx, s.secret, reason)
 	default:
 		klog.FromContext(ctx).V(4).Info("Skipped token secret", "reason", reason)
 		return 0, nil
 	}
 }
 
-// ownerOf finds the ServiceAccount of secret: in the cache, or else live.
-func (c *Controller) ownerOf(ctx context.Context, secret *informers.TokenSecret) (owner, error) {
-	name := secret.AccountName()
-	if name.Name == "" {
-		return owner{}, nil
+func (c *Controller) settingsOf(namespace string) map[string]string {
+	if ns, ok := informers.Get(c.cfg.Namespaces, namespace); ok {
+		return ns.Annotations
 	}
-	if cached, ok := informers.Get(c.cfg.ServiceAccounts, name.String()); ok && belongs(secret, cached.UID) {
-		return owner{account: cached.UID}, nil
-	}
-	suspect := c.namedAfterDeletion(secret)
-	if _, gone := c.goneAccounts.Get(secret.AccountUID); gone && !suspect {
-		return owner{}, nil
-	}
-	live, err := c.cfg.Client.ServiceAccounts(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err):
-		return owner{}, nil
-	case err != nil:
-		return owner{}, fmt.Errorf("get service account %s: %w", name, err)
-	case belongs(secret, live.UID):
-		return owner{account: live.UID}, nil
-	default:
-		return owner{mistaken: suspect && !secret.CreationTimestamp.Before(&live.CreationTimestamp)}, nil
-	}
-}
-
-// namedAfterDeletion tells whether this process may have taken secret, which named
-// no UID, for one of an account that was gone already: the deletion is older than
-// what was filled. Versions of two resources are compared, which holds as long as
-// both are in one etcd; a wrong answer costs a GET, or means what in-tree does.
-func (c *Controller) namedAfterDeletion(secret *informers.TokenSecret) bool {
-	gone, _ := c.goneAccounts.Get(secret.AccountUID)
-	named, _ := c.namedHere.Get(secret.UID)
-	deletedAt, seen := gone.(string)
-	filledFrom, filled := named.(string)
-	if !seen || !filled {
-		return false
-	}
-	order, err := resourceversion.CompareResourceVersion(deletedAt, filledFrom)
-	return err == nil && order < 0
+	return nil
 }
 
 func (c *Controller) enqueueSecret(secret *informers.TokenSecret) {
@@ -209,14 +224,19 @@ func (c *Controller) enqueueSecret(secret *informers.TokenSecret) {
 }
 
 func (c *Controller) secretDeleted(secret *informers.TokenSecret) {
-	c.goneSecrets.add(secret, c.cfg.Clock.Now())
+	key := cache.MetaObjectToName(secret)
+	c.exams.forget(secret.UID)
+	c.rests.repairs.Forget(key)
+	c.rests.resigns.Forget(key)
+	c.departed.add(secret, c.cfg.Clock.Now())
 	c.references.AddAfter(secret.AccountName(), quiet)
 }
 
 // accountDeleted queues the Secrets of the account. Those that belong to another
 // account of the same name find it when they are synced.
 func (c *Controller) accountDeleted(account *corev1.ServiceAccount) {
-	c.goneAccounts.Add(account.UID, account.ResourceVersion)
+	c.owners.gone.Add(account.UID, account.ResourceVersion)
+	c.dangling.set(cache.MetaObjectToName(account), 0)
 	secrets, err := c.cfg.Secrets.GetTypedIndexer().ByTypedIndex(informers.ByAccount, cache.MetaObjectToName(account).String())
 	if err != nil {
 		panic("tokensecret: internal error: " + err.Error()) // there is no such index
@@ -235,7 +255,8 @@ func (c *Controller) enqueueReferences(account *corev1.ServiceAccount) {
 // enqueueReferencesLater gives whoever wrote the account the time to write its
 // Secrets too.
 func (c *Controller) enqueueReferencesLater(account *corev1.ServiceAccount) {
-	if len(account.Secrets) > 0 {
-		c.references.AddAfter(cache.MetaObjectToName(account), grace)
+	key := cache.MetaObjectToName(account)
+	if len(account.Secrets) > 0 || c.dangling.of(key) > 0 {
+		c.references.AddAfter(key, grace)
 	}
 }

@@ -2,12 +2,12 @@ package tokensecret
 
 import (
 	"crypto/sha256"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 // state is what is known of one token Secret.
@@ -15,9 +15,38 @@ type state struct {
 	// secret is the Secret, nil when there is none.
 	secret *informers.TokenSecret
 	owner  owner
+	token  standing
 	// caSum is the SHA-256 of the CA bundle that Secrets should have.
 	caSum [sha256.Size]byte
+	// resign is the setting of the process, and settledToken that of the Secret or its
+	// namespace ("never", or nothing).
+	resign       Resign
+	settledToken string
 }
+
+// Resign says which tokens are signed anew.
+type Resign string
+
+// The values of --resign-tokens.
+const (
+	ResignNever Resign = "never"
+	// ResignDead is those that the API server refuses for good, because no known key
+	// verifies them or because they name a former ServiceAccount of that name.
+	ResignDead Resign = "dead"
+	// ResignAll is also those of keys that only verify.
+	ResignAll Resign = "all"
+)
+
+// standing is what is known of the token in a Secret.
+type standing int
+
+const (
+	foreign standing = iota // not ours to judge
+	current                 // signed by the key that signs now
+	older                   // signed by a key that only verifies now
+	suspect                 // no known key verifies it, or its UID is stale
+	dead                    // and the API server keeps refusing it
+)
 
 // owner is the ServiceAccount that a Secret belongs to.
 type owner struct {
@@ -34,6 +63,8 @@ const (
 	none    action = iota
 	fill           // write the whole object, with a token
 	repair         // patch ca.crt or namespace of an object that has a token
+	resign         // patch the token too
+	examine        // find out more about the token
 	release        // take the token and the UID back
 	remove         // delete the object
 )
@@ -50,15 +81,37 @@ func decide(s state) (action, string) {
 		return none, "secret is being deleted"
 	case s.owner.account == "":
 		return remove, "service account does not exist"
+	default:
+		return decideContent(s)
+	}
+}
+
+// decideContent is about a Secret whose ServiceAccount exists.
+func decideContent(s state) (action, string) {
+	switch {
 	case s.secret.Unfilled != nil:
 		return fill, "token is missing"
+	case s.mayResign() && s.token == dead:
+		return resign, "no known key verifies its token, or it names a former service account"
+	case s.mayResign() && s.resign == ResignAll && s.token == older:
+		return resign, "its token was signed by an older key"
 	case s.secret.CASum != s.caSum:
 		return repair, "ca.crt differs"
 	case !s.secret.HasNamespace:
 		return repair, "namespace is missing"
+	case s.mayResign() && s.token == suspect:
+		return examine, "its token may be dead"
 	default:
 		return none, "secret is right"
 	}
+}
+
+// mayResign: not where people said so, and not a token that was withdrawn on
+// purpose.
+func (s state) mayResign() bool {
+	marked := s.secret.Labels[token.InvalidSinceLabel] != ""
+	wanted := s.resign == ResignDead || s.resign == ResignAll
+	return wanted && s.settledToken != string(ResignNever) && !marked && s.secret.DeletionTimestamp == nil
 }
 
 // belongs tells whether a ServiceAccount of the name that secret names, with the
@@ -71,7 +124,8 @@ func belongs(secret *informers.TokenSecret, uid types.UID) bool {
 type staleness int
 
 const (
-	keep staleness = iota // the Secret exists, or the name may be meant for later
+	keep staleness = iota // the Secret exists
+	look                  // keep, and count it when the API server has no such Secret
 	ask                   // stale if the API server has no such Secret
 	drop                  // stale
 )
@@ -89,25 +143,11 @@ func judge(r reference) staleness {
 		return keep
 	case r.seenGoing:
 		return drop
-	case isGenerated(r.account, r.name):
+	case informers.IsGeneratedName(r.account, r.name):
 		return ask
 	default:
-		return keep
+		return look
 	}
-}
-
-const (
-	// suffixAlphabet and suffixLength are those of names that the API machinery
-	// generates (k8s.io/apimachinery/pkg/util/rand).
-	suffixAlphabet = "bcdfghjklmnpqrstvwxz2456789"
-	suffixLength   = 5
-)
-
-// isGenerated tells whether name is one that a token controller made up for
-// account. People can make up such a name too, but not by accident.
-func isGenerated(account, name string) bool {
-	suffix, ok := strings.CutPrefix(name, account+"-token-")
-	return ok && len(suffix) == suffixLength && strings.Trim(suffix, suffixAlphabet) == ""
 }
 
 // without is refs less those whose name is stale, in the same order.

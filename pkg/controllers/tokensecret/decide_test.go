@@ -10,7 +10,11 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
+
+// neverResign are settings of a Secret or namespace that keeps its tokens.
+var neverResign = map[string]string{informers.ResignAnnotation: "never"}
 
 func TestDecide(t *testing.T) {
 	sum := testkit.Bundle().Sum()
@@ -88,6 +92,56 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+func TestDecideOnTokens(t *testing.T) {
+	marked := map[string]string{token.InvalidSinceLabel: "2026-01-02"}
+	deleting := metav1.NewTime(testkit.Instant())
+	cases := map[string]struct {
+		inToken    standing
+		inSettings map[string]string // of the Secret or its namespace
+		inLabels   map[string]string
+		inDeleting *metav1.Time
+		inOtherCA  bool
+		want       map[Resign]action // by --resign-tokens; none where it is not named
+	}{
+		"a good token":                          {inToken: current},
+		"one of a user":                         {inToken: foreign},
+		"one of an older key":                   {inToken: older, want: map[Resign]action{ResignAll: resign}},
+		"one that may be dead":                  {inToken: suspect, want: map[Resign]action{ResignAll: examine, ResignDead: examine}},
+		"a dead one":                            {inToken: dead, want: map[Resign]action{ResignAll: resign, ResignDead: resign}},
+		"of an older key, kept by people":       {inToken: older, inSettings: neverResign},
+		"perhaps dead, kept by people":          {inToken: suspect, inSettings: neverResign},
+		"dead, kept by people":                  {inToken: dead, inSettings: neverResign},
+		"of an older key, withdrawn":            {inToken: older, inLabels: marked},
+		"perhaps dead, withdrawn":               {inToken: suspect, inLabels: marked},
+		"dead, withdrawn":                       {inToken: dead, inLabels: marked},
+		"dead, in a secret that is going":       {inToken: dead, inDeleting: &deleting},
+		"dead, with a label that is empty":      {inToken: dead, inLabels: map[string]string{token.InvalidSinceLabel: ""}, want: map[Resign]action{ResignAll: resign, ResignDead: resign}},
+		"the CA is repaired before an exam":     {inToken: suspect, inOtherCA: true, want: map[Resign]action{ResignAll: repair, ResignDead: repair, ResignNever: repair, "": repair}},
+		"and together with a dead token":        {inToken: dead, inOtherCA: true, want: map[Resign]action{ResignAll: resign, ResignDead: resign, ResignNever: repair, "": repair}},
+		"the CA of a withdrawn one is repaired": {inToken: dead, inOtherCA: true, inLabels: marked, want: map[Resign]action{ResignAll: repair, ResignDead: repair, ResignNever: repair, "": repair}},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			for _, setting := range []Resign{"", ResignNever, ResignDead, ResignAll} {
+				s := state{
+					secret: &informers.TokenSecret{
+						ObjectMeta: metav1.ObjectMeta{Labels: tc.inLabels, DeletionTimestamp: tc.inDeleting},
+						Account:    "robot", HasNamespace: true, CASum: testkit.Bundle().Sum(),
+					},
+					owner: owner{account: testkit.AccountUID}, token: tc.inToken, caSum: testkit.Bundle().Sum(),
+					resign: setting, settledToken: tc.inSettings[informers.ResignAnnotation],
+				}
+				if tc.inOtherCA {
+					s.caSum = testkit.OtherBundle().Sum()
+				}
+				if got, reason := decide(s); got != tc.want[setting] {
+					t.Errorf("--resign-tokens=%s: got %d, %q; want %d", setting, got, reason, tc.want[setting])
+				}
+			}
+		})
+	}
+}
+
 func TestBelongs(t *testing.T) {
 	cases := map[string]struct {
 		inNamed, inUID types.UID
@@ -117,51 +171,12 @@ func TestJudge(t *testing.T) {
 		"one that was seen going":                    {in: reference{account: "robot", name: "mine", seenGoing: true}, want: drop},
 		"a generated one that was seen going":        {in: reference{account: "robot", name: "robot-token-x7z9q", seenGoing: true}, want: drop},
 		"a generated name of which nothing is known": {in: reference{account: "robot", name: "robot-token-x7z9q"}, want: ask},
-		"a user's name of which nothing is known":    {in: reference{account: "robot", name: "mine"}, want: keep},
+		"a user's name of which nothing is known":    {in: reference{account: "robot", name: "mine"}, want: look},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			if got := judge(tc.in); got != tc.want {
 				t.Errorf("got %d, want %d", got, tc.want)
-			}
-		})
-	}
-}
-
-func TestIsGenerated(t *testing.T) {
-	cases := map[string]struct {
-		inAccount, inName string
-		want              bool
-	}{
-		"the form":                                {"robot", "robot-token-x7z9q", true},
-		"every letter, first part":                {"robot", "robot-token-bcdfg", true},
-		"every letter, second part":               {"robot", "robot-token-hjklm", true},
-		"every letter, third part":                {"robot", "robot-token-npqrs", true},
-		"every letter, fourth part":               {"robot", "robot-token-tvwxz", true},
-		"every digit":                             {"robot", "robot-token-24567", true},
-		"the last digits":                         {"robot", "robot-token-89898", true},
-		"an account that has -token- in its name": {"a-token-b", "a-token-b-token-x7z9q", true},
-		"that of the account before its -token-":  {"a", "a-token-b-token-x7z9q", false},
-		"and the other way round":                 {"a-token-b", "a-token-x7z9q", false},
-		"an account that looks generated itself":  {"a-token-x7z9q", "a-token-x7z9q", false},
-		"another account":                         {"robot", "robots-token-x7z9q", false},
-		"an account that the name ends with":      {"bot", "robot-token-x7z9q", false},
-		"too short":                               {"robot", "robot-token-x7z9", false},
-		"too long":                                {"robot", "robot-token-x7z9qq", false},
-		"nothing behind the dash":                 {"robot", "robot-token-", false},
-		"a vowel":                                 {"robot", "robot-token-x7a9q", false},
-		"a vowel at the start":                    {"robot", "robot-token-a7z9q", false},
-		"a digit that reads like a letter":        {"robot", "robot-token-x1z9q", false},
-		"three that read like o, l and e":         {"robot", "robot-token-0130x", false},
-		"a letter that looks like a v":            {"robot", "robot-token-yyyyy", false},
-		"upper case":                              {"robot", "robot-token-X7Z9Q", false},
-		"five bytes of other letters":             {"robot", "robot-token-xé9q", false},
-		"dockercfg":                               {"robot", "robot-dockercfg-x7z9q", false},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			if got := isGenerated(tc.inAccount, tc.inName); got != tc.want {
-				t.Errorf("got %t", got)
 			}
 		})
 	}

@@ -24,9 +24,11 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/loop"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/token"
+	"github.com/sakeeper/sakeeper/pkg/tokenreview"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -36,11 +38,27 @@ var errBoom = errors.New("boom")
 // secretBytes stands in every token of these tests and nowhere else.
 const secretBytes = "eyJ-must-not-be-seen"
 
-// signer makes tokens that say what they were made for.
-type signer struct{ err error }
+// tokens makes tokens that say what they were made for, and lets all be written but
+// with err.
+type tokens struct{ err error }
 
-func (s signer) SignLegacy(_ context.Context, c token.LegacyClaims) (string, error) {
-	return tokenFor(c.Namespace+"/"+c.SecretName, c.ServiceAccountName, c.ServiceAccountUID), s.err
+func (s tokens) Write(ctx context.Context, c token.LegacyClaims, _ func(), write func(context.Context, string) error) error {
+	if s.err != nil {
+		return s.err
+	}
+	return write(ctx, tokenFor(c.Namespace+"/"+c.SecretName, c.ServiceAccountName, c.ServiceAccountUID))
+}
+
+// reviewer answers as it is told, and notes what it was asked.
+type reviewer struct {
+	answer tokenreview.Answer
+	err    error
+	asked  []string
+}
+
+func (r *reviewer) Ask(_ context.Context, compact string) (tokenreview.Answer, error) {
+	r.asked = append(r.asked, compact)
+	return r.answer, r.err
 }
 
 func tokenFor(secret, account, uid string) string {
@@ -86,6 +104,7 @@ type fixture struct {
 	recorder *record.FakeRecorder
 	clock    *clocktesting.FakePassiveClock
 	logger   klog.Logger
+	reviewer *reviewer
 }
 
 func newFixture(t testing.TB, s server, cached ...metav1.Object) fixture {
@@ -100,7 +119,8 @@ func newFixture(t testing.TB, s server, cached ...metav1.Object) fixture {
 	f.recorder.IncludeObject = true
 	f.client.AddReactor("*", "*", s.react)
 	f.metadata.AddReactor("*", "*", s.react)
-	f.Controller = newController(t, f.client, f.metadata, f.recorder, f.clock, testkit.Bundle)
+	f.reviewer = &reviewer{}
+	f.Controller = newController(t, f.client, f.metadata, f.recorder, f.clock, testkit.Bundle, f.reviewer)
 	for _, obj := range cached {
 		f.cache(t, obj)
 	}
@@ -112,16 +132,19 @@ func newFixture(t testing.TB, s server, cached ...metav1.Object) fixture {
 	return f
 }
 
-func newController(t testing.TB, client *fake.Clientset, meta metadata.Interface, recorder record.EventRecorder, clock clock.PassiveClock, ca func() cabundle.Bundle) *Controller {
+func newController(t testing.TB, client *fake.Clientset, meta metadata.Interface, recorder record.EventRecorder, clock clock.PassiveClock, ca func() cabundle.Bundle, reviewer Reviewer) *Controller {
 	t.Helper()
+	set := testkit.Keys("p256", "rsa2048")
 	cfg := Config{
-		Client: client.CoreV1(), Metadata: meta, Signer: signer{}, CA: ca, Recorder: recorder, Clock: clock, Workers: 2,
+		Client: client.CoreV1(), Metadata: meta, Tokens: tokens{}, CA: ca, Recorder: recorder, Clock: clock, Workers: 2,
+		Keys: func() *keys.Set { return set }, Reviewer: reviewer, Resign: ResignDead,
 	}
-	var errSecrets, errAccounts error
+	var errNamespaces, errSecrets, errAccounts error
+	cfg.Namespaces, errNamespaces = informers.Namespaces(client)
 	cfg.Secrets, errSecrets = informers.TokenSecrets(client, nil)
 	cfg.ServiceAccounts, errAccounts = informers.ServiceAccounts(client)
 	c, err := New(cfg)
-	if err := errors.Join(errSecrets, errAccounts, err); err != nil {
+	if err := errors.Join(errNamespaces, errSecrets, errAccounts, err); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { // ends the queues where no test ran them
@@ -136,9 +159,13 @@ func newController(t testing.TB, client *fake.Clientset, meta metadata.Interface
 func (f fixture) cache(t testing.TB, obj metav1.Object) {
 	t.Helper()
 	var err error
-	if secret, ok := obj.(*corev1.Secret); ok {
-		err = f.cfg.Secrets.GetStore().Add(informers.NewTokenSecret(secret.DeepCopy(), nil))
-	} else {
+	switch obj := obj.(type) {
+	case *corev1.Secret:
+		inspect := token.NewVerifier(f.cfg.Keys).Inspect
+		err = f.cfg.Secrets.GetStore().Add(informers.NewTokenSecret(obj.DeepCopy(), inspect))
+	case *corev1.Namespace:
+		err = f.cfg.Namespaces.GetStore().Add(obj)
+	default:
 		err = f.cfg.ServiceAccounts.GetStore().Add(obj)
 	}
 	if err != nil {

@@ -122,8 +122,8 @@ func newWorld(t *testing.T, objects ...runtime.Object) *world {
 	w.setCA(testkit.Bundle())
 	meta := &metadatafake.FakeMetadataClient{}
 	meta.AddReactor("*", "*", server{}.react) // what is not in the cache is not there
-	w.Controller = newController(t, w.client, meta, record.NewFakeRecorder(100), clock.RealClock{}, func() cabundle.Bundle { return *w.ca.Load() })
-	w.stop = testkit.Start(ctx, t, w.Run, testkit.Informer(w.cfg.Secrets), testkit.Informer(w.cfg.ServiceAccounts))
+	w.Controller = newController(t, w.client, meta, record.NewFakeRecorder(100), clock.RealClock{}, func() cabundle.Bundle { return *w.ca.Load() }, &reviewer{})
+	w.stop = testkit.Start(ctx, t, w.Run, testkit.Informer(w.cfg.Namespaces), testkit.Informer(w.cfg.Secrets), testkit.Informer(w.cfg.ServiceAccounts))
 	return w
 }
 
@@ -226,7 +226,7 @@ func TestAnAccountThatIsWrittenBeforeItsSecret(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, testkit.ServiceAccount("team/old", testkit.WithReferences("old-token-x7z9q")))
 		defer w.stop()
-		if synctest.Wait(); len(w.client.Actions()) != 5 || !w.Ready() { // two lists, two watches, one patch
+		if synctest.Wait(); len(w.client.Actions()) != 7 || !w.Ready() { // three lists, three watches, one patch
 			t.Errorf("what was there at the start is not done at once: ready %t, %v", w.Ready(), w.client.Actions())
 		}
 		w.expectRequests("start", "patch serviceaccounts team/old")

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,26 +32,34 @@ const (
 )
 
 func (c *Controller) syncReferences(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
-	gone, again, settled := c.goneSecrets.of(key, c.cfg.Clock.Now())
+	gone, again, settled := c.departed.of(key, c.cfg.Clock.Now())
 	account, ok := informers.Get(c.cfg.ServiceAccounts, key.String())
 	if !settled || !ok {
 		return again, nil
 	}
 	stale, err := c.stale(ctx, account, gone)
-	if err != nil || len(stale) == 0 {
-		return again, err
+	if err != nil {
+		return 0, err
 	}
-	err = c.dropReferences(ctx, account, stale)
+	if len(stale) == 0 {
+		if len(gone) > 0 {
+			return again, nil // what dangles is counted when all is quiet
+		}
+		return c.countDangling(ctx, account)
+	}
+	wait, err := c.dropReferences(ctx, account, stale)
 	switch {
+	case wait > 0:
+		return wait, nil
 	case apierrors.IsConflict(err):
 		// The account changed. Its event decides anew, and what was seen going lives
 		// until the cache shows that event.
-		return c.goneSecrets.retain(key), nil
+		return c.departed.retain(key), nil
 	case err != nil:
-		c.goneSecrets.retain(key)
+		c.departed.retain(key)
 		return 0, err
 	}
-	c.goneSecrets.forget(key, stale)
+	c.departed.forget(key, stale)
 	return again, nil
 }
 
@@ -58,26 +68,66 @@ func (c *Controller) syncReferences(ctx context.Context, key cache.ObjectName) (
 func (c *Controller) stale(ctx context.Context, account *corev1.ServiceAccount, gone departures) (map[string]bool, error) {
 	stale := map[string]bool{}
 	for _, ref := range account.Secrets {
-		key := cache.ObjectName{Namespace: account.Namespace, Name: ref.Name}
-		_, cached := informers.Get(c.cfg.Secrets, key.String())
-		switch judge(reference{account: account.Name, name: ref.Name, cached: cached, seenGoing: gone.saw(ref.Name, account.UID)}) {
+		switch c.judgeReference(account, ref.Name, gone) {
 		case drop:
 			stale[ref.Name] = true
 		case ask:
 			if len(gone) > 0 {
 				continue
 			}
-			exists, err := c.exists(ctx, key)
+			exists, err := c.exists(ctx, cache.ObjectName{Namespace: account.Namespace, Name: ref.Name})
 			if err != nil {
 				return nil, err
 			}
 			if !exists {
 				stale[ref.Name] = true
 			}
-		case keep:
+		case keep, look:
 		}
 	}
 	return stale, nil
+}
+
+func (c *Controller) judgeReference(account *corev1.ServiceAccount, name string, gone departures) staleness {
+	_, cached := informers.Get(c.cfg.Secrets, account.Namespace+"/"+name)
+	return judge(reference{account: account.Name, name: name, cached: cached, seenGoing: gone.saw(name, account.UID)})
+}
+
+// recount is how often references that dangle are looked at again: what they name
+// may be a Secret of another type, whose creation is not seen.
+const recount = time.Hour
+
+// countDangling counts the references that stay although nothing is there.
+func (c *Controller) countDangling(ctx context.Context, account *corev1.ServiceAccount) (time.Duration, error) {
+	key := cache.MetaObjectToName(account)
+	var names []cache.ObjectName
+	for _, ref := range account.Secrets {
+		if c.judgeReference(account, ref.Name, nil) == look {
+			names = append(names, cache.ObjectName{Namespace: account.Namespace, Name: ref.Name})
+		}
+	}
+	if len(names) == 0 {
+		c.dangling.set(key, 0)
+		return 0, nil
+	}
+	if wait := c.rests.looks.Wait(key); wait > 0 {
+		return wait, nil
+	}
+	missing := 0
+	for _, name := range names {
+		exists, err := c.exists(ctx, name)
+		if err != nil {
+			return 0, err
+		}
+		if !exists {
+			missing++
+		}
+	}
+	c.dangling.set(key, missing)
+	if missing == 0 {
+		return 0, nil
+	}
+	return recount, nil
 }
 
 func (c *Controller) exists(ctx context.Context, secret cache.ObjectName) (bool, error) {
@@ -93,20 +143,28 @@ func (c *Controller) exists(ctx context.Context, secret cache.ObjectName) (bool,
 	}
 }
 
-func (c *Controller) dropReferences(ctx context.Context, account *corev1.ServiceAccount, stale map[string]bool) error {
+func (c *Controller) dropReferences(ctx context.Context, account *corev1.ServiceAccount, stale map[string]bool) (time.Duration, error) {
+	object := contested{namespace: account.Namespace, name: account.Name, uid: string(account.UID)}
+	content := strings.Join(slices.Sorted(maps.Keys(stale)), " ")
+	if wait := c.truce(ctx, c.rests.references, object, content, &corev1.ObjectReference{
+		Kind: "ServiceAccount", APIVersion: "v1", Namespace: account.Namespace, Name: account.Name, UID: account.UID,
+	}); wait > 0 {
+		return wait, nil
+	}
 	patch, err := mergePatch(&account.ObjectMeta, nil, map[string]any{"secrets": without(account.Secrets, stale)})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	_, err = c.cfg.Client.ServiceAccounts(account.Namespace).Patch(ctx, account.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	switch {
 	case err == nil:
+		c.rests.references.Wrote(object, content)
 		klog.FromContext(ctx).V(2).Info("Dropped references to secrets that are gone", "serviceAccount", klog.KObj(account), "count", len(stale))
-		return nil
+		return 0, nil
 	case apierrors.IsNotFound(err):
-		return nil // it went, and its references with it
+		return 0, nil // it went, and its references with it
 	default:
-		return fmt.Errorf("patch service account %s: %w", klog.KObj(account), err)
+		return 0, fmt.Errorf("patch service account %s: %w", klog.KObj(account), err)
 	}
 }
 

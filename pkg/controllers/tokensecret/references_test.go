@@ -62,6 +62,7 @@ func TestSyncReferences(t *testing.T) {
 		want           []testkit.Request
 		wantAsked      []string
 		wantAskedLater bool // by the next sync
+		wantDangling   int
 	}{
 		"a secret that was seen going": {
 			inAccount: robot("mine", "yours"), inGone: goneOf("mine"), want: left("yours"),
@@ -78,11 +79,14 @@ func TestSyncReferences(t *testing.T) {
 		"and stays when it exists": {
 			inAccount: robot("robot-token-x7z9q"), inLive: []string{"team/robot-token-x7z9q"}, wantAsked: []string{"get secrets team/robot-token-x7z9q"},
 		},
-		"a generated name of another account stays unasked": {
-			inAccount: robot("default-token-x7z9q"),
+		"a generated name of another account stays, and is counted": {
+			inAccount: robot("default-token-x7z9q"), wantAsked: []string{"get secrets team/default-token-x7z9q"}, wantDangling: 1,
 		},
 		"so does what a user may create later": {
-			inAccount: robot("mine", "yours"),
+			inAccount: robot("mine", "yours"), wantAsked: []string{"get secrets team/mine", "get secrets team/yours"}, wantDangling: 2,
+		},
+		"but not what is a secret of another type": {
+			inAccount: robot("mine", "yours"), inLive: []string{"team/mine"}, wantAsked: []string{"get secrets team/mine", "get secrets team/yours"}, wantDangling: 1,
 		},
 		"and a secret that exists": {
 			inAccount: robot("robot-token-x7z9q", "mine"), inCached: []string{"team/robot-token-x7z9q", "team/mine"},
@@ -136,16 +140,12 @@ func TestSyncReferences(t *testing.T) {
 					t.Errorf("round %d: %v", round, err)
 				}
 				if round == 0 {
+					f.expectCounted(t, tc.wantDangling, again)
 					// Whoever was seen going is judged once more, 5 s after that.
 					if looks := again == 4*time.Second; looks != (len(tc.inGone) > 0) {
 						t.Errorf("again after %v", again)
 					}
-					if diff := cmp.Diff(tc.want, testkit.Requests(f.client.Actions())); diff != "" {
-						t.Errorf("requests (-want +got):\n%s", diff)
-					}
-					if diff := cmp.Diff(tc.wantAsked, f.asked()); diff != "" {
-						t.Errorf("asked (-want +got):\n%s", diff)
-					}
+					f.expectRequests(t, tc.want, tc.wantAsked)
 				}
 				f.client.ClearActions()
 				if tc.wantAsked != nil || tc.wantAskedLater {
@@ -294,8 +294,8 @@ func TestAConflictLeavesNothingBehind(t *testing.T) {
 			time.Sleep(time.Second)
 			synctest.Wait()
 		}
-		if len(f.goneSecrets.byAccount) > 0 {
-			t.Errorf("kept %v", f.goneSecrets.byAccount)
+		if len(f.departed.byAccount) > 0 {
+			t.Errorf("kept %v", f.departed.byAccount)
 		}
 	})
 }
@@ -307,7 +307,10 @@ func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 		"no metadata client":  func(c *Config) { c.Metadata = nil },
 		"no secrets":          func(c *Config) { c.Secrets = nil },
 		"no service accounts": func(c *Config) { c.ServiceAccounts = nil },
-		"no signer":           func(c *Config) { c.Signer = nil },
+		"no namespaces":       func(c *Config) { c.Namespaces = nil },
+		"no tokens":           func(c *Config) { c.Tokens = nil },
+		"no keys":             func(c *Config) { c.Keys = nil },
+		"no reviewer":         func(c *Config) { c.Reviewer = nil },
 		"no CA":               func(c *Config) { c.CA = nil },
 		"no recorder":         func(c *Config) { c.Recorder = nil },
 		"no clock":            func(c *Config) { c.Clock = nil },
@@ -320,5 +323,28 @@ func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 				t.Error("no error")
 			}
 		})
+	}
+}
+
+// expectCounted checks how many references of team/robot dangle, and that they are
+// looked at again when there are any.
+func (f fixture) expectCounted(t *testing.T, want int, again time.Duration) {
+	t.Helper()
+	if got := f.dangling.of(keyOf("team/robot")); got != want {
+		t.Errorf("%d references dangle, want %d", got, want)
+	}
+	if want > 0 && again != time.Hour {
+		t.Errorf("counted again after %v", again)
+	}
+}
+
+// expectRequests compares what was written and what was asked about Secrets.
+func (f fixture) expectRequests(t *testing.T, want []testkit.Request, wantAsked []string) {
+	t.Helper()
+	if diff := cmp.Diff(want, testkit.Requests(f.client.Actions())); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(wantAsked, f.asked()); diff != "" {
+		t.Errorf("asked (-want +got):\n%s", diff)
 	}
 }

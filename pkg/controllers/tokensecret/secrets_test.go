@@ -263,8 +263,8 @@ func TestNothingIsWrittenWhenTheAccountCannotBeRead(t *testing.T) {
 
 func TestNothingIsWrittenWithoutASignature(t *testing.T) {
 	f := newFixture(t, server{}, testkit.ServiceAccount("team/robot"), testkit.Secret("team/s", testkit.WithAccount("robot")))
-	f.cfg.Signer = signer{err: errBoom}
-	if _, err := f.syncSecret(f.context(t), keyOf("team/s")); !errors.Is(err, errBoom) || err.Error() != "fill secret team/s: boom" {
+	f.cfg.Tokens = tokens{err: errBoom}
+	if _, err := f.syncSecret(f.context(t), keyOf("team/s")); !errors.Is(err, errBoom) || err.Error() != "write secret team/s: boom" {
 		t.Errorf("error %v", err)
 	}
 	if requests := f.client.Actions(); len(requests) > 0 {

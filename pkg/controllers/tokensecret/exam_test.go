@@ -1,0 +1,299 @@
+package tokensecret
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/runtime"
+	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/token"
+	"github.com/sakeeper/sakeeper/pkg/tokenreview"
+)
+
+// signedBy is a real token of team/s for team/robot.
+func signedBy(t *testing.T, key string, change ...func(*token.LegacyClaims)) string {
+	t.Helper()
+	claims := token.LegacyClaims{Namespace: "team", SecretName: "s", ServiceAccountName: "robot", ServiceAccountUID: string(testkit.AccountUID)}
+	for _, c := range change {
+		c(&claims)
+	}
+	set := testkit.Keys(key)
+	compact, err := token.NewSigner(func() *keys.Set { return set }).SignLegacy(t.Context(), claims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return compact
+}
+
+// newExamined is a controller that knows p256, which signs, and rsa2048, and has the
+// Secret team/s of team/robot with that token, in its cache and at the API server.
+func newExamined(t *testing.T, compact string, opts ...testkit.Option) fixture {
+	t.Helper()
+	held := secret(append([]testkit.Option{testkit.WithData("token", compact)}, opts...)...)
+	f := newFixture(t, server{}, testkit.ServiceAccount("team/robot"), held)
+	f.client.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, held.DeepCopy(), nil
+	})
+	return f
+}
+
+// visit syncs team/s, and again where the sync asks for that at once.
+func (f fixture) visit(t *testing.T) (again time.Duration) {
+	t.Helper()
+	for range 2 { // an exam that ends queues the Secret again
+		var err error
+		if again, err = f.syncSecret(f.context(t), keyOf("team/s")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return again
+}
+
+// writes are the requests but GETs.
+func (f fixture) writes() []string {
+	var list []string
+	for _, r := range testkit.Requests(f.client.Actions()) {
+		if r.Verb != "get" {
+			list = append(list, r.Verb+" "+r.Resource+" "+r.Name)
+		}
+	}
+	return list
+}
+
+func TestOnlyTokensThatMayBeDeadAreReviewed(t *testing.T) {
+	otherUID := func(c *token.LegacyClaims) { c.ServiceAccountUID = string(testkit.OtherUID) }
+	otherSecret := func(c *token.LegacyClaims) { c.SecretName = "another" }
+	cases := map[string]struct {
+		inToken string
+		inOpts  []testkit.Option
+		want    standing
+	}{
+		"signed by the key that signs":      {inToken: signedBy(t, "p256"), want: current},
+		"signed by a key that verifies":     {inToken: signedBy(t, "rsa2048"), want: older},
+		"signed by an unknown key":          {inToken: signedBy(t, "p384"), want: suspect},
+		"for a former account of that name": {inToken: signedBy(t, "p256", otherUID), want: suspect},
+		"made for another Secret":           {inToken: signedBy(t, "p384", otherSecret), want: foreign},
+		"no JWT":                            {inToken: "hunter2", want: foreign},
+		"a megabyte of garbage":             {inToken: strings.Repeat("garbage.", 1<<17), want: foreign},
+		"unknown key, but people want to keep it": {
+			inToken: signedBy(t, "p384"), inOpts: []testkit.Option{testkit.WithAnnotation(informers.ResignAnnotation, "never")}, want: suspect,
+		},
+		"unknown key, but the cleaner withdrew it": {
+			inToken: signedBy(t, "p384"), inOpts: []testkit.Option{testkit.WithLabel(token.InvalidSinceLabel, "2026-01-02")}, want: suspect,
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			f := newExamined(t, tc.inToken, tc.inOpts...)
+			f.reviewer.answer = tokenreview.Answer{Words: "no"}
+			cached, _ := informers.Get(f.cfg.Secrets, "team/s")
+			if got := f.judgeToken(cached, owner{account: testkit.AccountUID}); got != tc.want {
+				t.Errorf("judged %d, want %d", got, tc.want)
+			}
+			f.visit(t)
+			want := 0
+			if tc.want == suspect && len(tc.inOpts) == 0 {
+				want = 1
+			}
+			if len(f.reviewer.asked) != want {
+				t.Errorf("%d reviews, want %d", len(f.reviewer.asked), want)
+			}
+			if got := f.writes(); len(got) > 0 {
+				t.Errorf("wrote %v", got)
+			}
+		})
+	}
+}
+
+func TestATokenIsDeadAfterThreeRefusalsOverTenMinutes(t *testing.T) {
+	f := newExamined(t, signedBy(t, "p384"))
+	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	began := f.clock.Now()
+	for len(f.writes()) == 0 && f.clock.Now().Sub(began) < time.Hour {
+		if again := f.visit(t); again > 5*time.Minute {
+			t.Fatalf("looks again after %v", again)
+		}
+		f.pass(time.Minute)
+	}
+	if took := f.clock.Now().Sub(began); took != 11*time.Minute { // the last step passed one more
+		t.Errorf("it took %v", took)
+	}
+	if len(f.reviewer.asked) != 3 {
+		t.Errorf("%d reviews", len(f.reviewer.asked))
+	}
+	if diff := cmp.Diff([]string{"patch secrets team/s"}, f.writes()); diff != "" {
+		t.Errorf("writes (-want +got):\n%s", diff)
+	}
+	want := []string{"Normal ResignedToken The token was signed anew, with key , because no known key verifies its token, or it names a former service account. " +
+		"Copies of the old one are refused from now on involvedObject{kind=Secret,apiVersion=v1}"}
+	if diff := cmp.Diff(want, testkit.Events(f.recorder)); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
+func TestATokenThatTheAPIServerAcceptsIsLeftAloneAndAskedAboutOnce(t *testing.T) {
+	f := newExamined(t, signedBy(t, "p384"))
+	f.reviewer.answer = tokenreview.Answer{Username: "system:serviceaccount:team:robot"}
+	for range 100 {
+		f.visit(t)
+		f.pass(time.Hour)
+	}
+	if len(f.reviewer.asked) != 1 || len(f.writes()) != 0 {
+		t.Errorf("%d reviews, writes %v", len(f.reviewer.asked), f.writes())
+	}
+	// Other keys are another question.
+	f.setKeys(testkit.Keys("p521", "rsa2048"))
+	f.visit(t)
+	f.visit(t)
+	if len(f.reviewer.asked) != 2 {
+		t.Errorf("%d reviews after the keys changed", len(f.reviewer.asked))
+	}
+}
+
+func TestOneAcceptanceEndsAnExam(t *testing.T) {
+	f := newExamined(t, signedBy(t, "p384"))
+	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.visit(t)
+	f.pass(5 * time.Minute)
+	f.visit(t)
+	f.pass(5 * time.Minute)
+	f.reviewer.answer = tokenreview.Answer{Username: "system:serviceaccount:team:robot"}
+	f.visit(t)
+	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	for range 10 {
+		f.pass(5 * time.Minute)
+		f.visit(t)
+	}
+	if len(f.reviewer.asked) != 3 || len(f.writes()) != 0 {
+		t.Errorf("%d reviews, writes %v", len(f.reviewer.asked), f.writes())
+	}
+}
+
+func TestNoAnswerIsNoRefusal(t *testing.T) {
+	f := newExamined(t, signedBy(t, "p384"))
+	f.reviewer.err = errBoom
+	for range 5 {
+		if _, err := f.syncSecret(f.context(t), keyOf("team/s")); err == nil || err.Error() != "examine the token of secret team/s: boom" {
+			t.Errorf("error %v", err)
+		}
+		f.pass(10 * time.Minute)
+	}
+	if got := f.writes(); len(got) > 0 {
+		t.Errorf("wrote %v", got)
+	}
+}
+
+func TestAKeyThatCameAfterTheTokenWasCachedVerifiesIt(t *testing.T) {
+	f := newExamined(t, signedBy(t, "p384"))
+	f.setKeys(testkit.Keys("p256", "p384"))
+	f.visit(t)
+	f.visit(t)
+	if len(f.reviewer.asked) != 0 || len(f.writes()) != 0 {
+		t.Errorf("%d reviews, writes %v", len(f.reviewer.asked), f.writes())
+	}
+	cached, _ := informers.Get(f.cfg.Secrets, "team/s")
+	if got := f.judgeToken(cached, owner{account: testkit.AccountUID}); got != older {
+		t.Errorf("judged %d, want %d", got, older)
+	}
+}
+
+func TestAnExamIsOfOneToken(t *testing.T) {
+	f := newExamined(t, signedBy(t, "p384"))
+	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.visit(t)
+	f.pass(5 * time.Minute)
+	f.visit(t)
+	// Somebody put another one there, which the cache has not seen: it is not this
+	// exam's to judge.
+	other := secret(testkit.WithData("token", signedBy(t, "p521")))
+	f.client.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) { return true, other, nil })
+	f.pass(5 * time.Minute)
+	f.visit(t)
+	if len(f.reviewer.asked) != 2 {
+		t.Errorf("%d reviews", len(f.reviewer.asked))
+	}
+	f.cache(t, other)
+	f.visit(t)
+	if len(f.reviewer.asked) != 3 || len(f.writes()) != 0 {
+		t.Errorf("%d reviews, writes %v", len(f.reviewer.asked), f.writes())
+	}
+	f.secretDeleted(informers.NewTokenSecret(other.DeepCopy(), nil))
+	if len(f.exams.bySecret) > 0 {
+		t.Errorf("kept exams of Secrets that went: %v", f.exams.bySecret)
+	}
+}
+
+func TestResigningIsPaced(t *testing.T) {
+	f := newFixture(t, server{}, testkit.ServiceAccount("team/robot"))
+	f.cfg.Resign = ResignAll
+	for _, name := range []string{"a", "b", "c"} {
+		compact := signedBy(t, "rsa2048", func(c *token.LegacyClaims) { c.SecretName = name })
+		old := secret(testkit.WithData("token", compact))
+		old.Name = name
+		f.cache(t, old)
+	}
+	waits := map[string]time.Duration{}
+	for _, name := range []string{"a", "b", "c"} {
+		again, err := f.syncSecret(f.context(t), keyOf("team/"+name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		waits[name] = again
+	}
+	want := map[string]time.Duration{"a": 0, "b": 100 * time.Millisecond, "c": 200 * time.Millisecond}
+	if diff := cmp.Diff(want, waits); diff != "" {
+		t.Errorf("waits (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"patch secrets team/a"}, f.writes()); diff != "" {
+		t.Errorf("writes (-want +got):\n%s", diff)
+	}
+}
+
+func TestAResignedSecretGetsAllThatIsWrong(t *testing.T) {
+	f := newExamined(t, signedBy(t, "rsa2048"), testkit.WithData("ca.crt", "old"), testkit.WithData("namespace", ""))
+	f.cfg.Resign = ResignAll
+	f.visit(t)
+	patch := testkit.Requests(f.client.Actions())[0]
+	data := patch.Body.(map[string]any)["data"].(map[string]any)
+	var got []string
+	for _, key := range []string{"token", "ca.crt", "namespace"} {
+		if data[key] != nil && data[key] != "" {
+			got = append(got, key)
+		}
+	}
+	if diff := cmp.Diff([]string{"token", "ca.crt", "namespace"}, got); diff != "" {
+		t.Errorf("patched (-want +got):\n%s", diff)
+	}
+}
+
+func TestANamespaceSpeaksForItsSecretsUnlessTheySpeakThemselves(t *testing.T) {
+	cases := map[string]struct {
+		inSecret, inNamespace []testkit.Option
+		want                  int
+	}{
+		"nobody says anything":         {want: 1},
+		"the namespace says no":        {inNamespace: []testkit.Option{testkit.WithAnnotation(informers.ResignAnnotation, "never")}},
+		"the secret beats it":          {inNamespace: []testkit.Option{testkit.WithAnnotation(informers.ResignAnnotation, "never")}, inSecret: []testkit.Option{testkit.WithAnnotation(informers.ResignAnnotation, "")}, want: 1},
+		"the secret says no":           {inSecret: []testkit.Option{testkit.WithAnnotation(informers.ResignAnnotation, "never")}},
+		"an unknown word says nothing": {inSecret: []testkit.Option{testkit.WithAnnotation(informers.ResignAnnotation, "sometimes")}, want: 1},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			f := newExamined(t, signedBy(t, "p384"), tc.inSecret...)
+			f.cache(t, testkit.Namespace("team", tc.inNamespace...))
+			f.visit(t)
+			if len(f.reviewer.asked) != tc.want {
+				t.Errorf("%d reviews, want %d", len(f.reviewer.asked), tc.want)
+			}
+		})
+	}
+}
+
+// setKeys makes set the keys of the moment.
+func (f fixture) setKeys(set *keys.Set) { f.cfg.Keys = func() *keys.Set { return set } }

@@ -38,8 +38,10 @@ const (
 )
 
 // ErrWaiting says that the token was not written, because another one is the canary.
-// Whoever gets it is woken when it is worth another try.
-var ErrWaiting = errors.New("waiting for the API server to accept the first token of the signing key")
+// Whoever gets it is woken when it is worth another try, and has its sync return it.
+var ErrWaiting = fmt.Errorf("waiting for the API server to accept the first token of the signing key: %w", loop.ErrPutOff)
+
+var errUnanswered = errors.New("waiting for the API server to accept the first token of the signing key")
 
 // Signer makes legacy tokens.
 type Signer interface {
@@ -135,7 +137,7 @@ func (g *Gate) Ready() error {
 	case g.trial.trouble != "":
 		return fmt.Errorf("no tokens are written until the API server has accepted one of signing key %s: %s", g.trial.keyID, g.trial.trouble)
 	default:
-		return ErrWaiting
+		return errUnanswered
 	}
 }
 

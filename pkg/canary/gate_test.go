@@ -171,10 +171,10 @@ func wait(d time.Duration) {
 	synctest.Wait()
 }
 
-func names(prefix string, n int) []string {
+func names(n int) []string {
 	var list []string
 	for i := range n {
-		list = append(list, fmt.Sprint(prefix, i))
+		list = append(list, fmt.Sprint("s", i))
 	}
 	return list
 }
@@ -195,7 +195,7 @@ func run(t *testing.T, accepts []string, f func(w *world)) {
 func TestOthersWaitUntilTheCanaryIsAccepted(t *testing.T) {
 	run(t, nil, func(w *world) {
 		w.want("first")
-		for _, name := range names("s", 40) {
+		for _, name := range names(40) {
 			w.want(name)
 		}
 		wait(3 * time.Second)
@@ -203,7 +203,7 @@ func TestOthersWaitUntilTheCanaryIsAccepted(t *testing.T) {
 		w.expectNotReady("no tokens are written until the API server has accepted one of signing key " + idOf("p256") + ": unknown key")
 
 		w.change(10*time.Second, func() { w.accepts[idOf("p256")] = true })
-		w.expectWritten(append(names("s", 40), "first")...)
+		w.expectWritten(append(names(40), "first")...)
 		w.expectReady()
 		if w.wakes != 40 {
 			t.Errorf("%d woken, want 40", w.wakes)
@@ -220,11 +220,11 @@ func TestOthersWaitUntilTheCanaryIsAccepted(t *testing.T) {
 func TestAnAcceptedKeyCostsOneReview(t *testing.T) {
 	run(t, []string{"p256"}, func(w *world) {
 		w.expectReady() // nobody wants a token
-		for _, name := range names("s", 10) {
+		for _, name := range names(10) {
 			w.want(name)
 		}
 		wait(0)
-		w.expectWritten(names("s", 10)...)
+		w.expectWritten(names(10)...)
 		if w.reviews != 1 {
 			t.Errorf("%d reviews", w.reviews)
 		}
@@ -373,7 +373,7 @@ func TestACanaryThatWasCertainlyNotWrittenIsReplaced(t *testing.T) {
 func TestWhileSigningFailsAFewTryInASecond(t *testing.T) {
 	run(t, []string{"p256"}, func(w *world) {
 		w.signErr = errBoom
-		for _, name := range names("s", 200) {
+		for _, name := range names(200) {
 			w.want(name)
 		}
 		wait(time.Minute)

@@ -18,12 +18,17 @@ const (
 	defaultMaxDelay = 5 * time.Minute
 )
 
+// ErrPutOff is returned by a sync, as it is or wrapped, that could do nothing yet
+// and whose key somebody will add again: the key has neither succeeded nor failed.
+var ErrPutOff = errors.New("put off")
+
 // Config describes a loop over keys of type K.
 type Config[K comparable] struct {
 	// Name is used for the queue, the logger and the metrics' label. Required.
 	Name string
 	// Sync handles one key. An error means "failed, retry with a growing delay"; a
-	// positive duration means "done for now, look again then". Required.
+	// positive duration means "done for now, look again then"; see also ErrPutOff.
+	// Required.
 	Sync func(ctx context.Context, key K) (again time.Duration, err error)
 	// Workers is how many keys are handled at a time. Zero: one.
 	Workers int
@@ -138,6 +143,10 @@ func (l *Loop[K]) handle(ctx context.Context, key K) {
 	if err != nil && ctx.Err() != nil {
 		return // stopped half way: not the key's fault
 	}
+	if errors.Is(err, ErrPutOff) {
+		l.handled(key)
+		return
+	}
 	l.cfg.Metrics.observe(l.cfg.Name, time.Since(began), err)
 	l.note(key, err)
 	if err != nil {
@@ -163,11 +172,17 @@ func (l *Loop[K]) guard(ctx context.Context, key K) (again time.Duration, err er
 	return l.cfg.Sync(ctx, key)
 }
 
-// note remembers that key was handled, and how.
-func (l *Loop[K]) note(key K, err error) {
+func (l *Loop[K]) handled(key K) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.initial, key)
+}
+
+// note remembers how key was handled.
+func (l *Loop[K]) note(key K, err error) {
+	l.handled(key)
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if err == nil {
 		delete(l.failing, key)
 	} else if _, known := l.failing[key]; !known {

@@ -3,6 +3,7 @@ package loop
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -355,4 +356,34 @@ func TestNothingIsSyncedBeforeTheCachesAre(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAKeyThatWasPutOffHasNeitherSucceededNorFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answers := []error{errBoom, fmt.Errorf("not yet: %w", ErrPutOff), errBoom, nil, errBoom}
+		var attempts, reports atomic.Int32
+		l := newLoop(t, Config[string]{Sync: func(ctx context.Context, _ string) (time.Duration, error) {
+			err := answers[min(int(attempts.Add(1)), len(answers))-1]
+			if errors.Is(err, errBoom) && Report(ctx) {
+				reports.Add(1)
+			}
+			return 0, err
+		}})
+		l.Add("a")
+		defer start(t, l)()
+		wait(time.Hour)
+		if got := attempts.Load(); got != 2 || !l.Ready() {
+			t.Errorf("%d attempts, ready %t: it was put off until somebody adds it", got, l.Ready())
+		}
+		l.Add("a") // fails again, and succeeds
+		wait(time.Hour)
+		if got := reports.Load(); got != 1 {
+			t.Errorf("one failure was reported %d times", got)
+		}
+		l.Add("a")
+		wait(time.Second)
+		if got := reports.Load(); got != 2 {
+			t.Errorf("%d reports after a success and another failure", got)
+		}
+	})
 }

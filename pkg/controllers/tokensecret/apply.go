@@ -213,7 +213,7 @@ func (c *Controller) answer(ctx context.Context, cached *informers.TokenSecret, 
 		return nil
 	case errors.Is(err, canary.ErrWaiting):
 		klog.FromContext(ctx).V(4).Info("Put off a token", "secret", klog.KObj(cached), "reason", err.Error())
-		return nil // it will be woken
+		return err // it will be woken
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
 		return nil // it changed or went: its event decides anew
 	}

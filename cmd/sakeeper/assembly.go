@@ -14,6 +14,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/contention"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/loop"
@@ -193,16 +195,62 @@ func (a *assembly) rootCA() (controller, error) {
 	return c, nil
 }
 
-// watched are the informers that the enabled controllers need.
-func (a *assembly) watched() []cache.SharedIndexInformer {
-	var list []cache.SharedIndexInformer
-	if a.enabled[serviceaccount.Name] || a.enabled[rootca.Name] || a.enabled[tokensecret.Name] {
-		list = append(list, a.namespaces)
+func (a *assembly) tokenCleaner() (controller, error) {
+	client, err := kubernetes.NewForConfig(a.restFor(tokencleaner.Name))
+	if err != nil {
+		return nil, err
 	}
-	if a.enabled[serviceaccount.Name] || a.enabled[tokensecret.Name] {
+	return tokencleaner.New(tokencleaner.Config{
+		Client:          client.CoreV1(),
+		Namespaces:      a.namespaces,
+		Secrets:         a.tokenSecrets,
+		ServiceAccounts: a.serviceAccounts,
+		Period:          a.options.cleanUpPeriod,
+		Interval:        a.options.cleanUpInterval,
+		DryRun:          a.options.cleanUpDryRun,
+		NoteOnAccount:   a.enabled[tokengeneration.Name],
+		Recorder:        a.recorder,
+		Clock:           clock.RealClock{},
+		Metrics:         a.metrics,
+		Contention:      a.contention,
+		Registerer:      a.registry,
+	})
+}
+
+func (a *assembly) tokenGeneration() (controller, error) {
+	client, err := kubernetes.NewForConfig(a.restFor(tokengeneration.Name))
+	if err != nil {
+		return nil, err
+	}
+	meta, err := metadata.NewForConfig(a.restFor(tokengeneration.Name))
+	if err != nil {
+		return nil, err
+	}
+	return tokengeneration.New(tokengeneration.Config{
+		Mode:            tokengeneration.Mode(a.options.generate),
+		Client:          client.CoreV1(),
+		Metadata:        meta,
+		Namespaces:      a.namespaces,
+		Secrets:         a.tokenSecrets,
+		ServiceAccounts: a.serviceAccounts,
+		Tokens:          a.gate,
+		CA:              a.ca.Get,
+		Recorder:        a.recorder,
+		Clock:           clock.RealClock{},
+		Metrics:         a.metrics,
+		Contention:      a.contention,
+	})
+}
+
+// watched are the informers that the enabled controllers need; all of them look at
+// namespaces.
+func (a *assembly) watched() []cache.SharedIndexInformer {
+	list := []cache.SharedIndexInformer{a.namespaces}
+	aboutTokens := a.enabled[tokensecret.Name] || a.enabled[tokencleaner.Name] || a.enabled[tokengeneration.Name]
+	if a.enabled[serviceaccount.Name] || aboutTokens {
 		list = append(list, a.serviceAccounts)
 	}
-	if a.enabled[tokensecret.Name] {
+	if aboutTokens {
 		list = append(list, a.tokenSecrets)
 	}
 	if a.enabled[rootca.Name] {

@@ -9,6 +9,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/reload"
@@ -39,7 +41,7 @@ type controllersConfig struct {
 	options *controllersOptions
 	enabled map[string]bool
 	rest    *rest.Config
-	keys    *reload.Value[*keys.Set]       // nil while the token controller is off
+	keys    *reload.Value[*keys.Set]       // nil while no controller makes tokens
 	ca      *reload.Value[cabundle.Bundle] // nil while nobody needs it
 }
 
@@ -61,5 +63,7 @@ func descriptors() []descriptor {
 		{serviceaccount.Name, "serviceaccount", (*assembly).serviceAccount},
 		{tokensecret.Name, "serviceaccount-token", (*assembly).tokenSecret},
 		{rootca.Name, "root-ca-cert-publisher", (*assembly).rootCA},
+		{tokencleaner.Name, "legacy-service-account-token-cleaner", (*assembly).tokenCleaner},
+		{tokengeneration.Name, "token-generation", (*assembly).tokenGeneration},
 	}
 }

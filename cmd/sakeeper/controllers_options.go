@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -13,6 +14,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/kube"
@@ -31,6 +33,10 @@ type controllersOptions struct {
 	tokenSyncs      int
 	resign          string
 	resignQPS       float64
+	cleanUpPeriod   time.Duration
+	cleanUpInterval time.Duration
+	cleanUpDryRun   bool
+	generate        string
 	keys            keys.Files
 	rootCAFile      string
 }
@@ -46,6 +52,9 @@ func newControllersOptions() *controllersOptions {
 		tokenSyncs:      10,
 		resign:          string(tokensecret.ResignDead),
 		resignQPS:       10,
+		cleanUpPeriod:   8760 * time.Hour,
+		cleanUpInterval: 24 * time.Hour,
+		generate:        string(tokengeneration.ModeNone),
 	}
 }
 
@@ -75,13 +84,21 @@ func (o *controllersOptions) addFlags(fs *pflag.FlagSet) {
 		"Which tokens in Secrets are replaced by new ones, which revokes every copy of the old: 'never' none; 'dead' those that no known key verifies, or that name a former ServiceAccount, and that the API server has refused three times over 10 minutes; 'all' also those of keys that only verify. The annotation sakeeper.io/resign=never keeps one.")
 	fs.Float64Var(&o.resignQPS, "resign-qps", o.resignQPS,
 		"Tokens that are replaced in a second.")
+	fs.DurationVar(&o.cleanUpPeriod, "legacy-service-account-token-clean-up-period", o.cleanUpPeriod,
+		"How long a token in a Secret to which its ServiceAccount refers must be unused before it is marked invalid, and then marked before its Secret is deleted. Uses are noted by the day.")
+	fs.DurationVar(&o.cleanUpInterval, "legacy-service-account-token-clean-up-interval", o.cleanUpInterval,
+		"Time between two looks for unused tokens. The first is at the start.")
+	fs.BoolVar(&o.cleanUpDryRun, "legacy-service-account-token-clean-up-dry-run", o.cleanUpDryRun,
+		"Report by log, event and metric which tokens would be marked or deleted for lack of use, and leave them.")
+	fs.StringVar(&o.generate, "auto-generate-token-secrets", o.generate,
+		"Which ServiceAccounts get a token Secret with a token that does not expire, as before Kubernetes 1.24: 'none'; 'labelled' those that have the label sakeeper.io/auto-token=true, or whose namespace has it; 'all'.")
 	fs.StringVar(&o.rootCAFile, "root-ca-file", o.rootCAFile,
 		"PEM file with the certificates that verify the API server; it goes into every kube-root-ca.crt and token Secret. It is read again when it changes.")
 }
 
 func (o *controllersOptions) validate() []error {
 	errs := slices.Concat(o.api.validate(), o.election.validate(), o.servers.validate(), o.logs.validate())
-	enabled, err := enabledControllers(o.controllers)
+	enabled, err := o.enabled()
 	switch {
 	case err != nil:
 		errs = append(errs, err)
@@ -99,16 +116,13 @@ func (o *controllersOptions) validate() []error {
 	if o.tokenSyncs < 1 {
 		errs = append(errs, fmt.Errorf("--concurrent-serviceaccount-token-syncs: %d is less than 1", o.tokenSyncs))
 	}
-	switch tokensecret.Resign(o.resign) {
-	case tokensecret.ResignNever, tokensecret.ResignDead, tokensecret.ResignAll:
-	default:
-		errs = append(errs, fmt.Errorf("--resign-tokens: %q is not one of never, dead, all", o.resign))
-	}
-	if o.resignQPS <= 0 {
-		errs = append(errs, fmt.Errorf("--resign-qps: %v is not positive", o.resignQPS))
-	}
-	if enabled[tokensecret.Name] && o.keys.PrivateKeyFile == "" {
-		errs = append(errs, fmt.Errorf("--service-account-private-key-file is required by the %s; to go without tokens, use --controllers=*,-%s", tokensecret.Name, tokensecret.Name))
+	errs = append(errs, o.validateTokens()...)
+	if o.needsKeys(enabled) && o.keys.PrivateKeyFile == "" {
+		without := "--controllers=*,-" + tokensecret.Name
+		if enabled[tokengeneration.Name] {
+			without += " and --auto-generate-token-secrets=" + string(tokengeneration.ModeNone)
+		}
+		errs = append(errs, fmt.Errorf("--service-account-private-key-file is required by the %s; to go without tokens, use %s", tokensecret.Name, without))
 	}
 	if o.needsCA(enabled) && o.rootCAFile == "" {
 		errs = append(errs, fmt.Errorf("--root-ca-file is required by the %s and the %s; to go without both, use --controllers=*,-%s,-%s",
@@ -117,22 +131,61 @@ func (o *controllersOptions) validate() []error {
 	return errs
 }
 
+// validateTokens checks what becomes of tokens once they were written.
+func (o *controllersOptions) validateTokens() []error {
+	var errs []error
+	switch tokensecret.Resign(o.resign) {
+	case tokensecret.ResignNever, tokensecret.ResignDead, tokensecret.ResignAll:
+	default:
+		errs = append(errs, fmt.Errorf("--resign-tokens: %q is not one of never, dead, all", o.resign))
+	}
+	if o.resignQPS <= 0 {
+		errs = append(errs, fmt.Errorf("--resign-qps: %v is not positive", o.resignQPS))
+	}
+	if o.cleanUpPeriod <= 0 {
+		errs = append(errs, fmt.Errorf("--legacy-service-account-token-clean-up-period: %v is not positive", o.cleanUpPeriod))
+	}
+	if o.cleanUpInterval <= 0 {
+		errs = append(errs, fmt.Errorf("--legacy-service-account-token-clean-up-interval: %v is not positive", o.cleanUpInterval))
+	}
+	switch tokengeneration.Mode(o.generate) {
+	case tokengeneration.ModeNone, tokengeneration.ModeLabelled, tokengeneration.ModeAll:
+	default:
+		errs = append(errs, fmt.Errorf("--auto-generate-token-secrets: %q is not one of none, labelled, all", o.generate))
+	}
+	return errs
+}
+
+// enabled is what is on by --controllers, less the generation of tokens while no
+// account is to get one.
+func (o *controllersOptions) enabled() (map[string]bool, error) {
+	enabled, err := enabledControllers(o.controllers)
+	if tokengeneration.Mode(o.generate) == tokengeneration.ModeNone {
+		delete(enabled, tokengeneration.Name)
+	}
+	return enabled, err
+}
+
+func (o *controllersOptions) needsKeys(enabled map[string]bool) bool {
+	return enabled[tokensecret.Name] || enabled[tokengeneration.Name]
+}
+
 func (o *controllersOptions) needsCA(enabled map[string]bool) bool {
-	return enabled[rootca.Name] || enabled[tokensecret.Name]
+	return enabled[rootca.Name] || o.needsKeys(enabled)
 }
 
 // complete validates the flags, and reads the files that the enabled controllers
 // need. Its error joins everything that is wrong.
 func (o *controllersOptions) complete() (*controllersConfig, error) {
 	errs := o.validate()
-	enabled, _ := enabledControllers(o.controllers) // validate has reported the error
+	enabled, _ := o.enabled() // validate has reported the error
 	var err error
 	cfg := &controllersConfig{options: o, enabled: enabled}
 	cfg.rest, err = kube.Connection{
 		Kubeconfig: o.api.kubeconfig, QPS: o.api.qps, Burst: o.api.burst, UserAgent: component + "/" + buildVersion(),
 	}.Config()
 	errs = append(errs, err)
-	if enabled[tokensecret.Name] && o.keys.PrivateKeyFile != "" {
+	if o.needsKeys(enabled) && o.keys.PrivateKeyFile != "" {
 		cfg.keys, err = reload.New(reload.Config[*keys.Set]{
 			What: "signing keys", Files: o.keys.Paths(), Load: o.keys.Load, Equal: (*keys.Set).Equal,
 			Describe: func(set *keys.Set) string { return "signing key " + set.Signing().String() },

@@ -28,6 +28,8 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
@@ -108,7 +110,15 @@ func TestTheCommandStartsWithTheConfigOfItsFlags(t *testing.T) {
 	}{
 		"all controllers": {
 			in:          good,
-			wantEnabled: map[string]bool{serviceaccount.Name: true, tokensecret.Name: true, rootca.Name: true}, wantKeys: true, wantCA: true,
+			wantEnabled: map[string]bool{serviceaccount.Name: true, tokensecret.Name: true, rootca.Name: true, tokencleaner.Name: true}, wantKeys: true, wantCA: true,
+		},
+		"generation has a flag of its own": {
+			in:          append(good, "--auto-generate-token-secrets=labelled"),
+			wantEnabled: map[string]bool{serviceaccount.Name: true, tokensecret.Name: true, rootca.Name: true, tokencleaner.Name: true, tokengeneration.Name: true}, wantKeys: true, wantCA: true,
+		},
+		"generation needs key and CA by itself": {
+			in:          append(good, "--controllers=token-generation", "--auto-generate-token-secrets=all"),
+			wantEnabled: map[string]bool{tokengeneration.Name: true}, wantKeys: true, wantCA: true,
 		},
 		"files that nobody needs are not read": {
 			in:          []string{"--controllers=serviceaccount-controller", "--service-account-private-key-file=%/missing", "--root-ca-file=%/missing"},
@@ -116,7 +126,7 @@ func TestTheCommandStartsWithTheConfigOfItsFlags(t *testing.T) {
 		},
 		"the publisher needs no key": {
 			in:          append(good, "--controllers=*,-serviceaccount-token"),
-			wantEnabled: map[string]bool{serviceaccount.Name: true, rootca.Name: true}, wantCA: true,
+			wantEnabled: map[string]bool{serviceaccount.Name: true, rootca.Name: true, tokencleaner.Name: true}, wantCA: true,
 		},
 	}
 	for name, tc := range cases {
@@ -159,6 +169,24 @@ func TestBadFilesAreToldTogether(t *testing.T) {
 				"--kubeconfig: %/missing: ", "--service-account-private-key-file: %/garbage: ", "--service-account-key-file: open %/missing: ", "--service-account-key-file: %/edwards.key: ", "--root-ca-file: %/garbage: ",
 			},
 		},
+		"what becomes of tokens": {
+			in: []string{key, ca, "--resign-tokens=some", "--resign-qps=0", "--legacy-service-account-token-clean-up-period=0s", "--legacy-service-account-token-clean-up-interval=-1h", "--auto-generate-token-secrets=yes"},
+			want: []string{
+				`--resign-tokens: "some" is not one of never, dead, all`, "--resign-qps: 0 is not positive",
+				"--legacy-service-account-token-clean-up-period: 0s is not positive", "--legacy-service-account-token-clean-up-interval: -1h0m0s is not positive",
+				`--auto-generate-token-secrets: "yes" is not one of none, labelled, all`,
+			},
+		},
+		"generation without key and CA": {
+			in: []string{"--controllers=token-generation-controller", "--auto-generate-token-secrets=all"},
+			want: []string{
+				"--service-account-private-key-file is required by the serviceaccount-token-controller; to go without tokens, use --controllers=*,-serviceaccount-token-controller and --auto-generate-token-secrets=none",
+				"--root-ca-file is required by ",
+			},
+		},
+		"generation that is off is no controller": {
+			in: []string{"--controllers=token-generation-controller"}, want: []string{`--controllers: "token-generation-controller" turns no controller on`},
+		},
 		"also an unknown controller": {
 			in:   []string{"--controllers=*,nonsense", "--service-account-private-key-file=%/garbage", "--root-ca-file=%/garbage", "--concurrent-serviceaccount-token-syncs=0"},
 			want: []string{`--controllers: "nonsense" `, "--concurrent-serviceaccount-token-syncs: 0 ", "--service-account-private-key-file: %/garbage: ", "--root-ca-file: %/garbage: "},
@@ -196,15 +224,16 @@ func TestAssemble(t *testing.T) {
 		want        []string
 		wantWatched int
 	}{
-		"all":            {in: "*", want: []string{rootca.Name, serviceaccount.Name, tokensecret.Name}, wantWatched: 4},
+		"all":            {in: "*", want: []string{tokencleaner.Name, rootca.Name, serviceaccount.Name, tokensecret.Name, tokengeneration.Name}, wantWatched: 4},
 		"accounts only":  {in: "serviceaccount", want: []string{serviceaccount.Name}, wantWatched: 2},
 		"tokens only":    {in: "serviceaccount-token", want: []string{tokensecret.Name}, wantWatched: 3},
+		"clean-up only":  {in: "legacy-service-account-token-cleaner", want: []string{tokencleaner.Name}, wantWatched: 3},
 		"the CA only":    {in: "root-ca-cert-publisher", want: []string{rootca.Name}, wantWatched: 2},
-		"all but the CA": {in: "*,-root-ca-cert-publisher", want: []string{serviceaccount.Name, tokensecret.Name}, wantWatched: 3},
+		"all but the CA": {in: "*,-root-ca-cert-publisher", want: []string{tokencleaner.Name, serviceaccount.Name, tokensecret.Name, tokengeneration.Name}, wantWatched: 3},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			cfg, err := f.command(t, "--service-account-private-key-file=%/good.key", "--root-ca-file=%/good.crt", "--controllers="+tc.in)
+			cfg, err := f.command(t, "--service-account-private-key-file=%/good.key", "--root-ca-file=%/good.crt", "--auto-generate-token-secrets=all", "--controllers="+tc.in)
 			mustNil(t, err)
 			a, err := assemble(cfg, record.NewFakeRecorder(1), prometheus.NewRegistry())
 			mustNil(t, err)

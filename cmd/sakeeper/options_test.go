@@ -10,6 +10,8 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 )
 
@@ -29,25 +31,25 @@ func parse(t *testing.T, args ...string) *controllersOptions {
 }
 
 func TestEnabledControllers(t *testing.T) {
-	const s, k, r = serviceaccount.Name, tokensecret.Name, rootca.Name
+	const s, k, r, c, g = serviceaccount.Name, tokensecret.Name, rootca.Name, tokencleaner.Name, tokengeneration.Name
 	cases := map[string]struct {
 		in      []string
 		want    []string
 		wantErr string
 	}{
-		"the star is all":                       {in: []string{"*"}, want: []string{s, k, r}},
+		"the star is all":                       {in: []string{"*"}, want: []string{s, k, r, c, g}},
 		"a name is that one":                    {in: []string{r}, want: []string{r}},
-		"all but one":                           {in: []string{"*", "-" + k}, want: []string{s, r}},
-		"in whatever order":                     {in: []string{"-" + k, "*"}, want: []string{s, r}},
-		"the first entry of a controller wins":  {in: []string{"-" + k, k, "*"}, want: []string{s, r}},
+		"all but one":                           {in: []string{"*", "-" + k}, want: []string{s, r, c, g}},
+		"in whatever order":                     {in: []string{"-" + k, "*"}, want: []string{s, r, c, g}},
+		"the first entry of a controller wins":  {in: []string{"-" + k, k, "*"}, want: []string{s, r, c, g}},
 		"also when it is the one that turns on": {in: []string{k, "-" + k}, want: []string{k}},
 		"off alone is nothing":                  {in: []string{"-" + k}},
 		"no entry is nothing":                   {in: nil},
-		"in-tree's old names work":              {in: []string{"*", "-serviceaccount", "-serviceaccount-token"}, want: []string{r}},
-		"and mean the same controller":          {in: []string{"-root-ca-cert-publisher", r, "*"}, want: []string{s, k}},
-		"a star that comes twice":               {in: []string{"*", "*"}, want: []string{s, k, r}},
-		"an unknown name":                       {in: []string{"*", "nonsense"}, want: []string{s, k, r}, wantErr: unknown("nonsense")},
-		"an unknown name that is turned off":    {in: []string{"*", "-nonsense"}, want: []string{s, k, r}, wantErr: unknown("-nonsense")},
+		"in-tree's old names work":              {in: []string{"*", "-serviceaccount", "-serviceaccount-token", "-legacy-service-account-token-cleaner"}, want: []string{r, g}},
+		"and mean the same controller":          {in: []string{"-root-ca-cert-publisher", r, "*"}, want: []string{s, k, c, g}},
+		"a star that comes twice":               {in: []string{"*", "*"}, want: []string{s, k, r, c, g}},
+		"an unknown name":                       {in: []string{"*", "nonsense"}, want: []string{s, k, r, c, g}, wantErr: unknown("nonsense")},
+		"an unknown name that is turned off":    {in: []string{"*", "-nonsense"}, want: []string{s, k, r, c, g}, wantErr: unknown("-nonsense")},
 		"the star cannot be turned off":         {in: []string{"-*"}, wantErr: unknown("-*")},
 		"an empty entry":                        {in: []string{""}, wantErr: unknown("")},
 		"all that is unknown is told":           {in: []string{"a", "b"}, wantErr: unknown("a") + "\n" + unknown("b")},
@@ -74,7 +76,7 @@ func TestEnabledControllers(t *testing.T) {
 }
 
 func unknown(entry string) string {
-	return `--controllers: "` + entry + `" is not a controller; there are serviceaccount-controller, serviceaccount-token-controller, root-ca-certificate-publisher-controller`
+	return `--controllers: "` + entry + `" is not a controller; there are serviceaccount-controller, serviceaccount-token-controller, root-ca-certificate-publisher-controller, legacy-serviceaccount-token-cleaner-controller, token-generation-controller`
 }
 
 func TestValidate(t *testing.T) {

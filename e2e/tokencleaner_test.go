@@ -1,0 +1,136 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/token"
+)
+
+// day is the date of today less days, as labels have it.
+func day(days int) string { return time.Now().UTC().AddDate(0, 0, -days).Format(time.DateOnly) }
+
+// mustBackdateTracking makes the API server's record of uses old enough. The API
+// server makes it some seconds after its start.
+func mustBackdateTracking(t *testing.T, client kubernetes.Interface) {
+	t.Helper()
+	eventually(t, "the record of uses", func(ctx context.Context) error {
+		patch := fmt.Appendf(nil, `{"data":{"since":%q}}`, day(30))
+		_, err := client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Patch(ctx,
+			"kube-apiserver-legacy-service-account-token-tracking", types.MergePatchType, patch, metav1.PatchOptions{})
+		return err
+	})
+}
+
+func mustLabelSecret(t *testing.T, client kubernetes.Interface, namespace, name, label, value string) {
+	t.Helper()
+	patch := fmt.Appendf(nil, `{"metadata":{"labels":{%q:%q}}}`, label, value)
+	_, err := client.CoreV1().Secrets(namespace).Patch(t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{})
+	must(t, err)
+}
+
+func expectMarked(t *testing.T, client kubernetes.Interface, namespace, name string) {
+	t.Helper()
+	eventually(t, "secret "+namespace+"/"+name+" is marked", func(ctx context.Context) error {
+		secret, err := client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+		if err == nil && secret.Labels[token.InvalidSinceLabel] == "" {
+			err = errors.New("no label")
+		}
+		return err
+	})
+}
+
+func expectEvent(t *testing.T, client kubernetes.Interface, namespace, object, reason string) {
+	t.Helper()
+	eventually(t, "event "+reason+" on "+namespace+"/"+object, func(ctx context.Context) error {
+		events, err := client.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + object + ",reason=" + reason})
+		if err == nil && len(events.Items) == 0 {
+			err = errors.New("none")
+		}
+		return err
+	})
+}
+
+// TestUnusedTokensAreMarkedAndDeleted has a period of a second instead of a year,
+// and dates that people could have written.
+func TestUnusedTokensAreMarkedAndDeleted(t *testing.T) {
+	p := newPlane(t)
+	const namespace = "default"
+	mustBackdateTracking(t, p.client)
+	account := mustCreateAccount(t, p.client, namespace, "robot", "unused", "used", "mounted", "kept")
+	first := startReadySakeeper(t, p.sakeeperArgs(t)) // with a period of a year
+	secrets := map[string]*corev1.Secret{}
+	// The first is the canary of the signing key, which the API server takes for used.
+	for _, name := range []string{"used", "unused", "mounted", "kept", "by-hand", "by-hand-unwanted"} {
+		secret := tokenSecret(name, "robot")
+		switch name {
+		case "kept":
+			secret.Annotations[informers.KeepAnnotation] = "true"
+		case "by-hand-unwanted":
+			secret.Annotations[informers.CleanUpUnusedAnnotation] = "1s"
+		}
+		mustCreateSecret(t, p.client, namespace, secret)
+		secrets[name] = expectFilled(t, p.client, namespace, name, account, p.Admin.CAData)
+	}
+	_, err := p.client.CoreV1().Pods(namespace).Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "pod"},
+		Spec: corev1.PodSpec{
+			ServiceAccountName: "robot", AutomountServiceAccountToken: new(bool),
+			Containers: []corev1.Container{{Name: "c", Image: "i"}},
+			Volumes:    []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "mounted"}}}},
+		},
+	}, metav1.CreateOptions{})
+	must(t, err)
+	expectUser(t, p.ControlPlane, secrets["used"], "system:serviceaccount:default:robot")
+	must(t, first.Stop())
+
+	cleaner := []string{"--legacy-service-account-token-clean-up-period=1s", "--legacy-service-account-token-clean-up-interval=1s"}
+	dry := startReadySakeeper(t, p.sakeeperArgs(t, append(cleaner, "--legacy-service-account-token-clean-up-dry-run")...))
+	expectEvent(t, p.client, namespace, "unused", "WouldMarkUnusedToken")
+	must(t, dry.Stop())
+	if secret, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), "unused", metav1.GetOptions{}); err != nil || secret.Labels[token.InvalidSinceLabel] != "" {
+		t.Errorf("a dry run changed something: %v %v", secret.Labels, err)
+	}
+
+	s := startReadySakeeper(t, p.sakeeperArgs(t, cleaner...))
+	for _, name := range []string{"unused", "by-hand-unwanted"} {
+		expectMarked(t, p.client, namespace, name)
+		expectEvent(t, p.client, namespace, name, "MarkedUnusedToken")
+		mustLabelSecret(t, p.client, namespace, name, token.InvalidSinceLabel, day(3))
+		expectGone(t, p.client, namespace, name)
+		expectEvent(t, p.client, namespace, name, "DeletedUnusedToken")
+	}
+	for _, name := range []string{"used", "mounted", "kept", "by-hand"} {
+		secret, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), name, metav1.GetOptions{})
+		must(t, err)
+		if secret.Labels[token.InvalidSinceLabel] != "" {
+			t.Errorf("secret %s is marked", name)
+		}
+	}
+	// What nobody meant to use any more, and is used after all, is saved by that.
+	mustLabelSecret(t, p.client, namespace, "used", token.LastUsedLabel, day(3))
+	expectMarked(t, p.client, namespace, "used")
+	mustLabelSecret(t, p.client, namespace, "used", token.LastUsedLabel, day(0))
+	mustLabelSecret(t, p.client, namespace, "used", token.InvalidSinceLabel, day(3))
+	// A bad date is kept, and told of.
+	mustLabelSecret(t, p.client, namespace, "kept", token.LastUsedLabel, "yesterday")
+	_, err = p.client.CoreV1().Secrets(namespace).Patch(t.Context(), "kept", types.MergePatchType,
+		fmt.Appendf(nil, `{"metadata":{"annotations":{%q:null}}}`, informers.KeepAnnotation), metav1.PatchOptions{})
+	must(t, err)
+	expectEvent(t, p.client, namespace, "kept", "UnreadableLastUsed")
+	for _, name := range []string{"used", "kept"} {
+		if _, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), name, metav1.GetOptions{}); err != nil {
+			t.Errorf("secret %s: %v", name, err)
+		}
+	}
+	must(t, s.Stop())
+}

@@ -30,11 +30,11 @@ func newFixture() fixture {
 
 func (f fixture) pass(d time.Duration) { f.clock.SetTime(f.clock.Now().Add(d)) }
 
-// fight writes content to object n times, a second apart, as long as it may.
-func (f fixture) fight(object, content string, n int) (written int) {
+// fight writes "x" to object n times, a second apart, as long as it may.
+func (f fixture) fight(object string, n int) (written int) {
 	for range n {
-		if f.May(object, content).Wait == 0 {
-			f.Wrote(object, content)
+		if f.May(object, "x").Wait == 0 {
+			f.Wrote(object, "x")
 			written++
 		}
 		f.pass(time.Second)
@@ -56,7 +56,7 @@ sakeeper_contended_objects{kind="things"} %d
 
 func TestAnObjectIsLeftAloneAfterFiveWritesForAnHour(t *testing.T) {
 	f := newFixture()
-	if got := f.fight("a", "x", 30); got != 5 {
+	if got := f.fight("a", 30); got != 5 {
 		t.Errorf("%d writes, want 5", got)
 	}
 	f.expectContended(t, 1)
@@ -75,14 +75,14 @@ func TestAnObjectIsLeftAloneAfterFiveWritesForAnHour(t *testing.T) {
 		t.Errorf("an hour later: %+v", got)
 	}
 	f.expectContended(t, 0)
-	if got := f.fight("a", "x", 10); got != 5 {
+	if got := f.fight("a", 10); got != 5 {
 		t.Errorf("%d writes in the second round, want 5", got)
 	}
 }
 
 func TestItIsToldOnce(t *testing.T) {
 	f := newFixture()
-	f.fight("a", "x", 5)
+	f.fight("a", 5)
 	want := []Verdict{{Wait: time.Hour, Object: true}, {Wait: time.Hour}}
 	if diff := cmp.Diff(want, []Verdict{f.May("a", "x"), f.May("a", "x")}); diff != "" {
 		t.Errorf("verdicts (-want +got):\n%s", diff)
@@ -104,7 +104,7 @@ func TestTwentyContendedObjectsMakeAContendedKind(t *testing.T) {
 	f := newFixture()
 	object := func(i int) string { return fmt.Sprint("object ", i) }
 	for i := range 20 {
-		f.fight(object(i), "x", 5)
+		f.fight(object(i), 5)
 		verdict := f.May(object(i), "x")
 		if want := i == 19; verdict.Kind != want || !verdict.Object {
 			t.Fatalf("object %d: %+v", i, verdict)
@@ -133,7 +133,7 @@ func TestWhatSaysNothingAnyMoreIsForgotten(t *testing.T) {
 		f.May(fmt.Sprint(i), "x")
 		f.Wrote(fmt.Sprint(i), "x")
 	}
-	f.fight("a", "x", 6)
+	f.fight("a", 6)
 	f.pass(2 * time.Hour)
 	f.May("another", "x")
 	if len(f.entries) > 0 {

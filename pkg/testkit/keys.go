@@ -19,7 +19,7 @@ func Keys(signing string, verification ...string) *keys.Set {
 }
 
 func mustReadKey(name string) keys.PrivateKey {
-	_, here, _, _ := runtime.Caller(0)
+	_, here, _, _ := runtime.Caller(0) //nolint:dogsled // the file is all that is wanted
 	data, err := os.ReadFile(filepath.Join(filepath.Dir(here), "..", "keys", "testdata", "insecure-"+name+"-pkcs8.pem"))
 	if err != nil {
 		panic("testkit: internal error: " + err.Error())

@@ -42,6 +42,9 @@ const (
 	// and 10,000 in 45 s.
 	repairsPerSecond = 200
 	repairsAtOnce    = 1000
+	// lookAgain is when to look again after a conflict: not every one has an event
+	// behind it, because admission may answer with one too.
+	lookAgain = time.Second
 )
 
 // Config is what the controller needs; all but the last two is required.
@@ -147,7 +150,7 @@ func (c *Controller) sync(ctx context.Context, key namespaceKey) (time.Duration,
 	if act == create {
 		return 0, c.create(ctx, string(key), ca, wrote)
 	}
-	return 0, c.repair(ctx, s.found, ca, reason, wrote)
+	return c.repair(ctx, s.found, ca, reason, wrote)
 }
 
 func (c *Controller) create(ctx context.Context, namespace string, ca cabundle.Bundle, wrote func()) error {
@@ -176,7 +179,7 @@ func (c *Controller) create(ctx context.Context, namespace string, ca cabundle.B
 // repair changes data to exactly the CA and sets the description, as in-tree also
 // where a user wrote another. The rest of the object was never cached, so it is
 // patched, not replaced.
-func (c *Controller) repair(ctx context.Context, found *informers.RootCA, ca cabundle.Bundle, reason string, wrote func()) error {
+func (c *Controller) repair(ctx context.Context, found *informers.RootCA, ca cabundle.Bundle, reason string, wrote func()) (time.Duration, error) {
 	data := map[string]any{corev1.ServiceAccountRootCAKey: string(ca.PEM())}
 	for _, key := range found.OtherKeys {
 		data[key] = nil
@@ -190,18 +193,20 @@ func (c *Controller) repair(ctx context.Context, found *informers.RootCA, ca cab
 		"data": data,
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	_, err = c.cfg.Client.ConfigMaps(found.Namespace).Patch(ctx, found.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	switch {
 	case err == nil:
 		wrote()
 		klog.FromContext(ctx).V(2).Info("Repaired root CA config map", "configMap", klog.KObj(found), "reason", reason)
-		return nil
-	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-		return nil // it changed or went: its event decides anew
+		return 0, nil
+	case apierrors.IsConflict(err):
+		return lookAgain, nil
+	case apierrors.IsNotFound(err):
+		return 0, nil // it went: its event decides anew
 	}
-	return c.refused(ctx, found.Namespace, fmt.Errorf("patch config map %s/%s: %w", found.Namespace, found.Name, err))
+	return 0, c.refused(ctx, found.Namespace, fmt.Errorf("patch config map %s/%s: %w", found.Namespace, found.Name, err))
 }
 
 // refused tells people of a refusal that only they can lift, and returns err.

@@ -294,3 +294,11 @@ func TestANewCAIsPaced(t *testing.T) {
 		t.Errorf("%d writes, %d put off, of %d", writes, later, n)
 	}
 }
+
+// A webhook or a quota may answer with a conflict too, and no event follows that.
+func TestAConflictIsLookedAtAgain(t *testing.T) {
+	f := newFixture(t, testkit.Conflict(), testkit.Namespace("team"), configMap(testkit.WithData("ca.crt", "old")))
+	if again, err := f.sync(newContext(t), "team"); again != time.Second || err != nil {
+		t.Errorf("again after %v, error %v", again, err)
+	}
+}

@@ -34,6 +34,9 @@ const (
 	ReasonResigned = "ResignedToken"
 )
 
+// lookAgain is when to look at a Secret again after a conflict.
+const lookAgain = time.Second
+
 // fill writes the cached object back with everything it lacks: one PUT, which the
 // resourceVersion of that object protects.
 func (c *Controller) fill(ctx context.Context, cached *informers.TokenSecret, account types.UID, ca cabundle.Bundle) (time.Duration, error) {
@@ -61,7 +64,7 @@ func (c *Controller) fill(ctx context.Context, cached *informers.TokenSecret, ac
 	if err == nil {
 		c.rests.contents.Wrote(object, content)
 	}
-	return 0, c.answer(ctx, cached, "Filled token secret", "token was missing", err)
+	return c.answer(ctx, cached, "Filled token secret", "token was missing", err)
 }
 
 // resign replaces a token, and puts right what else is wrong. It revokes every copy
@@ -88,17 +91,17 @@ func (c *Controller) resign(ctx context.Context, cached *informers.TokenSecret, 
 		c.cfg.Recorder.Eventf(objectReference(cached), corev1.EventTypeNormal, ReasonResigned,
 			"The token was signed anew, with key %s, because %s. Copies of the old one are refused from now on", keyID, reason)
 	}
-	return 0, c.answer(ctx, cached, "Signed a token anew", reason, err)
+	return c.answer(ctx, cached, "Signed a token anew", reason, err)
 }
 
 // release takes back a token and a UID that this process wrote while the cache
 // still had an account that was gone. The Secret is filled anew after that.
-func (c *Controller) release(ctx context.Context, cached *informers.TokenSecret, reason string) error {
+func (c *Controller) release(ctx context.Context, cached *informers.TokenSecret, reason string) (time.Duration, error) {
 	patch, err := mergePatch(&cached.ObjectMeta,
 		map[string]any{corev1.ServiceAccountUIDKey: nil},
 		map[string]any{"data": map[string]any{corev1.ServiceAccountTokenKey: nil}})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	_, err = c.cfg.Client.Secrets(cached.Namespace).Patch(ctx, cached.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	return c.answer(ctx, cached, "Took back a token", reason, err)
@@ -123,7 +126,7 @@ func (c *Controller) repair(ctx context.Context, cached *informers.TokenSecret, 
 	if err == nil {
 		c.rests.contents.Wrote(object, content)
 	}
-	return 0, c.answer(ctx, cached, "Repaired token secret", reason, err)
+	return c.answer(ctx, cached, "Repaired token secret", reason, err)
 }
 
 func (c *Controller) patch(ctx context.Context, cached *informers.TokenSecret, account types.UID, data map[string][]byte) error {
@@ -152,7 +155,7 @@ func (c *Controller) remove(ctx context.Context, cached *informers.TokenSecret, 
 	if err == nil {
 		c.rests.deletions.Wrote(object, content)
 	}
-	return 0, c.answer(ctx, cached, "Deleted token secret", reason, err)
+	return c.answer(ctx, cached, "Deleted token secret", reason, err)
 }
 
 func claimsOf(secret *informers.TokenSecret, account types.UID) token.LegacyClaims {
@@ -206,21 +209,25 @@ func mergePatch(target *metav1.ObjectMeta, annotations, fields map[string]any) (
 
 // answer reads what the API server made of a write. did says, in the past tense,
 // what was done if it was.
-func (c *Controller) answer(ctx context.Context, cached *informers.TokenSecret, did, reason string, err error) error {
+func (c *Controller) answer(ctx context.Context, cached *informers.TokenSecret, did, reason string, err error) (time.Duration, error) {
 	switch {
 	case err == nil:
 		klog.FromContext(ctx).V(2).Info(did, "secret", klog.KObj(cached), "serviceAccount", klog.KRef(cached.Namespace, cached.Account), "reason", reason)
-		return nil
+		return 0, nil
 	case errors.Is(err, canary.ErrWaiting):
 		klog.FromContext(ctx).V(4).Info("Put off a token", "secret", klog.KObj(cached), "reason", err.Error())
-		return err // it will be woken
-	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-		return nil // it changed or went: its event decides anew
+		return 0, err // it will be woken
+	case apierrors.IsConflict(err):
+		// It changed, and its event decides anew. But not every conflict has an event
+		// behind it: admission may answer with one too.
+		return lookAgain, nil
+	case apierrors.IsNotFound(err):
+		return 0, nil // it went, and its event decides anew
 	}
 	if apierrors.IsInvalid(err) && loop.Report(ctx) {
 		c.cfg.Recorder.Eventf(objectReference(cached), corev1.EventTypeWarning, ReasonFailedUpdate, "%s", advise(err))
 	}
-	return fmt.Errorf("write secret %s: %w", klog.KObj(cached), withhold(err))
+	return 0, fmt.Errorf("write secret %s: %w", klog.KObj(cached), withhold(err))
 }
 
 // advise says what the API server refuses and what to do about it.

@@ -203,7 +203,7 @@ func (c *Controller) syncSecret(ctx context.Context, key cache.ObjectName) (time
 	case examine:
 		return c.examine(ctx, s.secret, s.owner.account)
 	case release:
-		return 0, c.release(ctx, s.secret, reason)
+		return c.release(ctx, s.secret, reason)
 	case remove:
 		return c.remove(ctx, s.secret, reason)
 	default:

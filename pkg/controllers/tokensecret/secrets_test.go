@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -269,5 +270,22 @@ func TestNothingIsWrittenWithoutASignature(t *testing.T) {
 	}
 	if requests := f.client.Actions(); len(requests) > 0 {
 		t.Errorf("requests: %v", requests)
+	}
+}
+
+// A webhook or a quota may answer with a conflict too, and no event follows that.
+func TestAConflictIsLookedAtAgain(t *testing.T) {
+	cases := map[string]*corev1.Secret{
+		"filling":   testkit.Secret("team/s", testkit.WithAccount("robot")),
+		"repairing": secret(testkit.WithData("ca.crt", "old")),
+		"removing":  secret(testkit.WithAccount("nobody")),
+	}
+	for name, cached := range cases {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, server{writes: testkit.Conflict()}, testkit.ServiceAccount("team/robot"), cached)
+			if again, err := f.syncSecret(f.context(t), keyOf("team/s")); again != time.Second || err != nil {
+				t.Errorf("again after %v, error %v", again, err)
+			}
+		})
 	}
 }

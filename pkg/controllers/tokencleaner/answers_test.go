@@ -1,0 +1,200 @@
+package tokencleaner
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+func testClock(now time.Time) clock.PassiveClock { return clocktesting.NewFakePassiveClock(now) }
+
+func TestAnswers(t *testing.T) {
+	const onSecret = " involvedObject{kind=Secret,apiVersion=v1}"
+	deleted := "Normal DeletedUnusedToken Deleted: marked as unused since 2026-02-01, and not used within 720h0m0s" + onSecret
+	refuses := func(step string, err error) string {
+		return "Warning FailedTokenCleanUp The API server refuses to " + step + " this unused token: " + err.Error() + onSecret
+	}
+	forbidden, quoting := testkit.QuotaExceeded(), testkit.Invalid("data", secretBytes)
+	const generated = "team/robot-token-x7z9q"
+	cases := map[string]struct {
+		inStep     string // of the Secret that is there
+		inAnswers  map[string]error
+		want       []testkit.Request // after tracking and pods, without retries
+		wantEvents []string
+		wantResult string
+		wantRetry  bool
+	}{
+		"deleted": {
+			inStep: "delete", want: []testkit.Request{noteRequest("100", "2026-04-12"), deleteRequest(generated)},
+			wantEvents: []string{deleted}, wantResult: "done",
+		},
+		"used between decision and mark": {
+			inStep: "mark", inAnswers: map[string]error{"patch secrets": testkit.Conflict()},
+			want: []testkit.Request{markRequest(generated)}, wantResult: "changed",
+		},
+		"gone between decision and mark": {
+			inStep: "mark", inAnswers: map[string]error{"patch secrets": testkit.NotFound()},
+			want: []testkit.Request{markRequest(generated)}, wantResult: "changed",
+		},
+		"used between decision and deletion: the note is taken back": {
+			inStep: "delete", inAnswers: map[string]error{"delete secrets": testkit.Conflict()},
+			want: []testkit.Request{noteRequest("100", "2026-04-12"), deleteRequest(generated), noteRequest("101", nil)}, wantResult: "changed",
+		},
+		"gone between decision and deletion: the note stays": {
+			inStep: "delete", inAnswers: map[string]error{"delete secrets": testkit.NotFound()},
+			want: []testkit.Request{noteRequest("100", "2026-04-12"), deleteRequest(generated)}, wantResult: "changed",
+		},
+		"the account changed: nothing is deleted": {
+			inStep: "delete", inAnswers: map[string]error{"patch serviceaccounts": testkit.Conflict()},
+			want: []testkit.Request{noteRequest("100", "2026-04-12")}, wantResult: "changed",
+		},
+		"the account went: nothing is deleted": {
+			inStep: "delete", inAnswers: map[string]error{"patch serviceaccounts": testkit.NotFound()},
+			want: []testkit.Request{noteRequest("100", "2026-04-12")}, wantResult: "changed",
+		},
+		"the account cannot be told: nothing is deleted": {
+			inStep: "delete", inAnswers: map[string]error{"patch serviceaccounts": errBoom},
+			want: []testkit.Request{noteRequest("100", "2026-04-12")}, wantResult: "error", wantRetry: true,
+		},
+		"a mark fails": {
+			inStep: "mark", inAnswers: map[string]error{"patch secrets": errBoom},
+			want: []testkit.Request{markRequest(generated)}, wantResult: "error", wantRetry: true,
+		},
+		"a deletion fails": {
+			inStep: "delete", inAnswers: map[string]error{"delete secrets": testkit.InternalError()},
+			want: []testkit.Request{noteRequest("100", "2026-04-12"), deleteRequest(generated)}, wantResult: "error", wantRetry: true,
+		},
+		"a mark is refused": {
+			inStep: "mark", inAnswers: map[string]error{"patch secrets": forbidden},
+			want:       []testkit.Request{markRequest(generated)},
+			wantEvents: []string{refuses("mark", forbidden)}, wantResult: "error", wantRetry: true,
+		},
+		"a mark is refused in words that quote the token": {
+			inStep: "mark", inAnswers: map[string]error{"patch secrets": quoting},
+			want:       []testkit.Request{markRequest(generated)},
+			wantEvents: []string{refuses("mark", fmt.Errorf("Invalid, in words that are withheld because they quote a token"))}, wantResult: "error", wantRetry: true,
+		},
+		"a deletion is refused": {
+			inStep: "delete", inAnswers: map[string]error{"delete secrets": forbidden},
+			want:       []testkit.Request{noteRequest("100", "2026-04-12"), deleteRequest(generated)},
+			wantEvents: []string{refuses("delete", forbidden)}, wantResult: "error", wantRetry: true,
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				object := secret(generated)
+				if tc.inStep == "delete" {
+					marked()(object)
+				}
+				f := newFixture(t, noteOnAccount, testkit.Namespace("team"), robot("robot-token-x7z9q"), object)
+				for what, err := range tc.inAnswers {
+					f.server.answer(what, err)
+				}
+				stop := f.start(t)
+				defer stop()
+				f.expectRequests(t, append([]testkit.Request{getTracking(), listPods("team")}, tc.want...)...)
+				f.expectEvents(t, tc.wantEvents...)
+				if n := testutil.ToFloat64(f.metrics.steps.WithLabelValues(tc.inStep, tc.wantResult)); n != 1 {
+					t.Errorf("%v times %s %s", n, tc.inStep, tc.wantResult)
+				}
+				if !f.Ready() {
+					t.Error("not ready")
+				}
+
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if retried := len(f.requests()) > 0; retried != tc.wantRetry {
+					t.Errorf("retried: %t, want %t", retried, tc.wantRetry)
+				}
+				f.expectEvents(t) // none that people have
+			})
+		})
+	}
+}
+
+// TestTheFormerNoteIsPutBack: what an account was told before is true again when a
+// deletion does not happen.
+func TestTheFormerNoteIsPutBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, noteOnAccount, testkit.Namespace("team"),
+			testkit.ServiceAccount("team/robot", testkit.WithReferences("robot-token-x7z9q"), testkit.WithAnnotation("sakeeper.io/token-cleaned-up", "2025-01-01")),
+			secret("team/robot-token-x7z9q", marked()))
+		f.server.answer("delete secrets", testkit.Conflict())
+		f.onePass(t)
+		f.expectRequests(t, getTracking(), listPods("team"), noteRequest("100", "2026-04-12"), deleteRequest("team/robot-token-x7z9q"), noteRequest("101", "2025-01-01"))
+	})
+}
+
+// TestAFailureHoldsUpNobody: neither in its namespace nor elsewhere, and it is tried
+// until it succeeds.
+func TestAFailureHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cached := []metav1.Object{}
+		for _, namespace := range []string{"a", "b", "c"} {
+			cached = append(cached, testkit.Namespace(namespace), testkit.ServiceAccount(namespace+"/robot", testkit.WithReferences("1", "2", "3")))
+			for _, name := range []string{"1", "2", "3"} {
+				cached = append(cached, secret(namespace+"/"+name, testkit.WithUID(types.UID(namespace+name))))
+			}
+		}
+		f := newFixture(t, nil, cached...)
+		f.server.answer("patch secrets a/1", testkit.QuotaExceeded())
+		f.server.answer("patch secrets a/2", testkit.QuotaExceeded())
+		f.server.answer("list pods b", errBoom)
+		stop := f.start(t)
+		defer stop()
+
+		expectTried := func(step string, want ...string) {
+			t.Helper()
+			var got []string
+			for _, r := range f.requests() {
+				got = append(got, r.Verb+" "+r.Resource+" "+strings.TrimSuffix(r.Name, " limit=500 continue="))
+			}
+			slices.Sort(got)
+			if diff := cmp.Diff(want, slices.Compact(got)); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", step, diff)
+			}
+		}
+		expectTried("at the start", "get configmaps kube-system/kube-apiserver-legacy-service-account-token-tracking",
+			"list pods a", "list pods b", "list pods c",
+			"patch secrets a/1", "patch secrets a/2", "patch secrets a/3", "patch secrets c/1", "patch secrets c/2", "patch secrets c/3")
+		if !f.Ready() {
+			t.Error("not ready")
+		}
+		if logs := f.logs(); !strings.Contains(logs, "and 1 more secrets of this namespace failed") {
+			t.Errorf("the log does not count failures:\n%s", logs)
+		}
+		if refusals := strings.Count(strings.Join(testkit.Events(f.recorder), "\n"), "FailedTokenCleanUp"); refusals != 2 {
+			t.Errorf("%d events of refusals, want one for each", refusals)
+		}
+		// As the watch would: a/3 and those of c are marked now.
+		for _, name := range []string{"a/3", "c/1", "c/2", "c/3"} {
+			f.cache(t, secret(name, testkit.WithLabel(invalidSince, "2026-04-12")))
+		}
+		time.Sleep(23 * time.Hour)
+		synctest.Wait()
+		expectTried("for most of a day", "list pods a", "list pods b", "patch secrets a/1", "patch secrets a/2")
+		if events := testkit.Events(f.recorder); len(events) > 0 {
+			t.Errorf("people were told again: %q", events)
+		}
+		f.server.answer("patch secrets a/1", nil)
+		f.server.answer("patch secrets a/2", nil)
+		f.server.answer("list pods b", nil)
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		expectTried("when it works again", "list pods a", "list pods b",
+			"patch secrets a/1", "patch secrets a/2", "patch secrets b/1", "patch secrets b/2", "patch secrets b/3")
+	})
+}

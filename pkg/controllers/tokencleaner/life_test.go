@@ -1,0 +1,321 @@
+package tokencleaner
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
+
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+// ahead is a clock that is ahead of that of the machine, or of a synctest bubble.
+type ahead time.Duration
+
+func (a ahead) Now() time.Time                  { return time.Now().Add(time.Duration(a)) }
+func (a ahead) Since(t time.Time) time.Duration { return a.Now().Sub(t) }
+
+// fromNow is a clock that shows now() at this moment.
+func fromNow() ahead { return ahead(time.Until(now())) }
+
+func TestNew(t *testing.T) {
+	client := &fake.Clientset{}
+	cases := map[string]struct {
+		in   func(*Config)
+		want string
+	}{
+		"no client":                   {in: func(cfg *Config) { cfg.Client = nil }, want: "are required"},
+		"no namespaces":               {in: func(cfg *Config) { cfg.Namespaces = nil }, want: "are required"},
+		"no secrets":                  {in: func(cfg *Config) { cfg.Secrets = nil }, want: "are required"},
+		"no accounts":                 {in: func(cfg *Config) { cfg.ServiceAccounts = nil }, want: "are required"},
+		"no recorder":                 {in: func(cfg *Config) { cfg.Recorder = nil }, want: "are required"},
+		"no clock":                    {in: func(cfg *Config) { cfg.Clock = nil }, want: "are required"},
+		"no period":                   {in: func(cfg *Config) { cfg.Period = 0 }, want: "must be positive, not 0s and 24h0m0s"},
+		"a period into the future":    {in: func(cfg *Config) { cfg.Period = -1 }, want: "must be positive"},
+		"no interval":                 {in: func(cfg *Config) { cfg.Interval = 0 }, want: "must be positive"},
+		"a period into the past":      {in: func(cfg *Config) { cfg.Interval = -1 }, want: "must be positive"},
+		"metrics that exist already":  {in: func(cfg *Config) { _, _ = newMetrics(cfg.Registerer) }, want: "duplicate"},
+		"neither metrics nor options": {in: func(cfg *Config) { cfg.Registerer = nil }},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			good := newFixture(t, nil).cfg
+			good.Client, good.Registerer = client.CoreV1(), prometheus.NewRegistry()
+			tc.in(&good)
+			c, err := New(good)
+			if c != nil && err == nil {
+				defer func() { ctx, cancel := context.WithCancel(t.Context()); cancel(); _ = c.Run(ctx) }()
+			}
+			if got := fmt.Sprint(err); (err != nil) != (tc.want != "") || !strings.Contains(got, tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
+	informers := map[string]func(*Controller) cache.SharedIndexInformer{
+		"namespaces": func(c *Controller) cache.SharedIndexInformer { return c.cfg.Namespaces },
+		"secrets":    func(c *Controller) cache.SharedIndexInformer { return c.cfg.Secrets },
+		"accounts":   func(c *Controller) cache.SharedIndexInformer { return c.cfg.ServiceAccounts },
+	}
+	for missing := range informers {
+		t.Run("all but "+missing, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client := fake.NewClientset(testkit.Namespace("team"), robot("s"), secret("team/s"), trackedSince("2026-01-02"))
+				c := newController(t, client, func(cfg *Config) { cfg.Clock, cfg.Recorder = fromNow(), record.NewFakeRecorder(10) })
+				run := []func(context.Context) error{c.Run}
+				for name, informer := range informers {
+					if name != missing {
+						run = append(run, testkit.Informer(informer(c)))
+					}
+				}
+				defer testkit.Start(newContext(t), t, run...)()
+				time.Sleep(time.Minute)
+				if c.Ready() {
+					t.Error("ready")
+				}
+				for _, r := range testkit.Requests(client.Actions()) {
+					if r.Verb != "list" && r.Verb != "watch" {
+						t.Errorf("unexpected %s %s", r.Verb, r.Resource)
+					}
+				}
+			})
+		})
+	}
+}
+
+func newContext(t *testing.T) context.Context {
+	t.Helper()
+	return klog.NewContext(t.Context(), ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(10))))
+}
+
+// TestLife runs the controller with its informers against a fake API server, through
+// months.
+func TestLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := newContext(t)
+		client := fake.NewClientset(testkit.Namespace("team"), robot("s", "in-use", "in-pod"),
+			secret("team/s"), secret("team/in-pod"), secret("team/by-hand"), secret("team/in-use", testkit.WithLabel(lastUsed, "2026-04-12")),
+			&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "p"}, Spec: podsNaming("", "in-pod").Items[0].Spec},
+			trackedSince("2026-01-02"))
+		c := newController(t, client, func(cfg *Config) { cfg.Clock, cfg.Recorder = fromNow(), record.NewFakeRecorder(1000) })
+		informers := []cache.SharedIndexInformer{c.cfg.Namespaces, c.cfg.Secrets, c.cfg.ServiceAccounts}
+		run := []func(context.Context) error{c.Run}
+		for _, informer := range informers {
+			run = append(run, testkit.Informer(informer))
+		}
+		stop := testkit.Start(ctx, t, run...)
+		// after passes time and names what the controller then sent. What the test does
+		// itself goes through the tracker, which the client's list does not show.
+		after := func(step string, d time.Duration, want ...string) {
+			t.Helper()
+			time.Sleep(d)
+			synctest.Wait()
+			var got []string
+			for _, r := range testkit.Requests(client.Actions()) {
+				if r.Verb != "watch" && (r.Verb != "list" || r.Resource == "pods") {
+					got = append(got, strings.TrimSpace(r.Verb+" "+r.Resource+" "+strings.TrimPrefix(r.Name, "team/")))
+				}
+			}
+			client.ClearActions()
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", step, diff)
+			}
+		}
+		secrets := corev1.SchemeGroupVersion.WithResource("secrets")
+		relabel := func(name, key, value string) {
+			t.Helper()
+			found, err := client.Tracker().Get(secrets, "team", name)
+			if err == nil {
+				changed := found.(*corev1.Secret).DeepCopy()
+				if testkit.WithLabel(key, value)(changed); value == "" {
+					delete(changed.Labels, key)
+				}
+				err = client.Tracker().Update(secrets, changed, "team")
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		const track = "get configmaps kube-system/kube-apiserver-legacy-service-account-token-tracking"
+
+		after("at the start", time.Second, track, "list pods", "patch secrets s")
+		if !c.Ready() {
+			t.Error("not ready")
+		}
+		after("before the next pass", day-2*time.Second)
+		after("at the next pass, for the one in a pod", 2*time.Second, track, "list pods")
+		relabel("s", lastUsed, "2026-04-14")
+		after("for one day more", day, track, "list pods")
+		relabel("s", invalidSince, "")
+		after("the label is gone, and it was used", day, track, "list pods")
+		// That was on 04-15.
+		for range 27 {
+			after("while both uses are recent", day, track, "list pods")
+		}
+		after("on 05-13, the use of 04-12 is not any more", day, track, "list pods", "patch secrets in-use")
+		after("on 05-14", day, track, "list pods")
+		after("on 05-15, nor is that of 04-14", day, track, "list pods", "patch secrets s")
+		relabel("s", invalidSince, "")
+		after("on 05-16, somebody has taken its mark away", day, track, "list pods", "patch secrets s")
+		for range 27 {
+			after("while both marks are recent", day, track, "list pods")
+		}
+		after("on 06-13, that of 05-13 is not any more", day, track, "list pods", "delete secrets in-use")
+		after("on 06-14", day, track, "list pods")
+		after("on 06-15", day, track, "list pods")
+		after("on 06-16, nor is that of 05-16", day, track, "list pods", "delete secrets s")
+		after("nothing more", day, track, "list pods")
+		stop()
+		after("after the stop", 10*day)
+	})
+}
+
+// TestNoFight: who keeps taking the mark away is left alone for an hour.
+func TestNoFight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, func(cfg *Config) { cfg.Interval, cfg.Clock = time.Minute, fromNow() }, testkit.Namespace("team"), robot("s"), secret("team/s"))
+		stop := f.start(t)
+		defer stop()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		patches := 0
+		for _, r := range f.requests() {
+			if r.Verb == "patch" {
+				patches++
+			}
+		}
+		if patches != 5 {
+			t.Errorf("marked %d times in an hour", patches)
+		}
+		if events := strings.Join(testkit.Events(f.recorder), "\n"); strings.Count(events, "LeftAlone") != 1 {
+			t.Errorf("want one event of that, got\n%s", events)
+		}
+	})
+}
+
+func TestDryRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, func(cfg *Config) { cfg.DryRun, cfg.NoteOnAccount = true, true },
+			testkit.Namespace("team"), robot("robot-token-x7z9q", "s", "in-pod"),
+			secret("team/robot-token-x7z9q", marked()), secret("team/s"), secret("team/in-pod"))
+		f.server.pods["team"] = []corev1.PodList{podsNaming(corev1.PodRunning, "in-pod")}
+		stop := f.start(t)
+		defer stop()
+		for range 2 { // each pass says the same
+			f.expectRequests(t, getTracking(), listPods("team"))
+			f.expectEvents(t,
+				"Normal WouldDeleteUnusedToken Would be deleted: marked as unused since 2026-02-01, and not used within 720h0m0s involvedObject{kind=Secret,apiVersion=v1}",
+				"Normal WouldMarkUnusedToken Would be marked as unused: no use of this token within 720h0m0s is on record, and no pod names it involvedObject{kind=Secret,apiVersion=v1}")
+			time.Sleep(day)
+			synctest.Wait()
+		}
+		for _, line := range []string{`secret="team/s" serviceAccount="team/robot" step="mark"`, `secret="team/robot-token-x7z9q" serviceAccount="team/robot" step="delete"`} {
+			if !strings.Contains(f.logs(), "Dry run: nothing was changed key=\"team\" "+line) {
+				t.Errorf("want %s in\n%s", line, f.logs())
+			}
+		}
+		for step, want := range map[string]float64{"mark": 3, "delete": 3} {
+			if got := testutil.ToFloat64(f.metrics.steps.WithLabelValues(step, "dry_run")); got != want {
+				t.Errorf("%s: %v in three passes", step, got)
+			}
+			if got := testutil.ToFloat64(f.metrics.steps.WithLabelValues(step, "done")); got != 0 {
+				t.Errorf("%s: %v done", step, got)
+			}
+		}
+	})
+}
+
+func TestMetrics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, nil, testkit.Namespace("team"), testkit.Namespace("quiet", testkit.WithUID(testkit.OtherUID)),
+			robot("mark", "gone", "pod", "used", "waits"), secret("team/mark"), secret("team/gone", marked()), secret("team/pod"), secret("team/hand"),
+			secret("team/used", testkit.WithLabel(lastUsed, "2026-04-12")), secret("team/waits", testkit.WithLabel(invalidSince, "2026-04-12")),
+			testkit.ServiceAccount("quiet/robot", testkit.WithReferences("used")), secret("quiet/used", testkit.WithLabel(lastUsed, "2026-04-12")))
+		f.server.pods["team"] = []corev1.PodList{podsNaming(corev1.PodRunning, "pod")}
+		f.server.answer("delete secrets", testkit.InternalError())
+		expect := func(step, want string) {
+			t.Helper()
+			if err := testutil.GatherAndCompare(f.registry, strings.NewReader(want)); err != nil {
+				t.Errorf("%s: %v", step, err)
+			}
+		}
+		expect("before the first pass", metricsText(0, map[string]int{}, map[string]int{}))
+		stop := f.start(t)
+		defer stop()
+		expect("after it", metricsText(now().Unix(),
+			map[string]int{"mark done": 1, "delete error": 1},
+			map[string]int{"unused": 1, "expired": 1, "mounted": 1, "unreferenced": 1, "used": 2, "waiting": 1}))
+		f.server.answer("delete secrets", nil)
+		f.cache(t, secret("team/mark", testkit.WithLabel(invalidSince, "2026-04-12")))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		got, err := testutil.GatherAndCount(f.registry)
+		if err != nil || got != 8+13+1 {
+			t.Errorf("%d series, %v", got, err)
+		}
+		if n := testutil.ToFloat64(f.metrics.verdicts.WithLabelValues("waiting")); n != 2 {
+			t.Errorf("after the retry %v wait", n)
+		}
+		if n := testutil.ToFloat64(f.metrics.verdicts.WithLabelValues("unused")); n != 0 {
+			t.Errorf("after the retry %v are unused", n)
+		}
+	})
+}
+
+// metricsText is what is scraped; what is not in the maps is zero.
+func metricsText(lastPass int64, steps, found map[string]int) string {
+	var b strings.Builder
+	b.WriteString("# HELP sakeeper_token_clean_up_last_pass_timestamp_seconds When the last clean-up pass was completed, in seconds since 1970; 0: there was none yet.\n" +
+		"# TYPE sakeeper_token_clean_up_last_pass_timestamp_seconds gauge\n")
+	fmt.Fprintf(&b, "sakeeper_token_clean_up_last_pass_timestamp_seconds %d\n", lastPass)
+	b.WriteString("# HELP sakeeper_token_clean_up_secrets Token Secrets by what the last clean-up pass found: unused (to be marked), waiting (marked, and not for long enough) and expired (to be deleted), or else why they stay.\n" +
+		"# TYPE sakeeper_token_clean_up_secrets gauge\n")
+	for _, v := range []string{
+		"expired", "going", "invalid_setting", "kept", "mounted", "undecided", "unreadable_last_used", "unreferenced", "untracked", "unused", "used", "waiting", "young",
+	} {
+		fmt.Fprintf(&b, "sakeeper_token_clean_up_secrets{verdict=%q} %d\n", v, found[v])
+	}
+	b.WriteString("# HELP sakeeper_token_clean_ups_total Unused legacy tokens that were acted on, by step (mark, delete) and result (done, dry_run: nothing was changed, changed: the object did meanwhile, error).\n" +
+		"# TYPE sakeeper_token_clean_ups_total counter\n")
+	for _, step := range []string{"delete", "mark"} {
+		for _, result := range []string{"changed", "done", "dry_run", "error"} {
+			fmt.Fprintf(&b, "sakeeper_token_clean_ups_total{result=%q,step=%q} %d\n", result, step, steps[step+" "+result])
+		}
+	}
+	return b.String()
+}
+
+// TestRunStopsInTheMiddle: a request under way ends first, and no other begins.
+func TestRunStopsInTheMiddle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, nil, testkit.Namespace("team"), robot("1", "2"), secret("team/1"), secret("team/2"))
+		f.client.PrependReactor("patch", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) {
+			time.Sleep(time.Minute)
+			return true, &corev1.Secret{}, nil
+		})
+		stop := f.start(t)
+		began := time.Now()
+		stop()
+		if took := time.Since(began); took != time.Minute {
+			t.Errorf("Run returned after %v, while a request took a minute", took)
+		}
+		f.expectRequests(t, getTracking(), listPods("team"), markRequest("team/1"))
+	})
+}

@@ -1,0 +1,72 @@
+package tokencleaner
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// What the label step is.
+const (
+	stepMark   = "mark"
+	stepDelete = "delete"
+)
+
+// What the label result is.
+const (
+	resultDone    = "done"
+	resultDryRun  = "dry_run" // nothing was changed
+	resultChanged = "changed" // the object changed since it was judged, or went
+	resultError   = "error"
+)
+
+// metrics are the controller's own.
+type metrics struct {
+	steps    *prometheus.CounterVec
+	verdicts *prometheus.GaugeVec
+	lastPass prometheus.Gauge
+}
+
+// newMetrics registers with reg, which may be nil.
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		steps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sakeeper_token_clean_ups_total",
+			Help: "Unused legacy tokens that were acted on, by step (mark, delete) and result (done, dry_run: nothing was changed, changed: the object did meanwhile, error).",
+		}, []string{"step", "result"}),
+		verdicts: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sakeeper_token_clean_up_secrets",
+			Help: "Token Secrets by what the last clean-up pass found: unused (to be marked), waiting (marked, and not for long enough) and expired (to be deleted), or else why they stay.",
+		}, []string{"verdict"}),
+		lastPass: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "sakeeper_token_clean_up_last_pass_timestamp_seconds",
+			Help: "When the last clean-up pass was completed, in seconds since 1970; 0: there was none yet.",
+		}),
+	}
+	for _, step := range []string{stepMark, stepDelete} {
+		for _, result := range []string{resultDone, resultDryRun, resultChanged, resultError} {
+			m.steps.WithLabelValues(step, result)
+		}
+	}
+	m.found(nil)
+	if reg == nil {
+		return m, nil
+	}
+	for _, collector := range []prometheus.Collector{m.steps, m.verdicts, m.lastPass} {
+		if err := reg.Register(collector); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) took(step, result string) { m.steps.WithLabelValues(step, result).Inc() }
+
+// found replaces what the pass has found so far.
+func (m *metrics) found(counts map[verdict]int) {
+	for _, v := range verdicts() {
+		m.verdicts.WithLabelValues(string(v)).Set(float64(counts[v]))
+	}
+}
+
+func (m *metrics) completed(at time.Time) { m.lastPass.Set(float64(at.Unix())) }

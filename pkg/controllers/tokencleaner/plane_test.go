@@ -1,0 +1,329 @@
+package tokencleaner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
+	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+	"github.com/sakeeper/sakeeper/pkg/token"
+)
+
+// patience is how long a test waits for what should take milliseconds.
+const patience = 30 * time.Second
+
+// plane is a real API server, on which the cleaner has exactly the rights that doc.go
+// names.
+type plane struct {
+	*controlplane.ControlPlane
+	t       *testing.T
+	admin   kubernetes.Interface
+	cleaner *rest.Config
+	signer  *token.Signer
+}
+
+const (
+	cleanerNamespace = "sakeeper-system"
+	cleanerAccount   = "cleaner"
+)
+
+func newPlane(t *testing.T) *plane {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "plane")
+	must(t, os.Mkdir(dir, 0o700))
+	cp, err := controlplane.Start(controlplane.Options{Dir: dir})
+	must(t, err)
+	t.Cleanup(func() {
+		if err := cp.Stop(); err != nil {
+			t.Errorf("stop control plane: %v", err)
+		}
+	})
+	p := &plane{ControlPlane: cp, t: t}
+	p.admin, err = kubernetes.NewForConfig(cp.Admin)
+	must(t, err)
+	data, err := os.ReadFile(cp.SigningKeyFile)
+	must(t, err)
+	key, err := keys.ParsePrivate(data)
+	must(t, err)
+	set := keys.NewSet(key)
+	p.signer = token.NewSigner(func() *keys.Set { return set })
+	p.cleaner, err = cp.ServiceAccount(cleanerNamespace, cleanerAccount)
+	must(t, err)
+	p.grant()
+	return p
+}
+
+func (p *plane) grant() {
+	p.t.Helper()
+	core := func(resource string, verbs ...string) rbacv1.PolicyRule {
+		return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{resource}, Verbs: verbs}
+	}
+	tracking := core("configmaps", "get")
+	tracking.ResourceNames = []string{"kube-apiserver-legacy-service-account-token-tracking"}
+	meta := metav1.ObjectMeta{Name: cleanerAccount}
+	subjects := []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: cleanerNamespace, Name: cleanerAccount}}
+	rbac := p.admin.RbacV1()
+	_, err1 := rbac.ClusterRoles().Create(p.t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
+		core("secrets", "list", "watch", "patch", "delete"), core("serviceaccounts", "list", "watch", "patch"),
+		core("namespaces", "list", "watch"), core("pods", "list"),
+	}}, metav1.CreateOptions{})
+	_, err2 := rbac.ClusterRoleBindings().Create(p.t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: cleanerAccount},
+	}, metav1.CreateOptions{})
+	_, err3 := rbac.Roles("kube-system").Create(p.t.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{tracking}}, metav1.CreateOptions{})
+	_, err4 := rbac.RoleBindings("kube-system").Create(p.t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{Kind: "Role", Name: cleanerAccount},
+	}, metav1.CreateOptions{})
+	must(p.t, errors.Join(err1, err2, err3, err4))
+}
+
+// tracking is the ConfigMap that the API server makes.
+func (p *plane) tracking() *corev1.ConfigMap {
+	p.t.Helper()
+	var found *corev1.ConfigMap
+	p.eventually("the tracking config map", func(ctx context.Context) (err error) {
+		found, err = p.admin.CoreV1().ConfigMaps("kube-system").Get(ctx, trackingName, metav1.GetOptions{})
+		return err
+	})
+	return found
+}
+
+func (p *plane) trackSince(date time.Time) {
+	p.t.Helper()
+	found := p.tracking()
+	found.Data["since"] = date.Format(time.DateOnly)
+	_, err := p.admin.CoreV1().ConfigMaps("kube-system").Update(p.t.Context(), found, metav1.UpdateOptions{})
+	must(p.t, err)
+}
+
+func (p *plane) namespace(name string, opts ...testkit.Option) {
+	p.t.Helper()
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	for _, opt := range opts {
+		opt(namespace)
+	}
+	_, err := p.admin.CoreV1().Namespaces().Create(p.t.Context(), namespace, metav1.CreateOptions{})
+	must(p.t, err)
+}
+
+// robot makes an account with its token Secrets; those whose name begins with "hand"
+// it does not refer to.
+func (p *plane) robot(namespace string, secrets ...*corev1.Secret) {
+	p.t.Helper()
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "robot"}}
+	for _, s := range secrets {
+		if s.Name[:4] != "hand" {
+			account.Secrets = append(account.Secrets, corev1.ObjectReference{Name: s.Name})
+		}
+	}
+	account, err := p.admin.CoreV1().ServiceAccounts(namespace).Create(p.t.Context(), account, metav1.CreateOptions{})
+	must(p.t, err)
+	for _, s := range secrets {
+		compact, err := p.signer.SignLegacy(p.t.Context(), token.LegacyClaims{
+			Namespace: namespace, SecretName: s.Name, ServiceAccountName: "robot", ServiceAccountUID: string(account.UID),
+		})
+		must(p.t, err)
+		s.Namespace = namespace
+		testkit.WithAccountUID(account.UID)(s)
+		testkit.WithData("token", compact)(s)
+		_, err = p.admin.CoreV1().Secrets(namespace).Create(p.t.Context(), s, metav1.CreateOptions{})
+		must(p.t, err)
+	}
+}
+
+// realSecret is a token Secret of robot for [plane.robot].
+func realSecret(name string, opts ...testkit.Option) *corev1.Secret {
+	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, Type: corev1.SecretTypeServiceAccountToken}
+	for _, opt := range append([]testkit.Option{testkit.WithAccount("robot")}, opts...) {
+		opt(s)
+	}
+	return s
+}
+
+func (p *plane) pod(namespace, name, secret string) {
+	p.t.Helper()
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: podsNaming("", secret).Items[0].Spec}
+	pod.Spec.Volumes[0].Name = "token"
+	pod.Spec.Containers = []corev1.Container{{Name: "c", Image: "i"}}
+	_, err := p.admin.CoreV1().Pods(namespace).Create(p.t.Context(), pod, metav1.CreateOptions{})
+	must(p.t, err)
+}
+
+// use shows the token of a Secret to the API server, and tells what it says.
+func (p *plane) use(ctx context.Context, namespace, name string) (authenticationv1.TokenReviewStatus, error) {
+	secret, err := p.admin.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return authenticationv1.TokenReviewStatus{}, err
+	}
+	review, err := p.admin.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{
+		Spec: authenticationv1.TokenReviewSpec{Token: string(secret.Data["token"])},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return authenticationv1.TokenReviewStatus{}, err
+	}
+	return review.Status, nil
+}
+
+// secrets are the labels of all token Secrets of a namespace, by name.
+func (p *plane) secrets(ctx context.Context, namespace string) (map[string]map[string]string, error) {
+	list, err := p.admin.CoreV1().Secrets(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	labels := map[string]map[string]string{}
+	for _, s := range list.Items {
+		labels[s.Name] = s.Labels
+	}
+	return labels, nil
+}
+
+func (p *plane) expectSecrets(step, namespace string, want map[string]map[string]string) {
+	p.t.Helper()
+	got, err := p.secrets(p.t.Context(), namespace)
+	must(p.t, err)
+	if diff := cmp.Diff(want, got); diff != "" {
+		p.t.Errorf("%s: secrets of %s (-want +got):\n%s", step, namespace, diff)
+	}
+}
+
+func (p *plane) eventually(what string, check func(ctx context.Context) error) {
+	p.t.Helper()
+	last := errors.New("never checked")
+	err := wait.PollUntilContextTimeout(p.t.Context(), 10*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		err := check(ctx)
+		if ctx.Err() == nil {
+			last = err
+		}
+		return err == nil, nil
+	})
+	if err != nil {
+		p.t.Fatalf("%s: %v (last: %v)", what, err, last)
+	}
+}
+
+// run is a controller that runs with its informers.
+type run struct {
+	*Controller
+	recorder *record.FakeRecorder
+	agent    string // that of its requests in the audit log
+	stop     func()
+}
+
+// run starts a controller at that time. Before each of its requests, before is
+// called, which may be nil.
+func (p *plane) run(clock clock.PassiveClock, before func(*http.Request), change func(*Config)) run {
+	p.t.Helper()
+	r := run{recorder: record.NewFakeRecorder(1000), agent: "cleaner-" + rand.String(10)}
+	config := rest.CopyConfig(p.cleaner)
+	config.UserAgent = r.agent
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return interceptor{next, before} })
+	client, err := kubernetes.NewForConfig(config)
+	must(p.t, err)
+	cfg := Config{Client: client.CoreV1(), Period: period, Interval: time.Hour, Clock: clock, Recorder: r.recorder}
+	var err1, err2, err3 error
+	cfg.Namespaces, err1 = informers.Namespaces(client)
+	cfg.Secrets, err2 = informers.TokenSecrets(client, nil)
+	cfg.ServiceAccounts, err3 = informers.ServiceAccounts(client)
+	must(p.t, errors.Join(err1, err2, err3))
+	if change != nil {
+		change(&cfg)
+	}
+	r.Controller, err = New(cfg)
+	must(p.t, err)
+	ctx := klog.NewContext(p.t.Context(), ktesting.NewLogger(p.t, ktesting.NewConfig()))
+	r.stop = testkit.Start(ctx, p.t, r.Run, testkit.Informer(cfg.Namespaces), testkit.Informer(cfg.Secrets), testkit.Informer(cfg.ServiceAccounts))
+	return r
+}
+
+// pass runs one pass of a new controller at that time, and returns its events and
+// what it asked of the API server: "<verb> <resource> <namespace>/<name>", sorted,
+// less what the informers and the tracking need.
+func (p *plane) pass(at time.Time, before func(*http.Request), change func(*Config)) (events, requests []string) {
+	p.t.Helper()
+	mark, err := p.Audit.Mark()
+	must(p.t, err)
+	r := p.run(clocktesting.NewFakePassiveClock(at), before, change)
+	p.eventually("the first pass", func(context.Context) error {
+		if !r.Ready() {
+			return errors.New("not ready")
+		}
+		return nil
+	})
+	r.stop()
+	all, err := p.Audit.Since(p.t.Context(), mark, func(one controlplane.Request) bool { return one.UserAgent == r.agent })
+	must(p.t, err)
+	for _, one := range all {
+		if one.Response.Code == http.StatusForbidden {
+			p.t.Errorf("forbidden: %s %s", one.Verb, one.URI)
+		}
+		if one.Verb == "list" && one.Object.Resource == "pods" || one.Verb != "list" && one.Verb != "watch" && one.Verb != "get" {
+			requests = append(requests, fmt.Sprintf("%s %s %s/%s", one.Verb, one.Object.Resource, one.Object.Namespace, one.Object.Name))
+		}
+	}
+	slices.Sort(requests)
+	events = testkit.Events(r.recorder)
+	slices.Sort(events)
+	return events, requests
+}
+
+type interceptor struct {
+	next   http.RoundTripper
+	before func(*http.Request)
+}
+
+func (i interceptor) RoundTrip(r *http.Request) (*http.Response, error) {
+	if i.before != nil {
+		i.before(r)
+	}
+	return i.next.RoundTrip(r)
+}
+
+// once makes a hook that calls f before the first request of that method and path.
+func once(method, path string, f func()) func(*http.Request) {
+	var done atomic.Bool
+	return func(r *http.Request) {
+		if r.Method == method && r.URL.Path == path && done.CompareAndSwap(false, true) {
+			f()
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func gone(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return fmt.Errorf("still there, or: %w", err)
+}

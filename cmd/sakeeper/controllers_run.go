@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"time"
 
@@ -16,7 +15,6 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/klog/v2"
 
 	"github.com/sakeeper/sakeeper/pkg/kube"
 )
@@ -30,31 +28,18 @@ const reasonReloadFailed = "ReloadFailed"
 // runControllers runs until ctx ends (nil), or something that cannot be retried
 // fails.
 func runControllers(ctx context.Context, cfg *controllersConfig) error {
-	capped, err := cfg.options.logs.apply()
+	ctx, listeners, err := begin(ctx, component, cfg.options.logs, cfg.options.servers)
 	if err != nil {
 		return err
 	}
-	logger := klog.Background()
-	ctx = klog.NewContext(ctx, logger)
-	logger.Info("Starting", "component", component, "version", buildVersion())
-	if capped {
-		logger.Info("Verbosity was reduced: above it, request bodies are logged, which hold tokens", "verbosity", maxVerbosity)
-	}
-
-	metricsListener, err := kube.Listen(ctx, "--metrics-bind-address", cfg.options.servers.metrics)
-	probesListener, err2 := kube.Listen(ctx, "--health-probe-bind-address", cfg.options.servers.probes)
-	if err := errors.Join(err, err2); err != nil {
-		return errors.Join(err, closeListener(metricsListener), closeListener(probesListener))
-	}
 	p, err := newControllersProcess(ctx, cfg)
 	if err != nil {
-		return errors.Join(err, closeListener(metricsListener), closeListener(probesListener))
+		return errors.Join(err, listeners.close())
 	}
 	defer p.broadcaster.Shutdown()
 
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return kube.Serve(ctx, metricsListener, p.metricsHandler()) })
-	group.Go(func() error { return kube.Serve(ctx, probesListener, p.probesHandler()) })
+	group.Go(func() error { return listeners.serve(ctx, p.registry, p.probesHandler()) })
 	if cfg.keys != nil {
 		group.Go(func() error { return cfg.keys.Run(ctx) })
 	}
@@ -63,13 +48,6 @@ func runControllers(ctx context.Context, cfg *controllersConfig) error {
 	}
 	group.Go(func() error { return p.work(ctx) })
 	return group.Wait()
-}
-
-func closeListener(listener net.Listener) error {
-	if listener == nil {
-		return nil
-	}
-	return listener.Close()
 }
 
 // controllersProcess is everything in a process of sakeeper controllers.
@@ -143,12 +121,6 @@ func (p *controllersProcess) followReloads() {
 	if p.cfg.ca != nil {
 		p.cfg.ca.OnError(report("ca"))
 	}
-}
-
-func (p *controllersProcess) metricsHandler() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("/metrics", kube.MetricsHandler(p.registry))
-	return mux
 }
 
 func (p *controllersProcess) probesHandler() http.Handler {

@@ -79,7 +79,7 @@ func TestProbesBeforeTheAPIServerAnswers(t *testing.T) {
 }
 
 func TestMetricsOfAProcess(t *testing.T) {
-	metrics := newProcess(t).metricsHandler()
+	metrics := metricsHandler(newProcess(t).registry)
 	code, body := get(metrics, "/metrics")
 	if code != http.StatusOK {
 		t.Errorf("code %d", code)

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
+
+	"github.com/sakeeper/sakeeper/pkg/kube"
+)
+
+// begin is the start of every server: it sets up logging and opens what people and
+// probes look at, so that a bad address ends the start.
+func begin(ctx context.Context, component string, logs *logOptions, servers *serverOptions) (context.Context, listeners, error) {
+	capped, err := logs.apply()
+	if err != nil {
+		return ctx, listeners{}, err
+	}
+	logger := klog.Background()
+	ctx = klog.NewContext(ctx, logger)
+	logger.Info("Starting", "component", component, "version", buildVersion())
+	if capped {
+		logger.Info("Verbosity was reduced: above it, request bodies are logged, which hold tokens", "verbosity", maxVerbosity)
+	}
+	var l listeners
+	var errMetrics, errProbes error
+	l.metrics, errMetrics = kube.Listen(ctx, "--metrics-bind-address", servers.metrics)
+	l.probes, errProbes = kube.Listen(ctx, "--health-probe-bind-address", servers.probes)
+	if err := errors.Join(errMetrics, errProbes); err != nil {
+		return ctx, listeners{}, errors.Join(err, l.close())
+	}
+	return ctx, l, nil
+}
+
+// listeners are those of the two plain HTTP servers; nil where one is off.
+type listeners struct{ metrics, probes net.Listener }
+
+func (l listeners) close() error {
+	var errs []error
+	for _, listener := range []net.Listener{l.metrics, l.probes} {
+		if listener != nil {
+			errs = append(errs, listener.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// serve answers until ctx ends.
+func (l listeners) serve(ctx context.Context, registry *prometheus.Registry, probes http.Handler) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return kube.Serve(ctx, l.metrics, metricsHandler(registry)) })
+	group.Go(func() error { return kube.Serve(ctx, l.probes, probes) })
+	return group.Wait()
+}
+
+func metricsHandler(registry *prometheus.Registry) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", kube.MetricsHandler(registry))
+	return mux
+}

@@ -62,7 +62,7 @@ func runSuite(m *testing.M) (code int, err error) {
 	if shared.binary, err = buildBinary(dir); err != nil {
 		return 1, err
 	}
-	if shared.cp, err = startPlane(filepath.Join(dir, "shared")); err != nil {
+	if shared.cp, err = startPlane(controlplane.Options{Dir: filepath.Join(dir, "shared")}); err != nil {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, shared.cp.Stop()) }()
@@ -153,11 +153,11 @@ func buildBinary(dir string) (string, error) {
 	return binary, nil
 }
 
-func startPlane(dir string) (*controlplane.ControlPlane, error) {
-	if err := os.Mkdir(dir, 0o700); err != nil {
+func startPlane(opts controlplane.Options) (*controlplane.ControlPlane, error) {
+	if err := os.Mkdir(opts.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	cp, err := controlplane.Start(controlplane.Options{Dir: dir})
+	cp, err := controlplane.Start(opts)
 	if err != nil {
 		return nil, err
 	}
@@ -195,7 +195,14 @@ type plane struct {
 
 func newPlane(t *testing.T) plane {
 	t.Helper()
-	cp, err := startPlane(filepath.Join(t.TempDir(), "plane"))
+	return newPlaneWith(t, controlplane.Options{})
+}
+
+// newPlaneWith is newPlane with options; the directory is chosen here.
+func newPlaneWith(t *testing.T, opts controlplane.Options) plane {
+	t.Helper()
+	opts.Dir = filepath.Join(t.TempDir(), "plane")
+	cp, err := startPlane(opts)
 	must(t, err)
 	t.Cleanup(func() {
 		if err := cp.Stop(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	logsapi "k8s.io/component-base/logs/api/v1"
 	_ "k8s.io/component-base/logs/json/register" // --logging-format=json
@@ -95,7 +96,7 @@ func (o *electionOptions) leaseNamespace() string {
 	if o.namespace != "" {
 		return o.namespace
 	}
-	return kube.Namespace()
+	return kube.Namespace(metav1.NamespaceSystem)
 }
 
 // serverOptions are the addresses of the two plain HTTP servers.

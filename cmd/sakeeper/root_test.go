@@ -32,6 +32,7 @@ func TestHelp(t *testing.T) {
 		"sakeeper":                    {in: []string{}, want: "sakeeper.txt"},
 		"sakeeper controllers --help": {in: []string{"controllers", "--help"}, want: "controllers.txt"},
 		"sakeeper help controllers":   {in: []string{"help", "controllers"}, want: "controllers.txt"},
+		"sakeeper webhook --help":     {in: []string{"webhook", "--help"}, want: "webhook.txt"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -94,12 +94,12 @@ func WaitForServer(ctx context.Context, client rest.Interface, host string) erro
 	})
 }
 
-// Namespace is the namespace of the pod that this process runs in, or
-// kube-system where it runs in none.
-func Namespace() string {
+// Namespace is the namespace of the pod that this process runs in, or outside where
+// it runs in none.
+func Namespace(outside string) string {
 	data, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 	if name := strings.TrimSpace(string(data)); err == nil && name != "" {
 		return name
 	}
-	return "kube-system"
+	return outside
 }

@@ -40,6 +40,8 @@ type Request struct {
 		Code int `json:"code"`
 	} `json:"responseStatus"`
 	Stage string `json:"stage"`
+	// Annotations say, among others, what webhooks did.
+	Annotations map[string]string `json:"annotations"`
 }
 
 // Mark is a place in the log.

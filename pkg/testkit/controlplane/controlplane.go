@@ -8,6 +8,7 @@
 package controlplane
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
@@ -39,6 +40,8 @@ type Options struct {
 	Dir string
 	// MoreKeyFiles are accepted by the API server beside the signing key.
 	MoreKeyFiles []string
+	// PodAdmission turns the in-tree admission plugin ServiceAccount on.
+	PodAdmission bool
 }
 
 // ControlPlane is a running control plane.
@@ -96,6 +99,9 @@ func Start(opts Options) (*ControlPlane, error) {
 		Set("audit-log-path", cp.Audit.path).
 		Set("audit-log-mode", "blocking").
 		Set("audit-log-maxsize", "100000")
+	if opts.PodAdmission { // envtest turns it off
+		apiserver.Configure().Disable("disable-admission-plugins")
+	}
 	cp.env = &envtest.Environment{
 		BinaryAssetsDirectory:    assets,
 		ControlPlaneStartTimeout: 2 * time.Minute,
@@ -165,13 +171,18 @@ func (cp *ControlPlane) Kubectl() string { return filepath.Join(cp.assets, "kube
 
 // Apply applies a kustomization directory as the admin.
 func (cp *ControlPlane) Apply(ctx context.Context, dir string) error {
+	return cp.RunKubectl(ctx, "apply", "-k", dir)
+}
+
+// RunKubectl runs kubectl as the admin.
+func (cp *ControlPlane) RunKubectl(ctx context.Context, args ...string) error {
 	kubeconfig, err := cp.Kubeconfig("admin.kubeconfig", cp.Admin)
 	if err != nil {
 		return err
 	}
-	out, err := exec.CommandContext(ctx, cp.Kubectl(), "--kubeconfig", kubeconfig, "apply", "-k", dir).CombinedOutput()
+	out, err := exec.CommandContext(ctx, cp.Kubectl(), append([]string{"--kubeconfig", kubeconfig}, args...)...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("apply %s: %w: %s", dir, err, out)
+		return fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, out)
 	}
 	return nil
 }
@@ -183,6 +194,9 @@ type ControllerManager struct {
 	// SigningKey gives it the signing key. Without it the token controller is off;
 	// with it the token controller is on, whatever Controllers says.
 	SigningKey bool
+	// RootCAFile is the CA that it publishes and puts into token Secrets; empty: that
+	// of the control plane.
+	RootCAFile string
 	// Output gets its log; nil: nobody does.
 	Output io.Writer
 }
@@ -197,7 +211,7 @@ func (cp *ControlPlane) StartControllerManager(m ControllerManager) (stop func()
 	args := []string{
 		"--kubeconfig", kubeconfig, "--controllers", strings.Join(m.Controllers, ","),
 		"--leader-elect=false", "--secure-port=0", "--kube-api-qps=500", "--kube-api-burst=1000",
-		"--root-ca-file", cp.CAFile,
+		"--root-ca-file", cmp.Or(m.RootCAFile, cp.CAFile),
 	}
 	if m.SigningKey {
 		args = append(args, "--service-account-private-key-file", cp.SigningKeyFile)

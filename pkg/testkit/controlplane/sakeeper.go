@@ -37,7 +37,7 @@ func (cp *ControlPlane) Install(ctx context.Context) error {
 	return cp.Apply(ctx, filepath.Join(root, "manifests/base/controllers"))
 }
 
-// Sakeeper is a running process of sakeeper controllers.
+// Sakeeper is a running process of sakeeper.
 type Sakeeper struct {
 	// MetricsAddress and ProbesAddress are host and port of its two servers.
 	MetricsAddress, ProbesAddress string

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
+	cliflag "k8s.io/component-base/cli/flag"
+
+	"github.com/sakeeper/sakeeper/pkg/admission"
+	"github.com/sakeeper/sakeeper/pkg/kube"
+)
+
+// webhookOptions are all flags of sakeeper webhook.
+type webhookOptions struct {
+	api     *apiOptions
+	servers *serverOptions
+	logs    *logOptions
+
+	bindAddress string
+	port        int
+	drain       time.Duration
+
+	certFile, keyFile string
+	namespace         string
+	certSecret        string
+	hosts             []string
+	mutating          string
+	validating        string
+
+	serviceAccounts []string
+	tokenSource     string
+	limit           bool
+	scope           string
+}
+
+func newWebhookOptions() *webhookOptions {
+	return &webhookOptions{
+		api:             newAPIOptions(),
+		servers:         newServerOptions(),
+		logs:            newLogOptions(),
+		port:            9443,
+		drain:           5 * time.Second,
+		certSecret:      "sakeeper-webhook-certificates",
+		mutating:        "sakeeper-webhook",
+		validating:      "sakeeper-webhook",
+		serviceAccounts: []string{admission.DefaultAccount},
+		tokenSource:     string(admission.ProjectedTokens),
+		scope:           string(admission.InTreeScope),
+	}
+}
+
+func (o *webhookOptions) sections() *cliflag.NamedFlagSets {
+	sections := &cliflag.NamedFlagSets{}
+	o.addFlags(sections.FlagSet("admission"))
+	o.addServingFlags(sections.FlagSet("serving"))
+	o.addCertificateFlags(sections.FlagSet("certificates"))
+	o.api.addFlags(sections.FlagSet("API server"))
+	o.servers.addFlags(sections.FlagSet("metrics and probes"))
+	o.logs.addFlags(sections.FlagSet("logs"))
+	return sections
+}
+
+func (o *webhookOptions) addFlags(fs *pflag.FlagSet) {
+	fs.StringSliceVar(&o.serviceAccounts, "service-accounts", o.serviceAccounts,
+		"ServiceAccounts that every namespace gets, for which a pod waits up to 2 seconds. 'default' always is one.")
+	fs.StringVar(&o.tokenSource, "token-volume-source", o.tokenSource,
+		"Which token pods get: 'projected' one that kubelet makes for each pod, and that expires; 'secret' that of a token Secret to which the ServiceAccount refers, as before Kubernetes 1.22.")
+	fs.BoolVar(&o.limit, "limit-secret-references", o.limit,
+		"Let pods name only Secrets that their ServiceAccount lists. False: those pods whose ServiceAccount has the annotation kubernetes.io/enforce-mountable-secrets=true.")
+	fs.StringVar(&o.scope, "secret-reference-scope", o.scope,
+		"Which references to Secrets are limited: 'in-tree' Secret volumes, env, envFrom and imagePullSecrets; 'all' every kind that a pod can have, such as projected and CSI volumes.")
+}
+
+func (o *webhookOptions) addServingFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.bindAddress, "bind-address", o.bindAddress, "IP address to serve on. Empty: all.")
+	fs.IntVar(&o.port, "secure-port", o.port, "Port to serve HTTPS on.")
+	fs.DurationVar(&o.drain, "shutdown-delay-duration", o.drain,
+		"How long it goes on serving once it was told to stop, so that API servers see that it is going.")
+}
+
+func (o *webhookOptions) addCertificateFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.certFile, "tls-cert-file", o.certFile,
+		"PEM file with the serving certificate and what it chains to; whoever keeps it also keeps the caBundle of the webhook configurations. It is read again when it changes. Empty: the webhook keeps a CA and certificates of its own in a Secret.")
+	fs.StringVar(&o.keyFile, "tls-private-key-file", o.keyFile, "PEM file with the private key of --tls-cert-file.")
+	fs.StringVar(&o.namespace, "webhook-namespace", o.namespace,
+		"Namespace of the Secret and of the Service of the webhook. Empty: the namespace of the pod, and sakeeper-system outside a cluster.")
+	fs.StringVar(&o.certSecret, "certificate-secret", o.certSecret, "Name of the Secret with the webhook's own CA and certificates.")
+	fs.StringSliceVar(&o.hosts, "certificate-hosts", o.hosts,
+		"DNS names and IP addresses by which API servers call the webhook. Empty: sakeeper-webhook.<webhook-namespace>.svc.")
+	fs.StringVar(&o.mutating, "mutating-webhook-configuration", o.mutating,
+		"Name of the MutatingWebhookConfiguration whose caBundle the webhook keeps. Empty: there is none.")
+	fs.StringVar(&o.validating, "validating-webhook-configuration", o.validating,
+		"Name of the ValidatingWebhookConfiguration whose caBundle the webhook keeps. Empty: there is none.")
+}
+
+func (o *webhookOptions) validate() []error {
+	errs := slices.Concat(o.api.validate(), o.servers.validate(), o.logs.validate(), o.validateCertificates())
+	for _, name := range o.serviceAccounts {
+		for _, problem := range validation.IsDNS1123Subdomain(name) {
+			errs = append(errs, fmt.Errorf("--service-accounts: %q: %s", name, problem))
+		}
+	}
+	switch admission.TokenVolumeSource(o.tokenSource) {
+	case admission.ProjectedTokens, admission.SecretTokens:
+	default:
+		errs = append(errs, fmt.Errorf("--token-volume-source: %q is not one of projected, secret", o.tokenSource))
+	}
+	switch admission.Scope(o.scope) {
+	case admission.InTreeScope, admission.AllScope:
+	default:
+		errs = append(errs, fmt.Errorf("--secret-reference-scope: %q is not one of in-tree, all", o.scope))
+	}
+	if o.bindAddress != "" && net.ParseIP(o.bindAddress) == nil {
+		errs = append(errs, fmt.Errorf("--bind-address: %q is not an IP address", o.bindAddress))
+	}
+	if o.port < 1 || o.port > 65535 {
+		errs = append(errs, fmt.Errorf("--secure-port: %d is not between 1 and 65535", o.port))
+	}
+	if o.drain < 0 {
+		errs = append(errs, fmt.Errorf("--shutdown-delay-duration: %v is negative", o.drain))
+	}
+	return errs
+}
+
+func (o *webhookOptions) validateCertificates() []error {
+	if (o.certFile == "") != (o.keyFile == "") {
+		return []error{fmt.Errorf("--tls-cert-file and --tls-private-key-file go together")}
+	}
+	if o.certFile != "" {
+		return nil
+	}
+	var errs []error
+	for _, host := range o.hosts {
+		if problems := validation.IsDNS1123Subdomain(host); net.ParseIP(host) == nil && len(problems) > 0 {
+			errs = append(errs, fmt.Errorf("--certificate-hosts: %q is neither a DNS name nor an IP address", host))
+		}
+	}
+	names := map[string]string{
+		"--certificate-secret": o.certSecret, "--mutating-webhook-configuration": o.mutating, "--validating-webhook-configuration": o.validating,
+	}
+	for _, flag := range []string{"--certificate-secret", "--mutating-webhook-configuration", "--validating-webhook-configuration"} {
+		if names[flag] == "" && flag != "--certificate-secret" {
+			continue
+		}
+		for _, problem := range validation.IsDNS1123Subdomain(names[flag]) {
+			errs = append(errs, fmt.Errorf("%s: %q: %s", flag, names[flag], problem))
+		}
+	}
+	if o.mutating == "" && o.validating == "" {
+		errs = append(errs, fmt.Errorf("--mutating-webhook-configuration and --validating-webhook-configuration are both empty; without a configuration use --tls-cert-file"))
+	}
+	return errs
+}
+
+// ownNamespace is where the Secret and the Service are.
+func (o *webhookOptions) ownNamespace() string {
+	if o.namespace != "" {
+		return o.namespace
+	}
+	return kube.Namespace("sakeeper-system")
+}
+
+// certificateHosts are the names that the certificate is for.
+func (o *webhookOptions) certificateHosts() []string {
+	if len(o.hosts) > 0 {
+		return o.hosts
+	}
+	return []string{"sakeeper-webhook." + o.ownNamespace() + ".svc"}
+}
+
+func (o *webhookOptions) settings() admission.Settings {
+	return admission.Settings{
+		TokenVolumeSource:     admission.TokenVolumeSource(o.tokenSource),
+		LimitSecretReferences: o.limit,
+		SecretReferenceScope:  admission.Scope(o.scope),
+	}
+}

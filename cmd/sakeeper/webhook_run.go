@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+
+	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/podreview"
+	"github.com/sakeeper/sakeeper/pkg/webhook"
+	"github.com/sakeeper/sakeeper/pkg/webhook/certfiles"
+	"github.com/sakeeper/sakeeper/pkg/webhook/certs"
+)
+
+const webhookComponent = "sakeeper-webhook"
+
+// runWebhook runs until ctx ends (nil), or something that cannot be retried fails.
+func runWebhook(ctx context.Context, cfg *webhookConfig) error {
+	ctx, listeners, err := begin(ctx, webhookComponent, cfg.options.logs, cfg.options.servers)
+	if err != nil {
+		return err
+	}
+	reviews, err := kube.Listen(ctx, "--bind-address, --secure-port", net.JoinHostPort(cfg.options.bindAddress, strconv.Itoa(cfg.options.port)))
+	if err != nil {
+		return errors.Join(err, listeners.close())
+	}
+	p, err := newWebhookProcess(ctx, cfg, reviews)
+	if err != nil {
+		return errors.Join(err, reviews.Close(), listeners.close())
+	}
+	defer p.broadcaster.Shutdown()
+
+	// What reviews need goes on until the last one is answered.
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, working := errgroup.WithContext(working)
+	group.Go(func() error {
+		defer stop()
+		serving, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(working, cancel)()
+		return p.server.Run(serving)
+	})
+	group.Go(func() error { return listeners.serve(working, p.registry, p.probesHandler(ctx)) })
+	group.Go(func() error { return p.certificates.Run(working) })
+	for _, informer := range p.informers {
+		group.Go(func() error {
+			informer.RunWithContext(working)
+			return nil
+		})
+	}
+	group.Go(func() error { return p.announce(working) })
+	return group.Wait()
+}
+
+// webhookProcess is everything in a process of sakeeper webhook.
+type webhookProcess struct {
+	cfg          *webhookConfig
+	client       *kubernetes.Clientset
+	broadcaster  record.EventBroadcaster
+	recorder     record.EventRecorder
+	registry     *prometheus.Registry
+	informers    []cache.SharedIndexInformer
+	reviewer     *podreview.Reviewer
+	certificates certificates
+	server       *webhook.Server
+}
+
+func newWebhookProcess(ctx context.Context, cfg *webhookConfig, listener net.Listener) (*webhookProcess, error) {
+	p := &webhookProcess{cfg: cfg, registry: prometheus.NewRegistry()}
+	var err error
+	if p.client, err = kubernetes.NewForConfig(cfg.rest); err != nil {
+		return nil, err
+	}
+	p.broadcaster = record.NewBroadcaster(record.WithContext(context.WithoutCancel(ctx)))
+	p.recorder = p.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: webhookComponent})
+	kube.RegisterBuildInfo(p.registry, buildVersion())
+	if err := errors.Join(p.makeReviewer(), p.makeCertificates()); err != nil {
+		p.broadcaster.Shutdown()
+		return nil, err
+	}
+	p.server, err = webhook.New(webhook.Config{
+		Listener:       listener,
+		GetCertificate: p.certificates.GetCertificate,
+		Handlers:       map[string]webhook.Handler{"/mutate/pods": p.reviewer.Mutate, "/validate/pods": p.reviewer.Validate},
+		Drain:          cfg.options.drain,
+		Registerer:     p.registry,
+	})
+	return p, err
+}
+
+func (p *webhookProcess) makeReviewer() error {
+	accounts, err := podreview.Accounts(p.client)
+	if err != nil {
+		return err
+	}
+	p.informers = append(p.informers, accounts)
+	p.reviewer, err = podreview.New(podreview.Config{
+		Accounts: accounts,
+		Client:   p.client.CoreV1(),
+		Secrets:  p.client.CoreV1(),
+		Settings: p.cfg.options.settings(),
+		Awaited:  p.cfg.options.serviceAccounts,
+	})
+	return err
+}
+
+func (p *webhookProcess) makeCertificates() error {
+	o := p.cfg.options
+	if o.certFile == "" {
+		return p.makeOwnCertificates()
+	}
+	files, err := certfiles.New(certfiles.Config{
+		CertFile: o.certFile, KeyFile: o.keyFile, Clock: clock.RealClock{}, Registerer: p.registry,
+	})
+	p.certificates = files
+	return err
+}
+
+// makeOwnCertificates is for a webhook that keeps its own.
+func (p *webhookProcess) makeOwnCertificates() error {
+	o := p.cfg.options
+	config := rest.CopyConfig(p.cfg.rest)
+	config.UserAgent += "/" + certs.Name
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	cfg := certs.Config{
+		Client: client.CoreV1(), Configurations: client.AdmissionregistrationV1(),
+		SecretName:   cache.ObjectName{Namespace: o.ownNamespace(), Name: o.certSecret},
+		MutatingName: o.mutating, ValidatingName: o.validating,
+		Hosts: o.certificateHosts(), Recorder: p.recorder, Clock: clock.RealClock{},
+		Metrics: loop.NewMetrics(p.registry), Registerer: p.registry,
+	}
+	if cfg.Secrets, err = certs.Secrets(client, cfg.SecretName); err != nil {
+		return err
+	}
+	p.informers = append(p.informers, cfg.Secrets)
+	if o.mutating != "" {
+		if cfg.Mutating, err = certs.Mutating(client, o.mutating); err != nil {
+			return err
+		}
+		p.informers = append(p.informers, cfg.Mutating)
+	}
+	if o.validating != "" {
+		if cfg.Validating, err = certs.Validating(client, o.validating); err != nil {
+			return err
+		}
+		p.informers = append(p.informers, cfg.Validating)
+	}
+	own, err := certs.New(cfg)
+	p.certificates = own
+	return err
+}
+
+// announce sends events once the API server answers.
+func (p *webhookProcess) announce(ctx context.Context) error {
+	if err := kube.WaitForServer(ctx, p.client.RESTClient(), p.cfg.rest.Host); err != nil {
+		return nil //nolint:nilerr // ctx ended, which is how processes stop
+	}
+	p.broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: p.client.CoreV1().Events("")})
+	return nil
+}
+
+var (
+	errAccountsUnseen = errors.New("the ServiceAccounts were not all seen yet: the API server has not answered, or does not allow to list them")
+	errStopping       = errors.New("stopping")
+)
+
+// probesHandler turns unready when ctx ends, so that nobody new comes while the last
+// reviews are answered.
+func (p *webhookProcess) probesHandler(ctx context.Context) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/livez", kube.Probe(kube.Check{Name: "ping", Probe: func(*http.Request) error { return nil }}))
+	mux.Handle("/readyz", kube.Probe(
+		kube.Check{Name: "running", Probe: func(*http.Request) error {
+			if ctx.Err() != nil {
+				return errStopping
+			}
+			return nil
+		}},
+		kube.Check{Name: "service accounts", Probe: func(*http.Request) error {
+			if !p.reviewer.Ready() {
+				return errAccountsUnseen
+			}
+			return nil
+		}},
+		kube.Check{Name: "certificate", Probe: func(*http.Request) error {
+			if err := p.certificates.Ready(); err != nil {
+				return fmt.Errorf("serving certificate: %w", err)
+			}
+			return nil
+		}},
+	))
+	return mux
+}

@@ -1,0 +1,51 @@
+package podreview
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sakeeper/sakeeper/pkg/admission"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+func TestWhatIsKeptOfAnAccount(t *testing.T) {
+	full := robot(testkit.WithManagedFields(), testkit.WithLabel("app", "web"),
+		testkit.WithAnnotation("kubectl.kubernetes.io/last-applied-configuration", "{}"), testkit.WithAnnotation(admission.EnforceAnnotation, "true"))
+	full.Secrets = []corev1.ObjectReference{{Name: "a", Namespace: "team", Kind: "Secret"}}
+	full.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "registry"}}
+	full.AutomountServiceAccountToken = new(bool)
+	want := &corev1.ServiceAccount{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "team", Name: "robot", UID: testkit.AccountUID, ResourceVersion: testkit.ResourceVersion,
+			Annotations: map[string]string{admission.EnforceAnnotation: "true"},
+		},
+		Secrets:                      []corev1.ObjectReference{{Name: "a"}},
+		ImagePullSecrets:             []corev1.LocalObjectReference{{Name: "registry"}},
+		AutomountServiceAccountToken: new(bool),
+	}
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, admission.Settings{}, full)
+		defer started(newContext(t), t, f)()
+		got := f.accounts.known(nameOf("team", "robot"))
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("account (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestTransform(t *testing.T) {
+	reduced, err := transform(robot())
+	if _, ok := reduced.(*Account); !ok || err != nil {
+		t.Errorf("an account became %T, error %v", reduced, err)
+	}
+	if again, err := transform(reduced); again != reduced || err != nil {
+		t.Errorf("a reduced account became %v, error %v", again, err)
+	}
+	if other, err := transform(testkit.Namespace("team")); other != nil || err == nil {
+		t.Errorf("a namespace became %v, error %v", other, err)
+	}
+}

@@ -1,0 +1,244 @@
+package certs
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/util/validation"
+	admissionregistrationv1 "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
+)
+
+// Name is that of the queue, the logger and in audit logs.
+const Name = "webhook-certificates"
+
+const (
+	// lookAgain is how often everything is looked at without an event: what time alone
+	// changes has days.
+	lookAgain = 10 * time.Minute
+	// maxDelay is short, because while something is wrong here requests may fail.
+	maxDelay = 10 * time.Second
+)
+
+// ConfigurationsClient patches webhook configurations.
+type ConfigurationsClient interface {
+	admissionregistrationv1.MutatingWebhookConfigurationsGetter
+	admissionregistrationv1.ValidatingWebhookConfigurationsGetter
+}
+
+// Config is what the controller needs; all but one of MutatingName and ValidatingName,
+// the informer of that, and Metrics is required.
+type Config struct {
+	Client         typedcorev1.SecretsGetter
+	Configurations ConfigurationsClient
+	// SecretName is where the certificates are kept.
+	SecretName cache.ObjectName
+	// MutatingName and ValidatingName are the configurations of this webhook. Empty:
+	// there is none of that kind.
+	MutatingName, ValidatingName string
+	// Secrets, Mutating and Validating watch what has those names.
+	Secrets              cache.TypedSharedIndexInformer[*Secret]
+	Mutating, Validating cache.TypedSharedIndexInformer[*Configuration]
+	// Hosts are the DNS names and IP addresses under which API servers call:
+	// "<service>.<namespace>.svc", and the host of each URL. A webhook that calls another
+	// host is not ours.
+	Hosts    []string
+	Recorder record.EventRecorder
+	Clock    clock.PassiveClock
+	Metrics  *loop.Metrics
+	// Registerer gets the controller's own metrics.
+	Registerer prometheus.Registerer
+}
+
+// Controller keeps the certificates of the webhook.
+type Controller struct {
+	cfg     Config
+	loop    *loop.Loop[everything]
+	synced  []cache.DoneChecker
+	metrics *metrics
+	status  atomic.Pointer[status]
+
+	// What only sync touches.
+	published publication
+	writes    brake
+	warnings  map[string]time.Time
+}
+
+// everything is the one key: the Secret and the configurations are looked at together.
+type everything struct{}
+
+// status is what came of the last sync.
+type status struct {
+	serve   pki.Pair
+	tls     *tls.Certificate
+	ca      *x509.Certificate
+	unready string
+}
+
+// New checks cfg and registers with the informers, which the caller starts.
+func New(cfg Config) (*Controller, error) {
+	switch {
+	case cfg.Client == nil, cfg.Configurations == nil, cfg.Secrets == nil, cfg.Recorder == nil, cfg.Clock == nil, cfg.Registerer == nil:
+		return nil, fmt.Errorf("%s: Client, Configurations, Secrets, Recorder, Clock and Registerer are required", Name)
+	case cfg.SecretName.Namespace == "", cfg.SecretName.Name == "":
+		return nil, fmt.Errorf("%s: SecretName is required", Name)
+	case cfg.MutatingName == "" && cfg.ValidatingName == "":
+		return nil, fmt.Errorf("%s: MutatingName or ValidatingName is required", Name)
+	case (cfg.MutatingName == "") != (cfg.Mutating == nil), (cfg.ValidatingName == "") != (cfg.Validating == nil):
+		return nil, fmt.Errorf("%s: Mutating and Validating are required with their names", Name)
+	}
+	var err error
+	if cfg.Hosts, err = checkHosts(cfg.Hosts); err != nil {
+		return nil, err
+	}
+	c := &Controller{cfg: cfg, writes: brake{}, warnings: map[string]time.Time{}}
+	c.status.Store(&status{unready: errStarting.Error()})
+	if c.loop, err = loop.New(loop.Config[everything]{Name: Name, Sync: c.sync, MaxDelay: maxDelay, Metrics: cfg.Metrics}); err != nil {
+		return nil, err
+	}
+	if err := c.watch(); err != nil {
+		return nil, err
+	}
+	if c.metrics, err = newMetrics(cfg.Registerer); err != nil {
+		return nil, err
+	}
+	c.loop.Add(everything{})
+	return c, errors.Join(
+		cfg.Registerer.Register(pki.ExpiryGauge("serving", func() *x509.Certificate { return c.status.Load().serve.Cert() })),
+		cfg.Registerer.Register(pki.ExpiryGauge("ca", func() *x509.Certificate { return c.status.Load().ca })),
+	)
+}
+
+func checkHosts(hosts []string) ([]string, error) {
+	if len(hosts) == 0 {
+		return nil, fmt.Errorf("%s: Hosts are required", Name)
+	}
+	var checked []string
+	for _, host := range hosts {
+		host = canonical(host)
+		if net.ParseIP(host) == nil && len(validation.IsDNS1123Subdomain(host)) > 0 {
+			return nil, fmt.Errorf("%s: %q is neither a DNS name nor an IP address", Name, host)
+		}
+		checked = append(checked, host)
+	}
+	return checked, nil
+}
+
+func (c *Controller) watch() error {
+	secrets, err := loop.Watch(c.cfg.Secrets, loop.Events[*Secret]{Changed: c.enqueueSecret, Deleted: c.enqueueSecret})
+	c.synced = append(c.synced, secrets)
+	for _, informer := range []cache.TypedSharedIndexInformer[*Configuration]{c.cfg.Mutating, c.cfg.Validating} {
+		if informer == nil {
+			continue
+		}
+		checker, errWatch := loop.Watch(informer, loop.Events[*Configuration]{Changed: c.enqueueConfiguration, Deleted: c.enqueueConfiguration})
+		c.synced, err = append(c.synced, checker), errors.Join(err, errWatch)
+	}
+	return err
+}
+
+// Run works until ctx ends.
+func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx, c.synced...) }
+
+var errStarting = errors.New("the secret and the webhook configurations were not seen yet")
+
+// GetCertificate is for [tls.Config]. It fails while there is no certificate.
+func (c *Controller) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	st := c.status.Load()
+	if st.tls == nil {
+		return nil, fmt.Errorf("no certificate to serve: %s", st.unready)
+	}
+	return st.tls, nil
+}
+
+// Ready returns nil while the configurations trust the certificate that is served, and
+// else what is wrong.
+func (c *Controller) Ready() error {
+	st := c.status.Load()
+	if st.unready != "" {
+		return errors.New(st.unready)
+	}
+	return pki.CheckLifetime(st.serve.Cert(), c.cfg.Clock.Now())
+}
+
+func (c *Controller) sync(ctx context.Context, _ everything) (time.Duration, error) {
+	s := c.gather()
+	p := decide(s)
+	c.published = p.published
+	c.complain(s, p)
+	c.serve(ctx, s, p)
+	klog.FromContext(ctx).V(4).Info("Looked at the certificates", "action", p.act, "reason", p.reason)
+	var waitSecret time.Duration
+	var errSecret error
+	if p.act.writes() {
+		wait, err := c.writeSecret(ctx, s, p)
+		if err == nil && wait == 0 {
+			return lookAgain, nil // it has changed, and its event says what to publish
+		}
+		waitSecret, errSecret = wait, err
+	}
+	waitBundles, errBundles := c.writeBundles(ctx, s, p)
+	return soonest(lookAgain, waitSecret, waitBundles), errors.Join(errSecret, errBundles)
+}
+
+func (c *Controller) gather() state {
+	s := state{now: c.cfg.Clock.Now(), hosts: c.cfg.Hosts, serving: c.status.Load().serve, published: c.published}
+	if found, ok := informers.Get(c.cfg.Secrets, c.cfg.SecretName.String()); ok {
+		s.found, s.contents = found, parse(found.Data)
+	}
+	add := func(informer cache.TypedSharedIndexInformer[*Configuration], kind, name string) {
+		if informer == nil {
+			return
+		}
+		s.named = append(s.named, (&Configuration{Kind: kind, ObjectMeta: nameOf(name)}).String())
+		if found, ok := informers.Get(informer, name); ok {
+			s.configurations = append(s.configurations, found)
+		}
+	}
+	add(c.cfg.Mutating, kindMutating, c.cfg.MutatingName)
+	add(c.cfg.Validating, kindValidating, c.cfg.ValidatingName)
+	return s
+}
+
+// serve makes what was decided the certificate of the next handshakes.
+func (c *Controller) serve(ctx context.Context, s state, p plan) {
+	before := c.status.Load()
+	next := &status{serve: p.serve, tls: p.serve.TLS(), ca: s.contents.ca.Cert(), unready: p.unready}
+	c.status.Store(next)
+	logger := klog.FromContext(ctx)
+	if before.serve.String() != next.serve.String() {
+		logger.Info("Serving a certificate", "old", before.serve.String(), "new", next.serve.String())
+	}
+	if before.unready != next.unready {
+		logger.Info("Readiness changed", "waitingFor", next.unready)
+	}
+}
+
+// soonest is the shortest of the durations that are not zero.
+func soonest(first time.Duration, others ...time.Duration) time.Duration {
+	for _, d := range others {
+		if d > 0 {
+			first = min(first, d)
+		}
+	}
+	return first
+}
+
+func (c *Controller) enqueueSecret(*Secret) { c.loop.Add(everything{}) }
+
+func (c *Controller) enqueueConfiguration(*Configuration) { c.loop.Add(everything{}) }

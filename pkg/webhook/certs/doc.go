@@ -1,0 +1,49 @@
+// Package certs keeps true that the webhook serves a certificate which its API
+// servers trust.
+//
+// [Controller] keeps a CA and a serving certificate in a Secret that all replicas
+// share, and the CAs to trust in the caBundle of the webhook configurations. Where
+// somebody else keeps a certificate, pkg/webhook/certfiles is used instead.
+//
+// It keeps true:
+//
+//   - All replicas serve what is in the Secret. It is created once and updated only
+//     as it was read, so of several that want to change it one does, and the others
+//     follow.
+//   - A CA is in the bundle of every configuration for ten minutes before anything is
+//     signed with it, and stays in it until it has expired, which is when nothing that
+//     it signed can be served any more. Its private key is forgotten when the next CA
+//     takes over.
+//   - A serving certificate is renewed in the last third of its life, and when it
+//     lacks a host of [Config]; a CA is replaced in the last third of its own. One
+//     that has expired is replaced at once.
+//   - The bundle is a function of the Secret alone, and is written where it differs:
+//     only to webhooks that call one of the hosts, only in the two named
+//     configurations, never from a Secret that has changed meanwhile.
+//   - While configurations still trust another certificate only, that one goes on
+//     being served, as long as this process has it.
+//   - A configuration that does not exist is waited for, and not created.
+//
+// What is in the Secret follows one rule. A Secret of type [SecretType] is the
+// webhook's own: whatever of it cannot be used, because it is missing, damaged,
+// expired or not valid yet, is made anew, and what other keys hold is left alone. A
+// Secret of another type is somebody else's: it is not touched, and the webhook is not
+// ready and says so. An empty Secret of that type may be put there beforehand, where
+// the webhook should not have the right to create Secrets. Deleting the Secret is how
+// to replace a CA that may be known to others: calls are refused until the API servers
+// have seen the new one.
+//
+// Somebody who keeps changing a bundle does not get his way for an hour, as with other
+// objects (pkg/contention): while a bundle is wrong, every request that the webhook is
+// asked about fails. What is undone five times is written once a minute instead.
+//
+// A process whose clock is behind that of the API server makes no certificates.
+//
+// Inputs: the Secret and the two configurations, watched by name. Writes: one CREATE or
+// one UPDATE of the Secret per change, and one strategic merge patch with UID and
+// resourceVersion per wrong configuration, after a GET of the Secret.
+//
+// No library does this: cert-controller of open-policy-agent and the authority of
+// cert-manager replace a CA in one step, without an overlap, and those of knative and
+// open-policy-agent need a manager or reconciler framework around them.
+package certs

@@ -1,0 +1,93 @@
+package webhook
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+	admissionv1 "k8s.io/api/admission/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var errBoom = errors.New("boom")
+
+const path = "/mutate/things"
+
+// review is a complete one.
+const review = `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u1",` +
+	`"kind":{"group":"","version":"v1","kind":"Thing"},"resource":{"group":"","version":"v1","resource":"things"},` +
+	`"name":"thing","namespace":"team","operation":"CREATE","userInfo":{"username":"jane"},"object":{"kind":"Thing","invented":1}}}`
+
+// allow is a handler that does not look.
+func allow(context.Context, *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
+	return &admissionv1.AdmissionResponse{Allowed: true}, nil
+}
+
+func newServer(t testing.TB, handler Handler) (*Server, *prometheus.Registry) {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	s, err := New(Config{
+		Listener:       closedListener{},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errBoom },
+		Handlers:       map[string]Handler{path: handler},
+		Registerer:     registry,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, registry
+}
+
+// closedListener is for servers that are not run.
+type closedListener struct{ net.Listener }
+
+// bufferedLogger keeps what is logged, at any verbosity.
+func bufferedLogger(t testing.TB) (logger klog.Logger, text func() string) {
+	t.Helper()
+	logger = ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true), ktesting.Verbosity(10)))
+	buffer := logger.GetSink().(ktesting.Underlier).GetBuffer()
+	return logger, buffer.String
+}
+
+func newRequest(body string) *http.Request {
+	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	return r
+}
+
+func serve(s *Server, r *http.Request) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, r)
+	return w
+}
+
+// expectReview compares a review answer with the one that has response.
+func expectReview(t *testing.T, w *httptest.ResponseRecorder, response *admissionv1.AdmissionResponse) {
+	t.Helper()
+	if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "application/json" {
+		t.Fatalf("code %d, content type %q, body %s", w.Code, w.Header().Get("Content-Type"), w.Body)
+	}
+	var got admissionv1.AdmissionReview
+	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	want := admissionv1.AdmissionReview{
+		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Response: response,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("review (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,331 @@
+// Package integration tests the webhook server and its certificates against a real
+// kube-apiserver, which calls them, with the rights that they need and no others.
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	admissionv1 "k8s.io/api/admission/v1"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
+	"k8s.io/utils/clock"
+
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+	"github.com/sakeeper/sakeeper/pkg/webhook"
+	"github.com/sakeeper/sakeeper/pkg/webhook/certs"
+)
+
+// patience is how long a test waits for what should take milliseconds.
+const patience = time.Minute
+
+// address is where all replicas of these tests are called.
+const address = "127.0.0.1"
+
+// verbosity is the last level at which client-go logs no bodies, which hold the Secret.
+const verbosity = 7
+
+// shared is set once, by TestMain.
+var shared struct {
+	cp    *controlplane.ControlPlane
+	admin kubernetes.Interface
+}
+
+func TestMain(m *testing.M) {
+	code, err := runSuite(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "integration:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func runSuite(m *testing.M) (code int, err error) {
+	dir, err := os.MkdirTemp("", "sakeeper-webhook-")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if shared.cp, err = controlplane.Start(controlplane.Options{Dir: dir}); err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, shared.cp.Stop()) }()
+	admin := rest.CopyConfig(shared.cp.Admin)
+	admin.QPS = -1
+	if shared.admin, err = kubernetes.NewForConfig(admin); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
+// site is one installation of a webhook: a namespace, a Secret, and two
+// configurations that ask it about ConfigMaps in that namespace.
+type site struct {
+	t *testing.T
+	// name is that of all of it.
+	name     string
+	identity *rest.Config
+	// mark is where its requests begin in the audit log.
+	mark controlplane.Mark
+	// restarts: an API server that has just started knows no roles for a moment.
+	restarts bool
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	mark, err := shared.cp.Audit.Mark()
+	must(t, err)
+	s := &site{t: t, name: "webhook-" + rand.String(8), mark: mark}
+	_, err = shared.admin.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: s.meta()}, metav1.CreateOptions{})
+	must(t, err)
+	s.identity, err = shared.cp.ServiceAccount(s.name, s.name)
+	must(t, err)
+	s.identity.QPS = -1
+	s.grant()
+	t.Cleanup(func() {
+		s.deleteConfigurations()
+		s.expectNothingForbidden()
+	})
+	return s
+}
+
+func (s *site) meta() metav1.ObjectMeta { return metav1.ObjectMeta{Name: s.name} }
+
+// grant gives the webhook exactly what it needs.
+func (s *site) grant() {
+	s.t.Helper()
+	subjects := []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: s.name, Name: s.name}}
+	role := &rbacv1.Role{ObjectMeta: s.meta(), Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"create"}},
+		{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{s.name}, Verbs: []string{"get", "list", "watch", "update"}},
+	}}
+	_, err := shared.admin.RbacV1().Roles(s.name).Create(s.t.Context(), role, metav1.CreateOptions{})
+	must(s.t, err)
+	_, err = shared.admin.RbacV1().RoleBindings(s.name).Create(s.t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: s.meta(), Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: s.name},
+	}, metav1.CreateOptions{})
+	must(s.t, err)
+	cluster := &rbacv1.ClusterRole{ObjectMeta: s.meta(), Rules: []rbacv1.PolicyRule{{
+		APIGroups: []string{"admissionregistration.k8s.io"}, Resources: []string{"mutatingwebhookconfigurations", "validatingwebhookconfigurations"},
+		ResourceNames: []string{s.name}, Verbs: []string{"list", "watch", "patch"},
+	}}}
+	_, err = shared.admin.RbacV1().ClusterRoles().Create(s.t.Context(), cluster, metav1.CreateOptions{})
+	must(s.t, err)
+	_, err = shared.admin.RbacV1().ClusterRoleBindings().Create(s.t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: s.meta(), Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: s.name},
+	}, metav1.CreateOptions{})
+	must(s.t, err)
+}
+
+func (s *site) requests() []controlplane.Request {
+	s.t.Helper()
+	requests, err := shared.cp.Audit.Since(context.WithoutCancel(s.t.Context()), s.mark, func(r controlplane.Request) bool {
+		return strings.HasPrefix(r.User.Username, "system:serviceaccount:"+s.name+":")
+	})
+	must(s.t, err)
+	return requests
+}
+
+func (s *site) expectNothingForbidden() {
+	s.t.Helper()
+	for _, r := range s.requests() {
+		if r.Response.Code == http.StatusForbidden && !s.restarts {
+			s.t.Errorf("forbidden: %s %s", r.Verb, r.URI)
+		}
+		if (r.Verb == "list" || r.Verb == "watch") && !strings.Contains(r.URI, "fieldSelector=metadata.name%3D"+s.name) {
+			s.t.Errorf("more than one object is fetched: %s %s", r.Verb, r.URI)
+		}
+	}
+}
+
+// client is how a webhook of the site is called at a replica.
+func (s *site) client(r *replica) admissionregistrationv1.WebhookClientConfig {
+	return admissionregistrationv1.WebhookClientConfig{URL: new("https://" + net.JoinHostPort(address, strconv.Itoa(r.port)) + "/allow")}
+}
+
+// configure creates both configurations; the mutating one calls the first replica,
+// the validating one the second, and beside each is one of somebody else's.
+func (s *site) configure(first, second *replica) {
+	s.t.Helper()
+	rules := []admissionregistrationv1.RuleWithOperations{{
+		Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
+		Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"configmaps"}},
+	}}
+	selector := &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: s.name}}
+	nobody := &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: "nobody"}}
+	theirs := admissionregistrationv1.WebhookClientConfig{URL: new("https://somebody.else.example/path"), CABundle: testkit.Bundle().PEM()}
+	_, err := shared.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(s.t.Context(), &admissionregistrationv1.MutatingWebhookConfiguration{
+		ObjectMeta: s.meta(), Webhooks: []admissionregistrationv1.MutatingWebhook{
+			{Name: "a.theirs.example", ClientConfig: theirs, Rules: rules, NamespaceSelector: nobody, SideEffects: new(admissionregistrationv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"}},
+			{
+				Name: "b.ours.example", ClientConfig: s.client(first), Rules: rules, NamespaceSelector: selector, SideEffects: new(admissionregistrationv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"},
+				MatchConditions: []admissionregistrationv1.MatchCondition{{Name: "generated", Expression: "object.metadata.generateName != ''"}},
+				TimeoutSeconds:  new(int32(7)), ReinvocationPolicy: new(admissionregistrationv1.IfNeededReinvocationPolicy),
+			},
+		},
+	}, metav1.CreateOptions{})
+	must(s.t, err)
+	_, err = shared.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(s.t.Context(), &admissionregistrationv1.ValidatingWebhookConfiguration{
+		ObjectMeta: s.meta(), Webhooks: []admissionregistrationv1.ValidatingWebhook{
+			{Name: "b.ours.example", ClientConfig: s.client(second), Rules: rules, NamespaceSelector: selector, SideEffects: new(admissionregistrationv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"}},
+			{Name: "a.theirs.example", ClientConfig: theirs, Rules: rules, NamespaceSelector: nobody, SideEffects: new(admissionregistrationv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"}},
+		},
+	}, metav1.CreateOptions{})
+	must(s.t, err)
+}
+
+func (s *site) deleteConfigurations() {
+	ctx := context.WithoutCancel(s.t.Context())
+	for _, err := range []error{
+		shared.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(ctx, s.name, metav1.DeleteOptions{}),
+		shared.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete(ctx, s.name, metav1.DeleteOptions{}),
+	} {
+		if err != nil && !apierrors.IsNotFound(err) {
+			s.t.Error(err)
+		}
+	}
+}
+
+// ask creates a ConfigMap, which both webhooks must allow.
+func (s *site) ask(ctx context.Context) error {
+	_, err := shared.admin.CoreV1().ConfigMaps(s.name).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "asked-"}}, metav1.CreateOptions{})
+	return err
+}
+
+// secret is what all replicas share.
+func (s *site) secret() *corev1.Secret {
+	s.t.Helper()
+	secret, err := shared.admin.CoreV1().Secrets(s.name).Get(s.t.Context(), s.name, metav1.GetOptions{})
+	must(s.t, err)
+	return secret
+}
+
+func (s *site) put(data map[string][]byte, kind corev1.SecretType) {
+	s.t.Helper()
+	_, err := shared.admin.CoreV1().Secrets(s.name).Create(s.t.Context(), &corev1.Secret{ObjectMeta: s.meta(), Type: kind, Data: maps.Clone(data)}, metav1.CreateOptions{})
+	must(s.t, err)
+}
+
+// bundles are those of our webhooks, mutating first.
+func (s *site) bundles(ctx context.Context) ([2]string, error) {
+	mutating, err := shared.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, s.name, metav1.GetOptions{})
+	if err != nil {
+		return [2]string{}, err
+	}
+	validating, err := shared.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(ctx, s.name, metav1.GetOptions{})
+	if err != nil {
+		return [2]string{}, err
+	}
+	return [2]string{string(mutating.Webhooks[1].ClientConfig.CABundle), string(validating.Webhooks[0].ClientConfig.CABundle)}, nil
+}
+
+// replica is one webhook process.
+type replica struct {
+	*certs.Controller
+	port     int
+	asked    atomic.Int64
+	recorder *record.FakeRecorder
+	stop     func()
+}
+
+// start runs a replica until the test ends, or stop is called.
+func (s *site) start(clk clock.PassiveClock) *replica {
+	t := s.t
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", address+":0")
+	must(t, err)
+	r := &replica{port: listener.Addr().(*net.TCPAddr).Port, recorder: record.NewFakeRecorder(1000)}
+	client, err := kubernetes.NewForConfig(s.identity)
+	must(t, err)
+	cfg := certs.Config{
+		Client: client.CoreV1(), Configurations: client.AdmissionregistrationV1(),
+		SecretName:   cache.ObjectName{Namespace: s.name, Name: s.name},
+		MutatingName: s.name, ValidatingName: s.name,
+		Hosts: []string{address}, Recorder: r.recorder, Clock: clk, Registerer: prometheus.NewRegistry(),
+	}
+	cfg.Secrets, err = certs.Secrets(client, cfg.SecretName)
+	must(t, err)
+	cfg.Mutating, err = certs.Mutating(client, s.name)
+	must(t, err)
+	cfg.Validating, err = certs.Validating(client, s.name)
+	must(t, err)
+	r.Controller, err = certs.New(cfg)
+	must(t, err)
+	server, err := webhook.New(webhook.Config{
+		Listener: listener, GetCertificate: r.GetCertificate, Registerer: prometheus.NewRegistry(),
+		Handlers: map[string]webhook.Handler{"/allow": func(context.Context, *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
+			r.asked.Add(1)
+			return &admissionv1.AdmissionResponse{Allowed: true}, nil
+		}},
+	})
+	must(t, err)
+	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true), ktesting.Verbosity(verbosity)))
+	ctx := klog.NewContext(context.WithoutCancel(t.Context()), logger)
+	stop := testkit.Start(ctx, t, r.Run, server.Run, testkit.Informer(cfg.Secrets), testkit.Informer(cfg.Mutating), testkit.Informer(cfg.Validating))
+	stopped := false
+	r.stop = func() {
+		if !stopped {
+			stopped = true
+			stop()
+		}
+	}
+	t.Cleanup(func() {
+		r.stop()
+		logs := logger.GetSink().(ktesting.Underlier).GetBuffer().String()
+		if strings.Contains(logs, "PRIVATE KEY") || strings.Contains(logs, "LS0tLS1CRUdJTiBQUklW") {
+			t.Error("the log has a private key")
+		}
+		if t.Failed() {
+			t.Logf("log of the replica at port %d:\n%s", r.port, logs[max(0, len(logs)-8000):])
+		}
+	})
+	return r
+}
+
+func (r *replica) ready(context.Context) error { return r.Ready() }
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventually waits until check returns nil, and fails with its last error.
+func eventually(t *testing.T, what string, check func(ctx context.Context) error) {
+	t.Helper()
+	last := errors.New("never checked")
+	err := wait.PollUntilContextTimeout(t.Context(), 10*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		err := check(ctx)
+		if ctx.Err() == nil {
+			last = err // later ones only say that time was up
+		}
+		return err == nil, nil
+	})
+	if err != nil {
+		t.Fatalf("%s: %v (last: %v)", what, err, last)
+	}
+}

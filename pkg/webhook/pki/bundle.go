@@ -1,0 +1,46 @@
+package pki
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"slices"
+
+	"k8s.io/client-go/util/cert"
+)
+
+// Bundle is certificates as PEM, in this order, each once.
+func Bundle(certs ...*x509.Certificate) []byte {
+	var bundle []byte
+	for i, c := range certs {
+		if !slices.ContainsFunc(certs[:i], c.Equal) {
+			bundle = append(bundle, pem.EncodeToMemory(&pem.Block{Type: cert.CertificateBlockType, Bytes: c.Raw})...)
+		}
+	}
+	return bundle
+}
+
+// ParseCAs reads CAs that signed themselves. It returns those that there are, and an
+// error when there is anything else, or none.
+func ParseCAs(bundle []byte) ([]*x509.Certificate, error) {
+	found, err := cert.ParseCertsPEM(bundle)
+	if err != nil {
+		return nil, err
+	}
+	var cas []*x509.Certificate
+	for _, c := range found {
+		if IsCA(c) {
+			cas = append(cas, c)
+		}
+	}
+	if blocks := bytes.Count(bundle, []byte("-----BEGIN ")); blocks != len(cas) {
+		return cas, fmt.Errorf("of %d PEM blocks, %d are CAs that signed themselves", blocks, len(cas))
+	}
+	return cas, nil
+}
+
+// IsCA tells whether c is a CA that signed itself.
+func IsCA(c *x509.Certificate) bool {
+	return c.IsCA && c.BasicConstraintsValid && c.CheckSignatureFrom(c) == nil
+}

@@ -1,0 +1,305 @@
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	admissionv1 "k8s.io/api/admission/v1"
+	"k8s.io/klog/v2"
+
+	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
+)
+
+// running is a server on loopback and what is needed to call it.
+type running struct {
+	url  string
+	ca   pki.Pair
+	pair atomic.Pointer[pki.Pair]
+	logs func() string
+	stop context.CancelFunc
+	done chan error
+}
+
+func run(t *testing.T, handler Handler, drain time.Duration) *running {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &running{url: "https://" + listener.Addr().String() + path, done: make(chan error, 1)}
+	if r.ca, err = pki.NewCA(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	r.issue(t, "127.0.0.1")
+	s, err := New(Config{
+		Listener: listener,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if pair := r.pair.Load(); pair != nil {
+				return pair.TLS(), nil
+			}
+			return nil, errBoom
+		},
+		Handlers:   map[string]Handler{path: handler},
+		Drain:      drain,
+		Registerer: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var logger klog.Logger
+	logger, r.logs = bufferedLogger(t)
+	ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), logger))
+	r.stop = cancel
+	go func() {
+		r.done <- s.Run(ctx)
+		close(r.done)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-r.done; err != nil {
+			t.Errorf("ended with %v", err)
+		}
+	})
+	return r
+}
+
+func (r *running) issue(t *testing.T, host string) {
+	t.Helper()
+	pair, err := r.ca.Issue([]string{host}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.pair.Store(&pair)
+}
+
+// client trusts the CA; its connections are its own.
+func (r *running) client(t *testing.T, http2 bool) *http.Client {
+	t.Helper()
+	roots := x509.NewCertPool()
+	roots.AddCert(r.ca.Cert())
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: http2}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+func (r *running) post(ctx context.Context, client *http.Client, body io.Reader) (code int, text, proto string, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url, body)
+	if err != nil {
+		return 0, "", "", err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := client.Do(request)
+	if err != nil {
+		return 0, "", "", err
+	}
+	defer func() { _ = response.Body.Close() }()
+	data, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(data), response.Proto, err
+}
+
+func (r *running) expectAllowed(t *testing.T, client *http.Client, wantProto string) {
+	t.Helper()
+	code, text, proto, err := r.post(t.Context(), client, strings.NewReader(review))
+	if err != nil || code != http.StatusOK || !strings.Contains(text, `"allowed":true`) || proto != wantProto {
+		t.Errorf("got %d %s %s, error %v", code, proto, text, err)
+	}
+}
+
+func TestServing(t *testing.T) {
+	r := run(t, allow, 0)
+	r.expectAllowed(t, r.client(t, false), "HTTP/1.1")
+	r.expectAllowed(t, r.client(t, true), "HTTP/2.0")
+}
+
+func TestTheCertificateMayChange(t *testing.T) {
+	r := run(t, allow, 0)
+	r.expectAllowed(t, r.client(t, false), "HTTP/1.1")
+	r.issue(t, "127.0.0.2")
+	var mismatch x509.HostnameError
+	if _, _, _, err := r.post(t.Context(), r.client(t, false), strings.NewReader(review)); !errors.As(err, &mismatch) {
+		t.Errorf("error %v, want that the name does not match", err)
+	}
+	r.issue(t, "127.0.0.1")
+	r.expectAllowed(t, r.client(t, false), "HTTP/1.1")
+}
+
+func TestWithoutACertificateHandshakesFailAndAreLogged(t *testing.T) {
+	r := run(t, allow, 0)
+	r.pair.Store(nil)
+	if _, _, _, err := r.post(t.Context(), r.client(t, false), strings.NewReader(review)); err == nil {
+		t.Error("no error")
+	}
+	r.stop()
+	if <-r.done; !strings.Contains(r.logs(), "TLS handshake error") {
+		t.Errorf("log:\n%s", r.logs())
+	}
+}
+
+func TestOldTLSIsRefused(t *testing.T) {
+	r := run(t, allow, 0)
+	client := r.client(t, false)
+	client.Transport.(*http.Transport).TLSClientConfig.MaxVersion = tls.VersionTLS11
+	client.Transport.(*http.Transport).TLSClientConfig.MinVersion = tls.VersionTLS10
+	if _, _, _, err := r.post(t.Context(), client, strings.NewReader(review)); err == nil {
+		t.Error("no error")
+	}
+}
+
+func TestLargeRequestsAreRefusedOnTheWire(t *testing.T) {
+	r := run(t, allow, 0)
+	large := bytes.Repeat([]byte(" "), 10<<20)
+	cases := map[string]io.Reader{
+		"announced":   bytes.NewReader(large),
+		"unannounced": io.MultiReader(bytes.NewReader(large)),
+	}
+	for name, body := range cases {
+		t.Run(name, func(t *testing.T) {
+			code, text, _, err := r.post(t.Context(), r.client(t, false), body)
+			// The server does not read to the end, so that a client may fail to write first.
+			if err == nil && code != http.StatusRequestEntityTooLarge {
+				t.Errorf("got %d %s", code, text)
+			}
+		})
+	}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("X-Large", strings.Repeat("x", 64<<10))
+	response, err := r.client(t, false).Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("a large header: %s", response.Status)
+	}
+	r.expectAllowed(t, r.client(t, false), "HTTP/1.1") // and it still serves
+}
+
+// TestStopFinishesWhatIsUnderWay stops the server while a handler works.
+func TestStopFinishesWhatIsUnderWay(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		entered, leave := make(chan struct{}), make(chan struct{})
+		ended := errors.New("the context ended")
+		r := run(t, func(ctx context.Context, _ *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
+			close(entered)
+			<-leave
+			if ctx.Err() != nil {
+				return nil, ended
+			}
+			return &admissionv1.AdmissionResponse{Allowed: true}, nil
+		}, 0)
+		answered := make(chan struct{})
+		client := r.client(t, http2)
+		go func() {
+			defer close(answered)
+			code, text, _, err := r.post(context.WithoutCancel(t.Context()), client, strings.NewReader(review))
+			if err != nil || !strings.Contains(text, `"allowed":true`) {
+				t.Errorf("got %d %s, error %v", code, text, err)
+			}
+		}()
+		<-entered
+		r.stop()
+		// Nobody new is let in while the last one is served.
+		for {
+			connection, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimSuffix(strings.TrimPrefix(r.url, "https://"), path))
+			if err != nil {
+				break
+			}
+			_ = connection.Close()
+		}
+		select {
+		case <-r.done:
+			t.Error("stopped before the answer")
+		default:
+		}
+		close(leave)
+		<-answered
+		if err := <-r.done; err != nil {
+			t.Errorf("ended with %v", err)
+		}
+	}
+}
+
+// TestDrainingServesAndSendsClientsAway looks for new connections while the server
+// goes on for a while.
+func TestDrainingServesAndSendsClientsAway(t *testing.T) {
+	r := run(t, allow, time.Second)
+	client := r.client(t, false)
+	fresh := func() bool {
+		t.Helper()
+		var reused bool
+		trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }}
+		code, text, _, err := r.post(httptrace.WithClientTrace(t.Context(), trace), client, strings.NewReader(review))
+		if err != nil || code != http.StatusOK {
+			t.Fatalf("got %d %s, error %v", code, text, err)
+		}
+		return !reused
+	}
+	fresh()
+	if fresh() {
+		t.Error("a connection was not kept")
+	}
+	r.stop()
+	for seen := 0; seen < 2; { // the one that was kept is used up, then each is new
+		if fresh() {
+			seen++
+		}
+	}
+}
+
+func TestRunFailsWithItsListener(t *testing.T) {
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = listener.Close()
+	s, _ := newServer(t, allow)
+	s.cfg.Listener = listener
+	if err := s.Run(t.Context()); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestNewRefusesAnIncompleteConfig(t *testing.T) {
+	complete := func() Config {
+		s, _ := newServer(t, allow)
+		cfg := s.cfg
+		cfg.Registerer = prometheus.NewRegistry()
+		return cfg
+	}
+	cases := map[string]func(*Config){
+		"no listener":          func(c *Config) { c.Listener = nil },
+		"no certificate":       func(c *Config) { c.GetCertificate = nil },
+		"no registerer":        func(c *Config) { c.Registerer = nil },
+		"no handlers":          func(c *Config) { c.Handlers = nil },
+		"a nil handler":        func(c *Config) { c.Handlers = map[string]Handler{"/": nil} },
+		"a path without slash": func(c *Config) { c.Handlers = map[string]Handler{"mutate": allow} },
+		"metrics twice":        func(c *Config) { _, c.Registerer = newServer(t, allow) },
+	}
+	for name, spoil := range cases {
+		t.Run(name, func(t *testing.T) {
+			cfg := complete()
+			spoil(&cfg)
+			if _, err := New(cfg); err == nil {
+				t.Error("no error")
+			}
+		})
+	}
+	if _, err := New(complete()); err != nil {
+		t.Error(err)
+	}
+}

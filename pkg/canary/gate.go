@@ -213,10 +213,14 @@ func (g *Gate) enter(claims token.LegacyClaims, wake func()) (mine *trial, ok bo
 // everybody as fast as they can.
 func (g *Gate) signed(err error) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	recovered := err == nil && g.unsigned != nil && g.accepted != ""
 	g.unsigned = err
 	if err != nil {
 		g.pausedUntil = g.cfg.Clock.Now().Add(soon)
+	}
+	g.mu.Unlock()
+	if recovered { // nobody needs to wait for a canary
+		g.wake()
 	}
 }
 

@@ -393,6 +393,23 @@ func TestWhileSigningFailsAFewTryInASecond(t *testing.T) {
 	})
 }
 
+func TestWhenSigningWorksAgainOfAnAcceptedKeyNobodyWaits(t *testing.T) {
+	run(t, []string{"p256"}, func(w *world) {
+		w.want("first")
+		wait(time.Second)
+		w.change(0, func() { w.signErr = errBoom })
+		for _, name := range names(200) {
+			w.want(name)
+		}
+		wait(10 * time.Second)
+		w.change(3*time.Second, func() { w.signErr = nil })
+		if len(w.gate.waiting) > 0 {
+			t.Errorf("%d still wait", len(w.gate.waiting))
+		}
+		w.expectReady()
+	})
+}
+
 func TestAFailureToSignThatNobodyRepeatsIsForgotten(t *testing.T) {
 	run(t, []string{"p256"}, func(w *world) {
 		w.signErr = errBoom

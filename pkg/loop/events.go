@@ -22,6 +22,9 @@ type Events[T Object] struct {
 	// Deleted is called with the last known state of every object that went, also
 	// when only the next list or a new object of the same name told of it.
 	Deleted func(T)
+	// Vanished, where set, is called instead of Deleted when the deletion itself was
+	// missed: the object is as it was last seen, which may be long before it went.
+	Vanished func(T)
 	// Ignore, where set, tells that an update cannot matter.
 	Ignore func(old, updated T) bool
 }
@@ -50,7 +53,7 @@ func (e Events[T]) OnAdd(obj T, isInInitialList bool) {
 func (e Events[T]) OnUpdate(old, updated T) {
 	if old.GetUID() != updated.GetUID() {
 		// The informer missed the deletion in between; a controller must not.
-		e.deleted(old)
+		e.deleted(old, false)
 		e.OnAdd(updated, false)
 		return
 	}
@@ -63,12 +66,15 @@ func (e Events[T]) OnUpdate(old, updated T) {
 func (e Events[T]) OnDelete(gone cache.DeletedObject[T]) {
 	var none T
 	if gone.OptionalObj != none { // none: it was never seen, so nothing hangs on it
-		e.deleted(gone.OptionalObj)
+		e.deleted(gone.OptionalObj, gone.FinalStateUnknown == nil)
 	}
 }
 
-func (e Events[T]) deleted(obj T) {
-	if e.Deleted != nil {
+func (e Events[T]) deleted(obj T, seen bool) {
+	switch {
+	case !seen && e.Vanished != nil:
+		e.Vanished(obj)
+	case e.Deleted != nil:
 		e.Deleted(obj)
 	}
 }

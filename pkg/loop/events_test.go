@@ -23,10 +23,11 @@ func TestEvents(t *testing.T) {
 	never := func(_, _ *corev1.Namespace) bool { return false }
 
 	cases := map[string]struct {
-		inIgnore func(old, updated *corev1.Namespace) bool
-		inListed bool // there is such a mapper
-		in       func(cache.TypedResourceEventHandler[*corev1.Namespace])
-		want     []string
+		inIgnore   func(old, updated *corev1.Namespace) bool
+		inListed   bool // there is such a mapper
+		inVanished bool // there is such a mapper
+		in         func(cache.TypedResourceEventHandler[*corev1.Namespace])
+		want       []string
 	}{
 		"an addition is a change": {
 			in:   func(h cache.TypedResourceEventHandler[*corev1.Namespace]) { h.OnAdd(first, false) },
@@ -78,6 +79,17 @@ func TestEvents(t *testing.T) {
 			},
 			want: []string{"deleted first"},
 		},
+		"a deletion that was missed may have a mapper of its own": {
+			inVanished: true,
+			in: func(h cache.TypedResourceEventHandler[*corev1.Namespace]) {
+				h.OnDelete(cache.DeletedObject[*corev1.Namespace]{
+					OptionalObj: first, FinalStateUnknown: &cache.DeletedFinalStateUnknown{Key: "first", Obj: first},
+				})
+				h.OnUpdate(updated, reborn)
+				h.OnDelete(cache.DeletedObject[*corev1.Namespace]{OptionalObj: reborn})
+			},
+			want: []string{"vanished first", "vanished updated", "changed reborn", "deleted reborn"},
+		},
 		"a tombstone without one": {
 			in: func(h cache.TypedResourceEventHandler[*corev1.Namespace]) {
 				h.OnDelete(cache.DeletedObject[*corev1.Namespace]{FinalStateUnknown: &cache.DeletedFinalStateUnknown{Key: "first"}})
@@ -94,6 +106,9 @@ func TestEvents(t *testing.T) {
 			}
 			if tc.inListed {
 				events.Listed = func(ns *corev1.Namespace) { got = append(got, "listed "+ns.Name) }
+			}
+			if tc.inVanished {
+				events.Vanished = func(ns *corev1.Namespace) { got = append(got, "vanished "+ns.Name) }
 			}
 			tc.in(events)
 			if diff := cmp.Diff(tc.want, got); diff != "" {

@@ -151,7 +151,7 @@ func (c *Controller) watch() error {
 		Changed: c.enqueueSecret, Deleted: c.secretDeleted,
 	})
 	accounts, errAccounts := loop.Watch(c.cfg.ServiceAccounts, loop.Events[*corev1.ServiceAccount]{
-		Listed: c.enqueueReferences, Changed: c.enqueueReferencesLater, Deleted: c.accountDeleted,
+		Listed: c.enqueueReferences, Changed: c.enqueueReferencesLater, Deleted: c.accountDeleted, Vanished: c.accountVanished,
 	})
 	// Namespaces are read for their settings, which nobody waits for.
 	c.synced = []cache.DoneChecker{secrets, accounts, c.cfg.Namespaces.HasSyncedChecker()}
@@ -232,10 +232,17 @@ func (c *Controller) secretDeleted(secret *informers.TokenSecret) {
 	c.references.AddAfter(secret.AccountName(), quiet)
 }
 
-// accountDeleted queues the Secrets of the account. Those that belong to another
-// account of the same name find it when they are synced.
 func (c *Controller) accountDeleted(account *corev1.ServiceAccount) {
-	c.owners.gone.Add(account.UID, account.ResourceVersion)
+	c.accountGone(account, account.ResourceVersion)
+}
+
+// accountVanished is for an account of which it is not known when it went.
+func (c *Controller) accountVanished(account *corev1.ServiceAccount) { c.accountGone(account, "") }
+
+// accountGone queues the Secrets of the account. Those that belong to another account
+// of the same name find it when they are synced.
+func (c *Controller) accountGone(account *corev1.ServiceAccount, version string) {
+	c.owners.gone.Add(account.UID, version)
 	c.dangling.set(cache.MetaObjectToName(account), 0)
 	secrets, err := c.cfg.Secrets.GetTypedIndexer().ByTypedIndex(informers.ByAccount, cache.MetaObjectToName(account).String())
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 
 // owners is what this process remembers of ServiceAccounts.
 type owners struct {
-	// gone holds UIDs whose deletion was seen, with the resourceVersion of that. A UID
+	// gone holds UIDs of which it is known that they went, with the resourceVersion of
+	// the deletion, empty where that was missed. A UID
 	// never comes back (but by a restore of etcd under a running process), so it needs
 	// no live check.
 	gone *lru.Cache
@@ -58,7 +59,7 @@ func (o owners) namedAfterDeletion(secret *informers.TokenSecret) bool {
 	named, _ := o.namedHere.Get(secret.UID)
 	deletedAt, seen := gone.(string)
 	filledFrom, filled := named.(string)
-	if !seen || !filled {
+	if !seen || !filled || deletedAt == "" {
 		return false
 	}
 	order, err := resourceversion.CompareResourceVersion(deletedAt, filledFrom)

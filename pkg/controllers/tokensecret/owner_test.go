@@ -22,6 +22,7 @@ func TestASecretForAnAccountsSuccessor(t *testing.T) {
 		inVersion  string // of the Secret when it was filled
 		inCreated  metav1.Time
 		inReplaced bool
+		inVanished bool // nobody saw when the account went
 		want       []string
 	}{
 		"is filled anew when it was made after the deletion": {
@@ -32,6 +33,9 @@ func TestASecretForAnAccountsSuccessor(t *testing.T) {
 		},
 		"goes when it was made before the successor": {
 			inVersion: newer, inCreated: before, inReplaced: true, want: []string{"update secrets", "get serviceaccounts", "delete secrets"},
+		},
+		"goes when nobody saw when the account went": {
+			inVersion: newer, inCreated: instant, inReplaced: true, inVanished: true, want: []string{"update secrets", "delete secrets"},
 		},
 		"goes when there is no successor": {
 			inVersion: newer, inCreated: instant, want: []string{"update secrets", "get serviceaccounts", "delete secrets"},
@@ -62,7 +66,11 @@ func TestASecretForAnAccountsSuccessor(t *testing.T) {
 				t.Fatal(err)
 			}
 			gone.ResourceVersion = deletedAt
-			f.accountDeleted(gone)
+			if tc.inVanished {
+				f.accountVanished(gone)
+			} else {
+				f.accountDeleted(gone)
+			}
 			f.mustSync(t, "team/s")
 
 			var got []string

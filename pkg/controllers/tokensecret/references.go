@@ -187,6 +187,7 @@ type goneSecrets struct {
 
 type burst struct {
 	first, last time.Time
+	since       time.Time // grace runs from here
 	departures  departures
 	retained    bool // a write failed: grace begins anew
 }
@@ -203,7 +204,7 @@ func (g *goneSecrets) add(secret *informers.TokenSecret, now time.Time) {
 		b = &burst{first: now, departures: b.rest()}
 		g.byAccount[secret.AccountName()] = b
 	}
-	b.last = now
+	b.last, b.since = now, now
 	b.departures[secret.Name] = secret.AccountUID
 }
 
@@ -229,9 +230,9 @@ func (g *goneSecrets) of(account cache.ObjectName, now time.Time) (gone departur
 	}
 	b.first = now // the next write of a burst that goes on waits again
 	if b.retained {
-		b.retained, b.last = false, now
+		b.retained, b.since = false, now // not last: a failed write must not put off the next
 	}
-	left := grace - now.Sub(b.last)
+	left := grace - now.Sub(b.since)
 	if left <= 0 {
 		delete(g.byAccount, account)
 		return nil, 0, true

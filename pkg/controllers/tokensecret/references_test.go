@@ -348,3 +348,15 @@ func (f fixture) expectRequests(t *testing.T, want []testkit.Request, wantAsked 
 		t.Errorf("asked (-want +got):\n%s", diff)
 	}
 }
+
+func TestAFailedWriteIsRetriedEverLaterNotWithEachBurst(t *testing.T) {
+	f := newFixture(t, server{writes: errBoom}, testkit.ServiceAccount("team/robot", testkit.WithReferences("mine")))
+	f.secretDeleted(informers.NewTokenSecret(testkit.Secret("team/mine", testkit.WithAccount("robot")), nil))
+	f.pass(time.Second)
+	for range 20 { // as often as the queue, which doubles the delay, asks
+		if _, err := f.syncReferences(f.context(t), keyOf("team/robot")); !errors.Is(err, errBoom) {
+			t.Fatalf("got %v: a success would begin the delays anew", err)
+		}
+		f.pass(time.Second)
+	}
+}

@@ -7,12 +7,11 @@ import (
 	"sync"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 
+	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/loop"
 	"github.com/sakeeper/sakeeper/pkg/token"
 	"github.com/sakeeper/sakeeper/pkg/tokenreview"
@@ -182,7 +181,7 @@ func (g *Gate) Write(ctx context.Context, claims token.LegacyClaims, wake func()
 	}()
 	err = write(ctx, compact)
 	settled = true
-	if certainlyNotWritten(err) {
+	if kube.NotWritten(err) {
 		g.drop(mine)
 		return err
 	}
@@ -291,19 +290,5 @@ func (g *Gate) wakeSome() {
 	}
 	if more {
 		g.loop.AddAfter(aboutCanary, soon)
-	}
-}
-
-// certainlyNotWritten tells whether the API server has said that it did not write. A
-// connection that broke, a timeout or an internal error says nothing of the kind.
-func certainlyNotWritten(err error) bool {
-	switch apierrors.ReasonForError(err) {
-	case metav1.StatusReasonConflict, metav1.StatusReasonNotFound, metav1.StatusReasonAlreadyExists,
-		metav1.StatusReasonInvalid, metav1.StatusReasonForbidden, metav1.StatusReasonUnauthorized,
-		metav1.StatusReasonTooManyRequests, metav1.StatusReasonBadRequest, metav1.StatusReasonMethodNotAllowed,
-		metav1.StatusReasonRequestEntityTooLarge, metav1.StatusReasonUnsupportedMediaType, metav1.StatusReasonGone:
-		return true
-	default:
-		return false
 	}
 }

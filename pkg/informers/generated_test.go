@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/rand"
 )
 
@@ -58,4 +59,42 @@ func TestIsGeneratedName(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestGenerateName(t *testing.T) {
+	cases := map[string]struct {
+		in       string
+		wantBase string
+	}{
+		"a short account": {in: "robot", wantBase: "robot-token-"},
+		"one that just fits": {
+			in: strings.Repeat("a", 51), wantBase: strings.Repeat("a", 51) + "-token-",
+		},
+		"one that does not": {
+			in: strings.Repeat("a", 52), wantBase: strings.Repeat("a", 52) + "-token",
+		},
+		"the longest": {
+			in: strings.Repeat("a", 253), wantBase: strings.Repeat("a", 58),
+		},
+		"one that is cut at a dot": {
+			in: strings.Repeat("a", 57) + ".b", wantBase: strings.Repeat("a", 57) + ".",
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			got := GenerateName(tc.in)
+			if base, ok := strings.CutPrefix(got, tc.wantBase); !ok || len(base) != 5 {
+				t.Errorf("got %q, want %q and five more", got, tc.wantBase)
+			}
+			if problems := validation.NameIsDNSSubdomain(got, false); len(problems) > 0 {
+				t.Errorf("%q: %v", got, problems)
+			}
+			if !IsGeneratedName(tc.in, got) {
+				t.Errorf("%q is not taken for generated", got)
+			}
+			if GenerateName(tc.in) == got { // once in fourteen million
+				t.Errorf("made up %q twice", got)
+			}
+		})
+	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/contention"
 	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
@@ -48,7 +49,7 @@ func (c *Controller) mark(ctx context.Context, s state, d decision) error {
 	truce := c.truces.May(object, content)
 	contention.Report(ctx, c.cfg.Recorder, objectReference(s.secret), truce)
 	if truce.Wait > 0 {
-		return nil // longer than until the next pass, or else that one decides
+		return nil // a later pass asks again
 	}
 	patch, err := mergePatch(&s.secret.ObjectMeta, "labels", token.InvalidSinceLabel, s.now.Format(dateFormat))
 	if err != nil {
@@ -111,7 +112,7 @@ func (c *Controller) note(ctx context.Context, s state) (takeBack func(), err er
 		}
 		delete(c.pass.noted, s.account.UID)
 		if _, err := c.patchNote(ctx, &written.ObjectMeta, value); err != nil {
-			klog.FromContext(ctx).Info("Left a note of a clean-up that did not happen on service account", "serviceAccount", klog.KObj(s.account), "reason", withhold(err))
+			klog.FromContext(ctx).Info("Left a note of a clean-up that did not happen on service account", "serviceAccount", klog.KObj(s.account), "reason", kube.Withhold(err))
 		}
 	}, nil
 }
@@ -153,17 +154,9 @@ func (c *Controller) answer(ctx context.Context, s state, step string, err error
 	c.metrics.took(step, resultError)
 	if (apierrors.IsInvalid(err) || apierrors.IsForbidden(err)) && !c.pass.refused.Has(s.secret.UID) {
 		c.pass.refused.Insert(s.secret.UID)
-		c.cfg.Recorder.Eventf(objectReference(s.secret), corev1.EventTypeWarning, ReasonFailed, "The API server refuses to %s this unused token: %v", step, withhold(err))
+		c.cfg.Recorder.Eventf(objectReference(s.secret), corev1.EventTypeWarning, ReasonFailed, "The API server refuses to %s this unused token: %v", step, kube.Withhold(err))
 	}
-	return fmt.Errorf("%s secret %s: %w", step, klog.KObj(s.secret), withhold(err))
-}
-
-// withhold replaces an error that may quote a token.
-func withhold(err error) error {
-	if !token.Quotes(err.Error()) {
-		return err
-	}
-	return fmt.Errorf("%s, in words that are withheld because they quote a token", apierrors.ReasonForError(err))
+	return fmt.Errorf("%s secret %s: %w", step, klog.KObj(s.secret), kube.Withhold(err))
 }
 
 func objectReference(secret *informers.TokenSecret) *corev1.ObjectReference {

@@ -52,7 +52,7 @@ const (
 type verdict string
 
 const (
-	going          verdict = "going"           // it or its namespace is being deleted
+	going          verdict = "going"           // it is being deleted, or its namespace is gone
 	kept           verdict = "kept"            // people said so
 	invalidSetting verdict = "invalid_setting" // people said something that cannot be understood
 	untracked      verdict = "untracked"       // uses are not on record for long enough

@@ -23,6 +23,9 @@
 // use is refused by then, but noted, and puts that off; who removes the label can
 // use the token again.
 //
+// Uses and marks are noted by the day, in UTC. One on the day on which the period
+// begins counts as within it.
+//
 // A Secret or its namespace may ask for the same after a time of its own
 // (sakeeper.io/clean-up-unused), also if the ServiceAccount does not refer to it, or
 // for being left alone (sakeeper.io/keep). What cannot be understood is left alone

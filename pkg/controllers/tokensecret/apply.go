@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
@@ -21,6 +21,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/canary"
 	"github.com/sakeeper/sakeeper/pkg/contention"
 	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/loop"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
@@ -227,7 +228,7 @@ func (c *Controller) answer(ctx context.Context, cached *informers.TokenSecret, 
 	if apierrors.IsInvalid(err) && loop.Report(ctx) {
 		c.cfg.Recorder.Eventf(objectReference(cached), corev1.EventTypeWarning, ReasonFailedUpdate, "%s", advise(err))
 	}
-	return 0, fmt.Errorf("write secret %s: %w", klog.KObj(cached), withhold(err))
+	return 0, fmt.Errorf("write secret %s: %w", klog.KObj(cached), kube.Withhold(err))
 }
 
 // advise says what the API server refuses and what to do about it.
@@ -235,25 +236,18 @@ func advise(err error) string {
 	fields := []string{}
 	if status := apierrors.APIStatus(nil); errors.As(err, &status) && status.Status().Details != nil {
 		for _, cause := range status.Status().Details.Causes {
-			if cause.Field != "" {
+			switch {
+			case cause.Field == "data" && cause.Type == metav1.CauseType(field.ErrorTypeTooLong):
+				return "The API server refuses the change, because this secret would become too large. Remove what else is in it"
+			case cause.Field == "data":
+				return "The API server refuses the change, because this secret is immutable. Delete it and create it again without that"
+			case cause.Field != "":
 				fields = append(fields, cause.Field)
 			}
 		}
 	}
-	switch {
-	case len(fields) == 0:
+	if len(fields) == 0 {
 		return "An admission policy or webhook of the API server refuses the change of this secret"
-	case slices.Contains(fields, "data"):
-		return "The API server refuses the change, because this secret is immutable. Delete it and create it again without that"
-	default:
-		return "The API server refuses the change as invalid: " + strings.Join(fields, ", ")
 	}
-}
-
-// withhold replaces an error that quotes a token.
-func withhold(err error) error {
-	if !token.Quotes(err.Error()) {
-		return err
-	}
-	return fmt.Errorf("%s, in words that are withheld because they quote a token", apierrors.ReasonForError(err))
+	return "The API server refuses the change as invalid: " + strings.Join(fields, ", ")
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/token"
 	"github.com/sakeeper/sakeeper/pkg/tokenreview"
 )
@@ -125,7 +126,7 @@ func (c *Controller) examine(ctx context.Context, cached *informers.TokenSecret,
 	case apierrors.IsNotFound(err):
 		return 0, nil
 	case err != nil:
-		return 0, fmt.Errorf("get secret %s: %w", klog.KObj(cached), withhold(err))
+		return 0, fmt.Errorf("get secret %s: %w", klog.KObj(cached), kube.Withhold(err))
 	}
 	compact := live.Data[corev1.ServiceAccountTokenKey]
 	if live.UID != cached.UID || sha256.Sum256(compact) != cached.Token.Sum {

@@ -1,0 +1,230 @@
+package tokengeneration
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes/fake"
+	metadatafake "k8s.io/client-go/metadata/fake"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+
+	"github.com/sakeeper/sakeeper/pkg/canary"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+func TestNewChecksItsConfig(t *testing.T) {
+	cases := map[string]func(*Config){
+		"no mode":             func(cfg *Config) { cfg.Mode = "" },
+		"the mode none":       func(cfg *Config) { cfg.Mode = ModeNone },
+		"an unknown mode":     func(cfg *Config) { cfg.Mode = "some" },
+		"no client":           func(cfg *Config) { cfg.Client = nil },
+		"no metadata client":  func(cfg *Config) { cfg.Metadata = nil },
+		"no namespaces":       func(cfg *Config) { cfg.Namespaces = nil },
+		"no secrets":          func(cfg *Config) { cfg.Secrets = nil },
+		"no service accounts": func(cfg *Config) { cfg.ServiceAccounts = nil },
+		"no tokens":           func(cfg *Config) { cfg.Tokens = nil },
+		"no CA":               func(cfg *Config) { cfg.CA = nil },
+		"no recorder":         func(cfg *Config) { cfg.Recorder = nil },
+		"no clock":            func(cfg *Config) { cfg.Clock = nil },
+	}
+	for name, without := range cases {
+		t.Run(name, func(t *testing.T) {
+			cfg := newConfig(t, &fake.Clientset{}, func(cfg *Config) {
+				cfg.Metadata, cfg.Tokens = &metadatafake.FakeMetadataClient{}, &tokens{}
+				cfg.Recorder, cfg.Clock = record.NewFakeRecorder(1), clock.RealClock{}
+			})
+			without(&cfg)
+			if _, err := New(cfg); err == nil || !strings.HasPrefix(err.Error(), Name+": ") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// expectSync syncs team/robot, and compares when it wants to look again and what it
+// wrote.
+func (f fixture) expectSync(t *testing.T, what string, again time.Duration, want ...testkit.Request) {
+	t.Helper()
+	got, err := f.sync(f.context(t), robotKey())
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	if got != again {
+		t.Errorf("%s: again after %v, want %v", what, got, again)
+	}
+	if diff := cmp.Diff(want, f.writes()); diff != "" {
+		t.Errorf("%s: writes (-want +got):\n%s", what, diff)
+	}
+}
+
+func TestAccountsOfBeforeTheStartWaitForWhatIsUnderWay(t *testing.T) {
+	f := newFixture(t, newModel(robot()))
+	f.cache(t, robot())
+	f.plan(func(*plan) {})
+	f.started = f.clock.Now()
+	f.expectSync(t, "at the start", 10*time.Second)
+	f.pass(9 * time.Second)
+	f.expectSync(t, "later", time.Second)
+	f.pass(time.Second)
+	f.expectSync(t, "when nothing is under way any more", 0, creates(planned), patches(planned))
+}
+
+func TestANamespaceIsSurveyedOnceNothingIsUnderWay(t *testing.T) {
+	m := newModel()
+	f := newFixture(t, m)
+	f.started = f.clock.Now().Add(-time.Second)
+	generate := func(account string) {
+		t.Helper()
+		obj := testkit.ServiceAccount("team/" + account)
+		m.accounts["team/"+account] = obj
+		f.cache(t, obj)
+		if again, err := f.sync(f.context(t), cache.ObjectName{Namespace: "team", Name: account}); again != 0 || err != nil {
+			t.Fatal(again, err)
+		}
+		for _, secret := range m.secrets {
+			f.cache(t, secret)
+		}
+	}
+	expect := func(what string, want ...string) {
+		t.Helper()
+		if diff := cmp.Diff(want, f.asked()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+	}
+	generate("a")
+	expect("the first", surveys)
+	generate("b")
+	expect("the second, right after the start", surveys)
+	f.pass(9 * time.Second)
+	generate("c")
+	expect("the third", surveys)
+	generate("d")
+	expect("and then no more")
+}
+
+func TestBigClustersAreNotFlooded(t *testing.T) {
+	m := newModel()
+	f := newFixture(t, m)
+	waiting := map[time.Duration]int{}
+	for i := range burst + 200 {
+		account := testkit.ServiceAccount(fmt.Sprintf("team/a%d", i))
+		m.accounts["team/"+account.Name] = account
+		f.cache(t, account)
+		again, err := f.sync(f.context(t), cache.MetaObjectToName(account))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, secret := range m.secrets {
+			if secret.Annotations[corev1.ServiceAccountNameKey] == account.Name {
+				f.cache(t, secret)
+			}
+		}
+		waiting[again]++
+	}
+	if waiting[0] != burst || waiting[10*time.Millisecond] != 1 || waiting[2*time.Second] != 1 {
+		t.Errorf("%d had their turn, %d wait for 10 ms, %d for 2 s", waiting[0], waiting[10*time.Millisecond], waiting[2*time.Second])
+	}
+	if len(m.secrets) != burst {
+		t.Errorf("there are %d secrets", len(m.secrets))
+	}
+}
+
+func TestWhoeverKeepsDeletingIsLeftAlone(t *testing.T) {
+	m := newModel(robot())
+	f := newFixture(t, m)
+	round := func() time.Duration {
+		t.Helper()
+		f.cache(t, m.accounts["team/robot"])
+		again, err := f.sync(f.context(t), robotKey())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.plans.drop(robotKey())
+		for key := range m.secrets {
+			m.setSecret(key, nil)
+			m.dropReferences(key)
+		}
+		f.writes()
+		return again
+	}
+	for range 5 {
+		if again := round(); again != 0 {
+			t.Fatalf("again after %v", again)
+		}
+		f.pass(time.Minute)
+	}
+	if events := testkit.Events(f.recorder); len(events) > 0 {
+		t.Errorf("too early: %q", events)
+	}
+	if again := round(); again != time.Hour {
+		t.Errorf("again after %v", again)
+	}
+	events := testkit.Events(f.recorder)
+	if len(events) != 1 || !strings.Contains(events[0], "LeftAlone") || !strings.Contains(events[0], "kind=ServiceAccount,apiVersion=v1") {
+		t.Errorf("got %q", events)
+	}
+	f.pass(time.Hour)
+	if again := round(); again != 0 {
+		t.Errorf("after an hour, again after %v", again)
+	}
+}
+
+func TestATokenThatWaitsIsNamedOnce(t *testing.T) {
+	f := newFixture(t, newModel(robot()))
+	f.cache(t, robot())
+	f.tokens.err = canary.ErrWaiting
+	f.expectSync(t, "waiting", 0)
+	name := f.plans.of(robotKey()).name
+	f.tokens.err = nil
+	f.expectSync(t, "woken", 0, creates(name), patches(name))
+}
+
+// TestACreateWithoutAnAnswer is the one case in which a name may be in use without
+// anybody knowing: it is asked for until it must be there, and never used again.
+func TestACreateWithoutAnAnswer(t *testing.T) {
+	m := newModel(robot())
+	f := newFixture(t, m)
+	f.cache(t, robot())
+	f.plan(func(*plan) {})
+	m.answer = answers{"create secrets": timeout()}.of
+	if _, err := f.sync(f.context(t), robotKey()); err == nil {
+		t.Fatal("no error")
+	}
+	m.answer = nil
+	f.writes()
+	for range 10 {
+		f.expectSync(t, "it may still be carried out", time.Second)
+		f.pass(time.Second)
+	}
+	f.expectSync(t, "it was not", 0)
+	if again, err := f.sync(f.context(t), robotKey()); again != 0 || err != nil {
+		t.Fatal(again, err)
+	}
+	name := f.plans.of(robotKey()).name
+	if name == planned {
+		t.Error("the name was used again")
+	}
+	if diff := cmp.Diff([]testkit.Request{creates(name), patches(name)}, f.writes()); diff != "" {
+		t.Errorf("writes (-want +got):\n%s", diff)
+	}
+}
+
+func TestASecretThatGoesBeforeItIsReferredTo(t *testing.T) {
+	m := newModel(robot())
+	f := newFixture(t, m)
+	f.cache(t, robot())
+	f.plan(func(*plan) {})
+	m.answer = func(verb, _ string) (error, bool) { // somebody deletes it at once, and the watch is faster than the answer
+		if verb == "create" {
+			f.plans.forget(robotKey(), planned)
+		}
+		return nil, true
+	}
+	f.expectSync(t, "made, and gone", time.Second, creates(planned))
+}

@@ -1,0 +1,188 @@
+package tokengeneration
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/fake"
+	metadatafake "k8s.io/client-go/metadata/fake"
+	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/token"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var errBoom = errors.New("boom")
+
+// secretBytes stands in every token of these tests and nowhere else.
+const secretBytes = "eyJ-must-not-be-seen"
+
+// tokens makes tokens that say what they were made for, and lets all be written but
+// with err.
+type tokens struct {
+	err  error
+	wake func()
+}
+
+func (s *tokens) Write(ctx context.Context, c token.LegacyClaims, wake func(), write func(context.Context, string) error) error {
+	if s.err != nil {
+		s.wake = wake
+		return s.err
+	}
+	return write(ctx, tokenFor(c.SecretName, types.UID(c.ServiceAccountUID)))
+}
+
+func tokenFor(secret string, account types.UID) string {
+	return strings.Join([]string{secretBytes, "team", secret, "robot", string(account)}, " ")
+}
+
+// fixture is a controller of [ModeAll] whose caches are filled by hand.
+type fixture struct {
+	*Controller
+	model    *model
+	client   *fake.Clientset
+	metadata *metadatafake.FakeMetadataClient
+	tokens   *tokens
+	recorder *record.FakeRecorder
+	clock    *clocktesting.FakePassiveClock
+	logger   klog.Logger
+}
+
+// newFixture makes a controller over m; what is cached besides namespace team is to be
+// put there.
+func newFixture(t testing.TB, m *model) fixture {
+	t.Helper()
+	f := fixture{
+		model: m, client: &fake.Clientset{}, metadata: &metadatafake.FakeMetadataClient{}, tokens: &tokens{},
+		recorder: record.NewFakeRecorder(1000),
+		clock:    clocktesting.NewFakePassiveClock(testkit.Instant()),
+		logger:   ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(10), ktesting.BufferLogs(true))),
+	}
+	f.recorder.IncludeObject = true
+	f.client.AddReactor("*", "*", m.react)
+	f.metadata.AddReactor("*", "*", m.react)
+	f.Controller = newController(t, f.client, func(cfg *Config) {
+		cfg.Metadata, cfg.Tokens, cfg.Recorder, cfg.Clock = f.metadata, f.tokens, f.recorder, f.clock
+	})
+	f.cache(t, testkit.Namespace("team"))
+	t.Cleanup(func() {
+		f.end()
+		if strings.Contains(f.logs(), secretBytes) {
+			t.Error("the log holds a token")
+		}
+	})
+	return f
+}
+
+func newController(t testing.TB, client kubernetes.Interface, with func(*Config)) *Controller {
+	t.Helper()
+	c, err := New(newConfig(t, client, with))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// newConfig is a complete one, but for what with must set.
+func newConfig(t testing.TB, client kubernetes.Interface, with func(*Config)) Config {
+	t.Helper()
+	cfg := Config{Mode: ModeAll, Client: client.CoreV1(), CA: testkit.Bundle}
+	var errNamespaces, errSecrets, errAccounts error
+	cfg.Namespaces, errNamespaces = informers.Namespaces(client)
+	cfg.Secrets, errSecrets = informers.TokenSecrets(client, nil)
+	cfg.ServiceAccounts, errAccounts = informers.ServiceAccounts(client)
+	if err := errors.Join(errNamespaces, errSecrets, errAccounts); err != nil {
+		t.Fatal(err)
+	}
+	with(&cfg)
+	return cfg
+}
+
+// cache puts obj into the cache that it belongs to.
+func (f fixture) cache(t testing.TB, obj metav1.Object) {
+	t.Helper()
+	var err error
+	switch obj := obj.(type) {
+	case *corev1.Secret:
+		err = f.cfg.Secrets.GetStore().Add(informers.NewTokenSecret(obj.DeepCopy(), nil))
+	case *corev1.Namespace:
+		err = f.cfg.Namespaces.GetStore().Add(obj)
+	default:
+		err = f.cfg.ServiceAccounts.GetStore().Add(obj)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// end ends the queue, which no test of a fixture runs.
+func (f fixture) end() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = f.Run(ctx)
+}
+
+// plan begins one for team/robot: to make robot-token-ddddd, as change leaves it.
+func (f fixture) plan(change func(*plan)) {
+	f.plans.update(robotKey(), testkit.AccountUID, func(p *plan) { *p = withPlan(change) })
+}
+
+func (f fixture) context(t testing.TB) context.Context {
+	t.Helper()
+	return klog.NewContext(t.Context(), f.logger)
+}
+
+func (f fixture) logs() string {
+	return f.logger.GetSink().(ktesting.Underlier).GetBuffer().String()
+}
+
+// writes are the requests since the last time, but questions; a rehearsal is not the
+// real thing.
+func (f fixture) writes() []testkit.Request {
+	var actions []clienttesting.Action
+	var rehearsed []bool
+	for _, action := range f.client.Actions() {
+		patch, ok := action.(clienttesting.PatchActionImpl)
+		actions, rehearsed = append(actions, action), append(rehearsed, ok && len(patch.PatchOptions.DryRun) > 0)
+	}
+	f.client.ClearActions()
+	requests := testkit.Requests(actions)
+	for i := range requests {
+		if rehearsed[i] {
+			requests[i].Verb = "rehearse"
+		}
+	}
+	return requests
+}
+
+// asked are the questions since the last time, by their selectors.
+func (f fixture) asked() []string {
+	var selectors []string
+	for _, action := range f.metadata.Actions() {
+		list := action.(clienttesting.ListActionImpl)
+		selectors = append(selectors, list.Namespace+" "+list.ListRestrictions.Fields.String())
+	}
+	f.metadata.ClearActions()
+	return selectors
+}
+
+// pass sets the clock forward.
+func (f fixture) pass(d time.Duration) { f.clock.SetTime(f.clock.Now().Add(d)) }
+
+func robotKey() cache.ObjectName { return cache.ObjectName{Namespace: "team", Name: "robot"} }

@@ -1,0 +1,188 @@
+package tokengeneration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+)
+
+func TestWithARealAPIServer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts an API server")
+	}
+	p := newPlane(t)
+	t.Run("all accounts get a token, for three requests each", p.testAll)
+	t.Run("labelled accounts get one, and others none", p.testLabelled)
+	t.Run("a token that was deleted is replaced under another name", p.testDeleted)
+	t.Run("a process that is killed between its two writes leaves no second token", p.testKilled)
+	t.Run("nor one whose secret is deleted meanwhile its token again", p.testKilledAndDeleted)
+	t.Run("a reference that is refused leaves no secret", p.testRefused)
+}
+
+func (p plane) testAll(t *testing.T) {
+	defer p.start(t, ModeAll, asItIs)()
+	mark, err := p.Audit.Mark()
+	must(t, err)
+	var want []string
+	for range 5 {
+		namespace := p.newNamespace(t, nil)
+		p.expectToken(t, namespace, "default")
+		want = append(want, namespace+" list secrets", namespace+" create secrets", namespace+" patch serviceaccounts")
+	}
+	requests, err := p.Audit.Since(t.Context(), mark, func(r controlplane.Request) bool {
+		return r.User.Username == generator && r.Object.Namespace != "" && r.Verb != "watch"
+	})
+	must(t, err)
+	var got []string
+	for _, r := range requests {
+		got = append(got, r.Object.Namespace+" "+r.Verb+" "+r.Object.Resource)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+}
+
+func (p plane) testLabelled(t *testing.T) {
+	defer p.start(t, ModeLabelled, asItIs)()
+	yes, no := map[string]string{informers.AutoTokenLabel: "true"}, map[string]string{informers.AutoTokenLabel: "false"}
+	silent, asking := p.newNamespace(t, nil), p.newNamespace(t, yes)
+	p.newAccount(t, silent, "asking", yes)
+	p.newAccount(t, asking, "refusing", no)
+	p.newAccount(t, asking, "last", nil)
+	p.expectToken(t, silent, "asking")
+	p.expectToken(t, asking, "default")
+	p.expectToken(t, asking, "last")
+	for _, account := range [][2]string{{silent, "default"}, {asking, "refusing"}} {
+		if secrets, err := p.tokens(t.Context(), account[0], account[1]); err != nil || len(secrets) > 0 {
+			t.Errorf("%v has %d tokens, %v", account, len(secrets), err)
+		}
+	}
+}
+
+func (p plane) testDeleted(t *testing.T) {
+	stop := p.start(t, ModeAll, asItIs)
+	namespace := p.newNamespace(t, nil)
+	first := p.expectToken(t, namespace, "default")
+	p.delete(t, first)
+	second := p.expectToken(t, namespace, "default")
+	stop()
+	p.delete(t, second) // while no controller runs
+	defer p.start(t, ModeAll, asItIs)()
+	third := p.expectToken(t, namespace, "default")
+	if first.Name == second.Name || second.Name == third.Name || first.Name == third.Name {
+		t.Errorf("names %s, %s, %s", first.Name, second.Name, third.Name)
+	}
+	eventually(t, "former tokens are refused", func(ctx context.Context) error {
+		return errors.Join(expectNobody(p.review(ctx, t, first)), expectNobody(p.review(ctx, t, second)))
+	})
+}
+
+func expectNobody(user string) error {
+	if user != "" {
+		return fmt.Errorf("accepted as %s", user)
+	}
+	return nil
+}
+
+// patchless breaks every connection on which a reference is to be written.
+type patchless struct{ http.RoundTripper }
+
+func (r patchless) RoundTrip(request *http.Request) (*http.Response, error) {
+	if request.Method == http.MethodPatch && strings.Contains(request.URL.Path, "/serviceaccounts/") {
+		return nil, errBoom
+	}
+	return r.RoundTripper.RoundTrip(request)
+}
+
+// kill runs a process that cannot get to its second write, and returns the Secret that
+// it leaves.
+func (p plane) kill(t *testing.T) corev1.Secret {
+	t.Helper()
+	stop := p.start(t, ModeAll, func(config *rest.Config) {
+		config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return patchless{rt} })
+	})
+	defer stop()
+	namespace := p.newNamespace(t, nil)
+	var made []corev1.Secret
+	eventually(t, "the first write", func(ctx context.Context) (err error) {
+		if made, err = p.tokens(ctx, namespace, "default"); len(made) == 0 {
+			return errors.Join(err, errors.New("there is none"))
+		}
+		return err
+	})
+	return made[0]
+}
+
+func (p plane) testKilled(t *testing.T) {
+	left := p.kill(t)
+	defer p.start(t, ModeAll, asItIs)()
+	if secret := p.expectToken(t, left.Namespace, "default"); secret.UID != left.UID {
+		t.Errorf("%s is not the secret %s that was made first", secret.Name, left.Name)
+	}
+}
+
+func (p plane) testKilledAndDeleted(t *testing.T) {
+	left := p.kill(t)
+	p.delete(t, &left)
+	defer p.start(t, ModeAll, asItIs)()
+	if secret := p.expectToken(t, left.Namespace, "default"); secret.Name == left.Name || string(secret.Data["token"]) == string(left.Data["token"]) {
+		t.Errorf("%s is back", secret.Name)
+	}
+}
+
+// testRefused takes the right to patch away for a while.
+func (p plane) testRefused(t *testing.T) {
+	roles := p.admin.RbacV1().ClusterRoles()
+	role, err := roles.Get(t.Context(), generator, metav1.GetOptions{})
+	must(t, err)
+	with, without := role.Rules, []rbacv1.PolicyRule{}
+	for _, rule := range with {
+		rule.Verbs = slices.DeleteFunc(slices.Clone(rule.Verbs), func(verb string) bool { return verb == "patch" })
+		without = append(without, rule)
+	}
+	setRules := func(rules []rbacv1.PolicyRule) {
+		t.Helper()
+		role.Rules = rules
+		role, err = roles.Update(t.Context(), role, metav1.UpdateOptions{})
+		must(t, err)
+	}
+	setRules(without)
+	defer p.start(t, ModeAll, asItIs)()
+	mark, err := p.Audit.Mark()
+	must(t, err)
+	namespace := p.newNamespace(t, nil)
+	eventually(t, "refusals", func(ctx context.Context) error {
+		refused, err := p.Audit.Since(ctx, mark, func(r controlplane.Request) bool {
+			return r.User.Username == generator && r.Object.Namespace == namespace && r.Verb == "patch" && r.Response.Code == http.StatusForbidden
+		})
+		if len(refused) < 3 {
+			return errors.Join(err, fmt.Errorf("%d so far", len(refused)))
+		}
+		return err
+	})
+	requests, err := p.Audit.Since(t.Context(), mark, func(r controlplane.Request) bool {
+		return r.User.Username == generator && r.Object.Namespace == namespace && r.Object.Resource == "secrets" && r.Verb != "list"
+	})
+	must(t, err)
+	if diff := cmp.Diff(map[string]int{"create secrets": 1, "delete secrets": 1}, controlplane.Count(requests)); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+	if secrets, err := p.tokens(t.Context(), namespace, "default"); err != nil || len(secrets) > 0 {
+		t.Errorf("there are %d secrets, %v", len(secrets), err)
+	}
+	setRules(with)
+	p.expectToken(t, namespace, "default")
+}

@@ -1,0 +1,43 @@
+package kube
+
+import (
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sakeeper/sakeeper/pkg/token"
+)
+
+// Refused tells whether err is an answer that the API server will repeat until
+// somebody changes something.
+func Refused(err error) bool {
+	switch apierrors.ReasonForError(err) {
+	case metav1.StatusReasonForbidden, metav1.StatusReasonInvalid, metav1.StatusReasonBadRequest,
+		metav1.StatusReasonMethodNotAllowed, metav1.StatusReasonRequestEntityTooLarge, metav1.StatusReasonUnsupportedMediaType:
+		return true
+	default:
+		return false
+	}
+}
+
+// NotWritten tells whether err is the API server's word that it wrote nothing. A
+// connection that broke, a timeout or an internal error is not.
+func NotWritten(err error) bool {
+	switch apierrors.ReasonForError(err) {
+	case metav1.StatusReasonConflict, metav1.StatusReasonNotFound, metav1.StatusReasonAlreadyExists,
+		metav1.StatusReasonUnauthorized, metav1.StatusReasonTooManyRequests, metav1.StatusReasonGone:
+		return true
+	default:
+		return Refused(err)
+	}
+}
+
+// Withhold replaces an error that quotes a token, as an admission webhook may that
+// describes an object.
+func Withhold(err error) error {
+	if err == nil || !token.Quotes(err.Error()) {
+		return err
+	}
+	return fmt.Errorf("%s, in words that are withheld because they quote a token", apierrors.ReasonForError(err))
+}

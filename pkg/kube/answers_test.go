@@ -1,0 +1,57 @@
+package kube_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+func TestWhatAnErrorSaysOfAWrite(t *testing.T) {
+	cases := map[string]struct {
+		in                          error
+		wantRefused, wantNotWritten bool
+	}{
+		"none":                    {},
+		"a conflict":              {in: testkit.Conflict(), wantNotWritten: true},
+		"not found":               {in: testkit.NotFound(), wantNotWritten: true},
+		"already there":           {in: testkit.AlreadyExists(), wantNotWritten: true},
+		"forbidden":               {in: testkit.QuotaExceeded(), wantRefused: true, wantNotWritten: true},
+		"invalid":                 {in: testkit.Invalid("data", "x"), wantRefused: true, wantNotWritten: true},
+		"too many requests":       {in: apierrors.NewTooManyRequests("later", 1), wantNotWritten: true},
+		"wrapped":                 {in: fmt.Errorf("write: %w", testkit.Conflict()), wantNotWritten: true},
+		"an internal error":       {in: testkit.InternalError()},
+		"a timeout":               {in: apierrors.NewTimeoutError("slow", 1)},
+		"a timeout of the server": {in: apierrors.NewServerTimeout(schema.GroupResource{}, "create", 1)},
+		"a connection that broke": {in: errors.New("connection reset by peer")},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := kube.Refused(tc.in); got != tc.wantRefused {
+				t.Errorf("refused %t", got)
+			}
+			if got := kube.NotWritten(tc.in); got != tc.wantNotWritten {
+				t.Errorf("not written %t", got)
+			}
+		})
+	}
+}
+
+func TestWithhold(t *testing.T) {
+	plain := errors.New("quota")
+	if got := kube.Withhold(plain); !errors.Is(got, plain) {
+		t.Errorf("got %v", got)
+	}
+	if got := kube.Withhold(nil); got != nil {
+		t.Errorf("got %v", got)
+	}
+	got := kube.Withhold(testkit.Invalid("data", "eyJhbGciOi"))
+	if want := "Invalid, in words that are withheld because they quote a token"; got.Error() != want {
+		t.Errorf("got %v, want %s", got, want)
+	}
+}

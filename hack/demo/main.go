@@ -69,7 +69,8 @@ func run(ctx context.Context, up bool) (err error) {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	sakeeper, err := controlplane.StartSakeeper(filepath.Join(root, "bin/sakeeper"), append(args, "-v=2"), log)
+	binary := filepath.Join(root, "bin/sakeeper")
+	sakeeper, err := controlplane.StartSakeeper(binary, append(args, "-v=2"), log)
 	if err != nil {
 		return err
 	}
@@ -86,7 +87,7 @@ func run(ctx context.Context, up bool) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := (&tour{steps: steps, cp: cp, client: client}).walk(ctx); err != nil {
+	if err := (&tour{steps: steps, cp: cp, client: client, binary: binary}).walk(ctx); err != nil {
 		return errors.Join(err, fmt.Errorf("log of sakeeper:\n%s", sakeeper.Logs()))
 	}
 	return nil

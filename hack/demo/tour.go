@@ -41,13 +41,20 @@ type tour struct {
 	cp     *controlplane.ControlPlane
 	client kubernetes.Interface
 	bearer kubernetes.Interface // with the Secret's token and CA
+	binary string               // of sakeeper
+	stop   []func() error       // what the tour has started
 }
 
-func (t *tour) walk(ctx context.Context) error {
+func (t *tour) walk(ctx context.Context) (err error) {
+	defer func() {
+		for _, stop := range t.stop {
+			err = errors.Join(err, stop())
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	for _, step := range []func(context.Context) error{
-		t.namespace, t.serviceAccountAgain, t.tokenSecret, t.useToken, t.accountDeleted,
+		t.namespace, t.serviceAccountAgain, t.podBefore, t.podAfter, t.tokenSecret, t.useToken, t.accountDeleted,
 	} {
 		if err := step(ctx); err != nil {
 			return err

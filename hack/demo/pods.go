@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+)
+
+func (t *tour) podBefore(ctx context.Context) error {
+	t.steps.title("A pod is created while nobody looks after pods: it gets nothing")
+	pod, err := t.createPod(ctx, "before")
+	if err != nil {
+		return err
+	}
+	t.steps.done("pod before: %s", whatItGot(pod))
+	return nil
+}
+
+func (t *tour) podAfter(ctx context.Context) (err error) {
+	t.steps.title("sakeeper webhook starts, with an identity of its own, and the same pod is created again")
+	w, err := controlplane.NewWebhook()
+	if err != nil {
+		return err
+	}
+	if err := t.cp.InstallWebhook(ctx, w); err != nil {
+		return err
+	}
+	args, err := t.cp.WebhookArgs(w)
+	if err != nil {
+		return err
+	}
+	webhook, err := controlplane.StartSakeeper(t.binary, append(args, "--shutdown-delay-duration=0s"), nil)
+	if err != nil {
+		return err
+	}
+	// It stays for the rest of the tour, in which there are no pods.
+	t.stop = append(t.stop, webhook.Stop)
+	if err := webhook.WaitReady(ctx); err != nil {
+		return errors.Join(err, fmt.Errorf("its log:\n%s", webhook.Logs()))
+	}
+	t.steps.done("the API server trusts its certificate")
+	t.steps.begin()
+	pod, err := t.createPod(ctx, "after")
+	if err != nil {
+		return err
+	}
+	t.steps.done("pod after: %s", whatItGot(pod))
+	if pod.Spec.ServiceAccountName != "default" || len(pod.Spec.Volumes) != 1 {
+		return errors.New("the webhook did not do its part")
+	}
+	return nil
+}
+
+func (t *tour) createPod(ctx context.Context, name string) (*corev1.Pod, error) {
+	return t.client.CoreV1().Pods(namespace).Create(ctx, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "example.com/main"}}},
+	}, metav1.CreateOptions{})
+}
+
+// whatItGot says what a pod has of its ServiceAccount.
+func whatItGot(pod *corev1.Pod) string {
+	if pod.Spec.ServiceAccountName == "" && len(pod.Spec.Volumes) == 0 {
+		return "no ServiceAccount, no token"
+	}
+	parts := []string{"ServiceAccount " + pod.Spec.ServiceAccountName}
+	for _, volume := range pod.Spec.Volumes {
+		parts = append(parts, "volume "+volume.Name)
+	}
+	for _, mount := range pod.Spec.Containers[0].VolumeMounts {
+		parts = append(parts, "at "+mount.MountPath)
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -128,7 +129,7 @@ func (o *webhookOptions) validate() []error {
 
 func (o *webhookOptions) validateCertificates() []error {
 	if (o.certFile == "") != (o.keyFile == "") {
-		return []error{fmt.Errorf("--tls-cert-file and --tls-private-key-file go together")}
+		return []error{errors.New("--tls-cert-file and --tls-private-key-file go together")}
 	}
 	if o.certFile != "" {
 		return nil
@@ -139,19 +140,23 @@ func (o *webhookOptions) validateCertificates() []error {
 			errs = append(errs, fmt.Errorf("--certificate-hosts: %q is neither a DNS name nor an IP address", host))
 		}
 	}
-	names := map[string]string{
-		"--certificate-secret": o.certSecret, "--mutating-webhook-configuration": o.mutating, "--validating-webhook-configuration": o.validating,
-	}
-	for _, flag := range []string{"--certificate-secret", "--mutating-webhook-configuration", "--validating-webhook-configuration"} {
-		if names[flag] == "" && flag != "--certificate-secret" {
+	for _, named := range []struct {
+		flag, name string
+		optional   bool
+	}{
+		{"--certificate-secret", o.certSecret, false},
+		{"--mutating-webhook-configuration", o.mutating, true},
+		{"--validating-webhook-configuration", o.validating, true},
+	} {
+		if named.optional && named.name == "" {
 			continue
 		}
-		for _, problem := range validation.IsDNS1123Subdomain(names[flag]) {
-			errs = append(errs, fmt.Errorf("%s: %q: %s", flag, names[flag], problem))
+		for _, problem := range validation.IsDNS1123Subdomain(named.name) {
+			errs = append(errs, fmt.Errorf("%s: %q: %s", named.flag, named.name, problem))
 		}
 	}
 	if o.mutating == "" && o.validating == "" {
-		errs = append(errs, fmt.Errorf("--mutating-webhook-configuration and --validating-webhook-configuration are both empty; without a configuration use --tls-cert-file"))
+		errs = append(errs, errors.New("--mutating-webhook-configuration and --validating-webhook-configuration are both empty; without a configuration use --tls-cert-file"))
 	}
 	return errs
 }

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sakeeper/sakeeper/pkg/admission"
+	"github.com/sakeeper/sakeeper/pkg/kube"
+)
+
+// webhookCommand runs sakeeper webhook with a start that only takes the config. % in
+// an argument is the directory.
+func (f files) webhookCommand(t *testing.T, args ...string) (*webhookConfig, error) {
+	t.Helper()
+	var cfg *webhookConfig
+	cmd := newWebhookCommand(func(_ context.Context, c *webhookConfig) error {
+		cfg = c
+		return nil
+	})
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	mustNil(t, os.WriteFile(f.path("kubeconfig"), []byte(kubeconfig), 0o600))
+	all := []string{"--kubeconfig", f.path("kubeconfig")}
+	for _, arg := range args {
+		all = append(all, strings.ReplaceAll(arg, "%", string(f)))
+	}
+	cmd.SetArgs(all)
+	return cfg, cmd.ExecuteContext(t.Context())
+}
+
+func TestWebhookOptions(t *testing.T) {
+	f := newFiles(t)
+	cases := map[string]struct {
+		in   []string
+		want []string // the lines of the error
+	}{
+		"the defaults": {},
+		"everything that can be wrong, at once": {
+			in: []string{
+				"--kube-api-qps=0", "--metrics-bind-address=x", "--certificate-secret=", "--mutating-webhook-configuration=", "--validating-webhook-configuration=",
+				"--certificate-hosts=a_b", "--service-accounts=UPPER", "--token-volume-source=both", "--secret-reference-scope=some",
+				"--bind-address=localhost", "--secure-port=0", "--shutdown-delay-duration=-1s",
+			},
+			want: []string{
+				"--kube-api-qps: 0 would allow no request; use -1 for no limit",
+				`--metrics-bind-address: "x" is not [host]:port, nor 0 for off`,
+				`--certificate-hosts: "a_b" is neither a DNS name nor an IP address`,
+				`--certificate-secret: "": ` + notADomain,
+				"--mutating-webhook-configuration and --validating-webhook-configuration are both empty; without a configuration use --tls-cert-file",
+				`--service-accounts: "UPPER": ` + notADomain,
+				`--token-volume-source: "both" is not one of projected, secret`,
+				`--secret-reference-scope: "some" is not one of in-tree, all`,
+				`--bind-address: "localhost" is not an IP address`,
+				"--secure-port: 0 is not between 1 and 65535",
+				"--shutdown-delay-duration: -1s is negative",
+			},
+		},
+		"a certificate without its key":              {in: []string{"--tls-cert-file=%/x"}, want: []string{"--tls-cert-file and --tls-private-key-file go together"}},
+		"a key without its certificate":              {in: []string{"--tls-private-key-file=%/x"}, want: []string{"--tls-cert-file and --tls-private-key-file go together"}},
+		"files need no configurations":               {in: []string{"--tls-cert-file=%/x", "--tls-private-key-file=%/x", "--mutating-webhook-configuration=", "--validating-webhook-configuration="}},
+		"one configuration is enough":                {in: []string{"--mutating-webhook-configuration="}},
+		"an address and a name by which it is found": {in: []string{"--bind-address=::1", "--certificate-hosts=10.0.0.1,webhook.example.com"}},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			cfg, err := f.webhookCommand(t, tc.in...)
+			var got []string
+			if err != nil {
+				got = strings.Split(err.Error(), "\n")
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+			if (cfg == nil) != (len(tc.want) > 0) {
+				t.Errorf("started with %v", cfg)
+			}
+		})
+	}
+}
+
+func TestWebhookSettings(t *testing.T) {
+	f := newFiles(t)
+	cfg, err := f.webhookCommand(t, "--token-volume-source=secret", "--limit-secret-references", "--secret-reference-scope=all", "--webhook-namespace=team")
+	mustNil(t, err)
+	want := admission.Settings{TokenVolumeSource: admission.SecretTokens, LimitSecretReferences: true, SecretReferenceScope: admission.AllScope}
+	if diff := cmp.Diff(want, cfg.options.settings()); diff != "" {
+		t.Errorf("settings (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"sakeeper-webhook.team.svc"}, cfg.options.certificateHosts()); diff != "" {
+		t.Errorf("hosts (-want +got):\n%s", diff)
+	}
+}
+
+func TestProbesOfTheWebhook(t *testing.T) {
+	f := newFiles(t)
+	cfg, err := f.webhookCommand(t)
+	mustNil(t, err)
+	listener, err := kube.Listen(t.Context(), "test", "127.0.0.1:0")
+	mustNil(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	p, err := newWebhookProcess(t.Context(), cfg, listener)
+	mustNil(t, err)
+	t.Cleanup(p.broadcaster.Shutdown)
+	ctx, stop := context.WithCancel(t.Context())
+	ask := func(path string) (int, string) {
+		answer := httptest.NewRecorder()
+		p.probesHandler(ctx).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, path, nil))
+		return answer.Code, answer.Body.String()
+	}
+	if code, body := ask("/livez"); code != http.StatusOK {
+		t.Errorf("livez: %d %s", code, body)
+	}
+	code, body := ask("/readyz")
+	if code != http.StatusServiceUnavailable || !strings.Contains(body, errAccountsUnseen.Error()) || !strings.Contains(body, "serving certificate: ") {
+		t.Errorf("readyz: %d %s", code, body)
+	}
+	stop()
+	if _, body := ask("/readyz"); !strings.Contains(body, errStopping.Error()) {
+		t.Errorf("readyz after the stop: %s", body)
+	}
+}

@@ -57,6 +57,7 @@ func TestBadInputIsRefusedBeforeAnyHandler(t *testing.T) {
 		"no body":             {in: body(""), want: 400, wantText: "the body is empty"},
 		"ten megabytes":       {in: body(review + long), want: 413, wantText: "the body must not be larger than 7340032 bytes"},
 		"unannounced":         {in: with(func(r *http.Request) { r.Body, r.ContentLength = io.NopCloser(strings.NewReader(review+long)), -1 }), want: 413, wantText: "the body must not be larger than 7340032 bytes"},
+		"announced, not read": {in: with(func(r *http.Request) { r.Body, r.ContentLength = io.NopCloser(brokenReader{errBoom}), maxBody+1 }), want: 413, wantText: "the body must not be larger than 7340032 bytes"},
 		"a body that breaks":  {in: with(func(r *http.Request) { r.Body = io.NopCloser(brokenReader{io.ErrUnexpectedEOF}) }), want: 400, wantText: "the body is shorter than announced"},
 		"a body that fails":   {in: with(func(r *http.Request) { r.Body = io.NopCloser(brokenReader{errBoom}) }), want: 400, wantText: "the body cannot be read"},
 		"no JSON":             {in: body("secret"), want: 400, wantText: "the body is not an AdmissionReview in JSON"},

@@ -142,7 +142,10 @@ func TestWithoutACertificateHandshakesFailAndAreLogged(t *testing.T) {
 		t.Error("no error")
 	}
 	r.stop()
-	if <-r.done; !strings.Contains(r.logs(), "TLS handshake error") {
+	if err := <-r.done; err != nil {
+		t.Errorf("ended with %v", err)
+	}
+	if !strings.Contains(r.logs(), "TLS handshake error") {
 		t.Errorf("log:\n%s", r.logs())
 	}
 }
@@ -222,8 +225,8 @@ func TestStopFinishesWhatIsUnderWay(t *testing.T) {
 			_ = connection.Close()
 		}
 		select {
-		case <-r.done:
-			t.Error("stopped before the answer")
+		case err := <-r.done:
+			t.Errorf("stopped before the answer: %v", err)
 		default:
 		}
 		close(leave)

@@ -35,6 +35,9 @@ const (
 	ReasonResigned = "ResignedToken"
 )
 
+// dataField is the one of a Secret that holds the token.
+const dataField = "data"
+
 // lookAgain is when to look at a Secret again after a conflict.
 const lookAgain = time.Second
 
@@ -100,7 +103,7 @@ func (c *Controller) resign(ctx context.Context, cached *informers.TokenSecret, 
 func (c *Controller) release(ctx context.Context, cached *informers.TokenSecret, reason string) (time.Duration, error) {
 	patch, err := mergePatch(&cached.ObjectMeta,
 		map[string]any{corev1.ServiceAccountUIDKey: nil},
-		map[string]any{"data": map[string]any{corev1.ServiceAccountTokenKey: nil}})
+		map[string]any{dataField: map[string]any{corev1.ServiceAccountTokenKey: nil}})
 	if err != nil {
 		return 0, err
 	}
@@ -133,7 +136,7 @@ func (c *Controller) repair(ctx context.Context, cached *informers.TokenSecret, 
 func (c *Controller) patch(ctx context.Context, cached *informers.TokenSecret, account types.UID, data map[string][]byte) error {
 	patch, err := mergePatch(&cached.ObjectMeta,
 		map[string]any{corev1.ServiceAccountNameKey: cached.Account, corev1.ServiceAccountUIDKey: string(account)},
-		map[string]any{"data": data})
+		map[string]any{dataField: data})
 	if err != nil {
 		return err
 	}
@@ -237,9 +240,9 @@ func advise(err error) string {
 	if status := apierrors.APIStatus(nil); errors.As(err, &status) && status.Status().Details != nil {
 		for _, cause := range status.Status().Details.Causes {
 			switch {
-			case cause.Field == "data" && cause.Type == metav1.CauseType(field.ErrorTypeTooLong):
+			case cause.Field == dataField && cause.Type == metav1.CauseType(field.ErrorTypeTooLong):
 				return "The API server refuses the change, because this secret would become too large. Remove what else is in it"
-			case cause.Field == "data":
+			case cause.Field == dataField:
 				return "The API server refuses the change, because this secret is immutable. Delete it and create it again without that"
 			case cause.Field != "":
 				fields = append(fields, cause.Field)

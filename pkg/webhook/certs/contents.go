@@ -2,7 +2,6 @@ package certs
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/x509"
 	"slices"
 	"time"
@@ -13,7 +12,7 @@ import (
 )
 
 // SecretType is the type of the Secret that is the webhook's own.
-const SecretType corev1.SecretType = "sakeeper.io/webhook-certificates"
+const SecretType corev1.SecretType = "sakeeper.io/webhook-certificates" //nolint:gosec // a name
 
 // The keys of the Secret.
 const (
@@ -89,9 +88,7 @@ func (c contents) bundle() []byte {
 	if c.next.Cert() != nil {
 		cas = append(cas, c.next.Cert())
 	}
-	slices.SortFunc(cas, func(a, b *x509.Certificate) int {
-		return cmp.Or(b.NotBefore.Compare(a.NotBefore), bytes.Compare(a.Raw, b.Raw))
-	})
+	slices.SortFunc(cas, func(a, b *x509.Certificate) int { return bytes.Compare(a.Raw, b.Raw) })
 	return pki.Bundle(cas...)
 }
 

@@ -63,13 +63,10 @@ func mustIssue(t testing.TB, ca pki.Pair, at time.Time, hosts ...string) pki.Pai
 }
 
 // made is what a first start at that time leaves.
-func made(t testing.TB, at time.Time, hosts ...string) contents {
+func made(t testing.TB, at time.Time) contents {
 	t.Helper()
-	if len(hosts) == 0 {
-		hosts = []string{host}
-	}
 	ca := mustCA(t, at)
-	return contents{ca: ca, serving: mustIssue(t, ca, at, hosts...)}
+	return contents{ca: ca, serving: mustIssue(t, ca, at, host)}
 }
 
 func mustData(t testing.TB, c contents) map[string][]byte {

@@ -31,10 +31,10 @@ func mustBackdateTracking(t *testing.T, client kubernetes.Interface) {
 	})
 }
 
-func mustLabelSecret(t *testing.T, client kubernetes.Interface, namespace, name, label, value string) {
+func mustLabelSecret(t *testing.T, client kubernetes.Interface, name, label, value string) {
 	t.Helper()
 	patch := fmt.Appendf(nil, `{"metadata":{"labels":{%q:%q}}}`, label, value)
-	_, err := client.CoreV1().Secrets(namespace).Patch(t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{})
+	_, err := client.CoreV1().Secrets(metav1.NamespaceDefault).Patch(t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{})
 	must(t, err)
 }
 
@@ -49,10 +49,10 @@ func expectMarked(t *testing.T, client kubernetes.Interface, namespace, name str
 	})
 }
 
-func expectEvent(t *testing.T, client kubernetes.Interface, namespace, object, reason string) {
+func expectEvent(t *testing.T, client kubernetes.Interface, object, reason string) {
 	t.Helper()
-	eventually(t, "event "+reason+" on "+namespace+"/"+object, func(ctx context.Context) error {
-		events, err := client.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + object + ",reason=" + reason})
+	eventually(t, "event "+reason+" on "+object, func(ctx context.Context) error {
+		events, err := client.CoreV1().Events(metav1.NamespaceDefault).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + object + ",reason=" + reason})
 		if err == nil && len(events.Items) == 0 {
 			err = errors.New("none")
 		}
@@ -64,7 +64,7 @@ func expectEvent(t *testing.T, client kubernetes.Interface, namespace, object, r
 // and dates that people could have written.
 func TestUnusedTokensAreMarkedAndDeleted(t *testing.T) {
 	p := newPlane(t)
-	const namespace = "default"
+	const namespace = metav1.NamespaceDefault
 	mustBackdateTracking(t, p.client)
 	account := mustCreateAccount(t, p.client, namespace, "robot", "unused", "used", "mounted", "kept")
 	first := startReadySakeeper(t, p.sakeeperArgs(t)) // with a period of a year
@@ -95,7 +95,7 @@ func TestUnusedTokensAreMarkedAndDeleted(t *testing.T) {
 
 	cleaner := []string{"--legacy-service-account-token-clean-up-period=1s", "--legacy-service-account-token-clean-up-interval=1s"}
 	dry := startReadySakeeper(t, p.sakeeperArgs(t, append(cleaner, "--legacy-service-account-token-clean-up-dry-run")...))
-	expectEvent(t, p.client, namespace, "unused", "WouldMarkUnusedToken")
+	expectEvent(t, p.client, "unused", "WouldMarkUnusedToken")
 	must(t, dry.Stop())
 	if secret, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), "unused", metav1.GetOptions{}); err != nil || secret.Labels[token.InvalidSinceLabel] != "" {
 		t.Errorf("a dry run changed something: %v %v", secret.Labels, err)
@@ -104,10 +104,10 @@ func TestUnusedTokensAreMarkedAndDeleted(t *testing.T) {
 	s := startReadySakeeper(t, p.sakeeperArgs(t, cleaner...))
 	for _, name := range []string{"unused", "by-hand-unwanted"} {
 		expectMarked(t, p.client, namespace, name)
-		expectEvent(t, p.client, namespace, name, "MarkedUnusedToken")
-		mustLabelSecret(t, p.client, namespace, name, token.InvalidSinceLabel, day(3))
+		expectEvent(t, p.client, name, "MarkedUnusedToken")
+		mustLabelSecret(t, p.client, name, token.InvalidSinceLabel, day(3))
 		expectGone(t, p.client, namespace, name)
-		expectEvent(t, p.client, namespace, name, "DeletedUnusedToken")
+		expectEvent(t, p.client, name, "DeletedUnusedToken")
 	}
 	for _, name := range []string{"used", "mounted", "kept", "by-hand"} {
 		secret, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), name, metav1.GetOptions{})
@@ -117,16 +117,16 @@ func TestUnusedTokensAreMarkedAndDeleted(t *testing.T) {
 		}
 	}
 	// What nobody meant to use any more, and is used after all, is saved by that.
-	mustLabelSecret(t, p.client, namespace, "used", token.LastUsedLabel, day(3))
+	mustLabelSecret(t, p.client, "used", token.LastUsedLabel, day(3))
 	expectMarked(t, p.client, namespace, "used")
-	mustLabelSecret(t, p.client, namespace, "used", token.LastUsedLabel, day(0))
-	mustLabelSecret(t, p.client, namespace, "used", token.InvalidSinceLabel, day(3))
+	mustLabelSecret(t, p.client, "used", token.LastUsedLabel, day(0))
+	mustLabelSecret(t, p.client, "used", token.InvalidSinceLabel, day(3))
 	// A bad date is kept, and told of.
-	mustLabelSecret(t, p.client, namespace, "kept", token.LastUsedLabel, "yesterday")
+	mustLabelSecret(t, p.client, "kept", token.LastUsedLabel, "yesterday")
 	_, err = p.client.CoreV1().Secrets(namespace).Patch(t.Context(), "kept", types.MergePatchType,
 		fmt.Appendf(nil, `{"metadata":{"annotations":{%q:null}}}`, informers.KeepAnnotation), metav1.PatchOptions{})
 	must(t, err)
-	expectEvent(t, p.client, namespace, "kept", "UnreadableLastUsed")
+	expectEvent(t, p.client, "kept", "UnreadableLastUsed")
 	for _, name := range []string{"used", "kept"} {
 		if _, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), name, metav1.GetOptions{}); err != nil {
 			t.Errorf("secret %s: %v", name, err)

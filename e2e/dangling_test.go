@@ -1,0 +1,40 @@
+package e2e
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+)
+
+// TestReferencesAtTheStart: a generated name without a Secret goes with one write,
+// another one stays and is counted until there is a Secret, or no reference.
+func TestReferencesAtTheStart(t *testing.T) {
+	p := newPlane(t)
+	const namespace = "default"
+	mustCreateAccount(t, p.client, namespace, "keeper", "keeper-token-bcdfg", "keeper-token-hjklm", "named", "opaque", "alive")
+	mustCreateAccount(t, p.client, namespace, "other", "named")
+	mustCreateSecret(t, p.client, namespace, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "opaque"}})
+	mustCreateSecret(t, p.client, namespace, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "keeper-token-hjklm"}})
+	mustCreateSecret(t, p.client, namespace, tokenSecret("alive", "keeper"))
+
+	mark := mustMark(t, p.ControlPlane)
+	s := startReadySakeeper(t, p.sakeeperArgs(t))
+	expectReferences(t, p.client, namespace, "keeper", "keeper-token-hjklm", "named", "opaque", "alive")
+	expectReferences(t, p.client, namespace, "other", "named")
+	expectMetric(t, s, "sakeeper_dangling_references 2")
+	if got := controlplane.Count(requests(t, p.ControlPlane, mark, namespace)); got["patch serviceaccounts"] != 1 {
+		t.Errorf("requests: %v, want one patch of an account", got)
+	}
+
+	must(t, p.client.CoreV1().ServiceAccounts(namespace).Delete(t.Context(), "other", metav1.DeleteOptions{}))
+	expectMetric(t, s, "sakeeper_dangling_references 1")
+	account := expectAccount(t, p.client, namespace, "keeper")
+	account.Secrets = []corev1.ObjectReference{{Name: "alive"}}
+	_, err := p.client.CoreV1().ServiceAccounts(namespace).Update(t.Context(), account, metav1.UpdateOptions{})
+	must(t, err)
+	expectMetric(t, s, "sakeeper_dangling_references 0")
+	expectReferences(t, p.client, namespace, "keeper", "alive")
+}

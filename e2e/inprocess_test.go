@@ -1,0 +1,187 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/textlogger"
+	"k8s.io/utils/clock"
+
+	"github.com/sakeeper/sakeeper/pkg/cabundle"
+	"github.com/sakeeper/sakeeper/pkg/canary"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+	"github.com/sakeeper/sakeeper/pkg/token"
+	"github.com/sakeeper/sakeeper/pkg/tokenreview"
+)
+
+// inProcess is the token controller in the process of the test, which gives it what
+// the binary takes from the world: keys, a signer, the time. It is assembled as the
+// binary does it and has the same identity. No other may run on its plane.
+type inProcess struct {
+	gate       *canary.Gate
+	controller *tokensecret.Controller
+	registry   *prometheus.Registry
+	set        atomic.Pointer[keys.Set]
+}
+
+type inProcessOptions struct {
+	keys   *keys.Set
+	signer canary.Signer      // nil: signs with keys
+	clock  clock.PassiveClock // nil: the real one
+}
+
+// startInProcess runs it until the test ends.
+func startInProcess(t *testing.T, p plane, opts inProcessOptions) *inProcess {
+	t.Helper()
+	config, err := p.ServiceAccount(controlplane.Namespace, controlplane.Account)
+	must(t, err)
+	config.ContentType = runtime.ContentTypeProtobuf
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	client := mustClient(t, config)
+	if opts.clock == nil {
+		opts.clock = clock.RealClock{}
+	}
+	logs := &syncBuffer{}
+	logger := textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(logs), textlogger.Verbosity(2)))
+	ctx, stop := context.WithCancel(klog.NewContext(t.Context(), logger))
+	broadcaster := record.NewBroadcaster(record.WithContext(context.WithoutCancel(ctx)))
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
+
+	i := &inProcess{registry: prometheus.NewRegistry()}
+	i.set.Store(opts.keys)
+	watched := i.assemble(t, config, opts, broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "sakeeper-controllers"}))
+	group, ctx := errgroup.WithContext(ctx)
+	for _, informer := range watched {
+		group.Go(func() error {
+			informer.RunWithContext(ctx)
+			return nil
+		})
+	}
+	group.Go(func() error { return i.gate.Run(ctx) })
+	group.Go(func() error { return i.controller.Run(ctx) })
+	t.Cleanup(func() {
+		stop()
+		if err := group.Wait(); err != nil {
+			t.Errorf("it ended with %v", err)
+		}
+		broadcaster.Shutdown()
+		if err := checkLogs(logs.String()); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("log of the controller:\n%s", tail(logs.String(), 8000))
+		}
+	})
+	return i
+}
+
+func (i *inProcess) assemble(t *testing.T, config *rest.Config, opts inProcessOptions, recorder record.EventRecorder) (watched []cache.SharedIndexInformer) {
+	t.Helper()
+	client, err := kubernetes.NewForConfig(config)
+	must(t, err)
+	meta, err := metadata.NewForConfig(config)
+	must(t, err)
+	namespaces, err := informers.Namespaces(client)
+	must(t, err)
+	accounts, err := informers.ServiceAccounts(client)
+	must(t, err)
+	secrets, err := informers.TokenSecrets(client, token.NewVerifier(i.set.Load).Inspect)
+	must(t, err)
+	signer := opts.signer
+	if signer == nil {
+		signer = token.NewSigner(i.set.Load)
+	}
+	metrics, reviews := loop.NewMetrics(i.registry), tokenreview.NewMetrics(i.registry)
+	i.gate, err = canary.New(canary.Config{
+		Signer: signer, Reviewer: tokenreview.New(client.AuthenticationV1().TokenReviews(), "canary", reviews),
+		Secrets: client.CoreV1(), Recorder: recorder, Clock: opts.clock, Metrics: metrics,
+	})
+	must(t, err)
+	ca, err := cabundle.Parse(config.CAData)
+	must(t, err)
+	i.controller, err = tokensecret.New(tokensecret.Config{
+		Client: client.CoreV1(), Metadata: meta,
+		Namespaces: namespaces, Secrets: secrets, ServiceAccounts: accounts,
+		Tokens: i.gate, Keys: i.set.Load, CA: func() cabundle.Bundle { return ca },
+		Reviewer: tokenreview.New(client.AuthenticationV1().TokenReviews(), "repair", reviews),
+		Recorder: recorder, Clock: opts.clock,
+		Resign: tokensecret.ResignDead, Workers: 10,
+		Metrics: metrics, Registerer: i.registry,
+	})
+	must(t, err)
+	return []cache.SharedIndexInformer{namespaces, accounts, secrets}
+}
+
+// use changes the keys as a change of their files does.
+func (i *inProcess) use(set *keys.Set) {
+	i.set.Store(set)
+	i.gate.Reset()
+	i.controller.EnqueueAll()
+}
+
+// ready says as the probe does why it is not ready.
+func (i *inProcess) ready(context.Context) error {
+	if !i.controller.Ready() {
+		return errors.New("not everything of the start was handled")
+	}
+	return i.gate.Ready()
+}
+
+// metric is the value of a gauge or counter with these labels ("name=value").
+func (i *inProcess) metric(t *testing.T, name string, labels ...string) float64 {
+	t.Helper()
+	families, err := i.registry.Gather()
+	must(t, err)
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			var got []string
+			for _, label := range metric.GetLabel() {
+				got = append(got, fmt.Sprintf("%s=%s", label.GetName(), label.GetValue()))
+			}
+			if family.GetName() == name && strings.Join(got, ",") == strings.Join(labels, ",") {
+				return metric.GetGauge().GetValue() + metric.GetCounter().GetValue()
+			}
+		}
+	}
+	t.Fatalf("there is no %s %v", name, labels)
+	return 0
+}
+
+type syncBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}

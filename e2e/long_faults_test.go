@@ -1,0 +1,253 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+	"github.com/sakeeper/sakeeper/pkg/testkit/faults"
+)
+
+// mustProxy stands between sakeeper and the API server of p, as sakeeper.
+func mustProxy(t *testing.T, p plane) *faults.Proxy {
+	t.Helper()
+	identity, err := p.ServiceAccount(controlplane.Namespace, controlplane.Account)
+	must(t, err)
+	proxy, err := faults.Start(identity)
+	must(t, err)
+	t.Cleanup(proxy.Close)
+	return proxy
+}
+
+// argsThrough are the arguments of a sakeeper that goes through proxy. It does
+// without a lease: one that is lost ends the process, which is right and another
+// matter.
+func (p plane) argsThrough(t *testing.T, proxy *faults.Proxy, more ...string) []string {
+	t.Helper()
+	kubeconfig := filepath.Join(t.TempDir(), "proxy.kubeconfig")
+	must(t, proxy.Kubeconfig(kubeconfig))
+	return p.sakeeperArgs(t, append([]string{"--kubeconfig", kubeconfig, "--leader-elect=false"}, more...)...)
+}
+
+// trouble is one way in which the API server or the way to it fails.
+type trouble struct {
+	name string
+	// begin makes it happen; it lasts until end is called.
+	begin func(*testing.T, troubled) (end func())
+	// enough tells that it has done what it was made for. While it has not, it goes on.
+	enough func(troubled) error
+	// apart is how far apart attempts are that are not failures: of client-go, when it
+	// was told when to come again, and after a conflict. Zero: there are none.
+	apart time.Duration
+}
+
+// troubled is a plane on whose way there is trouble.
+type troubled struct {
+	plane
+
+	proxy *faults.Proxy
+	// before is how many requests the proxy had seen when it began, and began when.
+	before int
+	began  time.Time
+}
+
+// since are the requests since the trouble began.
+func (w troubled) since() []faults.Request { return w.proxy.Requests()[w.before:] }
+
+// inject makes faults of all requests that match is true for.
+func inject(fault faults.Fault, match func(faults.Request) bool) func(*testing.T, troubled) func() {
+	return func(_ *testing.T, w troubled) func() { return w.proxy.Inject(fault, match).Lift }
+}
+
+// many waits until enough has gone wrong, for every kind of object and for long
+// enough that what fails is tried again several times.
+func many(w troubled) error {
+	const each = 3
+	if err := passed(5 * time.Second)(w); err != nil {
+		return err
+	}
+	counts := map[string]int{}
+	for _, r := range w.since() {
+		if r.Writes() {
+			counts[r.Resource]++
+		}
+	}
+	for _, resource := range []string{"serviceaccounts", "configmaps", "secrets"} {
+		if counts[resource] < each {
+			return fmt.Errorf("%d writes of %s, want %d", counts[resource], resource, each)
+		}
+	}
+	return nil
+}
+
+func passed(d time.Duration) func(troubled) error {
+	return func(w troubled) error {
+		if left := d - time.Since(w.began); left > 0 {
+			return fmt.Errorf("%v are left", left)
+		}
+		return nil
+	}
+}
+
+func troubles() []trouble {
+	return []trouble{
+		{name: "every write is answered with 409", begin: inject(faults.Conflict(), faults.Request.Writes), enough: many, apart: time.Second},
+		{name: "everything is answered with 429 and Retry-After", begin: inject(faults.TooManyRequests(time.Second), nil), enough: many, apart: time.Second},
+		{name: "everything is answered with 500", begin: inject(faults.InternalError(), nil), enough: many},
+		{name: "connections break, before or after the deed", enough: many, begin: func(_ *testing.T, w troubled) func() {
+			var n atomic.Int64
+			before := w.proxy.Inject(faults.Reset(), nil)
+			after := w.proxy.Inject(faults.ResetAfter(), func(faults.Request) bool { return n.Add(1)%2 == 0 })
+			return func() { before.Lift(); after.Lift() }
+		}},
+		{name: "nothing is heard for ten seconds", begin: inject(faults.Silence(), nil), enough: passed(10 * time.Second)},
+		{name: "the API server dies and comes back", enough: passed(0), begin: func(t *testing.T, w troubled) func() {
+			t.Helper()
+			var restart errgroup.Group
+			restart.Go(func() error { return errors.Join(w.KillServer(), w.StartServer(t.Context())) })
+			must(t, restart.Wait())
+			return func() {}
+		}},
+		{name: "watches expire while objects go", begin: expireWatches, enough: passed(0)},
+	}
+}
+
+// expireWatches ends every watch; nobody hears what happens until the end, and then
+// it was too long ago to be told, so that only lists show what has gone.
+func expireWatches(t *testing.T, w troubled) (end func()) {
+	t.Helper()
+	resumes := func(r faults.Request) bool { return r.Resumes }
+	deaf := w.proxy.Inject(faults.TooManyRequests(0), resumes)
+	if got := w.proxy.CutWatches(); got != len(watched()) {
+		t.Errorf("%d watches were cut, want those of %v", got, watched())
+	}
+	return func() {
+		var expired sync.Map
+		gone := w.proxy.Inject(faults.Expired(), func(r faults.Request) bool {
+			if r.Resumes {
+				expired.Store(r.Resource, true)
+			}
+			return r.Resumes
+		})
+		defer gone.Lift()
+		deaf.Lift()
+		eventually(t, "every watch has expired", func(context.Context) error {
+			for _, resource := range watched() {
+				if _, ok := expired.Load(resource); !ok {
+					return errors.New("not that of " + resource)
+				}
+			}
+			return nil
+		})
+	}
+}
+
+func watched() []string { return []string{"namespaces", "serviceaccounts", "secrets", "configmaps"} }
+
+// TestLongFaultsBetweenSakeeperAndTheAPIServer has a process for each of them: what
+// lists and watches remember of the failures before is client-go's, and may put the
+// next attempt off by a minute.
+func TestLongFaultsBetweenSakeeperAndTheAPIServer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long: run by make test-long")
+	}
+	t.Parallel()
+	p := newPlane(t)
+	for i, tr := range troubles() {
+		t.Run(tr.name, func(t *testing.T) {
+			proxy := mustProxy(t, p)
+			s := startReadySakeeper(t, p.argsThrough(t, proxy))
+			h := newPast(t, p)
+			w := troubled{plane: p, proxy: proxy, before: len(proxy.Requests()), began: time.Now()}
+			end := tr.begin(t, w)
+			namespaces := []string{fmt.Sprintf("load-%d-a", i), fmt.Sprintf("load-%d-b", i), fmt.Sprintf("load-%d-c", i)}
+			load, ctx := errgroup.WithContext(t.Context())
+			for _, namespace := range namespaces {
+				load.Go(func() error { return burden(ctx, p.client, namespace) })
+			}
+			h.happen(t)
+			must(t, load.Wait())
+			eventually(t, "enough trouble", func(context.Context) error { return tr.enough(w) })
+			end()
+			lasted := time.Since(w.began)
+
+			for _, namespace := range namespaces {
+				expectBurdenCarried(t, p, namespace)
+			}
+			h.expectMended(t, "keeper-token-hjklm")
+			expectNothingFails(t, s)
+			must(t, s.WaitReady(t.Context()))
+			expectFewRequests(t, w.since(), lasted, tr.apart)
+		})
+	}
+}
+
+func expectNothingFails(t *testing.T, s *controlplane.Sakeeper) {
+	t.Helper()
+	eventually(t, "no key fails", func(ctx context.Context) error {
+		_, metrics, err := s.Get(ctx, "/metrics")
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(metrics) {
+			if strings.HasPrefix(line, "sakeeper_failing_keys{") && !strings.HasSuffix(line, " 0\n") {
+				return errors.New(line)
+			}
+		}
+		return nil
+	})
+}
+
+// expectFewRequests fails when something was asked for too often during a fault of
+// that length and after it.
+//
+// What fails is tried again after 5 ms, and after twice as long each time; what
+// comes again for another reason does so every apart. Lists and watches wait for 0.8
+// s before they try again, and one may fall back to the other. Some more are for
+// what would be asked for without a fault, after each change of the object.
+func expectFewRequests(t *testing.T, requests []faults.Request, lasted, apart time.Duration) {
+	t.Helper()
+	const changes = 4
+	each := changes + 2 + int(math.Log2(float64(lasted)/float64(5*time.Millisecond)+1))
+	if apart > 0 {
+		each += int(lasted/apart) + 1
+	}
+	watches := 2 * (changes + int(lasted/(800*time.Millisecond)))
+
+	counts := map[string]int{}
+	total := 0
+	for _, r := range requests {
+		if r.Resource == "events" { // of which each is another one
+			continue
+		}
+		total++
+		counts[r.Kind()+" "+r.Namespace+"/"+r.Name]++
+	}
+	busiest := ""
+	for target, n := range counts {
+		limit := each
+		switch {
+		case strings.HasPrefix(target, "watch ") || strings.HasPrefix(target, "list "):
+			limit = watches
+		case strings.HasSuffix(target, "/mine"): // every account of a burden refers to it
+			limit *= burdenAccounts
+		case n > counts[busiest]:
+			busiest = target
+		}
+		if n > limit {
+			t.Errorf("%d times %q, want at most %d", n, target, limit)
+		}
+	}
+	t.Logf("the fault lasted %v; %d requests for %d things, at most %d (of %d) times the same, %q; all by kind: %v",
+		lasted.Round(time.Millisecond), total, len(counts), counts[busiest], each, busiest, faults.Count(requests))
+}

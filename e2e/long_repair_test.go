@@ -1,0 +1,322 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+	"github.com/sakeeper/sakeeper/pkg/token"
+)
+
+// newPlaneWithKeys is a plane whose API server accepts the keys in more beside its
+// own.
+func newPlaneWithKeys(t *testing.T, more ...string) plane {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "plane")
+	must(t, os.Mkdir(dir, 0o700))
+	cp, err := controlplane.Start(controlplane.Options{Dir: dir, MoreKeyFiles: more})
+	must(t, err)
+	t.Cleanup(func() {
+		if err := cp.Stop(); err != nil {
+			t.Errorf("stop control plane: %v", err)
+		}
+	})
+	must(t, cp.Install(t.Context()))
+	return plane{cp, mustClient(t, cp.Admin)}
+}
+
+// ailing is a token Secret with something about its token.
+type ailing struct {
+	// token is what somebody put there; the claims are the right ones of the Secret.
+	token     func(t *testing.T, claims token.LegacyClaims) string
+	change    func(*corev1.Secret)
+	namespace string // empty: usualNamespace
+	// wantReviews is how often the API server is asked about the token with the first
+	// keys.
+	wantReviews int
+	// wantResigned: it gets a new token.
+	wantResigned bool
+}
+
+func signed(key keys.PrivateKey, change ...func(*token.LegacyClaims)) func(*testing.T, token.LegacyClaims) string {
+	return func(t *testing.T, claims token.LegacyClaims) string {
+		t.Helper()
+		for _, c := range change {
+			c(&claims)
+		}
+		set := keys.NewSet(key)
+		compact, err := token.NewSigner(func() *keys.Set { return set }).SignLegacy(t.Context(), claims)
+		must(t, err)
+		return compact
+	}
+}
+
+func literally(text string) func(*testing.T, token.LegacyClaims) string {
+	return func(*testing.T, token.LegacyClaims) string { return text }
+}
+
+const (
+	usualNamespace = "usual"
+	// settledNamespace says that tokens stay as they are.
+	settledNamespace = "settled"
+)
+
+// ailments are by the name of the Secret. The API server knows current and
+// theirs, the controller knows current, and nobody knows lost.
+func ailments(current, theirs, lost keys.PrivateKey) map[string]ailing {
+	label := func(s *corev1.Secret) { s.Labels = map[string]string{token.InvalidSinceLabel: "2026-01-01"} }
+	return map[string]ailing{
+		"no-token":        {token: literally("")},
+		"good":            {token: signed(current)},
+		"lost-key":        {token: signed(lost), wantReviews: 3, wantResigned: true},
+		"their-key":       {token: signed(theirs), wantReviews: 1},
+		"former-account":  {token: signed(current, formerAccount), wantReviews: 3, wantResigned: true},
+		"withdrawn":       {token: signed(lost), change: label},
+		"to-stay":         {token: signed(lost), change: func(s *corev1.Secret) { s.Annotations[informers.ResignAnnotation] = "never" }},
+		"to-stay-as-all":  {token: signed(lost), namespace: settledNamespace},
+		"waits-to-go":     {token: signed(lost), change: func(s *corev1.Secret) { s.Finalizers = []string{"example.com/wait"} }},
+		"of-other-secret": {token: signed(lost, func(c *token.LegacyClaims) { c.SecretName = "other" })},
+		"of-other-name":   {token: signed(lost, func(c *token.LegacyClaims) { c.ServiceAccountName = "other" })},
+		"no-jwt":          {token: literally("not a token")},
+		"three-parts":     {token: literally("eyJhbGciOiJSUzI1NiJ9.e30.c2ln")},
+		"a-megabyte":      {token: literally(strings.Repeat("a.b.", 250_000))},
+	}
+}
+
+func formerAccount(c *token.LegacyClaims) {
+	c.ServiceAccountUID = "00000000-0000-4000-8000-000000000000"
+}
+
+// repair is a plane with ailing Secrets of the ServiceAccount builder of their
+// namespace.
+type repair struct {
+	plane
+
+	ailing map[string]ailing
+	before map[string]string // tokens by the name of the Secret
+}
+
+func newRepair(t *testing.T, p plane, ailing map[string]ailing) repair {
+	t.Helper()
+	r := repair{plane: p, ailing: ailing, before: map[string]string{}}
+	accounts := map[string]*corev1.ServiceAccount{}
+	for _, name := range []string{usualNamespace, settledNamespace} {
+		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		if name == settledNamespace {
+			namespace.Annotations = map[string]string{informers.ResignAnnotation: "never"}
+		}
+		_, err := p.client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{})
+		must(t, err)
+		accounts[name] = mustCreateAccount(t, p.client, name, "builder")
+	}
+	for name, a := range ailing {
+		namespace := a.in()
+		secret := tokenSecret(name, "builder")
+		r.before[name] = a.token(t, token.LegacyClaims{
+			Namespace: namespace, SecretName: name, ServiceAccountName: "builder", ServiceAccountUID: string(accounts[namespace].UID),
+		})
+		if r.before[name] != "" {
+			secret.Data = map[string][]byte{corev1.ServiceAccountTokenKey: []byte(r.before[name])}
+		}
+		if a.change != nil {
+			a.change(secret)
+		}
+		mustCreateSecret(t, p.client, namespace, secret)
+		if len(secret.Finalizers) > 0 {
+			must(t, p.client.CoreV1().Secrets(namespace).Delete(t.Context(), name, metav1.DeleteOptions{}))
+		}
+	}
+	return r
+}
+
+func (a ailing) in() string {
+	if a.namespace != "" {
+		return a.namespace
+	}
+	return usualNamespace
+}
+
+// expectExams waits until every suspect token has been read for the exam of that
+// number, and fails when one was read more often, or one that is not suspect at all.
+func (r repair) expectExams(t *testing.T, number int) {
+	t.Helper()
+	want := map[string]int{}
+	for name, a := range r.ailing {
+		if n := min(number, a.wantReviews); n > 0 {
+			want[name] = n
+		}
+	}
+	eventually(t, fmt.Sprintf("exam %d", number), func(context.Context) error {
+		got := map[string]int{}
+		for _, request := range requests(t, r.ControlPlane, 0, "") {
+			if request.Verb == "get" && request.Object.Resource == "secrets" {
+				got[request.Object.Name]++
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			return fmt.Errorf("reads (-want +got):\n%s", diff)
+		}
+		return nil
+	})
+}
+
+// reviews is how often the API server was asked about a token.
+func (r repair) reviews(t *testing.T) int {
+	t.Helper()
+	return controlplane.Count(requests(t, r.ControlPlane, 0, ""))["create tokenreviews"]
+}
+
+// expectTokens waits until every Secret has what else it should have, and compares
+// the tokens with those before: others are there where they should be.
+func (r repair) expectTokens(t *testing.T, resigned bool) {
+	t.Helper()
+	for name, a := range r.ailing {
+		eventually(t, "secret "+name, func(ctx context.Context) error {
+			secret, err := r.client.CoreV1().Secrets(a.in()).Get(ctx, name, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			if string(secret.Data[corev1.ServiceAccountRootCAKey]) != string(r.Admin.CAData) || string(secret.Data[corev1.ServiceAccountNamespaceKey]) != a.in() {
+				return errors.New("ca.crt or namespace is wrong")
+			}
+			changed := string(secret.Data[corev1.ServiceAccountTokenKey]) != r.before[name]
+			if want := r.before[name] == "" || (a.wantResigned && resigned); changed != want {
+				return fmt.Errorf("another token: %t, want %t", changed, want)
+			}
+			return nil
+		})
+	}
+}
+
+// expectHandled returns when what was queued before is likely handled: a Secret that
+// is made after it has been filled.
+func (r repair) expectHandled(t *testing.T, barrier string) {
+	t.Helper()
+	account := expectAccount(t, r.client, usualNamespace, "builder")
+	mustCreateSecret(t, r.client, usualNamespace, tokenSecret(barrier, "builder"))
+	expectFilled(t, r.client, usualNamespace, barrier, account, r.Admin.CAData)
+}
+
+func TestLongDeadTokensAreSignedAnewAndNoOthers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long: run by make test-long")
+	}
+	t.Parallel()
+	dir := t.TempDir()
+	theirs := mustWriteECKey(t, filepath.Join(dir, "theirs.key"))
+	lost := mustWriteECKey(t, filepath.Join(dir, "lost.key"))
+	p := newPlaneWithKeys(t, filepath.Join(dir, "theirs.key"))
+	current := mustReadKey(t, p.SigningKeyFile)
+	r := newRepair(t, p, ailments(current, theirs, lost))
+	start := time.Date(2026, time.January, 2, 3, 4, 5, 0, time.UTC)
+	clock := clocktesting.NewFakePassiveClock(start)
+	c := startInProcess(t, p, inProcessOptions{keys: keys.NewSet(current), clock: clock})
+	at := func(after time.Duration) {
+		clock.SetTime(start.Add(after))
+		c.controller.EnqueueAll()
+	}
+
+	eventually(t, "ready", c.ready)
+	r.expectExams(t, 1)
+	at(5*time.Minute - time.Second)
+	r.expectHandled(t, "barrier-1")
+	r.expectExams(t, 1)
+	at(5 * time.Minute)
+	r.expectExams(t, 2)
+	at(10*time.Minute - time.Second)
+	r.expectHandled(t, "barrier-2")
+	r.expectExams(t, 2)
+	r.expectTokens(t, false)
+
+	at(10 * time.Minute)
+	r.expectExams(t, 3)
+	at(10*time.Minute + time.Second) // they are signed one after the other
+	r.expectTokens(t, true)
+	at(2 * time.Hour)
+	r.expectHandled(t, "barrier-3")
+	r.expectExams(t, 3)
+	r.expectTokens(t, true)
+	if got, want := r.reviews(t), 1+3+3+1; got != want {
+		t.Errorf("%d reviews, want %d: one of the canary, and three of each dead token and one of that by another key", got, want)
+	}
+	r.expectUsersAndEvents(t)
+	expectCounts(t, c, map[string]float64{"none": 0, "unknown": 5, "foreign": 5, current.PublicKey().ID(): 7})
+
+	// The key that nobody told the controller of is told now, and forgotten again.
+	c.use(keys.NewSet(current, theirs.PublicKey()))
+	eventually(t, "count of the other key", func(context.Context) error {
+		if got := c.metric(t, "sakeeper_token_secrets", "key_id="+theirs.PublicKey().ID()); got != 1 {
+			return fmt.Errorf("%v, want 1", got)
+		}
+		return nil
+	})
+	r.expectHandled(t, "barrier-4")
+	if got, want := r.reviews(t), 9; got != want {
+		t.Errorf("%d reviews, want %d: none but of the canary when a key verifies", got, want)
+	}
+	c.use(keys.NewSet(current))
+	eventually(t, "another review with other keys", func(context.Context) error {
+		if got, want := r.reviews(t), 10; got != want {
+			return fmt.Errorf("%d reviews, want %d", got, want)
+		}
+		return nil
+	})
+	r.expectHandled(t, "barrier-5")
+	if got, want := r.reviews(t), 11; got != want {
+		t.Errorf("%d reviews, want %d: the canary's and no more", got, want)
+	}
+	r.expectTokens(t, true)
+}
+
+// expectUsersAndEvents: new tokens work, and people are told of those.
+func (r repair) expectUsersAndEvents(t *testing.T) {
+	t.Helper()
+	for name, a := range r.ailing {
+		if a.wantResigned {
+			secret, err := r.client.CoreV1().Secrets(a.in()).Get(t.Context(), name, metav1.GetOptions{})
+			must(t, err)
+			expectUser(t, r.ControlPlane, secret, "system:serviceaccount:"+a.in()+":builder")
+		}
+	}
+	eventually(t, "events", func(ctx context.Context) error {
+		events, err := r.client.CoreV1().Events("").List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		got := map[string]string{}
+		for _, event := range events.Items {
+			got[event.InvolvedObject.Name] += event.Reason
+		}
+		want := map[string]string{"lost-key": tokensecret.ReasonResigned, "former-account": tokensecret.ReasonResigned}
+		if diff := cmp.Diff(want, got); diff != "" {
+			return fmt.Errorf("(-want +got):\n%s", diff)
+		}
+		return nil
+	})
+}
+
+// expectCounts compares how many Secrets hang on each key.
+func expectCounts(t *testing.T, c *inProcess, want map[string]float64) {
+	t.Helper()
+	got := map[string]float64{}
+	for keyID := range want {
+		got[keyID] = c.metric(t, "sakeeper_token_secrets", "key_id="+keyID)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("secrets by key (-want +got):\n%s", diff)
+	}
+}

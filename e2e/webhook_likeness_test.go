@@ -1,0 +1,262 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/rand"
+
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+)
+
+const likenessNamespace = "likeness"
+
+// twins are two control planes with the same accounts: one with the in-tree plugin,
+// one with the webhook in its place.
+type twins struct {
+	plugin, webhook plane
+	address         controlplane.Webhook
+	process         *controlplane.Sakeeper
+}
+
+func newTwins(t *testing.T) *twins {
+	t.Helper()
+	pair := &twins{plugin: newPlaneWith(t, controlplane.Options{PodAdmission: true}), webhook: newPlane(t)}
+	for _, p := range []plane{pair.plugin, pair.webhook} {
+		newTeam(t, p, likenessNamespace)
+		mustCreateAccount(t, p.client, likenessNamespace, "robot")
+		for name, change := range map[string]func(*corev1.ServiceAccount){
+			"tokenless": func(a *corev1.ServiceAccount) { a.AutomountServiceAccountToken = new(bool) },
+			"puller":    func(a *corev1.ServiceAccount) { a.ImagePullSecrets = pullSecrets("registry", "mirror") },
+			"limited":   func(a *corev1.ServiceAccount) { a.Annotations["kubernetes.io/enforce-mountable-secrets"] = "true" },
+			"unlimited": func(a *corev1.ServiceAccount) { a.Annotations["kubernetes.io/enforce-mountable-secrets"] = "yes" },
+		} {
+			account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{}}}
+			account.Secrets = []corev1.ObjectReference{{Name: "listed"}}
+			account.ImagePullSecrets = pullSecrets("registry")
+			change(account)
+			_, err := p.client.CoreV1().ServiceAccounts(likenessNamespace).Create(t.Context(), account, metav1.CreateOptions{})
+			must(t, err)
+		}
+	}
+	pair.address, pair.process = startWebhook(t, pair.webhook)
+	expectAdmitted(t, pair.webhook.client, likenessNamespace, "first")
+	return pair
+}
+
+// restart runs the webhook with other flags.
+func (w *twins) restart(t *testing.T, more ...string) {
+	t.Helper()
+	must(t, w.process.Stop())
+	w.process = startReadySakeeper(t, w.webhook.webhookArgs(t, w.address, more...))
+	expectAdmitted(t, w.webhook.client, likenessNamespace, "after-restart-"+rand.String(5))
+}
+
+func pullSecrets(names ...string) []corev1.LocalObjectReference {
+	var all []corev1.LocalObjectReference
+	for _, name := range names {
+		all = append(all, corev1.LocalObjectReference{Name: name})
+	}
+	return all
+}
+
+// verdict is what a client sees of a request.
+type verdict struct {
+	Pod    *corev1.Pod
+	Code   int32
+	Reason metav1.StatusReason
+	// Message is without what the API server puts before each webhook's.
+	Message string
+	// prefixed tells that it did.
+	prefixed bool
+}
+
+func webhookPrefix() *regexp.Regexp {
+	return regexp.MustCompile(`^admission webhook "(mutate|validate)\.pods\.sakeeper\.io" denied the request: `)
+}
+
+func tokenVolumeName() *regexp.Regexp { return regexp.MustCompile(`kube-api-access-[a-z0-9]{5}\b`) }
+
+// judge makes a verdict without what differs from one creation to the next.
+func judge(t *testing.T, pod *corev1.Pod, err error) verdict {
+	t.Helper()
+	if err == nil {
+		for i := range pod.Spec.Volumes {
+			normalise(&pod.Spec.Volumes[i].Name)
+		}
+		for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+			for _, c := range containers {
+				for i := range c.VolumeMounts {
+					normalise(&c.VolumeMounts[i].Name)
+				}
+			}
+		}
+		pod.UID, pod.ResourceVersion, pod.CreationTimestamp, pod.ManagedFields = "", "", metav1.Time{}, nil
+		return verdict{Pod: pod}
+	}
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		t.Fatal(err)
+	}
+	prefix, message := webhookPrefix(), status.Status().Message
+	return verdict{
+		Code: status.Status().Code, Reason: status.Status().Reason,
+		Message: prefix.ReplaceAllString(message, ""), prefixed: prefix.MatchString(message),
+	}
+}
+
+func normalise(name *string) {
+	*name = tokenVolumeName().ReplaceAllString(*name, "kube-api-access-#####")
+}
+
+// expectAlike asks both for the same; wantCode zero: they let it in.
+func (w *twins) expectAlike(t *testing.T, wantCode int32, ask func(context.Context, plane) (*corev1.Pod, error)) {
+	t.Helper()
+	pod, err := ask(t.Context(), w.plugin)
+	want := judge(t, pod, err)
+	pod, err = ask(t.Context(), w.webhook)
+	got := judge(t, pod, err)
+	if diff := cmp.Diff(want, got, cmp.FilterPath(func(p cmp.Path) bool { return p.String() == "prefixed" }, cmp.Ignore())); diff != "" {
+		t.Errorf("(-plugin +webhook):\n%s", diff)
+	}
+	if want.Code != wantCode {
+		t.Errorf("the plugin answers %d: %s; want %d", want.Code, want.Message, wantCode)
+	}
+	if got.prefixed != (wantCode != 0) || want.prefixed {
+		t.Errorf("the API server names the webhook: %t; and for the plugin: %t", got.prefixed, want.prefixed)
+	}
+}
+
+func create(pod *corev1.Pod) func(context.Context, plane) (*corev1.Pod, error) {
+	return func(ctx context.Context, p plane) (*corev1.Pod, error) {
+		return p.client.CoreV1().Pods(likenessNamespace).Create(ctx, pod, metav1.CreateOptions{})
+	}
+}
+
+func TestTheWebhookIsLikeThePlugin(t *testing.T) {
+	w := newTwins(t)
+	t.Run("pods", func(t *testing.T) {
+		n := 0
+		for name, change := range likePods() {
+			wanted := pod(fmt.Sprintf("pod-%d", n))
+			change(wanted)
+			n++
+			t.Run(name, func(t *testing.T) { w.expectAlike(t, 0, create(wanted)) })
+		}
+	})
+	t.Run("refusals", func(t *testing.T) {
+		for name, change := range unlikelyPods() {
+			wanted := pod("refused")
+			wanted.Spec.ServiceAccountName = "limited"
+			change(wanted)
+			t.Run(name, func(t *testing.T) { w.expectAlike(t, 403, create(wanted)) })
+		}
+	})
+	t.Run("ephemeral containers", func(t *testing.T) { expectAlikeEphemeral(t, w) })
+	t.Run("limits for everybody", func(t *testing.T) {
+		w.restart(t, "--limit-secret-references")
+		expectLimited(t, w)
+	})
+	t.Run("limits of every kind", func(t *testing.T) {
+		w.restart(t, "--secret-reference-scope=all")
+		expectLimitedInAllKinds(t, w)
+	})
+}
+
+func expectAlikeEphemeral(t *testing.T, w *twins) {
+	t.Helper()
+	debugged := pod("debugged")
+	debugged.Spec.ServiceAccountName = "limited"
+	w.expectAlike(t, 0, create(debugged))
+	n := 0
+	for name, tc := range map[string]struct {
+		in       corev1.EphemeralContainerCommon
+		wantCode int32
+	}{
+		"env":            {in: corev1.EphemeralContainerCommon{Env: secretEnv("unlisted")}, wantCode: 500},
+		"envFrom":        {in: corev1.EphemeralContainerCommon{EnvFrom: secretEnvFrom("unlisted")}, wantCode: 500},
+		"what is listed": {in: corev1.EphemeralContainerCommon{Env: secretEnv("listed"), EnvFrom: secretEnvFrom("listed")}},
+		"nothing":        {},
+	} {
+		tc.in.Name, tc.in.Image = fmt.Sprintf("debugger-%d", n), "i"
+		n++
+		t.Run(name, func(t *testing.T) {
+			w.expectAlike(t, tc.wantCode, func(ctx context.Context, p plane) (*corev1.Pod, error) {
+				pods := p.client.CoreV1().Pods(likenessNamespace)
+				found, err := pods.Get(ctx, "debugged", metav1.GetOptions{})
+				if err != nil {
+					return nil, err
+				}
+				found.Spec.EphemeralContainers = append(found.Spec.EphemeralContainers, corev1.EphemeralContainer{EphemeralContainerCommon: tc.in})
+				return pods.UpdateEphemeralContainers(ctx, "debugged", found, metav1.UpdateOptions{})
+			})
+		})
+	}
+}
+
+// expectLimited: the plugin of an API server has no such flag, but words what it
+// refuses for an account's annotation the same.
+func expectLimited(t *testing.T, w *twins) {
+	t.Helper()
+	for name, change := range unlikelyPods() {
+		t.Run(name, func(t *testing.T) {
+			refused := map[string]verdict{}
+			for account, p := range map[string]plane{"limited": w.plugin, "unlimited": w.webhook} {
+				wanted := pod("refused")
+				wanted.Spec.ServiceAccountName = account
+				change(wanted)
+				if wanted.Spec.ServiceAccountName != account {
+					t.Skip("not about the references of an account")
+				}
+				created, err := create(wanted)(t.Context(), p)
+				refused[account] = judge(t, created, err)
+			}
+			want, got := refused["limited"], refused["unlimited"]
+			want.Message = regexp.MustCompile(`\blimited\b`).ReplaceAllString(want.Message, "unlimited")
+			if want.Code != 403 || got.Code != want.Code || got.Reason != want.Reason || got.Message != want.Message {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
+// expectLimitedInAllKinds has what in-tree lets through.
+func expectLimitedInAllKinds(t *testing.T, w *twins) {
+	t.Helper()
+	projecting := func(name, account, secret string) *corev1.Pod {
+		wanted := pod(name)
+		wanted.Spec.ServiceAccountName = account
+		wanted.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+			Sources: []corev1.VolumeProjection{{Secret: &corev1.SecretProjection{LocalObjectReference: corev1.LocalObjectReference{Name: secret}}}},
+		}}}}
+		return wanted
+	}
+	for name, tc := range map[string]struct {
+		in   *corev1.Pod
+		want string // empty: let in
+	}{
+		"unlisted": {
+			in:   projecting("unlisted", "limited", "unlisted"),
+			want: `pods "unlisted" is forbidden: spec.volumes[0].projected.sources[0].secret.name="unlisted" is not allowed because service account limited does not reference that secret`,
+		},
+		"listed":      {in: projecting("listed", "limited", "listed")},
+		"not limited": {in: projecting("not-limited", "robot", "unlisted")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := create(tc.in)(t.Context(), w.plugin); err != nil {
+				t.Errorf("the plugin refuses: %v", err)
+			}
+			created, err := create(tc.in)(t.Context(), w.webhook)
+			if got := judge(t, created, err); got.Message != tc.want || (got.Code == 403) != (tc.want != "") {
+				t.Errorf("got %+v, want %q", got, tc.want)
+			}
+		})
+	}
+}

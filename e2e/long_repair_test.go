@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -21,23 +20,6 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
-
-// newPlaneWithKeys is a plane whose API server accepts the keys in more beside its
-// own.
-func newPlaneWithKeys(t *testing.T, more ...string) plane {
-	t.Helper()
-	dir := filepath.Join(t.TempDir(), "plane")
-	must(t, os.Mkdir(dir, 0o700))
-	cp, err := controlplane.Start(controlplane.Options{Dir: dir, MoreKeyFiles: more})
-	must(t, err)
-	t.Cleanup(func() {
-		if err := cp.Stop(); err != nil {
-			t.Errorf("stop control plane: %v", err)
-		}
-	})
-	must(t, cp.Install(t.Context()))
-	return plane{cp, mustClient(t, cp.Admin)}
-}
 
 // ailing is a token Secret with something about its token.
 type ailing struct {
@@ -219,7 +201,7 @@ func TestLongDeadTokensAreSignedAnewAndNoOthers(t *testing.T) {
 	dir := t.TempDir()
 	theirs := mustWriteECKey(t, filepath.Join(dir, "theirs.key"))
 	lost := mustWriteECKey(t, filepath.Join(dir, "lost.key"))
-	p := newPlaneWithKeys(t, filepath.Join(dir, "theirs.key"))
+	p := newPlaneWith(t, controlplane.Options{MoreKeyFiles: []string{filepath.Join(dir, "theirs.key")}})
 	current := mustReadKey(t, p.SigningKeyFile)
 	r := newRepair(t, p, ailments(current, theirs, lost))
 	start := time.Date(2026, time.January, 2, 3, 4, 5, 0, time.UTC)

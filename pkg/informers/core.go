@@ -13,7 +13,7 @@ import (
 // Namespaces caches the name, UID, labels, settings and phase of every namespace.
 func Namespaces(client kubernetes.Interface) (cache.TypedSharedIndexInformer[*corev1.Namespace], error) {
 	informer := coreinformers.NewNamespaceInformer(client, 0, nil)
-	return transformed(informer, func(ns *corev1.Namespace) *corev1.Namespace {
+	return Transformed(informer, func(ns *corev1.Namespace) *corev1.Namespace {
 		return &corev1.Namespace{
 			ObjectMeta: identity(ns.ObjectMeta),
 			Status:     corev1.NamespaceStatus{Phase: ns.Status.Phase},
@@ -25,7 +25,7 @@ func Namespaces(client kubernetes.Interface) (cache.TypedSharedIndexInformer[*co
 // ServiceAccount. The objects are reduced: change them by patch only.
 func ServiceAccounts(client kubernetes.Interface) (cache.TypedSharedIndexInformer[*corev1.ServiceAccount], error) {
 	informer := coreinformers.NewServiceAccountInformer(client, "", 0, namespaceIndex())
-	return transformed(informer, func(account *corev1.ServiceAccount) *corev1.ServiceAccount {
+	return Transformed(informer, func(account *corev1.ServiceAccount) *corev1.ServiceAccount {
 		return &corev1.ServiceAccount{ObjectMeta: identity(account.ObjectMeta), Secrets: account.Secrets}
 	})
 }
@@ -62,9 +62,9 @@ func identity(m metav1.ObjectMeta) metav1.ObjectMeta {
 	}
 }
 
-// transformed sets reduce as the informer's transform and gives the informer the
+// Transformed sets reduce as the informer's transform and gives the informer the
 // type of what it then holds.
-func transformed[From any, To cache.Object](informer cache.SharedIndexInformer, reduce func(From) To) (cache.TypedSharedIndexInformer[To], error) {
+func Transformed[From any, To cache.Object](informer cache.SharedIndexInformer, reduce func(From) To) (cache.TypedSharedIndexInformer[To], error) {
 	err := informer.SetTransform(func(obj any) (any, error) {
 		if o, ok := obj.(From); ok {
 			return reduce(o), nil

@@ -152,7 +152,7 @@ func (c *capture) SetTransform(f cache.TransformFunc) error {
 
 func TestTheTransformMaySeeItsOwnResult(t *testing.T) {
 	informer := &capture{}
-	_, err := transformed(informer, func(s *corev1.Secret) *TokenSecret { return NewTokenSecret(s, nil) })
+	_, err := Transformed(informer, func(s *corev1.Secret) *TokenSecret { return NewTokenSecret(s, nil) })
 	mustNil(t, err)
 	for name, in := range map[string]*corev1.Secret{
 		"filled":   testkit.Secret("team/s", testkit.WithAccount("robot"), testkit.WithData("token", "eyJ")),

@@ -41,7 +41,7 @@ func RootCAs(client kubernetes.Interface) (cache.TypedSharedIndexInformer[*RootC
 	informer := coreinformers.NewFilteredConfigMapInformer(client, "", 0, namespaceIndex(), func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector("metadata.name", RootCAName).String()
 	})
-	return transformed(informer, NewRootCA)
+	return Transformed(informer, NewRootCA)
 }
 
 // NewRootCA reduces a ConfigMap.

@@ -64,7 +64,7 @@ func TokenSecrets(client kubernetes.Interface, inspect Inspect) (cache.TypedShar
 	informer := coreinformers.NewFilteredSecretInformer(client, "", 0, namespaceIndex(), func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector("type", string(corev1.SecretTypeServiceAccountToken)).String()
 	})
-	typed, err := transformed(informer, func(secret *corev1.Secret) *TokenSecret { return NewTokenSecret(secret, inspect) })
+	typed, err := Transformed(informer, func(secret *corev1.Secret) *TokenSecret { return NewTokenSecret(secret, inspect) })
 	if err != nil {
 		return nil, err
 	}

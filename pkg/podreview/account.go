@@ -1,8 +1,6 @@
 package podreview
 
 import (
-	"fmt"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	coreinformers "k8s.io/client-go/informers/core/v1"
@@ -10,6 +8,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/sakeeper/sakeeper/pkg/admission"
+	"github.com/sakeeper/sakeeper/pkg/informers"
 )
 
 // Account is what is kept of a ServiceAccount: what the rules read, and nothing
@@ -23,21 +22,7 @@ type Account struct {
 // Accounts caches all ServiceAccounts of the cluster. The informer is not started.
 func Accounts(client kubernetes.Interface) (cache.TypedSharedIndexInformer[*Account], error) {
 	informer := coreinformers.NewServiceAccountInformer(client, "", 0, cache.Indexers{})
-	if err := informer.SetTransform(transform); err != nil {
-		return nil, err
-	}
-	return cache.NewTypedSharedIndexInformer[*Account](informer), nil
-}
-
-func transform(obj any) (any, error) {
-	switch account := obj.(type) {
-	case *corev1.ServiceAccount:
-		return reduce(account), nil
-	case *Account: // a transform may see its own result again
-		return account, nil
-	default:
-		return nil, fmt.Errorf("podreview: unexpected %T", obj)
-	}
+	return informers.Transformed(informer, reduce)
 }
 
 func reduce(account *corev1.ServiceAccount) *Account {

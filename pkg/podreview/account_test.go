@@ -36,16 +36,3 @@ func TestWhatIsKeptOfAnAccount(t *testing.T) {
 		}
 	})
 }
-
-func TestTransform(t *testing.T) {
-	reduced, err := transform(robot())
-	if _, ok := reduced.(*Account); !ok || err != nil {
-		t.Errorf("an account became %T, error %v", reduced, err)
-	}
-	if again, err := transform(reduced); again != reduced || err != nil {
-		t.Errorf("a reduced account became %v, error %v", again, err)
-	}
-	if other, err := transform(testkit.Namespace("team")); other != nil || err == nil {
-		t.Errorf("a namespace became %v, error %v", other, err)
-	}
-}

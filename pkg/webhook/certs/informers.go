@@ -1,7 +1,6 @@
 package certs
 
 import (
-	"fmt"
 	"net"
 	"net/url"
 	"slices"
@@ -16,6 +15,8 @@ import (
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/sakeeper/sakeeper/pkg/informers"
 )
 
 // Secret is the Secret less its managedFields. It may be written back.
@@ -29,7 +30,7 @@ type Secret struct {
 // Secrets caches one Secret and fetches no other.
 func Secrets(client kubernetes.Interface, name cache.ObjectName) (cache.TypedSharedIndexInformer[*Secret], error) {
 	informer := coreinformers.NewFilteredSecretInformer(client, name.Namespace, 0, cache.Indexers{}, only(name.Name))
-	return transformed(informer, newSecret)
+	return informers.Transformed(informer, newSecret)
 }
 
 func newSecret(secret *corev1.Secret) *Secret {
@@ -71,7 +72,7 @@ const (
 // Mutating caches one MutatingWebhookConfiguration and fetches no other.
 func Mutating(client kubernetes.Interface, name string) (cache.TypedSharedIndexInformer[*Configuration], error) {
 	informer := admissionregistrationinformers.NewFilteredMutatingWebhookConfigurationInformer(client, 0, cache.Indexers{}, only(name))
-	return transformed(informer, reduceMutating)
+	return informers.Transformed(informer, reduceMutating)
 }
 
 func reduceMutating(in *admissionregistrationv1.MutatingWebhookConfiguration) *Configuration {
@@ -85,7 +86,7 @@ func reduceMutating(in *admissionregistrationv1.MutatingWebhookConfiguration) *C
 // Validating caches one ValidatingWebhookConfiguration and fetches no other.
 func Validating(client kubernetes.Interface, name string) (cache.TypedSharedIndexInformer[*Configuration], error) {
 	informer := admissionregistrationinformers.NewFilteredValidatingWebhookConfigurationInformer(client, 0, cache.Indexers{}, only(name))
-	return transformed(informer, reduceValidating)
+	return informers.Transformed(informer, reduceValidating)
 }
 
 func reduceValidating(in *admissionregistrationv1.ValidatingWebhookConfiguration) *Configuration {
@@ -146,20 +147,4 @@ func only(name string) func(*metav1.ListOptions) {
 	return func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
 	}
-}
-
-func transformed[From any, To cache.Object](informer cache.SharedIndexInformer, reduce func(From) To) (cache.TypedSharedIndexInformer[To], error) {
-	err := informer.SetTransform(func(obj any) (any, error) {
-		if o, ok := obj.(From); ok {
-			return reduce(o), nil
-		}
-		if o, ok := obj.(To); ok { // a transform may see its own result again
-			return o, nil
-		}
-		return nil, fmt.Errorf("certs: unexpected %T", obj)
-	})
-	if err != nil {
-		return nil, err
-	}
-	return cache.NewTypedSharedIndexInformer[To](informer), nil
 }

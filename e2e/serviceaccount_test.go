@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
@@ -109,11 +110,7 @@ func TestTerminatingNamespaceGetsNothingAndIsNotRetried(t *testing.T) {
 
 func removeFinalizers(t *testing.T, namespace, configMap string) error {
 	t.Helper()
-	cm, err := shared.client.CoreV1().ConfigMaps(namespace).Get(t.Context(), configMap, metav1.GetOptions{})
-	if err != nil {
-		return err
-	}
-	cm.Finalizers = nil
-	_, err = shared.client.CoreV1().ConfigMaps(namespace).Update(t.Context(), cm, metav1.UpdateOptions{})
+	_, err := shared.client.CoreV1().ConfigMaps(namespace).Patch(t.Context(), configMap, types.MergePatchType,
+		[]byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
 	return err
 }

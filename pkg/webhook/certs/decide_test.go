@@ -203,6 +203,7 @@ func TestDecideOnTheConfigurations(t *testing.T) {
 		inContents  contents
 		inServing   pki.Pair // what was served before
 		inType      corev1.SecretType
+		inAfter     time.Duration
 		wantRepairs map[string][]string
 		wantServe   pki.Pair
 		wantUnready string
@@ -264,6 +265,10 @@ func TestDecideOnTheConfigurations(t *testing.T) {
 		"nothing is stored any more, and what is served is trusted": {
 			in: []*Configuration{m(good), v(good)}, inServing: l.first.serving, wantServe: l.first.serving,
 		},
+		"a CA that has expired is published no more": {
+			in: []*Configuration{m(nil), v(other)}, inContents: l.first, inAfter: 366 * day, wantServe: l.first.serving,
+			wantUnready: untrusting(kindMutating, "a"),
+		},
 		"the secret is somebody else's": {
 			in: []*Configuration{m(good), v(nil)}, inContents: l.first, inServing: l.unrelated.serving, inType: corev1.SecretTypeOpaque, wantServe: l.unrelated.serving,
 			wantUnready: `the secret cannot be used: its type is "Opaque", not "sakeeper.io/webhook-certificates": it is somebody else's`,
@@ -272,7 +277,7 @@ func TestDecideOnTheConfigurations(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			s := state{now: l.now, hosts: []string{host}, named: []string{"one", "two"}, contents: tc.inContents, configurations: tc.in, serving: tc.inServing}
+			s := state{now: l.now.Add(tc.inAfter), hosts: []string{host}, named: []string{"one", "two"}, contents: tc.inContents, configurations: tc.in, serving: tc.inServing}
 			s.found = newSecret(secretOf(t, tc.inContents))
 			if tc.inType != "" {
 				s.found.Type = tc.inType

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -167,6 +168,18 @@ func (i *inProcess) metric(t *testing.T, name string, labels ...string) float64 
 	}
 	t.Fatalf("there is no %s %v", name, labels)
 	return 0
+}
+
+// expectCounts compares how many Secrets hang on each key.
+func expectCounts(t *testing.T, c *inProcess, want map[string]float64) {
+	t.Helper()
+	got := map[string]float64{}
+	for keyID := range want {
+		got[keyID] = c.metric(t, "sakeeper_token_secrets", "key_id="+keyID)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("secrets by key (-want +got):\n%s", diff)
+	}
 }
 
 type syncBuffer struct {

@@ -290,15 +290,3 @@ func (r repair) expectUsersAndEvents(t *testing.T) {
 		return nil
 	})
 }
-
-// expectCounts compares how many Secrets hang on each key.
-func expectCounts(t *testing.T, c *inProcess, want map[string]float64) {
-	t.Helper()
-	got := map[string]float64{}
-	for keyID := range want {
-		got[keyID] = c.metric(t, "sakeeper_token_secrets", "key_id="+keyID)
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("secrets by key (-want +got):\n%s", diff)
-	}
-}

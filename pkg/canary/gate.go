@@ -135,6 +135,8 @@ func (g *Gate) Ready() error {
 		return fmt.Errorf("no tokens are written: the API server refuses signing key %s: %s", g.trial.keyID, g.trial.trouble)
 	case g.trial.trouble != "":
 		return fmt.Errorf("no tokens are written until the API server has accepted one of signing key %s: %s", g.trial.keyID, g.trial.trouble)
+	case g.trial.keyID != "":
+		return fmt.Errorf("%w %s", errUnanswered, g.trial.keyID)
 	default:
 		return errUnanswered
 	}

@@ -8,6 +8,7 @@ package tokenreview
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -52,8 +53,14 @@ func New(client typedv1.TokenReviewInterface, purpose string, metrics *Metrics) 
 	return &Reviewer{client: client, purpose: purpose, metrics: metrics}
 }
 
+// patience is how long an answer is waited for. A healthy API server takes
+// milliseconds.
+const patience = 10 * time.Second
+
 // Ask asks for compact. An error means that there is no answer, neither yes nor no.
 func (r *Reviewer) Ask(ctx context.Context, compact string) (Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	review, err := r.client.Create(ctx, &authenticationv1.TokenReview{
 		Spec: authenticationv1.TokenReviewSpec{Token: compact},
 	}, metav1.CreateOptions{})

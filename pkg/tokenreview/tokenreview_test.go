@@ -1,16 +1,21 @@
 package tokenreview
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	typedv1 "k8s.io/client-go/kubernetes/typed/authentication/v1"
 	clienttesting "k8s.io/client-go/testing"
 )
 
@@ -62,4 +67,22 @@ sakeeper_token_reviews_total{purpose="test",result="` + tc.wantResult + `"} 1
 			}
 		})
 	}
+}
+
+func TestAnAnswerIsNotWaitedForWithoutEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		_, err := New(silent{}, "test", nil).Ask(t.Context(), "the token")
+		if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took != patience {
+			t.Errorf("got %v after %v", err, took)
+		}
+	})
+}
+
+// silent never answers.
+type silent struct{ typedv1.TokenReviewInterface }
+
+func (silent) Create(ctx context.Context, _ *authenticationv1.TokenReview, _ metav1.CreateOptions) (*authenticationv1.TokenReview, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
 }

@@ -102,6 +102,11 @@ func TestPass(t *testing.T) {
 			inCached: []metav1.Object{team, robot("robot-token-x7z9q"), secret("team/robot-token-x7z9q", marked())},
 			want:     []testkit.Request{listPods("team"), deleteRequest("team/robot-token-x7z9q")},
 		},
+		"nor of one whose name was not generated": {
+			inCached: []metav1.Object{team, robot("s"), secret("team/s", marked())},
+			inChange: noteOnAccount,
+			want:     []testkit.Request{listPods("team"), deleteRequest("team/s")},
+		},
 		"nor when it is only marked": {
 			inCached: []metav1.Object{team, robot("robot-token-x7z9q"), secret("team/robot-token-x7z9q")},
 			inChange: noteOnAccount,

@@ -152,6 +152,13 @@ func TestSync(t *testing.T) {
 				map[string]string{keyCA: "made 1920h0m0s ago", keyCAKey: "its key", keyServing: "made 0s ago", keyServingKey: "its key"})}},
 			wantEvents: []string{"Normal ChangedCertificates Made a serving certificate, because the serving certificate is in the last third of its life"},
 		},
+		"what is published waits for the change of the secret": {
+			inCached: []metav1.Object{secretOf(t, old), mutating(nil), validating(old.bundle())},
+			want: []testkit.Request{{Verb: "update", Resource: "secrets", Name: namespace + "/" + secretName, Body: secret(
+				map[string]string{keyCA: "made 1920h0m0s ago", keyCAKey: "its key", keyServing: "made 0s ago", keyServingKey: "its key"})}},
+			wantEvents:  []string{"Normal ChangedCertificates Made a serving certificate, because the serving certificate is in the last third of its life"},
+			wantUnready: "MutatingWebhookConfiguration sakeeper-webhook, webhook a.sakeeper.io: its caBundle does not trust the certificate that is served",
+		},
 		"the next CA is made while the first goes on": {
 			inCached: []metav1.Object{secretOf(t, due), mutating(due.bundle()), validating(due.bundle())},
 			want: []testkit.Request{{Verb: "update", Resource: "secrets", Name: namespace + "/" + secretName, Body: secret(

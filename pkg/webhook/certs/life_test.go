@@ -121,17 +121,19 @@ func TestLife(t *testing.T) {
 		l.expectWrites("a bundle was wiped", "update "+validatingOne, "patch "+validatingOne)
 		l.expectTrust("a bundle was wiped")
 
+		time.Sleep(window) // so many changes are taken for a quarrel
 		must[any](t)(nil, secrets.Delete(ctx, secretName, metav1.DeleteOptions{}))
 		l.expectWrites("the secret was deleted", "delete "+secret, "create "+secret, "patch "+mutatingOne, "patch "+validatingOne)
 		l.expectTrust("the secret was deleted")
 
+		time.Sleep(window)
 		now := func(o metav1.Object) { o.SetCreationTimestamp(metav1.Now()) } // which is long before the fixtures' instant
 		garbage := secretOf(t, contents{}, testkit.WithData(keyCA, "garbage"), now)
 		must[*corev1.Secret](t)(secrets.Update(ctx, garbage, metav1.UpdateOptions{}))
 		l.expectWrites("the secret was spoiled", "update "+secret, "update "+secret, "patch "+mutatingOne, "patch "+validatingOne)
 		l.expectTrust("the secret was spoiled")
 
-		time.Sleep(window) // so many changes are taken for a quarrel
+		time.Sleep(window)
 		due := made(t, time.Now().Add(-250*day))
 		due.serving = mustIssue(t, due.ca, time.Now(), host)
 		must[*corev1.Secret](t)(secrets.Update(ctx, secretOf(t, due, now), metav1.UpdateOptions{}))

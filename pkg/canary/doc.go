@@ -13,8 +13,9 @@
 // nothing is written, and the question is repeated with a growing delay. In both
 // cases [Gate.Ready] names the key and what the API server says.
 //
-// When the key is replaced, a canary that was refused is taken out of its Secret,
-// which then gets a token like any other. While signing fails, a few attempts are
+// When the key is replaced, a canary that is refused is taken out of its Secret,
+// which then gets a token like any other; a process that ends before that leaves it
+// to the repair of dead tokens. While signing fails, a few attempts are
 // made in a second, whoever waits.
 //
 // A canary whose Secret was changed or deleted by somebody says nothing about the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -74,8 +75,9 @@ type Gate struct {
 	accepted string
 	// trial is the canary; nil: there is none.
 	trial *trial
-	// refused are canaries of former keys that are to be taken back.
-	refused []*trial
+	// former are canaries of former keys, to be taken back if the API server does not
+	// accept them.
+	former []*trial
 	// unsigned is why the last attempt to sign failed, and pausedUntil when the next
 	// may be made.
 	unsigned    error
@@ -88,8 +90,8 @@ type Gate struct {
 type question int
 
 const (
-	aboutCanary  question = iota // does the API server accept it?
-	aboutRefused                 // is one of a former key still in its Secret?
+	aboutCanary question = iota // does the API server accept it?
+	aboutFormer                 // is one of a former key still in its Secret, and refused?
 )
 
 type secretName struct{ namespace, name string }
@@ -143,16 +145,16 @@ func (g *Gate) Ready() error {
 }
 
 // Reset forgets what the API server said; call it when the signing key changed. A
-// canary that was refused is taken out of its Secret, which then gets a token like
-// any other that has none.
+// canary of the former key that is refused is taken out of its Secret, which then gets
+// a token like any other that has none.
 func (g *Gate) Reset() {
 	g.mu.Lock()
-	if g.trial != nil && g.trial.refused {
-		g.refused = append(g.refused, g.trial)
+	if g.trial != nil && g.trial.compact != "" {
+		g.former = append(g.former, g.trial)
 	}
 	g.accepted, g.trial, g.unsigned, g.pausedUntil = "", nil, nil, time.Time{}
 	g.mu.Unlock()
-	g.loop.Add(aboutRefused)
+	g.loop.Add(aboutFormer)
 	g.wake()
 }
 
@@ -199,8 +201,12 @@ func (g *Gate) Write(ctx context.Context, claims token.LegacyClaims, wake func()
 func (g *Gate) enter(claims token.LegacyClaims, wake func()) (mine *trial, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.trial != nil || g.cfg.Clock.Now().Before(g.pausedUntil) {
+	pause := g.pausedUntil.Sub(g.cfg.Clock.Now())
+	if g.trial != nil || pause > 0 {
 		g.waiting[secretName{claims.Namespace, claims.SecretName}] = wake
+		if g.trial == nil { // no answer will wake it
+			g.loop.AddAfter(aboutCanary, pause)
+		}
 		return nil, false
 	}
 	if g.accepted == "" {
@@ -251,12 +257,8 @@ func (g *Gate) drop(t *trial) {
 	if t != nil && g.trial == t {
 		g.trial = nil
 	}
-	paused := g.cfg.Clock.Now().Before(g.pausedUntil)
+	g.former = slices.DeleteFunc(g.former, func(f *trial) bool { return f == t })
 	g.mu.Unlock()
-	if paused {
-		g.loop.AddAfter(aboutCanary, soon)
-		return
-	}
 	g.wakeSome()
 }
 
@@ -278,6 +280,11 @@ func (g *Gate) wake() {
 func (g *Gate) wakeSome() {
 	var some []func()
 	g.mu.Lock()
+	if pause := g.pausedUntil.Sub(g.cfg.Clock.Now()); pause > 0 {
+		g.mu.Unlock()
+		g.loop.AddAfter(aboutCanary, pause)
+		return
+	}
 	for secret, wake := range g.waiting {
 		if len(some) == few {
 			break

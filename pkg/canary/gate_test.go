@@ -43,6 +43,8 @@ type world struct {
 	set      *keys.Set
 	signErr  error
 	writeErr error
+	// signDelays are by Secret; set before it wants a token.
+	signDelays map[string]time.Duration
 	// accepts are the ids of keys that the API server takes; reviewErr is its answer
 	// where it has none.
 	accepts   map[string]bool
@@ -78,6 +80,7 @@ func (w *world) SignLegacy(ctx context.Context, claims token.LegacyClaims) (stri
 	set, err := w.set, w.signErr
 	w.signings++
 	w.mu.Unlock()
+	time.Sleep(w.signDelays[claims.SecretName])
 	if err != nil {
 		return "", err
 	}
@@ -255,16 +258,17 @@ func TestARefusedKeyIsNamedAndTakenBackWhenItIsReplaced(t *testing.T) {
 		w.useKey("rsa2048")
 		w.expectWritten("first", "second")
 		w.expectReady()
-		first := w.mustGet("first")
+		first := w.mustGetFirst()
 		if _, ok := first.Data["token"]; ok || string(first.Data["other"]) != "kept" {
 			t.Errorf("the refused token was not taken back, or more than that: %v", first.Data)
 		}
 	})
 }
 
-func (w *world) mustGet(name string) *corev1.Secret {
+// mustGetFirst is the Secret "first".
+func (w *world) mustGetFirst() *corev1.Secret {
 	w.t.Helper()
-	secret, err := w.client.CoreV1().Secrets("team").Get(w.t.Context(), name, metav1.GetOptions{})
+	secret, err := w.client.CoreV1().Secrets("team").Get(w.t.Context(), "first", metav1.GetOptions{})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -313,7 +317,7 @@ func TestACanaryThatSomebodyChangedIsReplaced(t *testing.T) {
 				w.want("first")
 				w.want("second")
 				wait(10 * time.Second)
-				secret := w.mustGet("first")
+				secret := w.mustGetFirst()
 				change(secret)
 				_, err := w.client.CoreV1().Secrets("team").Update(t.Context(), secret, metav1.UpdateOptions{})
 				if err != nil {
@@ -322,7 +326,7 @@ func TestACanaryThatSomebodyChangedIsReplaced(t *testing.T) {
 				wait(late)
 				w.expectWritten("first", "second")
 				w.useKey("rsa2048")
-				if got := w.mustGet("first"); string(got.Data["token"]) != string(secret.Data["token"]) {
+				if got := w.mustGetFirst(); string(got.Data["token"]) != string(secret.Data["token"]) {
 					t.Error("somebody's change was undone")
 				}
 			})
@@ -408,6 +412,50 @@ func TestWhenSigningWorksAgainOfAnAcceptedKeyNobodyWaits(t *testing.T) {
 		}
 		w.expectReady()
 	})
+}
+
+func TestFailuresAtSeveralMomentsLeaveNobodyBehind(t *testing.T) {
+	run(t, []string{"p256"}, func(w *world) {
+		w.want("first")
+		wait(time.Second)
+		w.signDelays = map[string]time.Duration{"late": 2 * time.Millisecond}
+		w.change(0, func() { w.signErr = errBoom })
+		go w.want("late") // begins before the other fails, and fails after it
+		synctest.Wait()
+		w.want("early")
+		wait(500 * time.Millisecond)
+		for _, name := range names(5) {
+			w.want(name)
+		}
+		w.change(5*time.Second, func() { w.signErr = nil })
+		w.expectWritten(append(names(5), "first")...)
+	})
+}
+
+func TestACanaryOfAFormerKeyIsTakenBackUnlessItIsAccepted(t *testing.T) {
+	cases := map[string]struct {
+		inAccepted bool
+		want       bool // the token stays
+	}{
+		"refused, and replaced before a minute was over": {want: false},
+		"accepted in the end":                            {inAccepted: true, want: true},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			run(t, []string{"rsa2048"}, func(w *world) {
+				w.want("first")
+				w.want("second")
+				wait(10 * time.Second)
+				w.change(0, func() { w.accepts[idOf("p256")] = tc.inAccepted })
+				w.useKey("rsa2048")
+				w.expectWritten("first", "second")
+				if _, got := w.mustGetFirst().Data["token"]; got != tc.want {
+					t.Errorf("the token is there: %t", got)
+				}
+				w.expectReady()
+			})
+		})
+	}
 }
 
 func TestAFailureToSignThatNobodyRepeatsIsForgotten(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,8 +19,8 @@ import (
 )
 
 func (g *Gate) sync(ctx context.Context, q question) (again time.Duration, err error) {
-	if q == aboutRefused {
-		return 0, g.takeBack(ctx)
+	if q == aboutFormer {
+		return g.takeBack(ctx)
 	}
 	return g.review(ctx)
 }
@@ -125,25 +126,40 @@ func (g *Gate) holder(ctx context.Context, t *trial) (*corev1.Secret, error) {
 	return secret, nil
 }
 
-// takeBack removes refused canaries of former keys from their Secrets.
-func (g *Gate) takeBack(ctx context.Context) error {
+// takeBack removes canaries of former keys from their Secrets, where the API server
+// does not accept them.
+func (g *Gate) takeBack(ctx context.Context) (again time.Duration, err error) {
 	g.mu.Lock()
-	refused := g.refused
-	g.refused = nil
+	former := slices.Clone(g.former)
 	g.mu.Unlock()
 	var errs []error
-	for _, t := range refused {
+	for _, t := range former {
+		if !g.isWritten(t) {
+			again = soon // the write is under way
+			continue
+		}
 		if err := g.remove(ctx, t); err != nil {
 			errs = append(errs, fmt.Errorf("take back the token of secret %s/%s: %w", t.claims.Namespace, t.claims.SecretName, err))
-			g.mu.Lock()
-			g.refused = append(g.refused, t)
-			g.mu.Unlock()
+			continue
 		}
+		g.mu.Lock()
+		g.former = slices.DeleteFunc(g.former, func(f *trial) bool { return f == t })
+		g.mu.Unlock()
 	}
-	return errors.Join(errs...)
+	return again, errors.Join(errs...)
+}
+
+func (g *Gate) isWritten(t *trial) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return t.written
 }
 
 func (g *Gate) remove(ctx context.Context, t *trial) error {
+	answer, err := g.cfg.Reviewer.Ask(ctx, t.compact)
+	if err != nil || answer.Username == t.claims.Subject() {
+		return err
+	}
 	secret, err := g.holder(ctx, t)
 	if err != nil || secret == nil {
 		return err

@@ -27,31 +27,51 @@ const (
 	manyObjects = 20
 )
 
-// Metrics show what is left alone. A nil *Metrics shows nothing.
+// Metrics show what is left alone at each scrape. A nil *Metrics shows nothing.
 type Metrics struct {
-	contended *prometheus.GaugeVec
+	contended *prometheus.Desc
+
+	mu     sync.Mutex
+	counts map[string]func() int // by kind
 }
 
 // NewMetrics registers the metric of all trackers of a process.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
-	m := &Metrics{contended: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "sakeeper_contended_objects",
-		Help: "Objects that are left alone for an hour because somebody keeps undoing what is written, by kind. From 20 on, the whole kind is.",
-	}, []string{"kind"})}
-	reg.MustRegister(m.contended)
+	m := &Metrics{counts: map[string]func() int{}, contended: prometheus.NewDesc("sakeeper_contended_objects",
+		"Objects that are left alone for an hour because somebody keeps undoing what is written, by kind. From 20 on, the whole kind is.",
+		[]string{"kind"}, nil)}
+	reg.MustRegister(m)
 	return m
+}
+
+// Describe implements [prometheus.Collector].
+func (m *Metrics) Describe(out chan<- *prometheus.Desc) { out <- m.contended }
+
+// Collect implements [prometheus.Collector].
+func (m *Metrics) Collect(out chan<- prometheus.Metric) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for kind, count := range m.counts {
+		out <- prometheus.MustNewConstMetric(m.contended, prometheus.GaugeValue, float64(count()), kind)
+	}
+}
+
+func (m *Metrics) add(kind string, count func() int) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts[kind] = count
 }
 
 // Tracker watches over the writes of one kind. K names an object. It is safe for
 // concurrent use.
 type Tracker[K comparable] struct {
 	clock clock.PassiveClock
-	gauge prometheus.Gauge // may be nil
 
 	mu      sync.Mutex
 	entries map[matter[K]]*entry
-	// contended counts entries that are left alone.
-	contended int
 	// kindUntil is when the kind is no longer left alone.
 	kindUntil time.Time
 	// nextSweep is when entries of no more use are dropped.
@@ -73,10 +93,7 @@ type entry struct {
 // New makes a tracker; kind is a label of the metrics, which may be nil.
 func New[K comparable](kind string, clock clock.PassiveClock, metrics *Metrics) *Tracker[K] {
 	t := &Tracker[K]{clock: clock, entries: map[matter[K]]*entry{}}
-	if metrics != nil {
-		t.gauge = metrics.contended.WithLabelValues(kind)
-		t.gauge.Set(0)
-	}
+	metrics.add(kind, t.contended)
 	return t
 }
 
@@ -101,8 +118,7 @@ func (t *Tracker[K]) May(object K, content string) Verdict {
 	if e != nil && e.until.IsZero() && len(recent(e.writes, now)) >= limit {
 		e.until, e.writes = now.Add(truce), nil
 		v.Object = true
-		t.count(+1)
-		if t.contended >= manyObjects && !now.Before(t.kindUntil) {
+		if t.count(now) >= manyObjects && !now.Before(t.kindUntil) {
 			t.kindUntil = e.until
 			v.Kind = true
 		}
@@ -114,7 +130,6 @@ func (t *Tracker[K]) May(object K, content string) Verdict {
 		v.Wait = e.until.Sub(now)
 	case e != nil && !e.until.IsZero():
 		e.until = time.Time{}
-		t.count(-1)
 	}
 	return v
 }
@@ -133,11 +148,21 @@ func (t *Tracker[K]) Wrote(object K, content string) {
 	e.writes = append(recent(e.writes, now), now)
 }
 
-func (t *Tracker[K]) count(change int) {
-	t.contended += change
-	if t.gauge != nil {
-		t.gauge.Set(float64(t.contended))
+// contended is how many objects are left alone at this moment.
+func (t *Tracker[K]) contended() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.count(t.clock.Now())
+}
+
+func (t *Tracker[K]) count(now time.Time) int {
+	n := 0
+	for _, e := range t.entries {
+		if now.Before(e.until) {
+			n++
+		}
 	}
+	return n
 }
 
 // sweep drops what says nothing any more, now and then.
@@ -149,7 +174,6 @@ func (t *Tracker[K]) sweep(now time.Time) {
 	for key, e := range t.entries {
 		if !e.until.IsZero() && !now.Before(e.until) {
 			e.until = time.Time{}
-			t.count(-1)
 		}
 		if e.until.IsZero() && len(recent(e.writes, now)) == 0 {
 			delete(t.entries, key)

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedv1 "k8s.io/client-go/kubernetes/typed/authentication/v1"
 
+	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
@@ -66,7 +67,7 @@ func (r *Reviewer) Ask(ctx context.Context, compact string) (Answer, error) {
 	}, metav1.CreateOptions{})
 	if err != nil {
 		r.count("error")
-		return Answer{}, fmt.Errorf("review token: %w", err)
+		return Answer{}, fmt.Errorf("review token: %w", kube.Withhold(err))
 	}
 	if review.Status.Authenticated {
 		r.count("accepted")

@@ -99,7 +99,7 @@ func (c *Controller) notGenerated(ctx context.Context, account *corev1.ServiceAc
 	switch {
 	case errors.Is(err, canary.ErrWaiting):
 		klog.FromContext(ctx).V(4).Info("Put off a token", "serviceAccount", klog.KObj(account), "reason", err.Error())
-		return 0, nil // it will be woken
+		return 0, err // it will be woken
 	case apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return 0, nil // the namespace went, or is going: its next life begins with events
 	case apierrors.IsConflict(err):

@@ -1,6 +1,7 @@
 package tokengeneration
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/canary"
+	"github.com/sakeeper/sakeeper/pkg/loop"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
@@ -179,7 +181,9 @@ func TestATokenThatWaitsIsNamedOnce(t *testing.T) {
 	f := newFixture(t, newModel(robot()))
 	f.cache(t, robot())
 	f.tokens.err = canary.ErrWaiting
-	f.expectSync(t, "waiting", 0)
+	if _, err := f.sync(f.context(t), robotKey()); !errors.Is(err, loop.ErrPutOff) {
+		t.Errorf("waiting: %v", err)
+	}
 	name := f.plans.of(robotKey()).name
 	f.tokens.err = nil
 	f.expectSync(t, "woken", 0, creates(name), patches(name))

@@ -109,7 +109,7 @@ func TestSync(t *testing.T) {
 			wantPlan: func(p *plan) { p.doubt = testkit.Instant().Add(10 * time.Second) },
 		},
 		"tokens must wait": {
-			inTokens: canary.ErrWaiting, wantAsked: []string{surveys}, wantPlan: never,
+			inTokens: canary.ErrWaiting, wantAsked: []string{surveys}, wantErr: canary.ErrWaiting.Error(), wantPlan: never,
 		},
 		"tokens cannot be signed": {
 			inTokens: errBoom, wantAsked: []string{surveys}, wantErr: "create secret team/robot-token-ddddd: boom", wantPlan: never,

@@ -147,9 +147,14 @@ func (c *Controller) patch(ctx context.Context, cached *informers.TokenSecret, a
 // remove deletes the Secret that was decided on: its UID, and its resourceVersion
 // too, because the decision read annotations.
 func (c *Controller) remove(ctx context.Context, cached *informers.TokenSecret, reason string) (time.Duration, error) {
-	// By name: what somebody keeps creating again is another object each time.
+	// By name and absent account: what somebody keeps creating again is another object
+	// each time, but a Secret of another account, or in another life of its namespace,
+	// is another matter.
 	const content = "gone"
-	object := contested{namespace: cached.Namespace, name: cached.Name}
+	object := contested{namespace: cached.Namespace, name: cached.Name, uid: string(cached.AccountUID)}
+	if ns, ok := informers.Get(c.cfg.Namespaces, cached.Namespace); ok {
+		object.uid += "/" + string(ns.UID)
+	}
 	if wait := c.truce(ctx, c.rests.deletions, object, content, objectReference(cached)); wait > 0 {
 		return wait, nil
 	}

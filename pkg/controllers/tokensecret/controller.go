@@ -39,6 +39,10 @@ const (
 	// CA in every Secret: a thousand at once, and 10,000 in 45 s.
 	repairsPerSecond = 200
 	repairsAtOnce    = 1000
+	// examsPerSecond and examsAtOnce pace reviews, each of which may cost the API server
+	// a write of its own.
+	examsPerSecond = 20
+	examsAtOnce    = 100
 )
 
 // Tokens makes legacy tokens and decides whether they may be written; see
@@ -99,7 +103,7 @@ type Controller struct {
 // rests is what keeps writes few: slots for those that can wait, and truces with
 // whoever undoes them.
 type rests struct {
-	repairs, resigns, looks         *loop.Pace[cache.ObjectName]
+	repairs, resigns, exams, looks  *loop.Pace[cache.ObjectName]
 	contents, deletions, references *contention.Tracker[contested]
 }
 
@@ -127,6 +131,7 @@ func New(cfg Config) (*Controller, error) {
 		rests: rests{
 			repairs:    loop.NewPace[cache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
 			resigns:    loop.NewPace[cache.ObjectName](cfg.Clock, cfg.ResignQPS, 1),
+			exams:      loop.NewPace[cache.ObjectName](cfg.Clock, examsPerSecond, examsAtOnce),
 			looks:      loop.NewPace[cache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
 			contents:   contention.New[contested]("secrets", cfg.Clock, cfg.Contention),
 			deletions:  contention.New[contested]("secret deletions", cfg.Clock, cfg.Contention),
@@ -228,6 +233,7 @@ func (c *Controller) secretDeleted(secret *informers.TokenSecret) {
 	c.exams.forget(secret.UID)
 	c.rests.repairs.Forget(key)
 	c.rests.resigns.Forget(key)
+	c.rests.exams.Forget(key)
 	c.departed.add(secret, c.cfg.Clock.Now())
 	c.references.AddAfter(secret.AccountName(), quiet)
 }

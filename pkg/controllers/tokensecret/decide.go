@@ -91,12 +91,12 @@ func decideContent(s state) (action, string) {
 	switch {
 	case s.secret.Unfilled != nil:
 		return fill, "token is missing"
+	case s.secret.CASum != s.caSum:
+		return repair, "ca.crt differs" // first, because signing anew may have to wait
 	case s.mayResign() && s.token == dead:
 		return resign, "no known key verifies its token, or it names a former service account"
 	case s.mayResign() && s.resign == ResignAll && s.token == older:
 		return resign, "its token was signed by an older key"
-	case s.secret.CASum != s.caSum:
-		return repair, "ca.crt differs"
 	case !s.secret.HasNamespace:
 		return repair, "namespace is missing"
 	case s.mayResign() && s.token == suspect:

@@ -117,7 +117,7 @@ func TestDecideOnTokens(t *testing.T) {
 		"dead, in a secret that is going":       {inToken: dead, inDeleting: &deleting},
 		"dead, with a label that is empty":      {inToken: dead, inLabels: map[string]string{token.InvalidSinceLabel: ""}, want: map[Resign]action{ResignAll: resign, ResignDead: resign}},
 		"the CA is repaired before an exam":     {inToken: suspect, inOtherCA: true, want: map[Resign]action{ResignAll: repair, ResignDead: repair, ResignNever: repair, "": repair}},
-		"and together with a dead token":        {inToken: dead, inOtherCA: true, want: map[Resign]action{ResignAll: resign, ResignDead: resign, ResignNever: repair, "": repair}},
+		"and before a dead token is replaced":   {inToken: dead, inOtherCA: true, want: map[Resign]action{ResignAll: repair, ResignDead: repair, ResignNever: repair, "": repair}},
 		"the CA of a withdrawn one is repaired": {inToken: dead, inOtherCA: true, inLabels: marked, want: map[Resign]action{ResignAll: repair, ResignDead: repair, ResignNever: repair, "": repair}},
 	}
 	for name, tc := range cases {

@@ -3,8 +3,8 @@
 // ServiceAccount refers to one that is gone.
 //
 // Inputs: token Secrets and ServiceAccounts, watched; the CA bundle and the
-// signer, asked anew for each decision. Call [Controller.EnqueueAll] when the CA
-// changed.
+// writer of tokens, asked anew for each decision. Call [Controller.EnqueueAll] when the
+// CA or the keys changed.
 //
 // # Secrets
 //
@@ -24,6 +24,17 @@
 // may be filled for an account that is gone already, when the cache does not show
 // that yet. It is noticed when the deletion is, and the token is taken back and
 // made anew for the account's successor; in-tree deletes such a Secret.
+//
+// # Tokens that were written once
+//
+// A token that this Secret was made for, and that no known key verifies or that names
+// another UID, may be dead. It is shown to the API server, and signed anew when that
+// refused it three times over 10 minutes; of keys that only verify, on request. One
+// that the API server accepts, or that is somebody's own, is left alone. What was found
+// out is kept by this process only.
+//
+// Repairs, exams and new signatures are paced, and what somebody keeps undoing is left
+// alone (pkg/contention).
 //
 // # References
 //

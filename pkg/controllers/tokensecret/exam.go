@@ -60,7 +60,7 @@ func newExams() *exams { return &exams{bySecret: map[types.UID]exam{}} }
 func (e *exams) of(secret *informers.TokenSecret, set *keys.Set) exam {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if found := e.bySecret[secret.UID]; found.keys == set && found.token == secret.Token.Sum {
+	if found := e.bySecret[secret.UID]; found.keys != nil && found.keys.Equal(set) && found.token == secret.Token.Sum {
 		return found
 	}
 	return exam{token: secret.Token.Sum, keys: set}
@@ -119,6 +119,9 @@ func (c *Controller) examine(ctx context.Context, cached *informers.TokenSecret,
 	found := c.exams.of(cached, set)
 	now := c.cfg.Clock.Now()
 	if wait := found.next.Sub(now); wait > 0 {
+		return wait, nil
+	}
+	if wait := c.rests.exams.Wait(cache.MetaObjectToName(cached)); wait > 0 {
 		return wait, nil
 	}
 	live, err := c.cfg.Client.Secrets(cached.Namespace).Get(ctx, cached.Name, metav1.GetOptions{})

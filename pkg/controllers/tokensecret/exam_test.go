@@ -1,6 +1,7 @@
 package tokensecret
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -255,8 +256,40 @@ func TestResigningIsPaced(t *testing.T) {
 	}
 }
 
+func TestAnExamIsTheSameForKeysThatAreTheSame(t *testing.T) {
+	f := newExamined(t, signedBy(t, "p384"))
+	f.cfg.Keys = func() *keys.Set { return testkit.Keys("p256", "rsa2048") } // a set of its own each time
+	f.reviewer.answer = tokenreview.Answer{Username: "system:serviceaccount:team:robot"}
+	f.visit(t)
+	f.visit(t)
+	if len(f.reviewer.asked) != 1 {
+		t.Errorf("%d reviews", len(f.reviewer.asked))
+	}
+}
+
+func TestExamsArePaced(t *testing.T) {
+	f := newFixture(t, server{}, testkit.ServiceAccount("team/robot"))
+	later := 0
+	for i := range examsAtOnce + 10 {
+		name := fmt.Sprint("s", i)
+		held := secret(testkit.WithData("token", signedBy(t, "p384", func(c *token.LegacyClaims) { c.SecretName = name })))
+		held.Name = name
+		f.cache(t, held)
+		again, err := f.syncSecret(f.context(t), keyOf("team/"+name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again > 0 {
+			later++
+		}
+	}
+	if later != 10 {
+		t.Errorf("%d were put off", later)
+	}
+}
+
 func TestAResignedSecretGetsAllThatIsWrong(t *testing.T) {
-	f := newExamined(t, signedBy(t, "rsa2048"), testkit.WithData("ca.crt", "old"), testkit.WithData("namespace", ""))
+	f := newExamined(t, signedBy(t, "rsa2048"), testkit.WithData("namespace", ""))
 	f.cfg.Resign = ResignAll
 	f.visit(t)
 	patch := testkit.Requests(f.client.Actions())[0]

@@ -101,6 +101,9 @@ func newWebhookProcess(ctx context.Context, cfg *webhookConfig, listener net.Lis
 		Drain:          cfg.options.drain,
 		Registerer:     p.registry,
 	})
+	if err != nil {
+		p.broadcaster.Shutdown()
+	}
 	return p, err
 }
 

@@ -73,7 +73,7 @@ func (c *Controller) writeSecret(ctx context.Context, s state, p plan) (time.Dur
 		c.cfg.Recorder.Eventf(c.reference(), corev1.EventTypeNormal, ReasonChanged, "%s, because %s", did(p.act), p.reason)
 		return 0, nil
 	case apierrors.IsAlreadyExists(err), apierrors.IsConflict(err), apierrors.IsNotFound(err) && s.found != nil:
-		return 0, nil // another replica was faster: what it wrote will be seen
+		return lag, nil // most likely another replica was faster: what it wrote will be seen
 	}
 	return 0, c.refused(ctx, fmt.Errorf("write secret %s: %w", c.cfg.SecretName, err))
 }
@@ -160,8 +160,10 @@ func (c *Controller) writeBundle(ctx context.Context, s state, r repair, bundle 
 		klog.FromContext(ctx).Info("Published the CA bundle", "kind", r.configuration.Kind, "configuration", name, "webhooks", r.webhooks)
 		c.cfg.Recorder.Eventf(c.reference(), corev1.EventTypeNormal, ReasonPublished, "Set the caBundle of %s in %s", strings.Join(r.webhooks, ", "), r.configuration)
 		return 0, nil
-	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-		return 0, nil // it changed or went: its event decides anew
+	case apierrors.IsConflict(err):
+		return lag, nil // it changed; but not every conflict has an event behind it
+	case apierrors.IsNotFound(err):
+		return 0, nil // it went: its event decides anew
 	}
 	return 0, c.refused(ctx, fmt.Errorf("patch %s: %w", r.configuration, err))
 }

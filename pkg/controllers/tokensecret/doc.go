@@ -47,7 +47,10 @@
 //     This is what makes up for deletions that happened while no controller ran.
 //
 // There is one key per account, and deletions are gathered for a moment, so many
-// deleted Secrets of one account cost a few writes, not one each.
+// deleted Secrets of one account cost a few writes, not one each. What was seen going
+// is remembered until no reference to it is left, because the watch of accounts may
+// lag behind that of Secrets by a minute after an outage. So where the cache shows no
+// reference, or a write failed, the account is read live, once.
 //
 // RBAC: manifests/base/controllers/tokensecret.yaml.
 //

@@ -16,90 +16,121 @@ func goneSecret(name string, account types.UID) *informers.TokenSecret {
 	return informers.NewTokenSecret(testkit.Secret("team/"+name, testkit.WithAccount("robot"), testkit.WithAccountUID(account)), nil)
 }
 
+// departed are the departures of Secrets of those names that belonged to account.
+func departed(account types.UID, names ...string) departures {
+	gone := departures{}
+	for _, name := range names {
+		gone[name] = departure{account: account, secret: goneSecret(name, account).UID}
+	}
+	return gone
+}
+
 // answer is what goneSecrets.of returns.
 type answer struct {
-	gone    departures
-	again   time.Duration
-	settled bool
+	gone departures
+	wait time.Duration
 }
 
 func expectOf(t *testing.T, g *goneSecrets, account string, at time.Time, want answer) {
 	t.Helper()
 	var got answer
-	got.gone, got.again, got.settled = g.of(keyOf(account), at)
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(answer{})); diff != "" {
+	got.gone, got.wait = g.of(keyOf(account), at)
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(answer{}, departure{})); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func expectNothingKept(t *testing.T, g *goneSecrets) {
+	t.Helper()
+	if len(g.byAccount) > 0 {
+		t.Errorf("kept %v", g.byAccount)
 	}
 }
 
 func at(ms int) time.Time { return testkit.Instant().Add(time.Duration(ms) * time.Millisecond) }
 
-func unsettled(wait time.Duration) answer { return answer{again: wait} }
-
-func nothing() answer { return answer{settled: true} }
-
 func TestDeparturesAreJudgedOnceAllIsQuiet(t *testing.T) {
 	g := newGoneSecrets()
-	expectOf(t, g, "team/robot", at(0), nothing())
+	expectOf(t, g, "team/robot", at(0), answer{})
 	g.add(goneSecret("a", testkit.AccountUID), at(0))
-	expectOf(t, g, "team/robot", at(0), unsettled(250*time.Millisecond))
-	g.add(goneSecret("b", testkit.OtherUID), at(100))
-	expectOf(t, g, "team/robot", at(250), unsettled(100*time.Millisecond))
-	expectOf(t, g, "team/robot", at(349), unsettled(time.Millisecond))
-	expectOf(t, g, "team/default", at(350), nothing())
-	expectOf(t, g, "other/robot", at(350), nothing())
-	both := departures{"a": testkit.AccountUID, "b": testkit.OtherUID}
-	expectOf(t, g, "team/robot", at(350), answer{both, 4750 * time.Millisecond, true})
+	expectOf(t, g, "team/robot", at(0), answer{wait: 250 * time.Millisecond})
+	g.add(goneSecret("b", testkit.AccountUID), at(100))
+	expectOf(t, g, "team/robot", at(250), answer{wait: 100 * time.Millisecond})
+	expectOf(t, g, "team/robot", at(349), answer{wait: time.Millisecond})
+	expectOf(t, g, "team/default", at(350), answer{})
+	expectOf(t, g, "other/robot", at(350), answer{})
+	expectOf(t, g, "team/robot", at(350), answer{gone: departed(testkit.AccountUID, "a", "b")})
 
-	g.forget(keyOf("team/robot"), map[string]bool{"a": true, "c": true})
-	expectOf(t, g, "team/robot", at(400), answer{departures{"b": testkit.OtherUID}, 4700 * time.Millisecond, true})
-	g.forget(keyOf("team/robot"), map[string]bool{"b": true})
-	expectOf(t, g, "team/robot", at(450), nothing())
-	if len(g.byAccount) > 0 {
-		t.Errorf("kept %v", g.byAccount)
-	}
+	g.settle(keyOf("team/robot"), departed(testkit.AccountUID, "a", "c"))
+	// However late, as after a long backoff.
+	expectOf(t, g, "team/robot", at(300000), answer{gone: departed(testkit.AccountUID, "b")})
+	g.settle(keyOf("team/robot"), departed(testkit.AccountUID, "b"))
+	expectOf(t, g, "team/robot", at(300000), answer{})
+	expectNothingKept(t, g)
 }
 
 func TestDeparturesAreJudgedWhenItNeverGetsQuiet(t *testing.T) {
 	g := newGoneSecrets()
-	want := departures{}
+	var names []string
 	for i := range 20 { // every 100 ms
-		s := goneSecret(string(rune('a'+i)), testkit.AccountUID)
-		g.add(s, at(i*100))
-		want[s.Name] = testkit.AccountUID
+		names = append(names, string(rune('a'+i)))
+		g.add(goneSecret(names[i], testkit.AccountUID), at(i*100))
 	}
-	expectOf(t, g, "team/robot", at(1900), unsettled(100*time.Millisecond))
-	expectOf(t, g, "team/robot", at(2000), answer{want, 4900 * time.Millisecond, true})
+	expectOf(t, g, "team/robot", at(1900), answer{wait: 100 * time.Millisecond})
+	expectOf(t, g, "team/robot", at(2000), answer{gone: departed(testkit.AccountUID, names...)})
 	g.add(goneSecret("z", testkit.AccountUID), at(2001))
-	expectOf(t, g, "team/robot", at(2001), unsettled(250*time.Millisecond))
+	expectOf(t, g, "team/robot", at(2001), answer{wait: 250 * time.Millisecond})
 }
 
-func TestDeparturesAreForgottenAfterGrace(t *testing.T) {
+func TestWhatWentMeanwhileIsNotSettled(t *testing.T) {
 	g := newGoneSecrets()
 	g.add(goneSecret("a", testkit.AccountUID), at(0))
-	expectOf(t, g, "team/robot", at(4999), answer{departures{"a": testkit.AccountUID}, time.Millisecond, true})
-	expectOf(t, g, "team/robot", at(5000), nothing())
-	if len(g.byAccount) > 0 {
-		t.Errorf("kept %v", g.byAccount)
+	gone, _ := g.of(keyOf("team/robot"), at(1000))
+	again := goneSecret("a", testkit.AccountUID)
+	again.UID = "another"
+	g.add(again, at(1000))
+	g.settle(keyOf("team/robot"), gone)
+	want := departures{"a": departure{account: testkit.AccountUID, secret: "another"}}
+	expectOf(t, g, "team/robot", at(2000), answer{gone: want})
+}
+
+func TestDeparturesOfAnAccountThatIsNotThereAreForgottenInTime(t *testing.T) {
+	g, robot := newGoneSecrets(), keyOf("team/robot")
+	g.add(goneSecret("a", testkit.AccountUID), at(0))
+	for ms, want := range map[int]time.Duration{1000: 119 * time.Second, 119999: time.Millisecond} {
+		if left := g.expire(robot, at(ms)); left != want {
+			t.Errorf("after %d ms: %v are left, want %v", ms, left, want)
+		}
+	}
+	if left := g.expire(robot, at(120000)); left != 0 {
+		t.Errorf("%v are left", left)
+	}
+	expectNothingKept(t, g)
+	if left := g.expire(robot, at(120000)); left != 0 {
+		t.Errorf("of nothing, %v are left", left)
 	}
 }
 
-func TestRetainedDeparturesLiveUntilTheyWereJudgedOnceMore(t *testing.T) {
-	g := newGoneSecrets()
-	g.add(goneSecret("a", testkit.AccountUID), at(0))
-	if again := g.retain(keyOf("team/robot")); again != time.Second {
-		t.Errorf("again after %v", again)
+func TestADoubtLastsUntilAllIsSettled(t *testing.T) {
+	g, robot := newGoneSecrets(), keyOf("team/robot")
+	g.doubt(robot)
+	if g.doubted(robot) {
+		t.Error("there is nothing to doubt")
 	}
-	// However late, as after a long backoff.
-	expectOf(t, g, "team/robot", at(300000), answer{departures{"a": testkit.AccountUID}, grace, true})
-	expectOf(t, g, "team/robot", at(305000), nothing())
-	if again := g.retain(keyOf("team/robot")); again != 0 {
-		t.Errorf("nothing is retained, again after %v", again)
+	g.add(goneSecret("a", testkit.AccountUID), at(0))
+	g.doubt(robot)
+	if !g.doubted(robot) {
+		t.Error("not doubted")
+	}
+	g.add(goneSecret("b", testkit.AccountUID), at(0))
+	g.settle(robot, departed(testkit.AccountUID, "a"))
+	if g.doubted(robot) {
+		t.Error("still doubted")
 	}
 }
 
 func TestSaw(t *testing.T) {
-	gone := departures{"of-this": testkit.AccountUID, "of-another": testkit.OtherUID, "of-no-uid": ""}
+	gone := departures{"of-this": {account: testkit.AccountUID}, "of-another": {account: testkit.OtherUID}, "of-no-uid": {}}
 	for name, want := range map[string]bool{"of-this": true, "of-another": false, "of-no-uid": true, "never-seen": false} {
 		if got := gone.saw(name, testkit.AccountUID); got != want {
 			t.Errorf("%s: got %t", name, got)

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,48 +18,79 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/informers"
 )
 
-const (
-	// quiet is how long an account's Secrets must stop going before its references
-	// are written, so that a burst of deletions is one write.
-	quiet = 250 * time.Millisecond
-	// patience is how long that may put a write off.
-	patience = 2 * time.Second
-	// grace is how long a Secret that went is remembered, because the cache may not
-	// show the reference yet, and how long a Secret may be missing after its account
-	// was written, because tools that apply or restore both write the account first.
-	grace = 5 * time.Second
-)
+// grace is how long a Secret may be missing after its account was written, because
+// tools that apply or restore both write the account first.
+const grace = 5 * time.Second
 
 func (c *Controller) syncReferences(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
-	gone, again, settled := c.departed.of(key, c.cfg.Clock.Now())
-	account, ok := informers.Get(c.cfg.ServiceAccounts, key.String())
-	if !settled || !ok {
-		return again, nil
-	}
-	stale, err := c.stale(ctx, account, gone)
-	if err != nil {
-		return 0, err
-	}
-	if len(stale) == 0 {
-		if len(gone) > 0 {
-			return again, nil // what dangles is counted when all is quiet
-		}
-		return c.countDangling(ctx, account)
-	}
-	wait, err := c.dropReferences(ctx, account, stale)
-	switch {
-	case wait > 0:
+	gone, wait := c.departed.of(key, c.cfg.Clock.Now())
+	if wait > 0 {
 		return wait, nil
-	case apierrors.IsConflict(err):
-		// The account changed. Its event decides anew, and what was seen going lives
-		// until the cache shows that event.
-		return c.departed.retain(key), nil
-	case err != nil:
-		c.departed.retain(key)
-		return 0, err
 	}
-	c.departed.forget(key, stale)
-	return again, nil
+	account, ok := informers.Get(c.cfg.ServiceAccounts, key.String())
+	if !ok {
+		return c.departed.expire(key, c.cfg.Clock.Now()), nil
+	}
+	if c.departed.doubted(key) || c.unseen(account, gone) {
+		// The cache may lag by any time, for example after an outage.
+		live, err := c.cfg.Client.ServiceAccounts(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			c.departed.settle(key, gone)
+			return 0, nil
+		case err != nil:
+			return 0, fmt.Errorf("get service account %s: %w", key, err)
+		}
+		account = live
+	}
+	return c.mendReferences(ctx, account, gone)
+}
+
+// unseen tells whether account, as the cache has it, does not refer to a Secret of it
+// that went: it may be a version from before the reference.
+func (c *Controller) unseen(account *corev1.ServiceAccount, gone departures) bool {
+	for name, secret := range gone {
+		_, back := informers.Get(c.cfg.Secrets, account.Namespace+"/"+name)
+		_, former := c.owners.gone.Get(secret.account)
+		refers := slices.ContainsFunc(account.Secrets, func(ref corev1.ObjectReference) bool { return ref.Name == name })
+		if !back && !former && !refers {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Controller) mendReferences(ctx context.Context, account *corev1.ServiceAccount, gone departures) (time.Duration, error) {
+	key := cache.MetaObjectToName(account)
+	stale, err := c.stale(ctx, account, gone)
+	switch {
+	case err != nil:
+		return 0, err
+	case len(stale) > 0:
+		wait, err := c.dropReferences(ctx, account, stale)
+		if wait > 0 {
+			return wait, nil
+		}
+		if err != nil {
+			c.departed.doubt(key)
+		}
+		if apierrors.IsConflict(err) {
+			return lookAgain, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	c.departed.settle(key, gone)
+	switch {
+	case len(gone) == 0 && len(stale) == 0:
+		return c.countDangling(ctx, account)
+	case len(without(account.Secrets, stale)) == 0:
+		c.dangling.set(key, 0)
+		return 0, nil
+	default:
+		return grace, nil // what is left is looked at when all is quiet
+	}
 }
 
 // stale returns the names in account.secrets that must go. While Secrets that were
@@ -166,105 +196,4 @@ func (c *Controller) dropReferences(ctx context.Context, account *corev1.Service
 	default:
 		return 0, fmt.Errorf("patch service account %s: %w", klog.KObj(account), err)
 	}
-}
-
-// departures are token Secrets of one account that this process saw go, by name,
-// with the account's UID as each of them named it (empty when it did not).
-type departures map[string]types.UID
-
-// saw tells whether a Secret of that name went that belonged to account.
-func (d departures) saw(name string, account types.UID) bool {
-	uid, ok := d[name]
-	return ok && (uid == "" || uid == account)
-}
-
-// goneSecrets remembers departures until their references were dropped, or for
-// grace: a reference that somebody writes after that is meant.
-type goneSecrets struct {
-	mu        sync.Mutex
-	byAccount map[cache.ObjectName]*burst
-}
-
-type burst struct {
-	first, last time.Time
-	since       time.Time // grace runs from here
-	departures  departures
-	retained    bool // a write failed: grace begins anew
-}
-
-func newGoneSecrets() *goneSecrets {
-	return &goneSecrets{byAccount: map[cache.ObjectName]*burst{}}
-}
-
-func (g *goneSecrets) add(secret *informers.TokenSecret, now time.Time) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	b := g.byAccount[secret.AccountName()]
-	if b == nil || now.Sub(b.last) >= patience {
-		b = &burst{first: now, departures: b.rest()}
-		g.byAccount[secret.AccountName()] = b
-	}
-	b.last, b.since = now, now
-	b.departures[secret.Name] = secret.AccountUID
-}
-
-// rest is what a new burst takes over.
-func (b *burst) rest() departures {
-	if b == nil {
-		return departures{}
-	}
-	return b.departures
-}
-
-// of returns what is remembered for account, when to look again (zero: no need),
-// and whether the burst has settled.
-func (g *goneSecrets) of(account cache.ObjectName, now time.Time) (gone departures, again time.Duration, settled bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	b := g.byAccount[account]
-	if b == nil {
-		return nil, 0, true
-	}
-	if wait := min(quiet-now.Sub(b.last), patience-now.Sub(b.first)); wait > 0 {
-		return nil, wait, false
-	}
-	b.first = now // the next write of a burst that goes on waits again
-	if b.retained {
-		b.retained, b.since = false, now // not last: a failed write must not put off the next
-	}
-	left := grace - now.Sub(b.since)
-	if left <= 0 {
-		delete(g.byAccount, account)
-		return nil, 0, true
-	}
-	return maps.Clone(b.departures), left, true
-}
-
-// forget drops the names that were acted on.
-func (g *goneSecrets) forget(account cache.ObjectName, names map[string]bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	b := g.byAccount[account]
-	if b == nil {
-		return
-	}
-	for name := range names {
-		delete(b.departures, name)
-	}
-	if len(b.departures) == 0 {
-		delete(g.byAccount, account)
-	}
-}
-
-// retain keeps what is remembered until it was judged once more, however long that
-// takes, and returns when to try.
-func (g *goneSecrets) retain(account cache.ObjectName) time.Duration {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	b := g.byAccount[account]
-	if b == nil {
-		return 0
-	}
-	b.retained = true
-	return time.Second
 }

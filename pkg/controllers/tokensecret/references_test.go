@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
 
@@ -55,26 +54,28 @@ func TestSyncReferences(t *testing.T) {
 	}
 
 	cases := map[string]struct {
-		inAccount      *corev1.ServiceAccount
-		inCached       []string // Secrets
-		inLive         []string // Secrets
-		inGone         []*informers.TokenSecret
-		want           []testkit.Request
-		wantAsked      []string
-		wantAskedLater bool // by the next sync
-		wantDangling   int
+		inAccount     *corev1.ServiceAccount
+		inLiveAccount *corev1.ServiceAccount
+		inCached      []string // Secrets
+		inLive        []string // Secrets
+		inGone        []*informers.TokenSecret
+		want          []testkit.Request
+		wantAsked     []string
+		wantLive      bool // the account is read live
+		wantDangling  int
+		wantAgain     time.Duration // where it is not for the count
 	}{
 		"a secret that was seen going": {
-			inAccount: robot("mine", "yours"), inGone: goneOf("mine"), want: left("yours"),
+			inAccount: robot("mine", "yours"), inGone: goneOf("mine"), want: left("yours"), wantAgain: grace,
 		},
 		"200 of them are one patch": {
-			inAccount: robot(append(many, "last")...), inGone: goneOf(many...), want: left("last"),
+			inAccount: robot(append(many, "last")...), inGone: goneOf(many...), want: left("last"), wantAgain: grace,
 		},
 		"when none is left there is no list": {
 			inAccount: robot(many...), inGone: goneOf(many...), want: left(),
 		},
 		"a generated name that went unseen is asked for, without its contents": {
-			inAccount: robot("robot-token-x7z9q", "mine"), want: left("mine"), wantAsked: []string{"get secrets team/robot-token-x7z9q"},
+			inAccount: robot("robot-token-x7z9q", "mine"), want: left("mine"), wantAsked: []string{"get secrets team/robot-token-x7z9q"}, wantAgain: grace,
 		},
 		"and stays when it exists": {
 			inAccount: robot("robot-token-x7z9q"), inLive: []string{"team/robot-token-x7z9q"}, wantAsked: []string{"get secrets team/robot-token-x7z9q"},
@@ -92,13 +93,13 @@ func TestSyncReferences(t *testing.T) {
 			inAccount: robot("robot-token-x7z9q", "mine"), inCached: []string{"team/robot-token-x7z9q", "team/mine"},
 		},
 		"also when it went and came back": {
-			inAccount: robot("mine"), inCached: []string{"team/mine"}, inGone: goneOf("mine"),
+			inAccount: robot("mine"), inCached: []string{"team/mine"}, inGone: goneOf("mine"), wantAgain: grace,
 		},
 		"a secret in another namespace does not count as existing": {
 			inAccount: robot("mine"), inCached: []string{"other/mine"}, inGone: goneOf("mine"), want: left(),
 		},
 		"a secret of an account's former life stays": {
-			inAccount: robot("mine"), inGone: []*informers.TokenSecret{goneSecret("mine", testkit.OtherUID)},
+			inAccount: robot("mine"), inGone: []*informers.TokenSecret{goneSecret("mine", testkit.OtherUID)}, wantAgain: grace,
 		},
 		"one that named no UID goes": {
 			inAccount: robot("mine"), inGone: []*informers.TokenSecret{goneSecret("mine", "")}, want: left(),
@@ -107,23 +108,38 @@ func TestSyncReferences(t *testing.T) {
 			inAccount: robot("robot-token-x7z9q", "kept", "robot-token-bcdfg", "robot-token-hjklm"), inLive: []string{"team/robot-token-bcdfg"},
 			want:      left("kept", "robot-token-bcdfg"),
 			wantAsked: []string{"get secrets team/robot-token-x7z9q", "get secrets team/robot-token-bcdfg", "get secrets team/robot-token-hjklm"},
+			wantAgain: grace,
 		},
 		"while others were seen going, a name that is merely missing waits": {
-			inAccount: robot("robot-token-x7z9q", "mine"), inGone: goneOf("mine"), want: left("robot-token-x7z9q"), wantAskedLater: true,
+			inAccount: robot("robot-token-x7z9q", "mine"), inGone: goneOf("mine"), want: left("robot-token-x7z9q"), wantAgain: grace,
 		},
 		"but not one that exists": {
-			inAccount: robot("robot-token-x7z9q", "mine"), inGone: goneOf("mine"), inCached: []string{"team/robot-token-x7z9q"}, want: left("robot-token-x7z9q"),
+			inAccount: robot("robot-token-x7z9q", "mine"), inGone: goneOf("mine"), inCached: []string{"team/robot-token-x7z9q"}, want: left("robot-token-x7z9q"), wantAgain: grace,
 		},
-		"a secret that nobody refers to": {
-			inAccount: robot("yours"), inGone: goneOf("mine"),
+		"where the cache shows no reference, the account is read live": {
+			inAccount: robot("yours"), inLiveAccount: robot("yours"), inGone: goneOf("mine"), wantLive: true, wantAgain: grace,
 		},
-		"an account that is gone": {
-			inGone: goneOf("mine"),
+		"and dropped is what is there": {
+			inAccount: robot("yours"), inLiveAccount: robot("yours", "mine"), inGone: goneOf("mine"), wantLive: true, want: left("yours"), wantAgain: grace,
+		},
+		"but not what is of its successor": {
+			inAccount: robot("yours"), inLiveAccount: testkit.ServiceAccount("team/robot", testkit.WithUID(testkit.OtherUID), testkit.WithReferences("mine")),
+			inGone: goneOf("mine"), wantLive: true, wantAgain: grace,
+		},
+		"or it went": {
+			inAccount: robot("yours"), inGone: goneOf("mine"), wantLive: true,
+		},
+		"an account that is not in the cache is remembered": {
+			inGone: goneOf("mine"), wantAgain: memory - time.Second,
 		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, server{secrets: tc.inLive})
+			live := server{secrets: tc.inLive}
+			if tc.inLiveAccount != nil {
+				live.accounts = append(live.accounts, tc.inLiveAccount)
+			}
+			f := newFixture(t, live)
 			if tc.inAccount != nil {
 				f.cache(t, tc.inAccount.DeepCopy())
 			}
@@ -141,14 +157,17 @@ func TestSyncReferences(t *testing.T) {
 				}
 				if round == 0 {
 					f.expectCounted(t, tc.wantDangling, again)
-					// Whoever was seen going is judged once more, 5 s after that.
-					if looks := again == 4*time.Second; looks != (len(tc.inGone) > 0) {
-						t.Errorf("again after %v", again)
+					if tc.wantDangling == 0 && again != tc.wantAgain {
+						t.Errorf("again after %v, want %v", again, tc.wantAgain)
 					}
-					f.expectRequests(t, tc.want, tc.wantAsked)
+					want := tc.want
+					if tc.wantLive {
+						want = append([]testkit.Request{getAccount()}, want...)
+					}
+					f.expectRequests(t, want, tc.wantAsked)
 				}
 				f.client.ClearActions()
-				if tc.wantAsked != nil || tc.wantAskedLater {
+				if tc.wantAsked != nil {
 					return // a cache that lags asks again, and its patch is a conflict
 				}
 			}
@@ -186,21 +205,21 @@ func TestAnswersToWritesOfReferences(t *testing.T) {
 		wantErr           error
 		wantLater         time.Duration
 		wantText          string
-		// wantAgain is what the next sync writes, with the account's next version in
-		// the cache and a server that allows everything.
+		// wantAgain is what the next sync asks for, with a cache that lags and a server that
+		// allows everything.
 		wantAgain []testkit.Request
 	}{
 		"it changed: what it is now decides": {
-			inWrites: testkit.Conflict(), inRefs: []string{"mine"}, wantLater: time.Second, wantAgain: []testkit.Request{dropped("101")},
+			inWrites: testkit.Conflict(), inRefs: []string{"mine"}, wantLater: time.Second, wantAgain: []testkit.Request{getAccount(), dropped("101")},
 		},
 		"it went, and its references with it": {
-			inWrites: testkit.NotFound(), inRefs: []string{"mine"}, wantLater: 4 * time.Second,
+			inWrites: testkit.NotFound(), inRefs: []string{"mine"},
 		},
 		"a prohibition is retried": {
-			inWrites: quota, inRefs: []string{"mine"}, wantErr: quota, wantText: "patch service account team/robot: ", wantAgain: []testkit.Request{dropped("101")},
+			inWrites: quota, inRefs: []string{"mine"}, wantErr: quota, wantText: "patch service account team/robot: ", wantAgain: []testkit.Request{getAccount(), dropped("101")},
 		},
 		"so is an internal error": {
-			inWrites: internal, inRefs: []string{"mine"}, wantErr: internal, wantText: "patch service account team/robot: ", wantAgain: []testkit.Request{dropped("101")},
+			inWrites: internal, inRefs: []string{"mine"}, wantErr: internal, wantText: "patch service account team/robot: ", wantAgain: []testkit.Request{getAccount(), dropped("101")},
 		},
 	}
 	for name, tc := range cases {
@@ -225,11 +244,11 @@ func TestAnswersToWritesOfReferences(t *testing.T) {
 				t.Errorf("error %q", err)
 			}
 
-			*s = server{}
-			f.client.ClearActions()
 			next := robot(tc.inRefs...)
 			next.ResourceVersion = "101"
-			f.cache(t, next)
+			*s = server{accounts: []*corev1.ServiceAccount{next}}
+			f.client.ClearActions()
+			f.pass(time.Second)
 			if _, err := f.syncReferences(f.context(t), keyOf("team/robot")); err != nil {
 				t.Errorf("next: error %v", err)
 			}
@@ -255,24 +274,19 @@ func TestAQuestionWithoutAnAnswerIsRetriedAndNothingIsWritten(t *testing.T) {
 // TestAReferenceThatTheCacheShowsLateIsDropped is about a watch of accounts that
 // lags behind that of Secrets.
 func TestAReferenceThatTheCacheShowsLateIsDropped(t *testing.T) {
-	for name, cached := range map[string][]metav1.Object{"the account came late": nil, "the reference came late": {robot()}} {
-		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, server{}, cached...)
-			f.secretDeleted(goneSecret("mine", testkit.AccountUID))
-			f.pass(time.Second)
-			again, err := f.syncReferences(f.context(t), keyOf("team/robot"))
-			if again != 4*time.Second || err != nil {
-				t.Errorf("again after %v, error %v", again, err)
-			}
-			f.pass(time.Second)
-			f.cache(t, robot("mine"))
-			if _, err := f.syncReferences(f.context(t), keyOf("team/robot")); err != nil {
-				t.Error(err)
-			}
-			if diff := cmp.Diff([]testkit.Request{dropped(testkit.ResourceVersion)}, testkit.Requests(f.client.Actions())); diff != "" {
-				t.Errorf("requests (-want +got):\n%s", diff)
-			}
-		})
+	f := newFixture(t, server{})
+	f.secretDeleted(goneSecret("mine", testkit.AccountUID))
+	f.pass(time.Second)
+	if again, err := f.syncReferences(f.context(t), keyOf("team/robot")); again != memory-time.Second || err != nil {
+		t.Errorf("again after %v, error %v", again, err)
+	}
+	f.pass(time.Minute)
+	f.cache(t, robot("mine"))
+	if _, err := f.syncReferences(f.context(t), keyOf("team/robot")); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff([]testkit.Request{dropped(testkit.ResourceVersion)}, testkit.Requests(f.client.Actions())); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
 	}
 }
 
@@ -350,7 +364,7 @@ func (f fixture) expectRequests(t *testing.T, want []testkit.Request, wantAsked 
 }
 
 func TestAFailedWriteIsRetriedEverLaterNotWithEachBurst(t *testing.T) {
-	f := newFixture(t, server{writes: errBoom}, testkit.ServiceAccount("team/robot", testkit.WithReferences("mine")))
+	f := newFixture(t, server{writes: errBoom, accounts: []*corev1.ServiceAccount{robot("mine")}}, robot("mine"))
 	f.secretDeleted(informers.NewTokenSecret(testkit.Secret("team/mine", testkit.WithAccount("robot")), nil))
 	f.pass(time.Second)
 	for range 20 { // as often as the queue, which doubles the delay, asks

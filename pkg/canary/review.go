@@ -3,7 +3,6 @@ package canary
 import (
 	"context"
 	"crypto/subtle"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
+	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
@@ -164,10 +164,7 @@ func (g *Gate) remove(ctx context.Context, t *trial) error {
 	if err != nil || secret == nil {
 		return err
 	}
-	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"uid": secret.UID, "resourceVersion": secret.ResourceVersion},
-		"data":     map[string]any{corev1.ServiceAccountTokenKey: nil},
-	})
+	patch, err := kube.MergePatch(secret, map[string]any{"data": map[string]any{corev1.ServiceAccountTokenKey: nil}})
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
 // Package kube is what every sakeeper process needs around its real work: the
-// connection to the API server, leader election, events, and the servers for
-// probes and metrics.
+// connection to the API server, leader election, events, patches and what the API
+// server answers to them, and the servers for probes and metrics.
 package kube

@@ -2,7 +2,6 @@ package rootca
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -20,6 +19,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/contention"
 	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/loop"
 )
 
@@ -184,13 +184,9 @@ func (c *Controller) repair(ctx context.Context, found *informers.RootCA, ca cab
 	for _, key := range found.OtherKeys {
 		data[key] = nil
 	}
-	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{
-			"uid":             found.UID,
-			"resourceVersion": found.ResourceVersion,
-			"annotations":     map[string]string{informers.DescriptionAnnotation: Description},
-		},
-		"data": data,
+	patch, err := kube.MergePatch(found, map[string]any{
+		"metadata": map[string]any{"annotations": map[string]string{informers.DescriptionAnnotation: Description}},
+		"data":     data,
 	})
 	if err != nil {
 		return 0, err

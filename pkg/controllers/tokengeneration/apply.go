@@ -2,7 +2,6 @@ package tokengeneration
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -172,9 +171,8 @@ func (c *Controller) rehearse(ctx context.Context, account *corev1.ServiceAccoun
 
 // patch adds one name to the references of exactly this version of account.
 func (c *Controller) patch(ctx context.Context, account *corev1.ServiceAccount, name string, opts metav1.PatchOptions) (*corev1.ServiceAccount, error) {
-	body, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"uid": account.UID, "resourceVersion": account.ResourceVersion},
-		"secrets":  append(slices.Clone(account.Secrets), corev1.ObjectReference{Name: name}),
+	body, err := kube.MergePatch(account, map[string]any{
+		"secrets": append(slices.Clone(account.Secrets), corev1.ObjectReference{Name: name}),
 	})
 	if err != nil {
 		return nil, err

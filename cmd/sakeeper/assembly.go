@@ -208,7 +208,6 @@ func (a *assembly) tokenCleaner() (controller, error) {
 		Period:          a.options.cleanUpPeriod,
 		Interval:        a.options.cleanUpInterval,
 		DryRun:          a.options.cleanUpDryRun,
-		NoteOnAccount:   a.enabled[tokengeneration.Name],
 		Recorder:        a.recorder,
 		Clock:           clock.RealClock{},
 		Metrics:         a.metrics,

@@ -99,7 +99,7 @@ func TestAnswers(t *testing.T) {
 				if tc.inStep == "delete" {
 					marked()(object)
 				}
-				f := newFixture(t, noteOnAccount, testkit.Namespace("team"), robot("robot-token-x7z9q"), object)
+				f := newFixture(t, nil, testkit.Namespace("team"), robot("robot-token-x7z9q"), object)
 				for what, err := range tc.inAnswers {
 					f.server.answer(what, err)
 				}
@@ -129,7 +129,7 @@ func TestAnswers(t *testing.T) {
 // deletion does not happen.
 func TestTheFormerNoteIsPutBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, noteOnAccount, testkit.Namespace("team"),
+		f := newFixture(t, nil, testkit.Namespace("team"),
 			testkit.ServiceAccount("team/robot", testkit.WithReferences("robot-token-x7z9q"), testkit.WithAnnotation("sakeeper.io/token-cleaned-up", "2025-01-01")),
 			secret("team/robot-token-x7z9q", marked()))
 		f.server.answer("delete secrets", testkit.Conflict())

@@ -2,7 +2,6 @@ package tokencleaner
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -51,7 +50,9 @@ func (c *Controller) mark(ctx context.Context, s state, d decision) error {
 	if truce.Wait > 0 {
 		return nil // a later pass asks again
 	}
-	patch, err := mergePatch(&s.secret.ObjectMeta, "labels", token.InvalidSinceLabel, s.now.Format(dateFormat))
+	patch, err := kube.MergePatch(s.secret, map[string]any{"metadata": map[string]any{
+		"labels": map[string]any{token.InvalidSinceLabel: s.now.Format(dateFormat)},
+	}})
 	if err != nil {
 		return err
 	}
@@ -65,7 +66,7 @@ func (c *Controller) mark(ctx context.Context, s state, d decision) error {
 	return c.answer(ctx, s, stepMark, err)
 }
 
-// remove deletes the Secret, after its account was told where somebody cares.
+// remove deletes the Secret, after its account was told.
 func (c *Controller) remove(ctx context.Context, s state, d decision) error {
 	why := fmt.Sprintf("marked as unused since %s, and not used within %v", s.invalidSince(), d.period)
 	if c.cfg.DryRun {
@@ -73,7 +74,7 @@ func (c *Controller) remove(ctx context.Context, s state, d decision) error {
 		return nil
 	}
 	takeBack := func() {}
-	if c.cfg.NoteOnAccount && informers.IsGeneratedName(s.secret.Account, s.secret.Name) {
+	if informers.IsGeneratedName(s.secret.Account, s.secret.Name) {
 		var err error
 		if takeBack, err = c.note(ctx, s); err != nil {
 			return c.answer(ctx, s, stepDelete, err)
@@ -118,7 +119,9 @@ func (c *Controller) note(ctx context.Context, s state) (takeBack func(), err er
 }
 
 func (c *Controller) patchNote(ctx context.Context, account *metav1.ObjectMeta, value any) (*corev1.ServiceAccount, error) {
-	patch, err := mergePatch(account, "annotations", informers.CleanedUpAnnotation, value)
+	patch, err := kube.MergePatch(account, map[string]any{"metadata": map[string]any{
+		"annotations": map[string]any{informers.CleanedUpAnnotation: value},
+	}})
 	if err != nil {
 		return nil, err
 	}
@@ -161,12 +164,4 @@ func (c *Controller) answer(ctx context.Context, s state, step string, err error
 
 func objectReference(secret *informers.TokenSecret) *corev1.ObjectReference {
 	return &corev1.ObjectReference{Kind: "Secret", APIVersion: "v1", Namespace: secret.Namespace, Name: secret.Name, UID: secret.UID}
-}
-
-// mergePatch makes a JSON merge patch (RFC 7386) of one label or annotation that the
-// API server refuses for another object than target, and for another version of it.
-func mergePatch(target *metav1.ObjectMeta, field, key string, value any) ([]byte, error) {
-	return json.Marshal(map[string]any{"metadata": map[string]any{
-		"uid": target.UID, "resourceVersion": target.ResourceVersion, field: map[string]any{key: value},
-	}})
 }

@@ -32,7 +32,7 @@ type Client interface {
 	typedcorev1.ServiceAccountsGetter
 }
 
-// Config is what the controller needs; all but DryRun, NoteOnAccount and the last
+// Config is what the controller needs; all but DryRun and the last
 // three is required.
 type Config struct {
 	Client          Client
@@ -46,8 +46,6 @@ type Config struct {
 	Interval time.Duration
 	// DryRun: nothing is changed; log, events and metrics say what would be.
 	DryRun bool
-	// NoteOnAccount: whoever generates tokens must hear of those that went.
-	NoteOnAccount bool
 	Recorder      record.EventRecorder
 	Clock         clock.PassiveClock
 	Metrics       *loop.Metrics

@@ -38,15 +38,15 @@
 // server notes the first one of a day on the Secret: the write is refused, and the
 // next pass judges anew.
 //
-// With Config.NoteOnAccount a ServiceAccount is told the date before a Secret with a
-// generated name goes, by a patch of the same kind, so that it gets no new one.
+// A ServiceAccount is told the date before a Secret with a generated name goes, by a
+// patch of the same kind, so that it gets no new one, be it today or when somebody
+// switches generation on.
 //
 // There is one request under way at a time. A namespace in which something failed is
 // tried again by itself, with a growing delay and without end.
 //
-// RBAC: secrets list, watch, patch, delete; serviceaccounts list, watch, and patch
-// with NoteOnAccount; namespaces list, watch; pods list; get of that one ConfigMap;
-// events create, patch.
+// RBAC: secrets list, watch, patch, delete; serviceaccounts list, watch, patch;
+// namespaces list, watch; pods list; get of that one ConfigMap; events create, patch.
 //
 // The floor is legacy-serviceaccount-token-cleaner-controller of
 // kube-controller-manager.

@@ -212,7 +212,7 @@ func TestNoFight(t *testing.T) {
 
 func TestDryRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, func(cfg *Config) { cfg.DryRun, cfg.NoteOnAccount = true, true },
+		f := newFixture(t, func(cfg *Config) { cfg.DryRun = true },
 			testkit.Namespace("team"), robot("robot-token-x7z9q", "s", "in-pod"),
 			secret("team/robot-token-x7z9q", marked()), secret("team/s"), secret("team/in-pod"))
 		f.server.pods["team"] = []corev1.PodList{podsNaming(corev1.PodRunning, "in-pod")}

@@ -90,31 +90,23 @@ func TestPass(t *testing.T) {
 		},
 		"a dry run writes nothing": {
 			inCached: []metav1.Object{team, robot("robot-token-x7z9q", "s"), secret("team/robot-token-x7z9q", marked()), secret("team/s")},
-			inChange: func(cfg *Config) { cfg.DryRun, cfg.NoteOnAccount = true, true },
+			inChange: func(cfg *Config) { cfg.DryRun = true },
 			want:     []testkit.Request{listPods("team")},
 		},
 		"the account of a generated token is told before it goes": {
 			inCached: []metav1.Object{team, robot("robot-token-x7z9q", "s"), secret("team/robot-token-x7z9q", marked()), secret("team/s", marked())},
-			inChange: noteOnAccount,
 			want:     []testkit.Request{listPods("team"), noteRequest("100", "2026-04-12"), deleteRequest("team/robot-token-x7z9q"), deleteRequest("team/s")},
 		},
-		"and not when nobody asks for that": {
-			inCached: []metav1.Object{team, robot("robot-token-x7z9q"), secret("team/robot-token-x7z9q", marked())},
-			want:     []testkit.Request{listPods("team"), deleteRequest("team/robot-token-x7z9q")},
-		},
-		"nor of one whose name was not generated": {
+		"but not of one whose name was not generated": {
 			inCached: []metav1.Object{team, robot("s"), secret("team/s", marked())},
-			inChange: noteOnAccount,
 			want:     []testkit.Request{listPods("team"), deleteRequest("team/s")},
 		},
 		"nor when it is only marked": {
 			inCached: []metav1.Object{team, robot("robot-token-x7z9q"), secret("team/robot-token-x7z9q")},
-			inChange: noteOnAccount,
 			want:     []testkit.Request{listPods("team"), markRequest("team/robot-token-x7z9q")},
 		},
 		"it is told once for all of its tokens": {
 			inCached: []metav1.Object{team, robot("robot-token-x7z9q", "robot-token-zzzzz"), secret("team/robot-token-x7z9q", marked()), secret("team/robot-token-zzzzz", marked())},
-			inChange: noteOnAccount,
 			want: []testkit.Request{
 				listPods("team"), noteRequest("100", "2026-04-12"), deleteRequest("team/robot-token-x7z9q"), deleteRequest("team/robot-token-zzzzz"),
 			},
@@ -124,7 +116,6 @@ func TestPass(t *testing.T) {
 				team, secret("team/robot-token-x7z9q", marked()),
 				testkit.ServiceAccount("team/robot", testkit.WithReferences("robot-token-x7z9q"), testkit.WithAnnotation("sakeeper.io/token-cleaned-up", "2026-04-12")),
 			},
-			inChange: noteOnAccount,
 			want:     []testkit.Request{listPods("team"), deleteRequest("team/robot-token-x7z9q")},
 		},
 		"it knows of one of former times": {
@@ -132,7 +123,6 @@ func TestPass(t *testing.T) {
 				team, secret("team/robot-token-x7z9q", marked()),
 				testkit.ServiceAccount("team/robot", testkit.WithReferences("robot-token-x7z9q"), testkit.WithAnnotation("sakeeper.io/token-cleaned-up", "2025-01-01")),
 			},
-			inChange: noteOnAccount,
 			want:     []testkit.Request{listPods("team"), noteRequest("100", "2026-04-12"), deleteRequest("team/robot-token-x7z9q")},
 		},
 	}
@@ -150,8 +140,6 @@ func TestPass(t *testing.T) {
 		})
 	}
 }
-
-func noteOnAccount(cfg *Config) { cfg.NoteOnAccount = true }
 
 // TestNothingMayBeDone: whatever is wrong with the ConfigMap, no token is touched, and
 // people hear why.

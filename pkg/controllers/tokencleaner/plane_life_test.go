@@ -101,7 +101,7 @@ func (p *plane) lifeOfTokens(since time.Time) {
 			t.Errorf("the API server says %v, %v", status, err)
 		}
 	})
-	events, requests = p.pass(second, race, noteOnAccount)
+	events, requests = p.pass(second, race, nil)
 	expectSame(t, "second pass", []string{
 		"delete secrets life/raced", "delete secrets life/robot-token-bcdfg", "delete secrets life/unused", "list pods life/", "patch serviceaccounts life/robot",
 	}, requests)

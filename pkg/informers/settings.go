@@ -19,11 +19,14 @@ const (
 	// CleanedUpAnnotation on a ServiceAccount is the date on which its generated
 	// token was cleaned up for lack of use. It gets no new one unasked.
 	CleanedUpAnnotation = "sakeeper.io/token-cleaned-up"
+	// ReviewedAnnotation on a token Secret is what the API server said about its token,
+	// so that it is not asked again by the next process. Controllers write it.
+	ReviewedAnnotation = "sakeeper.io/token-review"
 )
 
 func settings(annotations map[string]string) map[string]string {
 	var kept map[string]string
-	for _, key := range []string{KeepAnnotation, CleanUpUnusedAnnotation, ResignAnnotation, CleanedUpAnnotation} {
+	for _, key := range []string{KeepAnnotation, CleanUpUnusedAnnotation, ResignAnnotation, CleanedUpAnnotation, ReviewedAnnotation} {
 		value, ok := annotations[key]
 		if !ok {
 			continue

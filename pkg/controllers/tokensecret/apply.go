@@ -2,10 +2,8 @@ package tokensecret
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 	"time"
 
@@ -98,12 +96,30 @@ func (c *Controller) resign(ctx context.Context, cached *informers.TokenSecret, 
 	return c.answer(ctx, cached, "Signed a token anew", reason, err)
 }
 
+// noteReview says on the Secret what the API server said about its token.
+func (c *Controller) noteReview(ctx context.Context, cached *informers.TokenSecret, note, reason string) (time.Duration, error) {
+	object, content := contestedSecret(cached), "note "+note
+	if wait := c.truce(ctx, c.rests.contents, object, content, objectReference(cached)); wait > 0 {
+		return wait, nil
+	}
+	patch, err := kube.MergePatch(cached, map[string]any{"metadata": map[string]any{"annotations": map[string]any{informers.ReviewedAnnotation: note}}})
+	if err != nil {
+		return 0, err
+	}
+	_, err = c.cfg.Client.Secrets(cached.Namespace).Patch(ctx, cached.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	if err == nil {
+		c.rests.contents.Wrote(object, content)
+	}
+	return c.answer(ctx, cached, "Noted a review of a token", reason, err)
+}
+
 // release takes back a token and a UID that this process wrote while the cache
 // still had an account that was gone. The Secret is filled anew after that.
 func (c *Controller) release(ctx context.Context, cached *informers.TokenSecret, reason string) (time.Duration, error) {
-	patch, err := mergePatch(&cached.ObjectMeta,
-		map[string]any{corev1.ServiceAccountUIDKey: nil},
-		map[string]any{dataField: map[string]any{corev1.ServiceAccountTokenKey: nil}})
+	patch, err := kube.MergePatch(cached, map[string]any{
+		"metadata": map[string]any{"annotations": map[string]any{corev1.ServiceAccountUIDKey: nil}},
+		dataField:  map[string]any{corev1.ServiceAccountTokenKey: nil},
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -134,9 +150,11 @@ func (c *Controller) repair(ctx context.Context, cached *informers.TokenSecret, 
 }
 
 func (c *Controller) patch(ctx context.Context, cached *informers.TokenSecret, account types.UID, data map[string][]byte) error {
-	patch, err := mergePatch(&cached.ObjectMeta,
-		map[string]any{corev1.ServiceAccountNameKey: cached.Account, corev1.ServiceAccountUIDKey: string(account)},
-		map[string]any{dataField: data})
+	annotations := map[string]any{corev1.ServiceAccountNameKey: cached.Account, corev1.ServiceAccountUIDKey: string(account)}
+	if _, ok := cached.Annotations[informers.ReviewedAnnotation]; ok && data[corev1.ServiceAccountTokenKey] != nil {
+		annotations[informers.ReviewedAnnotation] = nil // it was about the token before
+	}
+	patch, err := kube.MergePatch(cached, map[string]any{"metadata": map[string]any{"annotations": annotations}, dataField: data})
 	if err != nil {
 		return err
 	}
@@ -201,19 +219,6 @@ func (c *Controller) truce(ctx context.Context, tracker *contention.Tracker[cont
 
 func objectReference(secret *informers.TokenSecret) *corev1.ObjectReference {
 	return &corev1.ObjectReference{Kind: "Secret", APIVersion: "v1", Namespace: secret.Namespace, Name: secret.Name, UID: secret.UID}
-}
-
-// mergePatch makes a JSON merge patch (RFC 7386) of annotations and top-level
-// fields that the API server refuses for another object than target, and for
-// another version of it.
-func mergePatch(target *metav1.ObjectMeta, annotations, fields map[string]any) ([]byte, error) {
-	metadata := map[string]any{"uid": target.UID, "resourceVersion": target.ResourceVersion}
-	if len(annotations) > 0 {
-		metadata["annotations"] = annotations
-	}
-	patch := map[string]any{"metadata": metadata}
-	maps.Copy(patch, fields)
-	return json.Marshal(patch)
 }
 
 // answer reads what the API server made of a write. did says, in the past tense,

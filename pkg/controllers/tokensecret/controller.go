@@ -95,9 +95,11 @@ type Controller struct {
 	synced     []cache.DoneChecker
 	owners     owners
 	exams      *exams
-	rests      rests
-	departed   *goneSecrets
-	dangling   *dangling
+	// firstKeys are those that the cache was filled with.
+	firstKeys *keys.Set
+	rests     rests
+	departed  *goneSecrets
+	dangling  *dangling
 }
 
 // rests is what keeps writes few: slots for those that can wait, and truces with
@@ -123,11 +125,12 @@ func New(cfg Config) (*Controller, error) {
 		cfg.ResignQPS = 10
 	}
 	c := &Controller{
-		cfg:      cfg,
-		owners:   owners{gone: lru.New(remembered), namedHere: lru.New(remembered)},
-		exams:    newExams(),
-		departed: newGoneSecrets(),
-		dangling: newDangling(),
+		cfg:       cfg,
+		firstKeys: cfg.Keys(),
+		owners:    owners{gone: lru.New(remembered), namedHere: lru.New(remembered)},
+		exams:     newExams(),
+		departed:  newGoneSecrets(),
+		dangling:  newDangling(),
 		rests: rests{
 			repairs:    loop.NewPace[cache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
 			resigns:    loop.NewPace[cache.ObjectName](cfg.Clock, cfg.ResignQPS, 1),
@@ -194,7 +197,10 @@ func (c *Controller) syncSecret(ctx context.Context, key cache.ObjectName) (time
 			return 0, err
 		}
 		s.secret, s.owner = secret, owner
-		s.token = c.judgeToken(secret, owner)
+		set := c.cfg.Keys()
+		found := c.gather(secret, owner.account, set)
+		s.token, s.note = found.standing(set.Signing().PublicKey().ID()), found.exam.note()
+		s.untried = found.verifiedBy == "" && !found.exam.tried && !set.Equal(c.firstKeys)
 		s.settledToken, _ = informers.Setting(informers.ResignAnnotation, secret.Annotations, c.settingsOf(secret.Namespace))
 	}
 	act, reason := decide(s)
@@ -205,8 +211,13 @@ func (c *Controller) syncSecret(ctx context.Context, key cache.ObjectName) (time
 		return c.resign(ctx, s.secret, s.owner.account, ca, reason)
 	case repair:
 		return c.repair(ctx, s.secret, s.owner.account, ca, reason)
+	case noteReview:
+		return c.noteReview(ctx, s.secret, s.note, reason)
 	case examine:
 		return c.examine(ctx, s.secret, s.owner.account)
+	case identify:
+		_, wait, err := c.try(ctx, s.secret, c.cfg.Keys())
+		return wait, err
 	case release:
 		return c.release(ctx, s.secret, reason)
 	case remove:

@@ -22,6 +22,10 @@ type state struct {
 	// namespace ("never", or nothing).
 	resign       Resign
 	settledToken string
+	// note is what should be noted of reviews of the token on the Secret, empty:
+	// nothing. untried: there are keys that it was never tried with.
+	note    string
+	untried bool
 }
 
 // Resign says which tokens are signed anew.
@@ -60,13 +64,15 @@ type owner struct {
 type action int
 
 const (
-	none    action = iota
-	fill           // write the whole object, with a token
-	repair         // patch ca.crt or namespace of an object that has a token
-	resign         // patch the token too
-	examine        // find out more about the token
-	release        // take the token and the UID back
-	remove         // delete the object
+	none       action = iota
+	fill              // write the whole object, with a token
+	repair            // patch ca.crt or namespace of an object that has a token
+	resign            // patch the token too
+	noteReview        // note what was found out about the token
+	examine           // find out more about the token
+	identify          // find out which key verifies it, without asking anybody
+	release           // take the token and the UID back
+	remove            // delete the object
 )
 
 func decide(s state) (action, string) {
@@ -99,8 +105,12 @@ func decideContent(s state) (action, string) {
 		return resign, "its token was signed by an older key"
 	case !s.secret.HasNamespace:
 		return repair, "namespace is missing"
+	case s.mayResign() && s.note != "" && s.note != s.secret.Annotations[informers.ReviewedAnnotation]:
+		return noteReview, "the API server was asked about its token"
 	case s.mayResign() && s.token == suspect:
 		return examine, "its token may be dead"
+	case s.token == suspect && s.untried:
+		return identify, "keys have changed"
 	default:
 		return none, "secret is right"
 	}

@@ -30,8 +30,9 @@
 // A token that this Secret was made for, and that no known key verifies or that names
 // another UID, may be dead. It is shown to the API server, and signed anew when that
 // refused it three times over 10 minutes; of keys that only verify, on request. One
-// that the API server accepts, or that is somebody's own, is left alone. What was found
-// out is kept by this process only.
+// that the API server accepts, or that is somebody's own, is left alone. What the API
+// server said is noted on the Secret, for this token and these keys, so that the next
+// process neither asks again nor begins anew.
 //
 // Repairs, exams and new signatures are paced, and what somebody keeps undoing is left
 // alone (pkg/contention).

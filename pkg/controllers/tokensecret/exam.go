@@ -3,7 +3,10 @@ package tokensecret
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,12 +43,63 @@ type exam struct {
 	token [sha256.Size]byte
 	keys  *keys.Set
 
-	refusals int
-	next     time.Time // of the next review
-	// verifiedBy is the id of the known key that verified it.
+	// tried: the token was read live and tried with the keys, and verifiedBy is the id
+	// of the one that verified it.
+	tried      bool
 	verifiedBy string
+	// refusals is how often the API server has refused it, the last time at refused.
+	refusals int
+	refused  time.Time
 	// accepted: the API server takes it, by a key that is not known here.
 	accepted bool
+}
+
+// wait is how long the next review must be put off.
+func (e exam) wait(now time.Time) time.Duration {
+	// A note may be from a process whose clock was ahead.
+	return min(e.refused.Add(examInterval).Sub(now), examInterval)
+}
+
+// note is what the Secret should say of the exam, so that the next process goes on
+// with it; empty: nothing. It is about this token and these keys only.
+func (e exam) note() string {
+	switch {
+	case e.accepted:
+		return e.subject() + " accepted"
+	case e.refusals > 0:
+		return fmt.Sprintf("%s refused %d %s", e.subject(), e.refusals, e.refused.UTC().Format(time.RFC3339))
+	default:
+		return ""
+	}
+}
+
+// resume takes over a note, unless it is about something else. The last refusal must
+// be heard by the process that acts on it: anybody may have written the note.
+func (e exam) resume(note string) exam {
+	fields := strings.Fields(note)
+	switch {
+	case len(fields) < 2 || fields[0] != e.subject():
+	case len(fields) == 2 && fields[1] == "accepted":
+		e.accepted = true
+	case len(fields) == 4 && fields[1] == "refused":
+		refusals, errTimes := strconv.Atoi(fields[2])
+		refused, errDate := time.Parse(time.RFC3339, fields[3])
+		if errTimes == nil && errDate == nil && refusals > 0 {
+			e.refusals, e.refused = min(refusals, refusalsNeeded-1), refused
+		}
+	}
+	return e
+}
+
+// subject stands for token and keys. Neither can be found out from it.
+func (e exam) subject() string {
+	hash := sha256.New()
+	hash.Write(e.token[:])
+	hash.Write([]byte(e.keys.Signing().PublicKey().ID()))
+	for _, key := range e.keys.Verification() { // in the order of the flags
+		hash.Write([]byte(" " + key.ID()))
+	}
+	return hex.EncodeToString(hash.Sum(nil)[:16])
 }
 
 // exams are the exams of all Secrets by UID.
@@ -63,10 +117,14 @@ func (e *exams) of(secret *informers.TokenSecret, set *keys.Set) exam {
 	if found := e.bySecret[secret.UID]; found.keys != nil && found.keys.Equal(set) && found.token == secret.Token.Sum {
 		return found
 	}
-	return exam{token: secret.Token.Sum, keys: set}
+	begun := exam{token: secret.Token.Sum, keys: set}
+	if note := secret.Annotations[informers.ReviewedAnnotation]; note != "" {
+		return begun.resume(note)
+	}
+	return begun
 }
 
-func (e *exams) note(secret types.UID, result exam) {
+func (e *exams) keep(secret types.UID, result exam) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.bySecret[secret] = result
@@ -78,27 +136,37 @@ func (e *exams) forget(secret types.UID) {
 	delete(e.bySecret, secret)
 }
 
-// judgeToken says what the token of a Secret is, as far as that is known.
-func (c *Controller) judgeToken(secret *informers.TokenSecret, owner owner) standing {
-	set := c.cfg.Keys()
-	found := c.exams.of(secret, set)
-	verifiedBy := c.verifiedBy(secret, set)
+// evidence is what is known of one token.
+type evidence struct {
+	own        bool   // it was made for this Secret
+	verifiedBy string // id of a key; empty: no known key
+	staleUID   bool   // it names another UID than the ServiceAccount has
+	exam       exam
+}
+
+// standing says what the token is, where tokens are signed by that key.
+func (e evidence) standing(signing string) standing {
+	suspicious := e.verifiedBy == "" || e.staleUID
 	switch {
-	case !secret.Token.Own:
+	case !e.own:
 		return foreign
-	case verifiedBy == "" || secret.Token.ClaimedUID != owner.account:
-		switch {
-		case found.accepted:
-			return foreign // the API server takes it for a reason that is not ours to know
-		case found.refusals >= refusalsNeeded:
-			return dead
-		default:
-			return suspect
-		}
-	case verifiedBy != set.Signing().PublicKey().ID():
+	case suspicious && e.exam.accepted:
+		return foreign // the API server takes it for a reason that is not ours to know
+	case suspicious && e.exam.refusals >= refusalsNeeded:
+		return dead
+	case suspicious:
+		return suspect
+	case e.verifiedBy != signing:
 		return older
 	default:
 		return current
+	}
+}
+
+// gather finds what is known of the token of a Secret, with the keys of this moment.
+func (c *Controller) gather(secret *informers.TokenSecret, account types.UID, set *keys.Set) evidence {
+	return evidence{
+		own: secret.Token.Own, verifiedBy: c.verifiedBy(secret, set), staleUID: secret.Token.ClaimedUID != account, exam: c.exams.of(secret, set),
 	}
 }
 
@@ -111,58 +179,66 @@ func (c *Controller) verifiedBy(secret *informers.TokenSecret, set *keys.Set) st
 	return c.exams.of(secret, set).verifiedBy
 }
 
-// examine takes one step in finding out whether a suspect token is dead: the token
-// is read live, because it is not cached, tried with the keys of this moment, which
-// may be newer than the cache, and shown to the API server.
+// examine takes one step in finding out whether a suspect token is dead: it is tried
+// with the keys of this moment, and else shown to the API server.
 func (c *Controller) examine(ctx context.Context, cached *informers.TokenSecret, account types.UID) (time.Duration, error) {
-	set := c.cfg.Keys()
+	set, now := c.cfg.Keys(), c.cfg.Clock.Now()
+	if wait := c.exams.of(cached, set).wait(now); wait > 0 {
+		return wait, nil
+	}
+	compact, wait, err := c.try(ctx, cached, set)
+	if compact == "" {
+		return wait, err
+	}
 	found := c.exams.of(cached, set)
-	now := c.cfg.Clock.Now()
-	if wait := found.next.Sub(now); wait > 0 {
-		return wait, nil
-	}
-	if wait := c.rests.exams.Wait(cache.MetaObjectToName(cached)); wait > 0 {
-		return wait, nil
-	}
-	live, err := c.cfg.Client.Secrets(cached.Namespace).Get(ctx, cached.Name, metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err):
-		return 0, nil
-	case err != nil:
-		return 0, fmt.Errorf("get secret %s: %w", klog.KObj(cached), kube.Withhold(err))
-	}
-	compact := live.Data[corev1.ServiceAccountTokenKey]
-	if live.UID != cached.UID || sha256.Sum256(compact) != cached.Token.Sum {
-		return 0, nil // it changed: its event decides anew
-	}
-	facts, err := token.NewVerifier(func() *keys.Set { return set }).Inspect(string(compact))
-	if err == nil && facts.VerifiedBy != "" && c.verifiedBy(cached, set) == "" {
-		found.verifiedBy = facts.VerifiedBy
-		return c.conclude(cached, found), nil
-	}
-	answer, err := c.cfg.Reviewer.Ask(ctx, string(compact))
+	answer, err := c.cfg.Reviewer.Ask(ctx, compact)
 	if err != nil {
 		return 0, fmt.Errorf("examine the token of secret %s: %w", klog.KObj(cached), err)
 	}
 	if answer.Username != "" {
 		klog.FromContext(ctx).Info("Left a token alone that no known key verifies: the API server accepts it", "secret", klog.KObj(cached))
 		found.accepted = true
-		return c.conclude(cached, found), nil
+	} else {
+		found.refusals++
+		found.refused = now
+		klog.FromContext(ctx).V(2).Info("Examined a token that looks dead", "secret", klog.KObj(cached), "serviceAccountUID", account,
+			"refusals", found.refusals, "needed", refusalsNeeded, "reason", answer.Words)
 	}
-	found.refusals++
-	found.next = now.Add(examInterval)
-	klog.FromContext(ctx).V(2).Info("Examined a token that looks dead", "secret", klog.KObj(cached), "serviceAccountUID", account,
-		"refusals", found.refusals, "needed", refusalsNeeded, "reason", answer.Words)
-	if found.refusals >= refusalsNeeded {
-		return c.conclude(cached, found), nil
-	}
-	c.exams.note(cached.UID, found)
-	return examInterval, nil
+	c.conclude(cached, found)
+	return 0, nil
 }
 
-// conclude ends an exam, and lets the Secret be judged by it.
-func (c *Controller) conclude(secret *informers.TokenSecret, result exam) time.Duration {
-	c.exams.note(secret.UID, result)
+// try reads the token live, because it is not cached, and tries it with keys that may
+// be newer than the cache. It returns the token when there is more to find out.
+func (c *Controller) try(ctx context.Context, cached *informers.TokenSecret, set *keys.Set) (compact string, wait time.Duration, err error) {
+	if wait := c.rests.exams.Wait(cache.MetaObjectToName(cached)); wait > 0 {
+		return "", wait, nil
+	}
+	live, err := c.cfg.Client.Secrets(cached.Namespace).Get(ctx, cached.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return "", 0, nil
+	case err != nil:
+		return "", 0, fmt.Errorf("get secret %s: %w", klog.KObj(cached), kube.Withhold(err))
+	}
+	held := live.Data[corev1.ServiceAccountTokenKey]
+	if live.UID != cached.UID || sha256.Sum256(held) != cached.Token.Sum {
+		return "", 0, nil // it changed: its event decides anew
+	}
+	found, unverified := c.exams.of(cached, set), c.verifiedBy(cached, set) == ""
+	found.tried = true
+	facts, err := token.NewVerifier(func() *keys.Set { return set }).Inspect(string(held))
+	if err == nil && unverified && facts.VerifiedBy != "" {
+		found.verifiedBy = facts.VerifiedBy
+		c.conclude(cached, found)
+		return "", 0, nil
+	}
+	c.exams.keep(cached.UID, found)
+	return string(held), 0, nil
+}
+
+// conclude keeps what was found out, and lets the Secret be judged by it.
+func (c *Controller) conclude(secret *informers.TokenSecret, result exam) {
+	c.exams.keep(secret.UID, result)
 	c.secrets.Add(cache.MetaObjectToName(secret))
-	return 0
 }

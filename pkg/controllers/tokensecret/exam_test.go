@@ -1,12 +1,16 @@
 package tokensecret
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
 
@@ -41,13 +45,39 @@ func newExamined(t *testing.T, compact string, opts ...testkit.Option) fixture {
 	f.client.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) {
 		return true, held.DeepCopy(), nil
 	})
+	f.takeNotes(t, held)
 	return f
+}
+
+// takeNotes has notes of reviews arrive in held, and in the cache of f.
+func (f fixture) takeNotes(t *testing.T, held *corev1.Secret) {
+	t.Helper()
+	f.client.PrependReactor("patch", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		if note := noteOf(testkit.Requests([]clienttesting.Action{action})[0]); note != "" {
+			held.Annotations[informers.ReviewedAnnotation] = note
+			f.cache(t, held)
+		}
+		return true, held.DeepCopy(), nil
+	})
+	f.cache(t, held)
+}
+
+// noteOf is the note of a review that a patch writes, if it does nothing else.
+func noteOf(r testkit.Request) string {
+	body, _ := r.Body.(map[string]any)
+	metadata, _ := body["metadata"].(map[string]any)
+	annotations, _ := metadata["annotations"].(map[string]any)
+	note, _ := annotations[informers.ReviewedAnnotation].(string)
+	if len(body) != 1 || len(annotations) != 1 || len(metadata) != 3 {
+		return ""
+	}
+	return note
 }
 
 // visit syncs team/s, and again where the sync asks for that at once.
 func (f fixture) visit(t *testing.T) (again time.Duration) {
 	t.Helper()
-	for range 2 { // an exam that ends queues the Secret again
+	for range 3 { // an exam that ends queues the Secret again, and so does its note
 		var err error
 		if again, err = f.syncSecret(f.context(t), keyOf("team/s")); err != nil {
 			t.Fatal(err)
@@ -56,11 +86,22 @@ func (f fixture) visit(t *testing.T) (again time.Duration) {
 	return again
 }
 
-// writes are the requests but GETs.
+// notes are the notes of reviews that were written.
+func (f fixture) notes() []string {
+	var list []string
+	for _, r := range testkit.Requests(f.client.Actions()) {
+		if note := noteOf(r); note != "" {
+			list = append(list, note)
+		}
+	}
+	return list
+}
+
+// writes are the requests but GETs and notes of reviews.
 func (f fixture) writes() []string {
 	var list []string
 	for _, r := range testkit.Requests(f.client.Actions()) {
-		if r.Verb != "get" {
+		if r.Verb != "get" && noteOf(r) == "" {
 			list = append(list, r.Verb+" "+r.Resource+" "+r.Name)
 		}
 	}
@@ -94,7 +135,7 @@ func TestOnlyTokensThatMayBeDeadAreReviewed(t *testing.T) {
 			f := newExamined(t, tc.inToken, tc.inOpts...)
 			f.reviewer.answer = tokenreview.Answer{Words: "no"}
 			cached, _ := informers.Get(f.cfg.Secrets, "team/s")
-			if got := f.judgeToken(cached, owner{account: testkit.AccountUID}); got != tc.want {
+			if got := f.standingOf(cached); got != tc.want {
 				t.Errorf("judged %d, want %d", got, tc.want)
 			}
 			f.visit(t)
@@ -157,6 +198,179 @@ func TestATokenThatTheAPIServerAcceptsIsLeftAloneAndAskedAboutOnce(t *testing.T)
 	}
 }
 
+// restarted is another process with the same caches.
+func (f fixture) restarted(t *testing.T) fixture {
+	t.Helper()
+	f.Controller = newController(t, f.client, f.metadata, f.recorder, f.clock, testkit.Bundle, f.reviewer)
+	held, err := f.client.CoreV1().Secrets("team").Get(t.Context(), "s", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.client.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, held.DeepCopy(), nil
+	})
+	f.cache(t, testkit.ServiceAccount("team/robot"))
+	f.takeNotes(t, held)
+	return f
+}
+
+func TestAnExamGoesOnAfterARestart(t *testing.T) {
+	compact := signedBy(t, "p384")
+	f := newExamined(t, compact)
+	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	for range 3 {
+		if got := f.writes(); len(got) > 0 {
+			t.Fatalf("wrote %v", got)
+		}
+		again := f.visit(t)
+		f = f.restarted(t)
+		f.pass(again)
+	}
+	subject := exam{token: sha256.Sum256([]byte(compact)), keys: f.cfg.Keys()}.subject()
+	want := []string{subject + " refused 1 2026-01-02T03:04:05Z", subject + " refused 2 2026-01-02T03:09:05Z"}
+	if diff := cmp.Diff(want, f.notes()); diff != "" {
+		t.Errorf("notes (-want +got):\n%s", diff)
+	}
+	if len(f.reviewer.asked) != 3 {
+		t.Errorf("%d reviews", len(f.reviewer.asked))
+	}
+	requests := testkit.Requests(f.client.Actions())
+	written := slices.IndexFunc(requests, func(r testkit.Request) bool { return r.Verb == "patch" && noteOf(r) == "" })
+	annotations := requests[written].Body.(map[string]any)["metadata"].(map[string]any)["annotations"].(map[string]any)
+	if note, ok := annotations[informers.ReviewedAnnotation]; !ok || note != nil {
+		t.Errorf("the new token is written with annotations %v: the note about the old one must go", annotations)
+	}
+}
+
+func TestWhatTheAPIServerAcceptedIsNotAskedAboutAfterARestart(t *testing.T) {
+	f := newExamined(t, signedBy(t, "p384"))
+	f.reviewer.answer = tokenreview.Answer{Username: "system:serviceaccount:team:robot"}
+	for range 5 {
+		f.visit(t)
+		f = f.restarted(t)
+		f.pass(time.Hour)
+	}
+	if len(f.reviewer.asked) != 1 || len(f.notes()) != 1 || len(f.writes()) != 0 {
+		t.Errorf("%d reviews, notes %v, writes %v", len(f.reviewer.asked), f.notes(), f.writes())
+	}
+}
+
+func TestNotes(t *testing.T) {
+	set := testkit.Keys("p256", "rsa2048")
+	begun := exam{token: sha256.Sum256([]byte("a token")), keys: set}
+	subject := begun.subject()
+	others := map[string]exam{
+		"of another token":          {token: sha256.Sum256([]byte("another")), keys: set},
+		"where another key signs":   {token: begun.token, keys: testkit.Keys("rsa2048", "p256")},
+		"where another key is gone": {token: begun.token, keys: testkit.Keys("p256")},
+	}
+	refused := func(n int) exam {
+		e := begun
+		e.refusals, e.refused = n, testkit.Instant()
+		return e
+	}
+	accepted := begun
+	accepted.accepted = true
+
+	cases := map[string]struct {
+		in   string
+		want exam
+	}{
+		"none":                   {want: begun},
+		"accepted":               {in: subject + " accepted", want: accepted},
+		"refused":                {in: subject + " refused 2 2026-01-02T03:04:05Z", want: refused(2)},
+		"the last is heard here": {in: subject + " refused 3 2026-01-02T03:04:05Z", want: refused(2)},
+		"of something else":      {in: strings.Repeat("0", 32) + " accepted", want: begun},
+		"no subject":             {in: "accepted", want: begun},
+		"no number":              {in: subject + " refused many 2026-01-02T03:04:05Z", want: begun},
+		"a negative number":      {in: subject + " refused -1 2026-01-02T03:04:05Z", want: begun},
+		"no date":                {in: subject + " refused 2 yesterday", want: begun},
+		"too short":              {in: subject + " refused 2", want: begun},
+		"another word":           {in: subject + " forgiven", want: begun},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := begun.resume(tc.in); got != tc.want {
+				t.Errorf("got %+v, want %+v", got, tc.want)
+			}
+		})
+	}
+	for name, other := range others {
+		t.Run(name, func(t *testing.T) {
+			if got := other.resume(accepted.note()); got != other {
+				t.Errorf("took over %+v", got)
+			}
+		})
+	}
+	if refused(1).note() != subject+" refused 1 2026-01-02T03:04:05Z" || accepted.note() != subject+" accepted" || begun.note() != "" {
+		t.Errorf("notes %q, %q, %q", refused(1).note(), accepted.note(), begun.note())
+	}
+	for ahead, want := range map[time.Duration]time.Duration{-time.Hour: -55 * time.Minute, 0: examInterval, 24 * time.Hour: examInterval} {
+		e := begun
+		e.refused = testkit.Instant().Add(ahead)
+		if got := e.wait(testkit.Instant()); got != want {
+			t.Errorf("refused %v from now: waits %v, want %v", ahead, got, want)
+		}
+	}
+}
+
+func TestStandings(t *testing.T) {
+	cases := map[string]struct {
+		in   evidence
+		want standing
+	}{
+		"somebody else's":                   {in: evidence{verifiedBy: "signs"}, want: foreign},
+		"of the key that signs":             {in: evidence{own: true, verifiedBy: "signs"}, want: current},
+		"of a key that verifies":            {in: evidence{own: true, verifiedBy: "former"}, want: older},
+		"of no known key":                   {in: evidence{own: true}, want: suspect},
+		"of a former account":               {in: evidence{own: true, verifiedBy: "signs", staleUID: true}, want: suspect},
+		"refused twice":                     {in: evidence{own: true, exam: exam{refusals: 2}}, want: suspect},
+		"refused three times":               {in: evidence{own: true, exam: exam{refusals: 3}}, want: dead},
+		"of a former account, and refused":  {in: evidence{own: true, verifiedBy: "former", staleUID: true, exam: exam{refusals: 3}}, want: dead},
+		"of no known key, but accepted":     {in: evidence{own: true, exam: exam{refusals: 2, accepted: true}}, want: foreign},
+		"of a former account, but accepted": {in: evidence{own: true, verifiedBy: "signs", staleUID: true, exam: exam{accepted: true}}, want: foreign},
+		"verified, whatever was said":       {in: evidence{own: true, verifiedBy: "signs", exam: exam{refusals: 3}}, want: current},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := tc.in.standing("signs"); got != tc.want {
+				t.Errorf("got %d, want %d", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestTokensThatStayAreCountedByNewKeysToo(t *testing.T) {
+	for name, opt := range map[string]testkit.Option{
+		"nobody may sign them anew": testkit.WithAnnotation(informers.ResignAnnotation, "never"),
+		"the cleaner withdrew it":   testkit.WithLabel(token.InvalidSinceLabel, "2026-01-02"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newExamined(t, signedBy(t, "p384"), opt)
+			f.visit(t)
+			if got := testkit.Requests(f.client.Actions()); len(got) > 0 {
+				t.Errorf("requests %v before the keys changed", got)
+			}
+			f.setKeys(testkit.Keys("p256", "rsa2048", "p521"))
+			for range 3 {
+				f.visit(t)
+			}
+			if got := testkit.Requests(f.client.Actions()); len(got) != 1 {
+				t.Errorf("requests %v: one look at each token is enough", got)
+			}
+			f.setKeys(testkit.Keys("p256", "p384"))
+			f.visit(t)
+			cached, _ := informers.Get(f.cfg.Secrets, "team/s")
+			if got := f.verifiedBy(cached, f.cfg.Keys()); got != testkit.Keys("p384").Signing().PublicKey().ID() {
+				t.Errorf("verified by %q", got)
+			}
+			if len(f.reviewer.asked) > 0 || len(f.writes()) > 0 || len(f.notes()) > 0 {
+				t.Errorf("%d reviews, writes %v, notes %v", len(f.reviewer.asked), f.writes(), f.notes())
+			}
+		})
+	}
+}
+
 func TestOneAcceptanceEndsAnExam(t *testing.T) {
 	f := newExamined(t, signedBy(t, "p384"))
 	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
@@ -199,7 +413,7 @@ func TestAKeyThatCameAfterTheTokenWasCachedVerifiesIt(t *testing.T) {
 		t.Errorf("%d reviews, writes %v", len(f.reviewer.asked), f.writes())
 	}
 	cached, _ := informers.Get(f.cfg.Secrets, "team/s")
-	if got := f.judgeToken(cached, owner{account: testkit.AccountUID}); got != older {
+	if got := f.standingOf(cached); got != older {
 		t.Errorf("judged %d, want %d", got, older)
 	}
 }
@@ -330,3 +544,8 @@ func TestANamespaceSpeaksForItsSecretsUnlessTheySpeakThemselves(t *testing.T) {
 
 // setKeys makes set the keys of the moment.
 func (f fixture) setKeys(set *keys.Set) { f.cfg.Keys = func() *keys.Set { return set } }
+
+func (f fixture) standingOf(cached *informers.TokenSecret) standing {
+	set := f.cfg.Keys()
+	return f.gather(cached, testkit.AccountUID, set).standing(set.Signing().PublicKey().ID())
+}

@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/kube"
 )
 
 // grace is how long a Secret may be missing after its account was written, because
@@ -181,7 +182,7 @@ func (c *Controller) dropReferences(ctx context.Context, account *corev1.Service
 	}); wait > 0 {
 		return wait, nil
 	}
-	patch, err := mergePatch(&account.ObjectMeta, nil, map[string]any{"secrets": without(account.Secrets, stale)})
+	patch, err := kube.MergePatch(account, map[string]any{"secrets": without(account.Secrets, stale)})
 	if err != nil {
 		return 0, err
 	}

@@ -45,6 +45,8 @@ type inProcess struct {
 	controller *tokensecret.Controller
 	registry   *prometheus.Registry
 	set        atomic.Pointer[keys.Set]
+	// stop ends it, as often as it is called.
+	stop func()
 }
 
 type inProcessOptions struct {
@@ -53,7 +55,7 @@ type inProcessOptions struct {
 	clock  clock.PassiveClock // nil: the real one
 }
 
-// startInProcess runs it until the test ends.
+// startInProcess runs it until the test ends, or it is stopped.
 func startInProcess(t *testing.T, p plane, opts inProcessOptions) *inProcess {
 	t.Helper()
 	config, err := p.ServiceAccount(controlplane.Namespace, controlplane.Account)
@@ -82,7 +84,7 @@ func startInProcess(t *testing.T, p plane, opts inProcessOptions) *inProcess {
 	}
 	group.Go(func() error { return i.gate.Run(ctx) })
 	group.Go(func() error { return i.controller.Run(ctx) })
-	t.Cleanup(func() {
+	i.stop = sync.OnceFunc(func() {
 		stop()
 		if err := group.Wait(); err != nil {
 			t.Errorf("it ended with %v", err)
@@ -95,6 +97,7 @@ func startInProcess(t *testing.T, p plane, opts inProcessOptions) *inProcess {
 			t.Logf("log of the controller:\n%s", tail(logs.String(), 8000))
 		}
 	})
+	t.Cleanup(i.stop)
 	return i
 }
 

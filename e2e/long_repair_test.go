@@ -156,6 +156,27 @@ func (r repair) expectExams(t *testing.T, number int) {
 	})
 }
 
+// expectNotes waits until exactly those Secrets say what the API server said.
+func (r repair) expectNotes(t *testing.T, want map[string]string) {
+	t.Helper()
+	eventually(t, "notes of reviews", func(ctx context.Context) error {
+		got := map[string]string{}
+		for name, a := range r.ailing {
+			secret, err := r.client.CoreV1().Secrets(a.in()).Get(ctx, name, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			if _, said, ok := strings.Cut(secret.Annotations[informers.ReviewedAnnotation], " "); ok {
+				got[name], _, _ = strings.Cut(said, " 2026-")
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			return fmt.Errorf("(-want +got):\n%s", diff)
+		}
+		return nil
+	})
+}
+
 // reviews is how often the API server was asked about a token.
 func (r repair) reviews(t *testing.T) int {
 	t.Helper()
@@ -219,6 +240,10 @@ func TestLongDeadTokensAreSignedAnewAndNoOthers(t *testing.T) {
 	r.expectExams(t, 1)
 	at(5 * time.Minute)
 	r.expectExams(t, 2)
+	r.expectNotes(t, map[string]string{"lost-key": "refused 2", "former-account": "refused 2", "their-key": "accepted"})
+	c.stop() // another process goes on with what is noted on the Secrets
+	c = startInProcess(t, p, inProcessOptions{keys: keys.NewSet(current), clock: clock})
+	eventually(t, "ready again", c.ready)
 	at(10*time.Minute - time.Second)
 	r.expectHandled(t, "barrier-2")
 	r.expectExams(t, 2)
@@ -232,9 +257,10 @@ func TestLongDeadTokensAreSignedAnewAndNoOthers(t *testing.T) {
 	r.expectHandled(t, "barrier-3")
 	r.expectExams(t, 3)
 	r.expectTokens(t, true)
-	if got, want := r.reviews(t), 1+3+3+1; got != want {
-		t.Errorf("%d reviews, want %d: one of the canary, and three of each dead token and one of that by another key", got, want)
+	if got, want := r.reviews(t), 2+3+3+1; got != want {
+		t.Errorf("%d reviews, want %d: one of each canary, and three of each dead token and one of that by another key", got, want)
 	}
+	r.expectNotes(t, map[string]string{"their-key": "accepted"})
 	r.expectUsersAndEvents(t)
 	expectCounts(t, c, map[string]float64{"none": 0, "unknown": 5, "foreign": 5, current.PublicKey().ID(): 7})
 
@@ -247,12 +273,12 @@ func TestLongDeadTokensAreSignedAnewAndNoOthers(t *testing.T) {
 		return nil
 	})
 	r.expectHandled(t, "barrier-4")
-	if got, want := r.reviews(t), 9; got != want {
+	if got, want := r.reviews(t), 10; got != want {
 		t.Errorf("%d reviews, want %d: none but of the canary when a key verifies", got, want)
 	}
 	c.use(keys.NewSet(current))
 	r.expectHandled(t, "barrier-5")
-	if got, want := r.reviews(t), 10; got != want {
+	if got, want := r.reviews(t), 11; got != want {
 		t.Errorf("%d reviews, want %d: the canary's. What was said about the other key, with these keys, is on record", got, want)
 	}
 	r.expectTokens(t, true)

@@ -98,8 +98,8 @@ func (c *Controller) resign(ctx context.Context, cached *informers.TokenSecret, 
 
 // noteReview says on the Secret what the API server said about its token.
 func (c *Controller) noteReview(ctx context.Context, cached *informers.TokenSecret, note, reason string) (time.Duration, error) {
-	object, content := contestedSecret(cached), "note "+note
-	if wait := c.truce(ctx, c.rests.contents, object, content, objectReference(cached)); wait > 0 {
+	object, content := contestedSecret(cached), note
+	if wait := c.truce(ctx, c.rests.notes, object, content, objectReference(cached)); wait > 0 {
 		return wait, nil
 	}
 	patch, err := kube.MergePatch(cached, map[string]any{"metadata": map[string]any{"annotations": map[string]any{informers.ReviewedAnnotation: note}}})
@@ -108,7 +108,7 @@ func (c *Controller) noteReview(ctx context.Context, cached *informers.TokenSecr
 	}
 	_, err = c.cfg.Client.Secrets(cached.Namespace).Patch(ctx, cached.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	if err == nil {
-		c.rests.contents.Wrote(object, content)
+		c.rests.notes.Wrote(object, content)
 	}
 	return c.answer(ctx, cached, "Noted a review of a token", reason, err)
 }

@@ -107,6 +107,8 @@ type Controller struct {
 type rests struct {
 	repairs, resigns, exams, looks  *loop.Pace[cache.ObjectName]
 	contents, deletions, references *contention.Tracker[contested]
+	// notes are apart: who removes them must not keep tokens from being written.
+	notes *contention.Tracker[contested]
 }
 
 // contested is an object over which somebody may disagree. One that is created again
@@ -139,6 +141,7 @@ func New(cfg Config) (*Controller, error) {
 			contents:   contention.New[contested]("secrets", cfg.Clock, cfg.Contention),
 			deletions:  contention.New[contested]("secret deletions", cfg.Clock, cfg.Contention),
 			references: contention.New[contested]("references", cfg.Clock, cfg.Contention),
+			notes:      contention.New[contested]("review notes", cfg.Clock, cfg.Contention),
 		},
 	}
 	var errSecrets, errReferences error
@@ -212,7 +215,12 @@ func (c *Controller) syncSecret(ctx context.Context, key cache.ObjectName) (time
 	case repair:
 		return c.repair(ctx, s.secret, s.owner.account, ca, reason)
 	case noteReview:
-		return c.noteReview(ctx, s.secret, s.note, reason)
+		wait, err := c.noteReview(ctx, s.secret, s.note, reason)
+		if wait == 0 || err != nil || s.token != suspect {
+			return wait, err
+		}
+		exam, err := c.examine(ctx, s.secret, s.owner.account) // which goes on where notes are removed
+		return min(wait, exam), err
 	case examine:
 		return c.examine(ctx, s.secret, s.owner.account)
 	case identify:

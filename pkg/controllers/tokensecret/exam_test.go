@@ -255,6 +255,24 @@ func TestWhatTheAPIServerAcceptedIsNotAskedAboutAfterARestart(t *testing.T) {
 	}
 }
 
+func TestAnExamGoesOnWhereItsNotesAreRemoved(t *testing.T) {
+	f := newFixture(t, server{}, testkit.ServiceAccount("team/robot"))
+	held := secret(testkit.WithData("token", signedBy(t, "p384")))
+	f.cache(t, held) // as if each note were gone at once
+	f.client.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) { return true, held, nil })
+	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	for len(f.writes()) == 0 && f.clock.Since(testkit.Instant()) < time.Hour {
+		f.visit(t)
+		f.pass(time.Minute)
+	}
+	if took := f.clock.Since(testkit.Instant()); took != 11*time.Minute || len(f.reviewer.asked) != 3 {
+		t.Errorf("%d reviews, the last after %v", len(f.reviewer.asked), took)
+	}
+	if got := len(f.notes()); got != 10 {
+		t.Errorf("%d notes, want 5 of each of the two: %v", got, f.notes())
+	}
+}
+
 func TestNotes(t *testing.T) {
 	set := testkit.Keys("p256", "rsa2048")
 	begun := exam{token: sha256.Sum256([]byte("a token")), keys: set}

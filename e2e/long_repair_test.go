@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -134,6 +133,8 @@ func (a ailing) in() string {
 
 // expectExams waits until every suspect token has been read for the exam of that
 // number, and fails when one was read more often, or one that is not suspect at all.
+// Secrets that had no token may be the canary, which is read when an API server that
+// lags refuses it.
 func (r repair) expectExams(t *testing.T, number int) {
 	t.Helper()
 	want := map[string]int{}
@@ -145,7 +146,7 @@ func (r repair) expectExams(t *testing.T, number int) {
 	eventually(t, fmt.Sprintf("exam %d", number), func(context.Context) error {
 		got := map[string]int{}
 		for _, request := range requests(t, r.ControlPlane, 0, "") {
-			if request.Verb == "get" && request.Object.Resource == "secrets" {
+			if request.Verb == "get" && request.Object.Resource == "secrets" && r.before[request.Object.Name] != "" {
 				got[request.Object.Name]++
 			}
 		}
@@ -187,22 +188,25 @@ func (r repair) reviews(t *testing.T) int {
 // the tokens with those before: others are there where they should be.
 func (r repair) expectTokens(t *testing.T, resigned bool) {
 	t.Helper()
+	eventually(t, "tokens", func(ctx context.Context) error { return r.tokens(ctx, resigned) })
+}
+
+// tokens says which Secret is not as it should be.
+func (r repair) tokens(ctx context.Context, resigned bool) error {
 	for name, a := range r.ailing {
-		eventually(t, "secret "+name, func(ctx context.Context) error {
-			secret, err := r.client.CoreV1().Secrets(a.in()).Get(ctx, name, metav1.GetOptions{})
-			if err != nil {
-				return err
-			}
-			if string(secret.Data[corev1.ServiceAccountRootCAKey]) != string(r.Admin.CAData) || string(secret.Data[corev1.ServiceAccountNamespaceKey]) != a.in() {
-				return errors.New("ca.crt or namespace is wrong")
-			}
-			changed := string(secret.Data[corev1.ServiceAccountTokenKey]) != r.before[name]
-			if want := r.before[name] == "" || (a.wantResigned && resigned); changed != want {
-				return fmt.Errorf("another token: %t, want %t", changed, want)
-			}
-			return nil
-		})
+		secret, err := r.client.CoreV1().Secrets(a.in()).Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if string(secret.Data[corev1.ServiceAccountRootCAKey]) != string(r.Admin.CAData) || string(secret.Data[corev1.ServiceAccountNamespaceKey]) != a.in() {
+			return fmt.Errorf("secret %s: ca.crt or namespace is wrong", name)
+		}
+		changed := string(secret.Data[corev1.ServiceAccountTokenKey]) != r.before[name]
+		if want := r.before[name] == "" || (a.wantResigned && resigned); changed != want {
+			return fmt.Errorf("secret %s: another token: %t, want %t", name, changed, want)
+		}
 	}
+	return nil
 }
 
 // expectHandled returns when what was queued before is likely handled: a Secret that
@@ -251,8 +255,10 @@ func TestLongDeadTokensAreSignedAnewAndNoOthers(t *testing.T) {
 
 	at(10 * time.Minute)
 	r.expectExams(t, 3)
-	at(10*time.Minute + time.Second) // they are signed one after the other
-	r.expectTokens(t, true)
+	eventually(t, "they are signed one after the other", func(ctx context.Context) error {
+		clock.SetTime(clock.Now().Add(time.Second))
+		return r.tokens(ctx, true)
+	})
 	at(2 * time.Hour)
 	r.expectHandled(t, "barrier-3")
 	r.expectExams(t, 3)

@@ -45,11 +45,11 @@ type Config struct {
 	// Interval is from the beginning of a pass to that of the next.
 	Interval time.Duration
 	// DryRun: nothing is changed; log, events and metrics say what would be.
-	DryRun bool
-	Recorder      record.EventRecorder
-	Clock         clock.PassiveClock
-	Metrics       *loop.Metrics
-	Contention    *contention.Metrics
+	DryRun     bool
+	Recorder   record.EventRecorder
+	Clock      clock.PassiveClock
+	Metrics    *loop.Metrics
+	Contention *contention.Metrics
 	// Registerer gets the controller's own metrics.
 	Registerer prometheus.Registerer
 }

@@ -116,14 +116,14 @@ func TestPass(t *testing.T) {
 				team, secret("team/robot-token-x7z9q", marked()),
 				testkit.ServiceAccount("team/robot", testkit.WithReferences("robot-token-x7z9q"), testkit.WithAnnotation("sakeeper.io/token-cleaned-up", "2026-04-12")),
 			},
-			want:     []testkit.Request{listPods("team"), deleteRequest("team/robot-token-x7z9q")},
+			want: []testkit.Request{listPods("team"), deleteRequest("team/robot-token-x7z9q")},
 		},
 		"it knows of one of former times": {
 			inCached: []metav1.Object{
 				team, secret("team/robot-token-x7z9q", marked()),
 				testkit.ServiceAccount("team/robot", testkit.WithReferences("robot-token-x7z9q"), testkit.WithAnnotation("sakeeper.io/token-cleaned-up", "2025-01-01")),
 			},
-			want:     []testkit.Request{listPods("team"), noteRequest("100", "2026-04-12"), deleteRequest("team/robot-token-x7z9q")},
+			want: []testkit.Request{listPods("team"), noteRequest("100", "2026-04-12"), deleteRequest("team/robot-token-x7z9q")},
 		},
 	}
 	for name, tc := range cases {

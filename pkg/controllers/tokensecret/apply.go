@@ -96,30 +96,32 @@ func (c *Controller) resign(ctx context.Context, cached *informers.TokenSecret, 
 	return c.answer(ctx, cached, "Signed a token anew", reason, err)
 }
 
-// noteReview says on the Secret what the API server said about its token.
-func (c *Controller) noteReview(ctx context.Context, cached *informers.TokenSecret, note, reason string) (time.Duration, error) {
-	object, content := contestedSecret(cached), note
-	if wait := c.truce(ctx, c.rests.notes, object, content, objectReference(cached)); wait > 0 {
-		return wait, nil
+// noteReview says on the Secret what the API server said about its token. Where notes
+// are removed, the exam goes on without.
+func (c *Controller) noteReview(ctx context.Context, s state, reason string) (time.Duration, error) {
+	object := contestedSecret(s.secret)
+	if wait := c.truce(ctx, c.rests.notes, object, s.note, objectReference(s.secret)); wait > 0 {
+		if s.token != suspect {
+			return wait, nil
+		}
+		exam, err := c.examine(ctx, s.secret, s.owner.account)
+		return min(wait, exam), err
 	}
-	patch, err := kube.MergePatch(cached, map[string]any{"metadata": map[string]any{"annotations": map[string]any{informers.ReviewedAnnotation: note}}})
+	patch, err := annotationPatch(s.secret, map[string]any{informers.ReviewedAnnotation: s.note}, nil)
 	if err != nil {
 		return 0, err
 	}
-	_, err = c.cfg.Client.Secrets(cached.Namespace).Patch(ctx, cached.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	_, err = c.cfg.Client.Secrets(s.secret.Namespace).Patch(ctx, s.secret.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	if err == nil {
-		c.rests.notes.Wrote(object, content)
+		c.rests.notes.Wrote(object, s.note)
 	}
-	return c.answer(ctx, cached, "Noted a review of a token", reason, err)
+	return c.answer(ctx, s.secret, "Noted a review of a token", reason, err)
 }
 
 // release takes back a token and a UID that this process wrote while the cache
 // still had an account that was gone. The Secret is filled anew after that.
 func (c *Controller) release(ctx context.Context, cached *informers.TokenSecret, reason string) (time.Duration, error) {
-	patch, err := kube.MergePatch(cached, map[string]any{
-		"metadata": map[string]any{"annotations": map[string]any{corev1.ServiceAccountUIDKey: nil}},
-		dataField:  map[string]any{corev1.ServiceAccountTokenKey: nil},
-	})
+	patch, err := annotationPatch(cached, map[string]any{corev1.ServiceAccountUIDKey: nil}, map[string]any{corev1.ServiceAccountTokenKey: nil})
 	if err != nil {
 		return 0, err
 	}
@@ -154,7 +156,7 @@ func (c *Controller) patch(ctx context.Context, cached *informers.TokenSecret, a
 	if _, ok := cached.Annotations[informers.ReviewedAnnotation]; ok && data[corev1.ServiceAccountTokenKey] != nil {
 		annotations[informers.ReviewedAnnotation] = nil // it was about the token before
 	}
-	patch, err := kube.MergePatch(cached, map[string]any{"metadata": map[string]any{"annotations": annotations}, dataField: data})
+	patch, err := annotationPatch(cached, annotations, data)
 	if err != nil {
 		return err
 	}
@@ -219,6 +221,15 @@ func (c *Controller) truce(ctx context.Context, tracker *contention.Tracker[cont
 
 func objectReference(secret *informers.TokenSecret) *corev1.ObjectReference {
 	return &corev1.ObjectReference{Kind: "Secret", APIVersion: "v1", Namespace: secret.Namespace, Name: secret.Name, UID: secret.UID}
+}
+
+// annotationPatch changes annotations and, unless it is nil, data.
+func annotationPatch(target *informers.TokenSecret, annotations map[string]any, data any) ([]byte, error) {
+	change := map[string]any{"metadata": map[string]any{"annotations": annotations}}
+	if data != nil {
+		change[dataField] = data
+	}
+	return kube.MergePatch(target, change)
 }
 
 // answer reads what the API server made of a write. did says, in the past tense,

@@ -193,18 +193,9 @@ func (c *Controller) EnqueueAll() {
 
 func (c *Controller) syncSecret(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
 	ca := c.cfg.CA()
-	s := state{caSum: ca.Sum(), resign: c.cfg.Resign}
-	if secret, ok := informers.Get(c.cfg.Secrets, key.String()); ok {
-		owner, err := c.ownerOf(ctx, secret)
-		if err != nil {
-			return 0, err
-		}
-		s.secret, s.owner = secret, owner
-		set := c.cfg.Keys()
-		found := c.gather(secret, owner.account, set)
-		s.token, s.note = found.standing(set.Signing().PublicKey().ID()), found.exam.note()
-		s.untried = found.verifiedBy == "" && !found.exam.tried && !set.Equal(c.firstKeys)
-		s.settledToken, _ = informers.Setting(informers.ResignAnnotation, secret.Annotations, c.settingsOf(secret.Namespace))
+	s, err := c.gatherState(ctx, key, ca)
+	if err != nil {
+		return 0, err
 	}
 	act, reason := decide(s)
 	switch act {
@@ -215,17 +206,11 @@ func (c *Controller) syncSecret(ctx context.Context, key cache.ObjectName) (time
 	case repair:
 		return c.repair(ctx, s.secret, s.owner.account, ca, reason)
 	case noteReview:
-		wait, err := c.noteReview(ctx, s.secret, s.note, reason)
-		if wait == 0 || err != nil || s.token != suspect {
-			return wait, err
-		}
-		exam, err := c.examine(ctx, s.secret, s.owner.account) // which goes on where notes are removed
-		return min(wait, exam), err
+		return c.noteReview(ctx, s, reason)
 	case examine:
 		return c.examine(ctx, s.secret, s.owner.account)
 	case identify:
-		_, wait, err := c.try(ctx, s.secret, c.cfg.Keys())
-		return wait, err
+		return c.identify(ctx, s.secret)
 	case release:
 		return c.release(ctx, s.secret, reason)
 	case remove:
@@ -234,6 +219,24 @@ func (c *Controller) syncSecret(ctx context.Context, key cache.ObjectName) (time
 		klog.FromContext(ctx).V(4).Info("Skipped token secret", "reason", reason)
 		return 0, nil
 	}
+}
+
+func (c *Controller) gatherState(ctx context.Context, key cache.ObjectName, ca cabundle.Bundle) (state, error) {
+	s := state{caSum: ca.Sum(), resign: c.cfg.Resign}
+	secret, ok := informers.Get(c.cfg.Secrets, key.String())
+	if !ok {
+		return s, nil
+	}
+	var err error
+	if s.owner, err = c.ownerOf(ctx, secret); err != nil {
+		return s, err
+	}
+	set := c.cfg.Keys()
+	found := c.evidenceOf(secret, s.owner.account, set)
+	s.secret, s.token, s.note = secret, found.standing(set.Signing().PublicKey().ID()), found.exam.note()
+	s.untried = found.verifiedBy == "" && !found.exam.tried && !set.Equal(c.firstKeys)
+	s.settledToken, _ = informers.Setting(informers.ResignAnnotation, secret.Annotations, c.settingsOf(secret.Namespace))
+	return s, nil
 }
 
 func (c *Controller) settingsOf(namespace string) map[string]string {

@@ -105,6 +105,14 @@ func decideContent(s state) (action, string) {
 		return resign, "its token was signed by an older key"
 	case !s.secret.HasNamespace:
 		return repair, "namespace is missing"
+	default:
+		return decideExam(s)
+	}
+}
+
+// decideExam is about a token that nothing is to be done about, as far as is known.
+func decideExam(s state) (action, string) {
+	switch {
 	case s.mayResign() && s.note != "" && s.note != s.secret.Annotations[informers.ReviewedAnnotation]:
 		return noteReview, "the API server was asked about its token"
 	case s.mayResign() && s.token == suspect:

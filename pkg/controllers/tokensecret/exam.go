@@ -163,8 +163,8 @@ func (e evidence) standing(signing string) standing {
 	}
 }
 
-// gather finds what is known of the token of a Secret, with the keys of this moment.
-func (c *Controller) gather(secret *informers.TokenSecret, account types.UID, set *keys.Set) evidence {
+// evidenceOf is what is known of the token of a Secret, with these keys.
+func (c *Controller) evidenceOf(secret *informers.TokenSecret, account types.UID, set *keys.Set) evidence {
 	return evidence{
 		own: secret.Token.Own, verifiedBy: c.verifiedBy(secret, set), staleUID: secret.Token.ClaimedUID != account, exam: c.exams.of(secret, set),
 	}
@@ -206,6 +206,12 @@ func (c *Controller) examine(ctx context.Context, cached *informers.TokenSecret,
 	}
 	c.conclude(cached, found)
 	return 0, nil
+}
+
+// identify tries a token with keys that are new, without asking anybody.
+func (c *Controller) identify(ctx context.Context, cached *informers.TokenSecret) (time.Duration, error) {
+	_, wait, err := c.try(ctx, cached, c.cfg.Keys())
+	return wait, err
 }
 
 // try reads the token live, because it is not cached, and tries it with keys that may

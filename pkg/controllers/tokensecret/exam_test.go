@@ -565,5 +565,5 @@ func (f fixture) setKeys(set *keys.Set) { f.cfg.Keys = func() *keys.Set { return
 
 func (f fixture) standingOf(cached *informers.TokenSecret) standing {
 	set := f.cfg.Keys()
-	return f.gather(cached, testkit.AccountUID, set).standing(set.Signing().PublicKey().ID())
+	return f.evidenceOf(cached, testkit.AccountUID, set).standing(set.Signing().PublicKey().ID())
 }

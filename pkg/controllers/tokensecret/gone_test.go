@@ -16,11 +16,11 @@ func goneSecret(name string, account types.UID) *informers.TokenSecret {
 	return informers.NewTokenSecret(testkit.Secret("team/"+name, testkit.WithAccount("robot"), testkit.WithAccountUID(account)), nil)
 }
 
-// departed are the departures of Secrets of those names that belonged to account.
-func departed(account types.UID, names ...string) departures {
+// departed are the departures of Secrets of those names.
+func departed(names ...string) departures {
 	gone := departures{}
 	for _, name := range names {
-		gone[name] = departure{account: account, secret: goneSecret(name, account).UID}
+		gone[name] = departure{account: testkit.AccountUID, secret: goneSecret(name, testkit.AccountUID).UID}
 	}
 	return gone
 }
@@ -59,12 +59,12 @@ func TestDeparturesAreJudgedOnceAllIsQuiet(t *testing.T) {
 	expectOf(t, g, "team/robot", at(349), answer{wait: time.Millisecond})
 	expectOf(t, g, "team/default", at(350), answer{})
 	expectOf(t, g, "other/robot", at(350), answer{})
-	expectOf(t, g, "team/robot", at(350), answer{gone: departed(testkit.AccountUID, "a", "b")})
+	expectOf(t, g, "team/robot", at(350), answer{gone: departed("a", "b")})
 
-	g.settle(keyOf("team/robot"), departed(testkit.AccountUID, "a", "c"))
+	g.settle(keyOf("team/robot"), departed("a", "c"))
 	// However late, as after a long backoff.
-	expectOf(t, g, "team/robot", at(300000), answer{gone: departed(testkit.AccountUID, "b")})
-	g.settle(keyOf("team/robot"), departed(testkit.AccountUID, "b"))
+	expectOf(t, g, "team/robot", at(300000), answer{gone: departed("b")})
+	g.settle(keyOf("team/robot"), departed("b"))
 	expectOf(t, g, "team/robot", at(300000), answer{})
 	expectNothingKept(t, g)
 }
@@ -77,7 +77,7 @@ func TestDeparturesAreJudgedWhenItNeverGetsQuiet(t *testing.T) {
 		g.add(goneSecret(names[i], testkit.AccountUID), at(i*100))
 	}
 	expectOf(t, g, "team/robot", at(1900), answer{wait: 100 * time.Millisecond})
-	expectOf(t, g, "team/robot", at(2000), answer{gone: departed(testkit.AccountUID, names...)})
+	expectOf(t, g, "team/robot", at(2000), answer{gone: departed(names...)})
 	g.add(goneSecret("z", testkit.AccountUID), at(2001))
 	expectOf(t, g, "team/robot", at(2001), answer{wait: 250 * time.Millisecond})
 }
@@ -123,7 +123,7 @@ func TestADoubtLastsUntilAllIsSettled(t *testing.T) {
 		t.Error("not doubted")
 	}
 	g.add(goneSecret("b", testkit.AccountUID), at(0))
-	g.settle(robot, departed(testkit.AccountUID, "a"))
+	g.settle(robot, departed("a"))
 	if g.doubted(robot) {
 		t.Error("still doubted")
 	}

@@ -41,7 +41,7 @@ ServiceAccounts, as software that runs on any cluster.`,
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newControllersCommand(runControllers), newWebhookCommand(runWebhook))
+	root.AddCommand(newControllersCommand(runControllers), newWebhookCommand(runWebhook), newAgentCommand(runAgent))
 	return root.ExecuteContext(ctx)
 }
 
@@ -53,6 +53,9 @@ func withSections(cmd *cobra.Command, sections *cliflag.NamedFlagSets) {
 	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) {
 		var text bytes.Buffer
 		fmt.Fprintf(&text, "%s\n\nUsage:\n  %s\n", cmd.Long, cmd.UseLine())
+		if cmd.Example != "" {
+			fmt.Fprintf(&text, "\nExamples:\n%s\n", cmd.Example)
+		}
 		cliflag.PrintSections(&text, *sections, helpWidth)
 		for line := range strings.Lines(text.String()) {
 			_, _ = io.WriteString(cmd.OutOrStdout(), strings.TrimRight(line, " \n")+"\n")

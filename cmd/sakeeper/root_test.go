@@ -33,6 +33,7 @@ func TestHelp(t *testing.T) {
 		"sakeeper controllers --help": {in: []string{"controllers", "--help"}, want: "controllers.txt"},
 		"sakeeper help controllers":   {in: []string{"help", "controllers"}, want: "controllers.txt"},
 		"sakeeper webhook --help":     {in: []string{"webhook", "--help"}, want: "webhook.txt"},
+		"sakeeper agent --help":       {in: []string{"agent", "--help"}, want: "agent.txt"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"github.com/sakeeper/sakeeper/pkg/agent"
+	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/loop"
+)
+
+const agentComponent = "sakeeper-agent"
+
+func newAgentCommand(start func(context.Context, *agentConfig) error) *cobra.Command {
+	opts := newAgentOptions()
+	cmd := &cobra.Command{
+		Use:   "agent",
+		Short: "Keep tokens of a ServiceAccount in files, and renew them",
+		Long: `Keeps tokens of a ServiceAccount in files and renews them after 70 to 80 % of their
+lifetime: as a sidecar, as an init container (--once), or on a machine outside the
+cluster. The old token stays in its file until the new one is there.`,
+		Example: `  # On a machine: a token for the API server, and one for Vault.
+  sakeeper agent --kubeconfig=agent.kubeconfig --namespace=ci --service-account=builder \
+    --token-file=/run/ci/token --token-file=/run/ci/vault=https://vault.example.com --signal=HUP:/run/app.pid
+
+  # In a pod: its own ServiceAccount, bound to the pod.
+  sakeeper agent --token-file=/tokens/vault=https://vault.example.com`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := opts.complete()
+			if err != nil {
+				return err
+			}
+			return start(cmd.Context(), cfg)
+		},
+	}
+	withSections(cmd, opts.sections())
+	opts.given = cmd.Flags().Changed
+	return cmd
+}
+
+// runAgent runs until ctx ends (nil), until all is done (--once), or something that
+// cannot be retried fails.
+func runAgent(ctx context.Context, cfg *agentConfig) error {
+	if cfg.options.once {
+		cfg.options.servers.metrics, cfg.options.servers.probes = "0", "0" // nobody would find them
+	}
+	ctx, listeners, err := begin(ctx, agentComponent, cfg.options.logs, cfg.options.servers)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	kube.RegisterBuildInfo(registry, buildVersion())
+	a, err := newAgent(cfg, registry)
+	if err != nil {
+		return errors.Join(err, listeners.close())
+	}
+	klog.FromContext(ctx).Info("Fetching tokens", "serviceAccount", klog.KRef(cfg.namespace, cfg.account), "boundTo", cfg.boundTo(), "files", len(cfg.tokens))
+	if cfg.options.once {
+		return a.Once(ctx)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return listeners.serve(ctx, registry, agentProbes(a)) })
+	group.Go(func() error { return a.Run(ctx) })
+	return group.Wait()
+}
+
+func newAgent(cfg *agentConfig, registry *prometheus.Registry) (*agent.Agent, error) {
+	client, err := kubernetes.NewForConfig(cfg.rest)
+	if err != nil {
+		return nil, err
+	}
+	return agent.New(agent.Config{
+		Client: client.CoreV1(), Namespace: cfg.namespace, ServiceAccount: cfg.account,
+		Tokens: cfg.tokens, Lifetime: cfg.options.lifetime, Bound: cfg.bound,
+		Writer: cfg.writer, Hooks: cfg.hooks, Clock: clock.RealClock{}, Seed: cfg.seed,
+		Metrics: loop.NewMetrics(registry), Registerer: registry,
+	})
+}
+
+func agentProbes(a *agent.Agent) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/livez", kube.Probe())
+	mux.Handle("/readyz", kube.Probe(kube.Check{Name: "tokens", Probe: func(*http.Request) error { return a.Ready() }}))
+	return mux
+}

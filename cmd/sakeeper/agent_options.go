@@ -1,0 +1,330 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/rest"
+	cliflag "k8s.io/component-base/cli/flag"
+
+	"github.com/sakeeper/sakeeper/pkg/agent"
+	"github.com/sakeeper/sakeeper/pkg/boundtoken"
+	"github.com/sakeeper/sakeeper/pkg/kube"
+)
+
+// agentOptions are all flags of sakeeper agent.
+type agentOptions struct {
+	api     *apiOptions
+	servers *serverOptions
+	logs    *logOptions
+	// given tells whether a flag was given.
+	given func(flag string) bool
+
+	serviceAccount, namespace string
+	audiences                 []string
+	lifetime                  time.Duration
+	boundPod, boundSecret     string
+
+	tokenFiles []string
+	mode       string
+	owner      string
+	swap       bool
+	once       bool
+
+	command        string
+	commandTimeout time.Duration
+	signals        []string
+}
+
+func newAgentOptions() *agentOptions {
+	return &agentOptions{
+		api: newAPIOptions(),
+		// The containers of a pod share their ports.
+		servers: &serverOptions{metrics: "0", probes: "0"},
+		logs:    newLogOptions(), given: func(string) bool { return false },
+		lifetime: time.Hour, mode: "0600", commandTimeout: 30 * time.Second,
+	}
+}
+
+func (o *agentOptions) sections() *cliflag.NamedFlagSets {
+	sections := &cliflag.NamedFlagSets{}
+	o.addTokenFlags(sections.FlagSet("tokens"))
+	o.addFileFlags(sections.FlagSet("files"))
+	o.addHookFlags(sections.FlagSet("hooks"))
+	o.api.addFlags(sections.FlagSet("API server"))
+	o.servers.addFlags(sections.FlagSet("metrics and probes"))
+	o.logs.addFlags(sections.FlagSet("logs"))
+	return sections
+}
+
+func (o *agentOptions) addTokenFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.serviceAccount, "service-account", o.serviceAccount,
+		"ServiceAccount of the tokens. Empty: that of the pod, or of the token in the kubeconfig.")
+	fs.StringVar(&o.namespace, "namespace", o.namespace,
+		"Its namespace. Empty: that of the pod, or of the token in the kubeconfig.")
+	fs.StringSliceVar(&o.audiences, "audience", o.audiences,
+		"Audiences of the tokens whose --token-file names none. Empty: the API server's own.")
+	fs.DurationVar(&o.lifetime, "lifetime", o.lifetime,
+		"How long tokens should be good for, at least 10m. The API server may grant less, or more. They are renewed after 70 to 80 % of what was granted.")
+	fs.StringVar(&o.boundPod, "bound-pod", o.boundPod,
+		"Pod with which the tokens end; it must be of the ServiceAccount. Not given: the own pod, where the ServiceAccount is its own; empty: none.")
+	fs.StringVar(&o.boundSecret, "bound-secret", o.boundSecret,
+		"Secret with which the tokens end: who deletes it revokes them within about 10 seconds. Instead of --bound-pod.")
+	fs.BoolVar(&o.once, "once", o.once,
+		"Write every file once, run the hooks, and end. Waits for an API server that cannot be reached, and fails at one that refuses.")
+}
+
+func (o *agentOptions) addFileFlags(fs *pflag.FlagSet) {
+	fs.StringArrayVar(&o.tokenFiles, "token-file", o.tokenFiles,
+		"File for a token, as FILE or FILE=AUDIENCE[,AUDIENCE...]. Its directory must exist. May be repeated. Required.")
+	fs.StringVar(&o.mode, "mode", o.mode, "Permissions of the files, octal.")
+	fs.StringVar(&o.owner, "owner", o.owner,
+		"Owner of the files, as USER, USER:GROUP or :GROUP, by name or number. Empty: that of this process.")
+	fs.BoolVar(&o.swap, "symlink-swap", o.swap,
+		"Replace all files of a directory by the swap of a symlink, as kubelet does, for readers that watch for that. False: rename each file.")
+}
+
+func (o *agentOptions) addHookFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.command, "exec", o.command,
+		"Command to run after tokens changed, with arguments between spaces; there is no shell. Retried until it succeeds.")
+	fs.DurationVar(&o.commandTimeout, "exec-timeout", o.commandTimeout, "How long the command may run.")
+	fs.StringArrayVar(&o.signals, "signal", o.signals,
+		"Signal to send after tokens changed, as SIGNAL:PROCESS, where the process is an id, a file that holds one (with a /), or a name. May be repeated.")
+}
+
+// agentConfig is what the flags and the credentials amount to.
+type agentConfig struct {
+	options *agentOptions
+	rest    *rest.Config
+
+	namespace, account string
+	bound              *authenticationv1.BoundObjectReference
+	tokens             []agent.Token
+	writer             agent.Writer
+	hooks              []agent.Hook
+	seed               string
+}
+
+// boundTo says with what the tokens end.
+func (c *agentConfig) boundTo() string {
+	if c.bound == nil {
+		return "nothing"
+	}
+	return strings.ToLower(c.bound.Kind) + " " + c.bound.Name
+}
+
+func (o *agentOptions) complete() (*agentConfig, error) {
+	cfg := &agentConfig{options: o}
+	errs := o.validate()
+	var errWriter, errHooks, errRest error
+	cfg.tokens = o.tokens()
+	cfg.writer, errWriter = o.writer()
+	cfg.hooks, errHooks = o.hooks()
+	cfg.rest, errRest = kube.Connection{
+		Kubeconfig: o.api.kubeconfig, QPS: o.api.qps, Burst: o.api.burst, UserAgent: agentComponent + "/" + buildVersion(),
+	}.Config()
+	errs = append(errs, errWriter, errHooks, errRest)
+	if errRest == nil {
+		errs = append(errs, cfg.identify(ownClaims(cfg.rest)))
+	}
+	return cfg, errors.Join(errs...)
+}
+
+func (o *agentOptions) validate() []error {
+	errs := append(o.api.validate(), o.servers.validate()...)
+	errs = append(errs, o.logs.validate()...)
+	if o.lifetime < 10*time.Minute {
+		errs = append(errs, fmt.Errorf("--lifetime: %v is less than the 10m that API servers grant", o.lifetime))
+	}
+	if o.boundPod != "" && o.boundSecret != "" {
+		errs = append(errs, errors.New("--bound-pod and --bound-secret exclude each other"))
+	}
+	if o.commandTimeout <= 0 {
+		errs = append(errs, fmt.Errorf("--exec-timeout: %v is not positive", o.commandTimeout))
+	}
+	for _, named := range []struct{ flag, name string }{
+		{"--service-account", o.serviceAccount}, {"--namespace", o.namespace}, {"--bound-pod", o.boundPod}, {"--bound-secret", o.boundSecret},
+	} {
+		if named.name == "" {
+			continue
+		}
+		for _, problem := range validation.IsDNS1123Subdomain(named.name) {
+			errs = append(errs, fmt.Errorf("%s: %q: %s", named.flag, named.name, problem))
+		}
+	}
+	return append(errs, o.validateFiles()...)
+}
+
+func (o *agentOptions) validateFiles() []error {
+	var errs []error
+	if len(o.tokenFiles) == 0 {
+		errs = append(errs, errors.New("--token-file is required"))
+	}
+	seen := map[string]bool{}
+	for i, t := range o.tokens() {
+		if info, err := os.Stat(filepath.Dir(t.File)); err != nil || !info.IsDir() {
+			errs = append(errs, fmt.Errorf("--token-file: %s: there is no directory %s", o.tokenFiles[i], filepath.Dir(t.File)))
+		}
+		if seen[t.File] {
+			errs = append(errs, fmt.Errorf("--token-file: %s is named twice", t.File))
+		}
+		seen[t.File] = true
+		for _, audience := range t.Audiences {
+			if strings.TrimSpace(audience) != audience || audience == "" {
+				errs = append(errs, fmt.Errorf("--token-file: %s: %q is no audience", o.tokenFiles[i], audience))
+			}
+		}
+	}
+	return errs
+}
+
+// tokens are those of --token-file.
+func (o *agentOptions) tokens() []agent.Token {
+	var tokens []agent.Token
+	for _, text := range o.tokenFiles {
+		file, audiences, named := strings.Cut(text, "=")
+		t := agent.Token{File: filepath.Clean(file), Audiences: o.audiences}
+		if named {
+			t.Audiences = strings.Split(audiences, ",")
+		}
+		tokens = append(tokens, t)
+	}
+	return tokens
+}
+
+func (o *agentOptions) writer() (agent.Writer, error) {
+	access, err := o.access()
+	if o.swap {
+		return &agent.Swap{Access: access}, err
+	}
+	return agent.Rename{Access: access}, err
+}
+
+func (o *agentOptions) access() (agent.Access, error) {
+	access := agent.Access{UID: -1, GID: -1}
+	mode, err := strconv.ParseUint(o.mode, 8, 32)
+	if err != nil || mode > 0o777 || mode == 0 {
+		return access, fmt.Errorf("--mode: %q is not octal permissions, such as 0640", o.mode)
+	}
+	access.Mode = fs.FileMode(mode)
+	owner, group, _ := strings.Cut(o.owner, ":")
+	var errOwner, errGroup error
+	if owner != "" {
+		access.UID, errOwner = identity(owner, func(name string) (string, error) {
+			found, err := user.Lookup(name)
+			if err != nil {
+				return "", err
+			}
+			return found.Uid, nil
+		})
+	}
+	if group != "" {
+		access.GID, errGroup = identity(group, func(name string) (string, error) {
+			found, err := user.LookupGroup(name)
+			if err != nil {
+				return "", err
+			}
+			return found.Gid, nil
+		})
+	}
+	return access, errors.Join(errOwner, errGroup)
+}
+
+// identity is the number of a user or group that is given by name or number.
+func identity(name string, lookup func(name string) (string, error)) (int, error) {
+	if number, err := strconv.Atoi(name); err == nil && number >= 0 {
+		return number, nil
+	}
+	found, err := lookup(name)
+	if err != nil {
+		return -1, fmt.Errorf("--owner: %w", err)
+	}
+	return strconv.Atoi(found)
+}
+
+func (o *agentOptions) hooks() ([]agent.Hook, error) {
+	var hooks []agent.Hook
+	var errs []error
+	if args := strings.Fields(o.command); len(args) > 0 {
+		hooks = append(hooks, agent.Command{Args: args, Timeout: o.commandTimeout})
+	}
+	for _, text := range o.signals {
+		signal, err := agent.ParseSignal(text)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--signal: %w", err))
+			continue
+		}
+		hooks = append(hooks, signal)
+	}
+	return hooks, errors.Join(errs...)
+}
+
+// ownClaims are those of the token among the credentials; the zero value where there
+// is none.
+func ownClaims(config *rest.Config) boundtoken.Claims {
+	compact := config.BearerToken
+	if config.BearerTokenFile != "" {
+		if content, err := os.ReadFile(config.BearerTokenFile); err == nil {
+			compact = strings.TrimSpace(string(content))
+		}
+	}
+	claims, err := boundtoken.ReadClaims(compact)
+	if err != nil {
+		return boundtoken.Claims{} // a certificate, for example
+	}
+	return claims
+}
+
+// identify decides whose tokens they are and what they are bound to, where own is what
+// the token among the credentials says.
+func (c *agentConfig) identify(own boundtoken.Claims) error {
+	c.namespace, c.account = c.options.namespace, c.options.serviceAccount
+	if c.namespace == "" {
+		c.namespace = own.Namespace
+	}
+	if c.account == "" {
+		c.account = own.ServiceAccount.Name
+	}
+	var errs []error
+	if c.namespace == "" {
+		errs = append(errs, errors.New("--namespace is required: the credentials are no token that names one"))
+	}
+	if c.account == "" {
+		errs = append(errs, errors.New("--service-account is required: the credentials are no token of one"))
+	}
+	host, _ := os.Hostname()
+	c.seed = host + string(own.Pod.UID)
+	return errors.Join(append(errs, c.bind(own))...)
+}
+
+// bind decides with what the tokens end.
+func (c *agentConfig) bind(own boundtoken.Claims) error {
+	pod := boundtoken.Object{Name: c.options.boundPod}
+	itself := c.account == own.ServiceAccount.Name && c.namespace == own.Namespace
+	if !c.options.given("bound-pod") && itself {
+		pod = own.Pod
+	}
+	if pod.Name == own.Pod.Name && c.namespace == own.Namespace {
+		pod = own.Pod
+	}
+	switch {
+	case c.options.boundSecret != "":
+		c.bound = &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Secret", Name: c.options.boundSecret}
+	case pod.Name == "":
+	case pod == own.Pod && !itself:
+		return fmt.Errorf("--bound-pod: %s is of service account %s, not %s; use --bound-secret, or neither", pod.Name, own.ServiceAccount.Name, c.account)
+	default:
+		c.bound = &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}
+	}
+	return nil
+}

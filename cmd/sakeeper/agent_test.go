@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+	authenticationv1 "k8s.io/api/authentication/v1"
+
+	"github.com/sakeeper/sakeeper/pkg/agent"
+	"github.com/sakeeper/sakeeper/pkg/boundtoken"
+)
+
+// agentCommand runs sakeeper agent with a start that only takes the config. % in an
+// argument is the directory.
+func (f files) agentCommand(t *testing.T, args ...string) (*agentConfig, error) {
+	t.Helper()
+	var cfg *agentConfig
+	cmd := newAgentCommand(func(_ context.Context, c *agentConfig) error {
+		cfg = c
+		return nil
+	})
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	mustNil(t, os.WriteFile(f.path("kubeconfig"), []byte(kubeconfig), 0o600))
+	all := []string{"--kubeconfig", f.path("kubeconfig")}
+	for _, arg := range args {
+		all = append(all, strings.ReplaceAll(arg, "%", string(f)))
+	}
+	cmd.SetArgs(all)
+	return cfg, cmd.ExecuteContext(t.Context())
+}
+
+func TestAgentOptions(t *testing.T) {
+	f := newFiles(t)
+	right := []string{"--namespace=team", "--service-account=robot", "--token-file=%/token"}
+	cases := map[string]struct {
+		in   []string
+		want []string // the lines of the error
+	}{
+		"what is required":           {in: right},
+		"all of it":                  {in: append(right, "--token-file=%/vault=a,b", "--mode=0444", "--owner=0:0", "--symlink-swap", "--exec=true x", "--signal=HUP:1", "--bound-secret=s")},
+		"an owner by name":           {in: append(right, "--owner=root:root")},
+		"nothing":                    {want: []string{"--token-file is required", "--namespace is required: the credentials are no token that names one", "--service-account is required: the credentials are no token of one"}},
+		"a pod and a Secret":         {in: append(right, "--bound-pod=p", "--bound-secret=s"), want: []string{"--bound-pod and --bound-secret exclude each other"}},
+		"a directory that is absent": {in: append(right, "--token-file=%/none/token"), want: []string{"--token-file: %/none/token: there is no directory %/none"}},
+		"a file twice":               {in: append(right, "--token-file=%/./token=a"), want: []string{"--token-file: %/token is named twice"}},
+		"no audience": {
+			in:   []string{"--namespace=team", "--service-account=robot", "--token-file=%/token=a, b,"},
+			want: []string{`--token-file: %/token=a, b,: " b" is no audience`, `--token-file: %/token=a, b,: "" is no audience`},
+		},
+		"everything else that can be wrong, at once": {
+			in: []string{
+				"--namespace=UPPER", "--service-account=a/b", "--token-file=%/token", "--lifetime=5m", "--mode=999", "--owner=no-such-user:no-such-group",
+				"--exec-timeout=0s", "--signal=HIP:1", "--metrics-bind-address=x",
+			},
+			want: []string{
+				`--metrics-bind-address: "x" is not [host]:port, nor 0 for off`,
+				"--lifetime: 5m0s is less than the 10m that API servers grant",
+				"--exec-timeout: 0s is not positive",
+				`--service-account: "a/b": ` + notADomain,
+				`--namespace: "UPPER": ` + notADomain,
+				`--mode: "999" is not octal permissions, such as 0640`,
+				`--signal: "HIP" is no signal`,
+			},
+		},
+		"no such owner": {in: append(right, "--owner=no-such-user:no-such-group"), want: []string{"--owner: user: unknown user no-such-user", "--owner: group: unknown group no-such-group"}},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			cfg, err := f.agentCommand(t, tc.in...)
+			var got, want []string
+			if err != nil {
+				got = strings.Split(err.Error(), "\n")
+			}
+			for _, line := range tc.want {
+				want = append(want, strings.ReplaceAll(line, "%", string(f)))
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+			if (cfg == nil) != (len(tc.want) > 0) {
+				t.Errorf("started with %v", cfg)
+			}
+		})
+	}
+}
+
+func TestAgentTokens(t *testing.T) {
+	f := newFiles(t)
+	cfg, err := f.agentCommand(t, "--namespace=team", "--service-account=robot", "--audience=x", "--token-file=%/token", "--token-file=%/vault=https://vault?a=b,c")
+	mustNil(t, err)
+	want := []agent.Token{
+		{File: filepath.Join(string(f), "token"), Audiences: []string{"x"}},
+		{File: filepath.Join(string(f), "vault"), Audiences: []string{"https://vault?a=b", "c"}},
+	}
+	if diff := cmp.Diff(want, cfg.tokens); diff != "" {
+		t.Errorf("tokens (-want +got):\n%s", diff)
+	}
+}
+
+// TestWhatAgentTokensEndWith is about who the agent is, which decides what its tokens
+// are bound to.
+func TestWhatAgentTokensEndWith(t *testing.T) {
+	inPod := boundtoken.Claims{
+		Namespace: "team", ServiceAccount: boundtoken.Object{Name: "robot", UID: "r"}, Pod: boundtoken.Object{Name: "pod", UID: "p"},
+	}
+	noPod := inPod
+	noPod.Pod = boundtoken.Object{}
+	own := &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: "pod", UID: "p"}
+	cases := map[string]struct {
+		in      boundtoken.Claims
+		inFlags []string
+		want    *authenticationv1.BoundObjectReference
+		wantOf  string
+		wantErr string
+	}{
+		"in a pod, its own":                    {in: inPod, want: own, wantOf: "team/robot"},
+		"by name too":                          {in: inPod, inFlags: []string{"--service-account=robot", "--namespace=team", "--bound-pod=pod"}, want: own, wantOf: "team/robot"},
+		"not where nobody wants it":            {in: inPod, inFlags: []string{"--bound-pod="}, wantOf: "team/robot"},
+		"nor for another account":              {in: inPod, inFlags: []string{"--service-account=other"}, wantOf: "team/other"},
+		"nor in another namespace":             {in: inPod, inFlags: []string{"--namespace=away"}, wantOf: "away/robot"},
+		"which the API server would refuse":    {in: inPod, inFlags: []string{"--service-account=other", "--bound-pod=pod"}, wantOf: "team/other", wantErr: "--bound-pod: pod is of service account robot, not other; use --bound-secret, or neither"},
+		"another pod":                          {in: inPod, inFlags: []string{"--service-account=other", "--bound-pod=theirs"}, want: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: "theirs"}, wantOf: "team/other"},
+		"a Secret":                             {in: inPod, inFlags: []string{"--bound-secret=s"}, want: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Secret", Name: "s"}, wantOf: "team/robot"},
+		"a token of a ServiceAccount, outside": {in: noPod, wantOf: "team/robot"},
+		"a certificate":                        {inFlags: []string{"--service-account=robot", "--namespace=team"}, wantOf: "team/robot"},
+		"a certificate alone":                  {wantOf: "/", wantErr: "--namespace is required: the credentials are no token that names one\n--service-account is required: the credentials are no token of one"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			opts := newAgentOptions()
+			flags := pflag.NewFlagSet("agent", pflag.ContinueOnError)
+			opts.addTokenFlags(flags)
+			mustNil(t, flags.Parse(tc.inFlags))
+			opts.given = flags.Changed
+			cfg := &agentConfig{options: opts}
+			err := cfg.identify(tc.in)
+			if got := cfg.namespace + "/" + cfg.account; got != tc.wantOf {
+				t.Errorf("tokens of %s, want %s", got, tc.wantOf)
+			}
+			if tc.wantErr == "" != (err == nil) || err != nil && err.Error() != tc.wantErr {
+				t.Errorf("error %v, want %q", err, tc.wantErr)
+			}
+			if diff := cmp.Diff(tc.want, cfg.bound); diff != "" {
+				t.Errorf("bound to (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

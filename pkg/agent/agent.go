@@ -1,0 +1,244 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"github.com/sakeeper/sakeeper/pkg/boundtoken"
+	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/loop"
+)
+
+// Name is that of the queue and of its metrics.
+const Name = "token-agent"
+
+// maxDelay bounds the time between two attempts.
+const maxDelay = time.Minute
+
+// hooks is the key of the loop for the hooks; all others are files.
+const hooks = "hooks"
+
+// Token is what one file should hold.
+type Token struct {
+	File string
+	// Audiences are those of the token; none: the API server's own.
+	Audiences []string
+}
+
+// Writer replaces the content of a file at once.
+type Writer interface {
+	Write(file string, content []byte) error
+}
+
+// Hook is done after tokens changed.
+type Hook interface {
+	Run(ctx context.Context) error
+}
+
+// Config is what the agent needs; all but Bound, Hooks and the last two is required.
+type Config struct {
+	Client                    typedcorev1.ServiceAccountsGetter
+	Namespace, ServiceAccount string
+	Tokens                    []Token
+	// Lifetime is how long tokens should be good for. The API server may grant less, or
+	// more.
+	Lifetime time.Duration
+	// Bound is the object with which tokens end; nil: they only end by themselves.
+	Bound  *authenticationv1.BoundObjectReference
+	Writer Writer
+	Hooks  []Hook
+	Clock  clock.PassiveClock
+	// Seed spreads the renewals of many agents; the files' names are added to it.
+	Seed       string
+	Metrics    *loop.Metrics
+	Registerer prometheus.Registerer
+}
+
+// Agent keeps the files. Run or Once may be called, once.
+type Agent struct {
+	cfg    Config
+	tokens map[string]Token
+	loop   *loop.Loop[string] // of Run
+
+	mu sync.Mutex
+	// held are the terms of the tokens in the files, as far as they were written here.
+	held map[string]held
+}
+
+type held struct {
+	term boundtoken.Term
+	// asked is when the token was asked for, by the clock of this process.
+	asked time.Time
+}
+
+// New checks cfg.
+func New(cfg Config) (*Agent, error) {
+	switch {
+	case cfg.Client == nil, cfg.Namespace == "", cfg.ServiceAccount == "", cfg.Lifetime <= 0, cfg.Writer == nil, cfg.Clock == nil:
+		return nil, errors.New("agent: Client, Namespace, ServiceAccount, Lifetime, Writer and Clock are required")
+	case len(cfg.Tokens) == 0:
+		return nil, errors.New("agent: Tokens are required")
+	}
+	a := &Agent{cfg: cfg, tokens: map[string]Token{}, held: map[string]held{}}
+	for _, t := range cfg.Tokens {
+		if _, twice := a.tokens[t.File]; twice || t.File == hooks {
+			return nil, fmt.Errorf("agent: more than one token for file %s", t.File)
+		}
+		a.tokens[t.File] = t
+	}
+	return a, a.register(cfg.Registerer)
+}
+
+// Run keeps the files until ctx ends.
+func (a *Agent) Run(ctx context.Context) error {
+	var err error
+	a.loop, err = loop.New(loop.Config[string]{Name: Name, Sync: a.sync, MaxDelay: maxDelay, Metrics: a.cfg.Metrics})
+	if err != nil {
+		return err
+	}
+	for file := range a.tokens {
+		a.loop.Add(file)
+	}
+	return a.loop.Run(ctx)
+}
+
+// Once writes every file once and then runs the hooks. It waits for an API server that
+// cannot be reached, and returns the error of one that refuses.
+func (a *Agent) Once(ctx context.Context) error {
+	for _, t := range a.cfg.Tokens {
+		if err := a.insist(ctx, t); err != nil {
+			return err
+		}
+	}
+	return a.runHooks(ctx)
+}
+
+func (a *Agent) insist(ctx context.Context, t Token) error {
+	for delay := time.Second; ; delay = min(2*delay, maxDelay) {
+		err := a.renew(ctx, t)
+		if err == nil || !temporary(err) {
+			return err
+		}
+		klog.FromContext(ctx).Error(err, "Failed to fetch a token, it will be retried", "file", t.File, "delay", delay)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(delay):
+		}
+	}
+}
+
+// Ready returns nil while every file holds a token of this process that has not
+// expired, and else what does not.
+func (a *Agent) Ready() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var errs []error
+	for _, t := range a.cfg.Tokens {
+		h, ok := a.held[t.File]
+		switch {
+		case !ok:
+			errs = append(errs, fmt.Errorf("%s: there is no token yet", t.File))
+		case !a.cfg.Clock.Now().Before(h.expires()):
+			errs = append(errs, fmt.Errorf("%s: the token has expired", t.File))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// expires is when the token does, by the clock of this process: it is good for a
+// lifetime after it was asked for.
+func (h held) expires() time.Time { return h.asked.Add(h.term.Lifetime()) }
+
+func (a *Agent) sync(ctx context.Context, key string) (again time.Duration, err error) {
+	if key == hooks {
+		return 0, a.runHooks(ctx)
+	}
+	t, now := a.tokens[key], a.cfg.Clock.Now()
+	if h, ok := a.holds(key); ok && present(key) {
+		if due := h.term.DueSince(h.asked, a.cfg.Seed+key); now.Before(due) {
+			return h.term.Look(now, due), nil
+		}
+	}
+	if err := a.renew(ctx, t); err != nil {
+		return 0, err
+	}
+	a.loop.Add(hooks)
+	h, _ := a.holds(key)
+	due := h.term.DueSince(h.asked, a.cfg.Seed+key)
+	return max(h.term.Look(now, due), time.Second), nil
+}
+
+func (a *Agent) holds(file string) (held, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h, ok := a.held[file]
+	return h, ok
+}
+
+func present(file string) bool {
+	_, err := os.Stat(file)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// renew fetches a token and writes it.
+func (a *Agent) renew(ctx context.Context, t Token) error {
+	now := a.cfg.Clock.Now()
+	answer, err := a.cfg.Client.ServiceAccounts(a.cfg.Namespace).CreateToken(ctx, a.cfg.ServiceAccount, &authenticationv1.TokenRequest{
+		Spec: authenticationv1.TokenRequestSpec{
+			Audiences: t.Audiences, ExpirationSeconds: new(int64(a.cfg.Lifetime.Seconds())), BoundObjectRef: a.cfg.Bound,
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("request a token of service account %s/%s: %w", a.cfg.Namespace, a.cfg.ServiceAccount, kube.Withhold(err))
+	}
+	claims, err := boundtoken.ReadClaims(answer.Status.Token)
+	if err != nil {
+		return fmt.Errorf("request a token of service account %s/%s: the answer cannot be used: %w", a.cfg.Namespace, a.cfg.ServiceAccount, err)
+	}
+	if err := a.cfg.Writer.Write(t.File, []byte(answer.Status.Token)); err != nil {
+		return fmt.Errorf("write a token: %w", err)
+	}
+	a.mu.Lock()
+	a.held[t.File] = held{term: claims.Term, asked: now}
+	a.mu.Unlock()
+	klog.FromContext(ctx).Info("Wrote a token", "file", t.File, "serviceAccount", klog.KRef(a.cfg.Namespace, a.cfg.ServiceAccount),
+		"credentialID", "JTI="+claims.ID, "expires", claims.Term.Expires.UTC().Format(time.RFC3339))
+	return nil
+}
+
+func (a *Agent) runHooks(ctx context.Context) error {
+	var errs []error
+	for _, hook := range a.cfg.Hooks {
+		errs = append(errs, hook.Run(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// temporary tells whether err may go by itself soon.
+func temporary(err error) bool {
+	var path *fs.PathError
+	var link *os.LinkError
+	var status interface{ Status() metav1.Status }
+	switch {
+	case errors.As(err, &path), errors.As(err, &link), errors.Is(err, boundtoken.ErrNoClaims), errors.Is(err, boundtoken.ErrNoTerm):
+		return false
+	case errors.As(err, &status):
+		code := status.Status().Code
+		return code == 429 || code >= 500
+	default:
+		return true
+	}
+}

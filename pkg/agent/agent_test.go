@@ -1,0 +1,362 @@
+package agent
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/utils/clock"
+
+	"github.com/sakeeper/sakeeper/pkg/boundtoken"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+// world is an API server that grants tokens, and an agent with a file "token".
+type world struct {
+	t     *testing.T
+	dir   string
+	file  string
+	cfg   Config
+	agent *Agent
+
+	mu sync.Mutex
+	// granted is what the API server grants, whatever was asked for; skew is how far its
+	// clock is ahead; down is its answer to everything.
+	granted time.Duration
+	skew    time.Duration
+	down    error
+	asked   []time.Time
+	specs   []authenticationv1.TokenRequestSpec
+	hooked  int
+	hookErr error
+}
+
+func newWorld(t *testing.T, change ...func(*Config)) *world {
+	t.Helper()
+	w := &world{t: t, dir: t.TempDir(), granted: time.Hour}
+	w.file = filepath.Join(w.dir, "token")
+	client := fake.NewClientset()
+	client.PrependReactor("create", "serviceaccounts", w.grant)
+	w.cfg = Config{
+		Client: client.CoreV1(), Namespace: "team", ServiceAccount: "robot", Tokens: []Token{{File: w.file}},
+		Lifetime: time.Hour, Writer: Rename{mine()}, Hooks: []Hook{w}, Clock: clock.RealClock{}, Registerer: prometheus.NewRegistry(),
+	}
+	for _, c := range change {
+		c(&w.cfg)
+	}
+	var err error
+	w.agent, err = New(w.cfg)
+	must(t, err)
+	return w
+}
+
+func (w *world) grant(action clienttesting.Action) (bool, runtime.Object, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asked = append(w.asked, time.Now())
+	request, ok := action.(clienttesting.CreateAction).GetObject().(*authenticationv1.TokenRequest)
+	if !ok || action.GetNamespace() != "team" || action.GetSubresource() != "token" {
+		w.t.Errorf("asked for %v", action)
+	}
+	w.specs = append(w.specs, request.Spec)
+	if w.down != nil {
+		return true, nil, w.down
+	}
+	issued := time.Now().Add(w.skew)
+	payload := fmt.Sprintf(`{"iat":%d,"exp":%d,"jti":"%d"}`, issued.Unix(), issued.Add(w.granted).Unix(), len(w.asked))
+	request.Status.Token = "e30." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + ".c2ln"
+	return true, request, nil
+}
+
+// Run implements Hook.
+func (w *world) Run(context.Context) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hooked++
+	return w.hookErr
+}
+
+func (w *world) change(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f()
+}
+
+// expires is when the token in the file does, by the clock of the agent.
+func (w *world) expires() time.Time {
+	w.t.Helper()
+	content, err := os.ReadFile(w.file)
+	must(w.t, err)
+	claims, err := boundtoken.ReadClaims(string(content))
+	must(w.t, err)
+	return claims.Term.Expires.Add(-w.skew)
+}
+
+func (w *world) expectAsked(want int) {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.asked) != want {
+		w.t.Errorf("%d tokens were asked for, want %d", len(w.asked), want)
+	}
+}
+
+// live runs the agent of a new world while f does.
+func live(t *testing.T, f func(w *world), change ...func(*Config)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, change...)
+		stop := testkit.Start(t.Context(), t, w.agent.Run)
+		defer func() {
+			stop()
+			synctest.Wait()
+		}()
+		synctest.Wait()
+		f(w)
+	})
+}
+
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func TestATokenIsRenewedWhenItIsDue(t *testing.T) {
+	live(t, func(w *world) {
+		w.expectAsked(1)
+		must(t, w.agent.Ready())
+		for range 10 {
+			pass(time.Hour)
+			if left := time.Until(w.expires()); left < 12*time.Minute {
+				t.Errorf("%v are left", left)
+			}
+		}
+		if n := len(w.asked); n < 12 || n > 15 { // after 42 to 48 minutes each
+			t.Errorf("%d tokens in 10 hours", n)
+		}
+		if w.hooked != len(w.asked) {
+			t.Errorf("%d hooks for %d tokens", w.hooked, len(w.asked))
+		}
+	})
+}
+
+func TestWhatIsAskedFor(t *testing.T) {
+	bound := &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: "p", UID: "u"}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(cfg *Config) {
+			cfg.Bound, cfg.Lifetime = bound, 2*time.Hour
+			cfg.Tokens = append(cfg.Tokens, Token{File: cfg.Tokens[0].File + "-2", Audiences: []string{"vault", "other"}})
+		})
+		must(t, w.agent.Once(t.Context()))
+		seconds := int64(7200)
+		want := []authenticationv1.TokenRequestSpec{
+			{ExpirationSeconds: &seconds, BoundObjectRef: bound},
+			{ExpirationSeconds: &seconds, BoundObjectRef: bound, Audiences: []string{"vault", "other"}},
+		}
+		if diff := cmp.Diff(want, w.specs); diff != "" {
+			t.Errorf("requests (-want +got):\n%s", diff)
+		}
+		if w.hooked != 1 {
+			t.Errorf("%d hooks, want one after both files", w.hooked)
+		}
+		for _, token := range w.cfg.Tokens {
+			if _, err := os.Stat(token.File); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func TestAnOutageIsSatOut(t *testing.T) {
+	live(t, func(w *world) {
+		before := w.expires()
+		w.change(func() { w.down = testkit.InternalError() })
+		pass(70 * time.Minute)
+		if got := w.expires(); !got.Equal(before) {
+			t.Errorf("the file changed: %v, was %v", got, before)
+		}
+		if err := w.agent.Ready(); err == nil || err.Error() != w.file+": the token has expired" {
+			t.Errorf("ready: %v", err)
+		}
+		if n := len(w.asked); n > 50 { // a minute apart in the end
+			t.Errorf("%d attempts", n)
+		}
+		w.change(func() { w.down = nil })
+		pass(maxDelay)
+		must(t, w.agent.Ready())
+		if !w.expires().After(time.Now()) {
+			t.Error("the token was not renewed")
+		}
+	})
+}
+
+func TestAFileThatIsGoneIsWrittenAgain(t *testing.T) {
+	live(t, func(w *world) {
+		must(t, os.Remove(w.file))
+		pass(6 * time.Minute)
+		w.expectAsked(2)
+		if !w.expires().After(time.Now()) {
+			t.Error("the token has expired")
+		}
+	})
+}
+
+func TestHooksAreRetried(t *testing.T) {
+	live(t, func(w *world) {
+		w.change(func() { w.hookErr, w.hooked = errors.New("boom"), 0 })
+		pass(50 * time.Minute)
+		if w.hooked < 3 {
+			t.Errorf("tried %d times", w.hooked)
+		}
+		w.change(func() { w.hookErr, w.hooked = nil, 0 })
+		pass(2 * maxDelay)
+		if w.hooked != 1 {
+			t.Errorf("ran %d times", w.hooked)
+		}
+		w.expectAsked(2) // a hook that fails costs no token
+	})
+}
+
+// TestNothingExpiresThatCouldBeRenewed lets outages of up to a tenth of a lifetime come
+// and go, with clocks that differ by up to five minutes and a server that grants what
+// it likes.
+func TestNothingExpiresThatCouldBeRenewed(t *testing.T) {
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			live(t, func(w *world) {
+				r := rand.New(rand.NewPCG(seed, 0))
+				w.change(func() { w.skew = time.Duration(r.Int64N(int64(10*time.Minute))) - 5*time.Minute })
+				for range 25 {
+					w.change(func() {
+						w.granted = time.Hour + time.Duration(r.Int64N(int64(23*time.Hour)))
+						w.down = nil
+					})
+					pass(maxDelay + time.Duration(r.Int64N(int64(2*time.Hour))))
+					var outage time.Duration
+					w.change(func() {
+						h, _ := w.agent.holds(w.file)
+						outage = time.Duration(r.Int64N(int64(h.term.Lifetime() / 10)))
+						w.down = testkit.InternalError()
+					})
+					pass(outage)
+					if left := time.Until(w.expires()); left <= 0 {
+						t.Fatalf("the token expired %v ago", -left)
+					}
+				}
+			}, func(cfg *Config) { cfg.Seed = fmt.Sprint(seed) })
+		})
+	}
+}
+
+func TestOnce(t *testing.T) {
+	cases := map[string]struct {
+		in      error
+		inAfter time.Duration // when the API server is back
+		wantErr string
+	}{
+		"all is well":                  {},
+		"it comes back":                {in: errors.New("connection refused"), inAfter: 10 * time.Minute},
+		"so does one that is confused": {in: testkit.InternalError(), inAfter: time.Minute},
+		"it refuses":                   {in: testkit.Invalid("spec", "x"), inAfter: time.Minute, wantErr: "request a token of service account team/robot: "},
+		"there is no such account":     {in: testkit.NotFound(), inAfter: time.Minute, wantErr: "request a token of service account team/robot: "},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.down = tc.in
+				time.AfterFunc(tc.inAfter, func() { w.change(func() { w.down = nil }) })
+				err := w.agent.Once(t.Context())
+				if tc.wantErr == "" != (err == nil) || err != nil && !strings.HasPrefix(err.Error(), tc.wantErr) {
+					t.Errorf("error %v, want %q", err, tc.wantErr)
+				}
+				pass(tc.inAfter)
+			})
+		})
+	}
+	t.Run("the hook fails", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.hookErr = errors.New("boom")
+			if err := w.agent.Once(t.Context()); err == nil || err.Error() != "boom" {
+				t.Errorf("error %v", err)
+			}
+		})
+	})
+	t.Run("it is stopped", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.down = testkit.InternalError()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			if err := w.agent.Once(ctx); err == nil {
+				t.Error("no error")
+			}
+		})
+	})
+}
+
+func TestAnAnswerThatIsNoTokenIsNotWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := fake.NewClientset()
+		client.PrependReactor("create", "serviceaccounts", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return true, &authenticationv1.TokenRequest{Status: authenticationv1.TokenRequestStatus{Token: "hunter2"}}, nil
+		})
+		w := newWorld(t, func(cfg *Config) { cfg.Client = client.CoreV1() })
+		err := w.agent.Once(t.Context())
+		if !errors.Is(err, boundtoken.ErrNoClaims) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("error %v", err)
+		}
+		if got := names(t, w.dir); len(got) > 0 {
+			t.Errorf("wrote %v", got)
+		}
+	})
+}
+
+func TestMetrics(t *testing.T) {
+	live(t, func(w *world) {
+		want := fmt.Sprintf("# HELP sakeeper_agent_token_expiry_timestamp_seconds When the token in the file expires, in seconds since 1970; 0: there is none yet.\n"+
+			"# TYPE sakeeper_agent_token_expiry_timestamp_seconds gauge\nsakeeper_agent_token_expiry_timestamp_seconds{file=%q} %d\n", w.file, w.expires().Unix())
+		if err := testutil.GatherAndCompare(w.cfg.Registerer.(*prometheus.Registry), strings.NewReader(want), "sakeeper_agent_token_expiry_timestamp_seconds"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestNewRefusesAnIncompleteConfig(t *testing.T) {
+	for name, spoil := range map[string]func(*Config){
+		"no client":    func(c *Config) { c.Client = nil },
+		"no namespace": func(c *Config) { c.Namespace = "" },
+		"no account":   func(c *Config) { c.ServiceAccount = "" },
+		"no lifetime":  func(c *Config) { c.Lifetime = 0 },
+		"no writer":    func(c *Config) { c.Writer = nil },
+		"no clock":     func(c *Config) { c.Clock = nil },
+		"no tokens":    func(c *Config) { c.Tokens = nil },
+		"a file twice": func(c *Config) { c.Tokens = append(c.Tokens, c.Tokens[0]) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := newWorld(t).cfg
+			cfg.Registerer = nil
+			spoil(&cfg)
+			if _, err := New(cfg); err == nil {
+				t.Error("no error")
+			}
+		})
+	}
+}

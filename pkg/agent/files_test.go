@@ -1,0 +1,194 @@
+package agent
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mine() Access { return Access{Mode: 0o640, UID: -1, GID: -1} }
+
+// writers are both kinds of writers.
+func writers() map[string]func() Writer {
+	return map[string]func() Writer{
+		"rename": func() Writer { return Rename{mine()} },
+		"swap":   func() Writer { return &Swap{Access: mine()} },
+	}
+}
+
+// content is a token of that number, of a length of its own.
+func content(i int) []byte { return bytes.Repeat(fmt.Appendf(nil, "token-%d.", i), i+1) }
+
+// expectFile checks content and permissions of a file.
+func expectFile(t *testing.T, file string, want []byte) {
+	t.Helper()
+	got, err := os.ReadFile(file)
+	must(t, err)
+	if !bytes.Equal(want, got) {
+		t.Errorf("%s holds %q, want %q", file, got, want)
+	}
+	info, err := os.Stat(file)
+	must(t, err)
+	if info.Mode() != 0o640 {
+		t.Errorf("%s has mode %v", file, info.Mode())
+	}
+}
+
+// names are what is in dir, with directories of tokens as "..2*".
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	var list []string
+	for _, entry := range entries {
+		name := entry.Name()
+		if strings.HasPrefix(name, "..2") {
+			name = "..2*"
+		}
+		list = append(list, name)
+	}
+	return list
+}
+
+func TestFilesAreWritten(t *testing.T) {
+	wants := map[string][]string{"rename": {"a", "b", "other"}, "swap": {"..2*", "..data", "a", "b", "other"}}
+	for name, writer := range writers() {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+			must(t, os.WriteFile(filepath.Join(dir, "other"), []byte("stays"), 0o600))
+			must(t, os.WriteFile(a, []byte("a file of former times"), 0o600))
+			w := writer()
+			for i := range 3 {
+				must(t, w.Write(a, content(i)))
+				must(t, w.Write(b, content(10+i)))
+				expectFile(t, a, content(i))
+				expectFile(t, b, content(10+i))
+				if diff := cmp.Diff(wants[name], names(t, dir)); diff != "" {
+					t.Errorf("the directory (-want +got):\n%s", diff)
+				}
+			}
+			w = writer() // another process
+			must(t, w.Write(a, content(20)))
+			expectFile(t, a, content(20))
+			expectFile(t, b, content(12))
+			if diff := cmp.Diff(wants[name], names(t, dir)); diff != "" {
+				t.Errorf("the directory (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestReadersSeeOneTokenOrTheOther(t *testing.T) {
+	for name, writer := range writers() {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "token")
+			w := writer()
+			must(t, w.Write(file, content(0)))
+			const writes = 50
+			valid := map[string]bool{}
+			for i := range writes {
+				valid[string(content(i))] = true
+			}
+			done := make(chan struct{})
+			var readers sync.WaitGroup
+			for range 2 {
+				readers.Go(func() {
+					for {
+						select {
+						case <-done:
+							return
+						default:
+						}
+						got, err := os.ReadFile(file)
+						// Who follows a symlink may come after the swap and find its target gone.
+						if err != nil && (name != "swap" || !errors.Is(err, fs.ErrNotExist)) || err == nil && !valid[string(got)] {
+							t.Errorf("read %q, %v", got, err)
+							return
+						}
+					}
+				})
+			}
+			for i := range writes {
+				must(t, w.Write(file, content(i)))
+			}
+			close(done)
+			readers.Wait()
+		})
+	}
+}
+
+func TestWhatWasLeftUnfinishedIsRemoved(t *testing.T) {
+	for name, left := range map[string]string{"rename": ".token" + unfinished + "123", "swap": "..2026_01_02_03_04_05.123/token"} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			must(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, left)), 0o700))
+			must(t, os.WriteFile(filepath.Join(dir, left), []byte("half a tok"), 0o600))
+			must(t, writers()[name]().Write(filepath.Join(dir, "token"), content(1)))
+			if _, err := os.Stat(filepath.Join(dir, left)); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s is still there: %v", left, err)
+			}
+		})
+	}
+}
+
+func TestAFailureLeavesWhatWasThere(t *testing.T) {
+	for name, writer := range writers() {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			other, taken := filepath.Join(dir, "other"), filepath.Join(dir, "taken")
+			must(t, writer().Write(other, content(1)))
+			must(t, os.MkdirAll(filepath.Join(taken, "full"), 0o700)) // nothing can be renamed over it
+			before := names(t, dir)
+			if err := writer().Write(taken, content(2)); err == nil {
+				t.Fatal("no error")
+			}
+			expectFile(t, other, content(1))
+			if diff := cmp.Diff(before, slices.Compact(names(t, dir))); diff != "" {
+				t.Errorf("the directory (-before +after):\n%s", diff)
+			}
+			if err := writer().Write(filepath.Join(dir, "none", "token"), content(1)); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("no directory: %v", err)
+			}
+		})
+	}
+}
+
+func TestFilesGetTheirOwner(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root may give files away")
+	}
+	for name := range writers() {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "token")
+			access := Access{Mode: 0o640, UID: 12345, GID: 54321}
+			var w Writer = Rename{access}
+			if name == "swap" {
+				w = &Swap{Access: access}
+			}
+			must(t, w.Write(file, content(1)))
+			expectOwner(t, file, 12345, 54321)
+		})
+	}
+}

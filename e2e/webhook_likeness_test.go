@@ -29,26 +29,31 @@ type twins struct {
 func newTwins(t *testing.T) *twins {
 	t.Helper()
 	pair := &twins{plugin: newPlaneWith(t, controlplane.Options{PodAdmission: true}), webhook: newPlane(t)}
-	for _, p := range []plane{pair.plugin, pair.webhook} {
-		newTeam(t, p, likenessNamespace)
-		mustCreateAccount(t, p.client, likenessNamespace, "robot")
-		for name, change := range map[string]func(*corev1.ServiceAccount){
-			"tokenless": func(a *corev1.ServiceAccount) { a.AutomountServiceAccountToken = new(bool) },
-			"puller":    func(a *corev1.ServiceAccount) { a.ImagePullSecrets = pullSecrets("registry", "mirror") },
-			"limited":   func(a *corev1.ServiceAccount) { a.Annotations["kubernetes.io/enforce-mountable-secrets"] = "true" },
-			"unlimited": func(a *corev1.ServiceAccount) { a.Annotations["kubernetes.io/enforce-mountable-secrets"] = "yes" },
-		} {
-			account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{}}}
-			account.Secrets = []corev1.ObjectReference{{Name: "listed"}}
-			account.ImagePullSecrets = pullSecrets("registry")
-			change(account)
-			_, err := p.client.CoreV1().ServiceAccounts(likenessNamespace).Create(t.Context(), account, metav1.CreateOptions{})
-			must(t, err)
-		}
-	}
+	newLikeness(t, pair.plugin)
+	newLikeness(t, pair.webhook)
 	pair.address, pair.process = startWebhook(t, pair.webhook)
 	expectAdmitted(t, pair.webhook.client, likenessNamespace, "first")
 	return pair
+}
+
+// newLikeness makes the namespace and the accounts that likePods names.
+func newLikeness(t *testing.T, p plane) {
+	t.Helper()
+	newTeam(t, p, likenessNamespace)
+	mustCreateAccount(t, p.client, likenessNamespace, "robot")
+	for name, change := range map[string]func(*corev1.ServiceAccount){
+		"tokenless": func(a *corev1.ServiceAccount) { a.AutomountServiceAccountToken = new(bool) },
+		"puller":    func(a *corev1.ServiceAccount) { a.ImagePullSecrets = pullSecrets("registry", "mirror") },
+		"limited":   func(a *corev1.ServiceAccount) { a.Annotations["kubernetes.io/enforce-mountable-secrets"] = "true" },
+		"unlimited": func(a *corev1.ServiceAccount) { a.Annotations["kubernetes.io/enforce-mountable-secrets"] = "yes" },
+	} {
+		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{}}}
+		account.Secrets = []corev1.ObjectReference{{Name: "listed"}}
+		account.ImagePullSecrets = pullSecrets("registry")
+		change(account)
+		_, err := p.client.CoreV1().ServiceAccounts(likenessNamespace).Create(t.Context(), account, metav1.CreateOptions{})
+		must(t, err)
+	}
 }
 
 // restart runs the webhook with other flags.
@@ -227,36 +232,57 @@ func expectLimited(t *testing.T, w *twins) {
 	}
 }
 
+// furtherVolumes name a Secret in ways that in-tree does not limit, by the field that is
+// told of.
+func furtherVolumes(secret string) map[string]corev1.VolumeSource {
+	ref := &corev1.LocalObjectReference{Name: secret}
+	return map[string]corev1.VolumeSource{
+		"projected.sources[0].secret.name": {Projected: &corev1.ProjectedVolumeSource{
+			Sources: []corev1.VolumeProjection{{Secret: &corev1.SecretProjection{LocalObjectReference: *ref}}},
+		}},
+		"csi.nodePublishSecretRef.name": {CSI: &corev1.CSIVolumeSource{Driver: "driver.example", NodePublishSecretRef: ref}},
+		"azureFile.secretName":          {AzureFile: &corev1.AzureFileVolumeSource{SecretName: secret, ShareName: "share"}},
+		"cephfs.secretRef.name":         {CephFS: &corev1.CephFSVolumeSource{Monitors: []string{"monitor"}, SecretRef: ref}},
+		"cinder.secretRef.name":         {Cinder: &corev1.CinderVolumeSource{VolumeID: "id", SecretRef: ref}},
+		"flexVolume.secretRef.name":     {FlexVolume: &corev1.FlexVolumeSource{Driver: "example/driver", SecretRef: ref}},
+		"iscsi.secretRef.name": {ISCSI: &corev1.ISCSIVolumeSource{
+			TargetPortal: "10.0.0.1:3260", IQN: "iqn.2026-01.example:disk", DiscoveryCHAPAuth: true, SecretRef: ref,
+		}},
+		"rbd.secretRef.name":       {RBD: &corev1.RBDVolumeSource{CephMonitors: []string{"monitor"}, RBDImage: "image", SecretRef: ref}},
+		"scaleIO.secretRef.name":   {ScaleIO: &corev1.ScaleIOVolumeSource{Gateway: "gateway", System: "system", VolumeName: "volume", SecretRef: ref}},
+		"storageos.secretRef.name": {StorageOS: &corev1.StorageOSVolumeSource{VolumeName: "volume", SecretRef: ref}},
+	}
+}
+
 // expectLimitedInAllKinds has what in-tree lets through.
 func expectLimitedInAllKinds(t *testing.T, w *twins) {
 	t.Helper()
-	projecting := func(name, account, secret string) *corev1.Pod {
-		wanted := pod(name)
-		wanted.Spec.ServiceAccountName = account
-		wanted.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
-			Sources: []corev1.VolumeProjection{{Secret: &corev1.SecretProjection{LocalObjectReference: corev1.LocalObjectReference{Name: secret}}}},
-		}}}}
-		return wanted
-	}
+	n := 0
 	for name, tc := range map[string]struct {
-		in   *corev1.Pod
-		want string // empty: let in
+		account, secret string
+		refused         bool
 	}{
-		"unlisted": {
-			in:   projecting("unlisted", "limited", "unlisted"),
-			want: `pods "unlisted" is forbidden: spec.volumes[0].projected.sources[0].secret.name="unlisted" is not allowed because service account limited does not reference that secret`,
-		},
-		"listed":      {in: projecting("listed", "limited", "listed")},
-		"not limited": {in: projecting("not-limited", "robot", "unlisted")},
+		"unlisted":    {account: "limited", secret: "unlisted", refused: true},
+		"listed":      {account: "limited", secret: "listed"},
+		"not limited": {account: "robot", secret: "unlisted"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			if _, err := create(tc.in)(t.Context(), w.plugin); err != nil {
-				t.Errorf("the plugin refuses: %v", err)
+		for field, source := range furtherVolumes(tc.secret) {
+			wanted, want := pod(fmt.Sprintf("further-%d", n)), ""
+			n++
+			wanted.Spec.ServiceAccountName, wanted.Spec.Volumes = tc.account, []corev1.Volume{{Name: "v", VolumeSource: source}}
+			if tc.refused {
+				want = fmt.Sprintf("pods %q is forbidden: spec.volumes[0].%s=%q is not allowed because service account %s does not reference that secret",
+					wanted.Name, field, tc.secret, tc.account)
 			}
-			created, err := create(tc.in)(t.Context(), w.webhook)
-			if got := judge(t, created, err); got.Message != tc.want || (got.Code == 403) != (tc.want != "") {
-				t.Errorf("got %+v, want %q", got, tc.want)
-			}
-		})
+			t.Run(name+": "+field, func(t *testing.T) {
+				if _, err := create(wanted)(t.Context(), w.plugin); err != nil {
+					t.Errorf("the plugin refuses: %v", err)
+				}
+				created, err := create(wanted)(t.Context(), w.webhook)
+				if got := judge(t, created, err); got.Message != want || (got.Code == 403) != tc.refused {
+					t.Errorf("got %+v, want %q", got, want)
+				}
+			})
+		}
 	}
 }

@@ -1,17 +1,24 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"maps"
+	"net/http"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+	"github.com/sakeeper/sakeeper/pkg/webhook/certs"
+	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
 )
 
 // startWebhook installs and runs a ready sakeeper webhook.
@@ -96,6 +103,7 @@ func TestPodsGetAccountAndTokenAlsoRightAfterTheirNamespace(t *testing.T) {
 	}
 }
 
+// TestTheWebhookRecoversWithoutAHand runs in steps, each on what the one before left.
 func TestTheWebhookRecoversWithoutAHand(t *testing.T) {
 	p := newPlane(t)
 	startReadySakeeper(t, p.sakeeperArgs(t))
@@ -103,11 +111,7 @@ func TestTheWebhookRecoversWithoutAHand(t *testing.T) {
 	w, s := startWebhook(t, p)
 	expectToken(t, mustCreatePod(t, p.client, namespace, pod("first")))
 
-	// Somebody wipes the bundles.
-	for _, kind := range []string{"mutatingwebhookconfiguration", "validatingwebhookconfiguration"} {
-		must(t, p.RunKubectl(t.Context(), "patch", kind, "sakeeper-webhook", "--type=json",
-			`-p=[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"}]`))
-	}
+	expectBundlesComeBack(t, p)
 	expectToken(t, expectAdmitted(t, p.client, namespace, "after-wiping"))
 
 	// The API server restarts.
@@ -115,31 +119,140 @@ func TestTheWebhookRecoversWithoutAHand(t *testing.T) {
 	must(t, p.StartServer(t.Context()))
 	expectToken(t, expectAdmitted(t, p.client, namespace, "after-restart"))
 
-	// Its certificates are lost.
-	must(t, p.client.CoreV1().Secrets(controlplane.Namespace).Delete(t.Context(), "sakeeper-webhook-certificates", metav1.DeleteOptions{}))
-	eventually(t, "another Secret", func(ctx context.Context) error {
-		_, err := p.client.CoreV1().Secrets(controlplane.Namespace).Get(ctx, "sakeeper-webhook-certificates", metav1.GetOptions{})
-		return err
-	})
-	expectToken(t, expectAdmitted(t, p.client, namespace, "after-loss"))
+	expectLossIsTold(t, p, s)
+	expectToken(t, mustCreatePod(t, p.client, namespace, pod("after-loss")))
+	must(t, p.InstallWebhook(t.Context(), w))
+	expectRenewed(t, p, pki.Pair{}) // any is another than the one that was deleted
+	expectToken(t, expectAdmitted(t, p.client, namespace, "after-renewal"))
+	expectSecretOutlastsApply(t, p, w)
+	expectToken(t, mustCreatePod(t, p.client, namespace, pod("after-applying")))
 
-	// There is no replica: nobody gets in unchecked.
 	must(t, s.Stop())
-	if _, err := p.client.CoreV1().Pods(namespace).Create(t.Context(), pod("unchecked"), metav1.CreateOptions{}); !apierrors.IsInternalError(err) {
-		t.Errorf("a pod without a webhook: %v", err)
-	}
-	own := pod("own")
-	own.Spec.ServiceAccountName = controlplane.WebhookAccount
-	if _, err := p.client.CoreV1().Pods(controlplane.Namespace).Create(t.Context(), own, metav1.CreateOptions{}); err != nil {
-		t.Errorf("the webhook's own pod: %v", err)
-	}
-	own.Name, own.Namespace = "own-elsewhere", namespace
-	if _, err := p.client.CoreV1().Pods(namespace).Create(t.Context(), own, metav1.CreateOptions{}); err == nil {
-		t.Error("a pod that says to be the webhook's, in another namespace, was let in")
-	}
+	expectOnlyTheWebhookUnchecked(t, p, namespace)
 	startReadySakeeper(t, p.webhookArgs(t, w))
 	startReadySakeeper(t, p.webhookArgs(t, mustElsewhere(t))) // a second replica agrees
 	expectToken(t, expectAdmitted(t, p.client, namespace, "after-all"))
+}
+
+// wiped removes the bundles and returns what the API server then has.
+func wiped(t *testing.T, p plane) [2]string {
+	t.Helper()
+	patch := []byte(`[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"}]`)
+	api := p.client.AdmissionregistrationV1()
+	mutating, err := api.MutatingWebhookConfigurations().Patch(t.Context(), "sakeeper-webhook", types.JSONPatchType, patch, metav1.PatchOptions{})
+	must(t, err)
+	validating, err := api.ValidatingWebhookConfigurations().Patch(t.Context(), "sakeeper-webhook", types.JSONPatchType, patch, metav1.PatchOptions{})
+	must(t, err)
+	return [2]string{string(mutating.Webhooks[0].ClientConfig.CABundle), string(validating.Webhooks[0].ClientConfig.CABundle)}
+}
+
+func bundles(ctx context.Context, p plane) ([2]string, error) {
+	api := p.client.AdmissionregistrationV1()
+	mutating, err := api.MutatingWebhookConfigurations().Get(ctx, "sakeeper-webhook", metav1.GetOptions{})
+	if err != nil {
+		return [2]string{}, err
+	}
+	validating, err := api.ValidatingWebhookConfigurations().Get(ctx, "sakeeper-webhook", metav1.GetOptions{})
+	if err != nil {
+		return [2]string{}, err
+	}
+	return [2]string{string(mutating.Webhooks[0].ClientConfig.CABundle), string(validating.Webhooks[0].ClientConfig.CABundle)}, nil
+}
+
+// expectBundlesComeBack wipes them.
+func expectBundlesComeBack(t *testing.T, p plane) {
+	t.Helper()
+	before, err := bundles(t.Context(), p)
+	must(t, err)
+	if after := wiped(t, p); after != [2]string{} || before[0] == "" || before[1] == "" {
+		t.Fatalf("before the bundles were wiped: %.40q, and after it: %.40q", before, after)
+	}
+	eventually(t, "the bundles", func(ctx context.Context) error {
+		now, err := bundles(ctx, p)
+		if err == nil && now != before {
+			err = fmt.Errorf("they are %.40q, not %.40q", now, before)
+		}
+		return err
+	})
+}
+
+// expectLossIsTold deletes the Secret. The webhook goes on with what it has, and says
+// what to do.
+func expectLossIsTold(t *testing.T, p plane, s *controlplane.Sakeeper) {
+	t.Helper()
+	must(t, p.client.CoreV1().Secrets(controlplane.Namespace).Delete(t.Context(), certificateSecret, metav1.DeleteOptions{}))
+	const advice = "there is no secret " + controlplane.Namespace + "/" + certificateSecret + ": apply the manifests of the webhook again"
+	eventually(t, "a word in the log", func(context.Context) error { return contains(s.Logs(), advice) })
+	expectWebhookEvent(t, p, certs.ReasonMissing, advice)
+	if code, text, err := s.Get(t.Context(), "/readyz"); err != nil || code != http.StatusOK {
+		t.Errorf("ready: %d %s, error %v", code, text, err)
+	}
+	// One that begins now has nothing to serve.
+	other := startSakeeper(t, p.webhookArgs(t, mustElsewhere(t)))
+	eventually(t, "a word of what is missing", func(ctx context.Context) error {
+		code, text, err := other.Get(ctx, "/readyz")
+		if err == nil && code != http.StatusServiceUnavailable {
+			err = fmt.Errorf("ready: %d", code)
+		}
+		return errors.Join(err, contains(text, advice))
+	})
+	must(t, other.Stop())
+}
+
+func expectWebhookEvent(t *testing.T, p plane, reason, text string) {
+	t.Helper()
+	eventually(t, "an event "+reason, func(ctx context.Context) error {
+		events, err := p.client.CoreV1().Events(controlplane.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "reason=" + reason})
+		if err != nil {
+			return err
+		}
+		for _, e := range events.Items {
+			if e.Source.Component == "sakeeper-webhook" && strings.Contains(e.Message, text) {
+				return nil
+			}
+		}
+		return fmt.Errorf("not among %d", len(events.Items))
+	})
+}
+
+// expectSecretOutlastsApply applies the manifests once more.
+func expectSecretOutlastsApply(t *testing.T, p plane, w controlplane.Webhook) {
+	t.Helper()
+	secrets := p.client.CoreV1().Secrets(controlplane.Namespace)
+	before, err := secrets.Get(t.Context(), certificateSecret, metav1.GetOptions{})
+	must(t, err)
+	must(t, p.InstallWebhook(t.Context(), w))
+	after, err := secrets.Get(t.Context(), certificateSecret, metav1.GetOptions{})
+	must(t, err)
+	if len(before.Data) == 0 || after.UID != before.UID || !maps.EqualFunc(before.Data, after.Data, bytes.Equal) {
+		t.Errorf("before, the Secret had %d entries, and now %d, or others", len(before.Data), len(after.Data))
+	}
+}
+
+// expectOnlyTheWebhookUnchecked is for when there is no replica.
+func expectOnlyTheWebhookUnchecked(t *testing.T, p plane, elsewhere string) {
+	t.Helper()
+	for name, tc := range map[string]struct {
+		namespace, account string
+		admitted           bool
+	}{
+		"anybody":                {namespace: elsewhere},
+		"own":                    {namespace: controlplane.Namespace, account: controlplane.WebhookAccount, admitted: true},
+		"own-elsewhere":          {namespace: elsewhere, account: controlplane.WebhookAccount},
+		"another-beside":         {namespace: controlplane.Namespace, account: controlplane.Account},
+		"another-without-a-name": {namespace: controlplane.Namespace},
+	} {
+		wanted := pod(name)
+		wanted.Spec.ServiceAccountName = tc.account
+		wanted.Labels = map[string]string{"app": controlplane.WebhookAccount} // anybody can say so
+		_, err := p.client.CoreV1().Pods(tc.namespace).Create(t.Context(), wanted, metav1.CreateOptions{})
+		switch {
+		case tc.admitted && err != nil:
+			t.Errorf("pod %s: %v", name, err)
+		case !tc.admitted && (!apierrors.IsInternalError(err) || !strings.Contains(err.Error(), "failed calling webhook")):
+			t.Errorf("pod %s without a webhook: %v", name, err)
+		}
+	}
 }
 
 // mustElsewhere is another address on this machine.
@@ -154,41 +267,43 @@ func mustElsewhere(t *testing.T) controlplane.Webhook {
 // each webhook call in its audit log.
 func TestBesideThePluginTheWebhookChangesNothing(t *testing.T) {
 	p := newPlaneWith(t, controlplane.Options{PodAdmission: true})
-	startReadySakeeper(t, p.sakeeperArgs(t))
-	namespace := newNamespace(t, p.client)
+	newLikeness(t, p)
 	startWebhook(t, p)
 	mark := mustMark(t, p.ControlPlane)
-	for _, create := range []func(*corev1.Pod){
-		func(*corev1.Pod) {},
-		func(p *corev1.Pod) { p.Spec.AutomountServiceAccountToken = new(bool) },
-		func(p *corev1.Pod) {
-			p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "mine", MountPath: "/var/run/secrets/kubernetes.io/serviceaccount"}}
-			p.Spec.Volumes = []corev1.Volume{{Name: "mine"}}
-		},
-		func(p *corev1.Pod) { p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "mine"}} },
-	} {
+	for name, change := range likePods() {
 		wanted := pod("")
 		wanted.GenerateName = "pod-"
-		create(wanted)
-		mustCreatePod(t, p.client, namespace, wanted)
+		change(wanted)
+		if _, err := p.client.CoreV1().Pods(likenessNamespace).Create(t.Context(), wanted, metav1.CreateOptions{}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
+	if calls := countCalls(t, p, mark, func(key, note string) {
+		if strings.HasPrefix(key, "patch.") || !strings.Contains(note, `"mutated":false`) {
+			t.Errorf("%s: %s", key, note)
+		}
+	}); calls != len(likePods()) {
+		t.Errorf("the webhook was called %d times for %d pods", calls, len(likePods()))
+	}
+}
+
+// countCalls counts the calls of mutating webhooks for pods since mark, and shows what
+// the API server noted of each call and patch.
+func countCalls(t *testing.T, p plane, mark controlplane.Mark, show func(key, note string)) int {
+	t.Helper()
 	found, err := p.Audit.Since(t.Context(), mark, func(r controlplane.Request) bool { return r.Verb == "create" && r.Object.Resource == "pods" })
 	must(t, err)
 	calls := 0
 	for _, r := range found {
-		for key, value := range r.Annotations {
-			if strings.HasPrefix(key, "mutation.webhook.admission.k8s.io/") {
+		for key, note := range r.Annotations {
+			isCall := strings.HasPrefix(key, "mutation.webhook.admission.k8s.io/")
+			if isCall {
 				calls++
-				if !strings.Contains(value, `"mutated":false`) {
-					t.Errorf("%s: %s", key, value)
-				}
 			}
-			if strings.HasPrefix(key, "patch.webhook.admission.k8s.io/") {
-				t.Errorf("a patch: %s", value)
+			if isCall || strings.HasPrefix(key, "patch.webhook.admission.k8s.io/") {
+				show(key, note)
 			}
 		}
 	}
-	if calls != 4 {
-		t.Error(errors.New("the webhook was not called for each pod"), calls)
-	}
+	return calls
 }

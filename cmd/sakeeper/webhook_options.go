@@ -89,7 +89,7 @@ func (o *webhookOptions) addCertificateFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.keyFile, "tls-private-key-file", o.keyFile, "PEM file with the private key of --tls-cert-file.")
 	fs.StringVar(&o.namespace, "webhook-namespace", o.namespace,
 		"Namespace of the Secret and of the Service of the webhook. Empty: the namespace of the pod, and sakeeper-system outside a cluster.")
-	fs.StringVar(&o.certSecret, "certificate-secret", o.certSecret, "Name of the Secret with the webhook's own CA and certificates.")
+	fs.StringVar(&o.certSecret, "certificate-secret", o.certSecret, "Name of the Secret, of type sakeeper.io/webhook-certificates and empty at first, in which the webhook keeps its own CA and certificates.")
 	fs.StringSliceVar(&o.hosts, "certificate-hosts", o.hosts,
 		"DNS names and IP addresses by which API servers call the webhook. Empty: sakeeper-webhook.<webhook-namespace>.svc.")
 	fs.StringVar(&o.mutating, "mutating-webhook-configuration", o.mutating,

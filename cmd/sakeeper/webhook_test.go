@@ -7,11 +7,16 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"k8s.io/client-go/tools/record"
 
 	"github.com/sakeeper/sakeeper/pkg/admission"
 	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
 )
 
 // webhookCommand runs sakeeper webhook with a start that only takes the config. % in
@@ -123,4 +128,42 @@ func TestProbesOfTheWebhook(t *testing.T) {
 	if _, body := ask("/readyz"); !strings.Contains(body, errStopping.Error()) {
 		t.Errorf("readyz after the stop: %s", body)
 	}
+}
+
+// TestACertificateFileThatTurnsBadIsCountedAndReported spoils the key after the start.
+func TestACertificateFileThatTurnsBadIsCountedAndReported(t *testing.T) {
+	f := newFiles(t)
+	ca, err := pki.NewCA(time.Now())
+	mustNil(t, err)
+	pair, err := ca.Issue([]string{"127.0.0.1"}, time.Now())
+	mustNil(t, err)
+	cert, key, err := pair.Encode()
+	mustNil(t, err)
+	mustNil(t, os.WriteFile(f.path("tls.crt"), cert, 0o600))
+	mustNil(t, os.WriteFile(f.path("tls.key"), key, 0o600))
+	cfg, err := f.webhookCommand(t, "--tls-cert-file=%/tls.crt", "--tls-private-key-file=%/tls.key", "--webhook-namespace=team")
+	mustNil(t, err)
+	recorder := record.NewFakeRecorder(10)
+	recorder.IncludeObject = true
+	p := &webhookProcess{cfg: cfg, recorder: recorder, registry: prometheus.NewRegistry()}
+	mustNil(t, p.makeCertificates())
+
+	mustNil(t, os.WriteFile(f.path("tls.key"), []byte("garbage"), 0o600))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- p.certificates.Run(ctx) }() // reads the files at once
+	event := <-recorder.Events
+	cancel()
+	mustNil(t, <-ended)
+
+	want := "Warning ReloadFailed The last good certificate stays in use: --tls-cert-file " + f.path("tls.crt") + ", --tls-private-key-file " + f.path("tls.key") +
+		": tls: failed to find any PEM data in key input involvedObject{kind=Service,apiVersion=v1}"
+	if diff := cmp.Diff(want, event); diff != "" {
+		t.Errorf("event (-want +got):\n%s", diff)
+	}
+	mustNil(t, testutil.GatherAndCompare(p.registry, strings.NewReader(`
+# HELP sakeeper_reload_failures_total Changed files that could not be used, by source (certificate); the last good ones stay in use.
+# TYPE sakeeper_reload_failures_total counter
+sakeeper_reload_failures_total{source="certificate"} 1
+`), "sakeeper_reload_failures_total"))
 }

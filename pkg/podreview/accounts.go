@@ -87,13 +87,19 @@ func (a *accounts) known(name cache.ObjectName) *corev1.ServiceAccount {
 }
 
 func (a *accounts) read(ctx context.Context, name cache.ObjectName) (*corev1.ServiceAccount, error) {
-	if deadline, ok := ctx.Deadline(); ok {
-		left := time.Until(deadline)
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, left-min(reserve, left/2))
-		defer cancel()
-	}
+	ctx, cancel := withReserve(ctx)
+	defer cancel()
 	return a.client.ServiceAccounts(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
+}
+
+// withReserve is for reading live: it ends so early that there is time for an answer.
+func withReserve(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return ctx, func() {}
+	}
+	left := time.Until(deadline)
+	return context.WithTimeout(ctx, left-min(reserve, left/2))
 }
 
 // await waits until the account is in the cache.

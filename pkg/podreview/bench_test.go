@@ -3,6 +3,7 @@ package podreview
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ import (
 
 // bodies are the reviews that are measured: a pod of two containers as the API server
 // sends it, and one as small as two containers can be.
-func bodies(b *testing.B) map[string][]byte {
+func bodies(b testing.TB) map[string][]byte {
 	b.Helper()
 	return map[string][]byte{
 		"usual": reviewOf(b, realistic(b)),
@@ -39,7 +40,7 @@ func BenchmarkDecodeAlone(b *testing.B) {
 	}
 }
 
-func decodeAlone(b *testing.B, body []byte) {
+func decodeAlone(b testing.TB, body []byte) {
 	b.Helper()
 	var review admissionv1.AdmissionReview
 	if err := json.Unmarshal(body, &review); err != nil {
@@ -86,17 +87,67 @@ func forEach(b *testing.B, run func(b *testing.B, f fixture, body []byte)) {
 	b.Helper()
 	for name, body := range bodies(b) {
 		for _, accounts := range []int{10, 100000} {
-			f := newFixture(b, admission.Settings{})
-			f.cache(b, defaultAccount())
-			for i := range accounts - 1 {
-				f.cache(b, testkit.ServiceAccount(fmt.Sprintf("team-%d/default", i)))
-			}
+			f := newFixtureWith(b, accounts)
 			b.Run(fmt.Sprintf("pod=%s/accounts=%d", name, accounts), func(b *testing.B) { run(b, f, body) })
 		}
 	}
 }
 
-func mutated(b *testing.B, f fixture, body []byte) []byte {
+func newFixtureWith(b testing.TB, accounts int) fixture {
+	b.Helper()
+	f := newFixture(b, admission.Settings{})
+	f.cache(b, defaultAccount())
+	for i := range accounts - 1 {
+		f.cache(b, testkit.ServiceAccount(fmt.Sprintf("team-%d/default", i)))
+	}
+	return f
+}
+
+// What a review may cost, in decodings. The race detector makes both dearer, and not
+// alike.
+const (
+	promisedRatio = 1.6
+	racedRatio    = 2.5
+)
+
+// TestAReviewCostsLittleMoreThanDecoding compares the fastest of many of both, done in
+// turn: what else a machine does can only make them slower. An attempt that was
+// disturbed does not count.
+func TestAReviewCostsLittleMoreThanDecoding(t *testing.T) {
+	limit, repetitions := promisedRatio, 1000
+	if raceDetector {
+		limit, repetitions = racedRatio, 200
+	}
+	const attempts = 5
+	for name, body := range bodies(t) {
+		for _, accounts := range []int{10, 20000} {
+			f := newFixtureWith(t, accounts)
+			best := math.Inf(1)
+			for attempt := 0; attempt < attempts && best > limit; attempt++ {
+				best = min(best, ratioOf(t, f, body, repetitions))
+			}
+			t.Logf("pod %s, %d accounts: %.2f decodings, at most %.1f", name, accounts, best, limit)
+			if best > limit {
+				t.Errorf("a review of the %s pod costs %.2f times of decoding it, with %d accounts; at most %.1f", name, best, accounts, limit)
+			}
+		}
+	}
+}
+
+func ratioOf(t *testing.T, f fixture, body []byte, repetitions int) float64 {
+	t.Helper()
+	alone, whole := time.Duration(math.MaxInt64), time.Duration(math.MaxInt64)
+	for range repetitions {
+		began := time.Now()
+		decodeAlone(t, body)
+		between := time.Now()
+		mutated(t, f, body)
+		alone, whole = min(alone, between.Sub(began)), min(whole, time.Since(between))
+	}
+	return float64(whole) / float64(alone)
+}
+
+func mutated(b testing.TB, f fixture, body []byte) []byte {
 	b.Helper()
 	var review admissionv1.AdmissionReview
 	if err := utiljson.Unmarshal(body, &review); err != nil {

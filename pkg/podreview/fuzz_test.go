@@ -1,6 +1,7 @@
 package podreview
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"os"
@@ -20,6 +21,7 @@ import (
 // FuzzReview sends any bytes as a review. Whatever is allowed as a new pod must be a
 // pod of the request's namespace that the rules allow, and its patch must apply to
 // what an API server would have sent, do what the rules do, and leave nothing to do.
+// What a validation allows must be what the rules allow.
 func FuzzReview(f *testing.F) {
 	seeds, err := filepath.Glob("../admission/testdata/*/in.yaml")
 	if err != nil || len(seeds) == 0 {
@@ -34,7 +36,9 @@ func FuzzReview(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(reviewOf(f, string(raw)))
+		creation := reviewOf(f, string(raw))
+		f.Add(creation)
+		f.Add(bytes.Replace(creation, []byte(`"operation":"CREATE"`), []byte(`"operation":"UPDATE","subResource":"ephemeralcontainers"`), 1))
 	}
 	f.Add(reviewOf(f, realistic(f)))
 	f.Add([]byte(`{"request":{"uid":"1","kind":{"version":"v1","kind":"Pod"},"resource":{"version":"v1","resource":"pods"},"operation":"UPDATE","subResource":"ephemeralcontainers","namespace":"team","object":{}}}`))
@@ -59,15 +63,58 @@ func FuzzReview(f *testing.F) {
 		for _, f := range fixtures {
 			f.client.ClearActions()
 			checkMutate(ctx, t, f, review.Request)
-			response, err := f.Validate(ctx, review.Request)
-			if (response == nil) == (err == nil) {
-				t.Fatalf("response %v, error %v", response, err)
-			}
-			if err == nil && response.Patch != nil {
-				t.Errorf("a validation changes: %s", response.Patch)
-			}
+			checkValidate(ctx, t, f, review.Request)
 		}
 	})
+}
+
+func checkValidate(ctx context.Context, t *testing.T, f fixture, request *admissionv1.AdmissionRequest) {
+	t.Helper()
+	response, err := f.Validate(ctx, request)
+	if (response == nil) == (err == nil) {
+		t.Fatalf("response %v, error %v", response, err)
+	}
+	if err == nil && response.Patch != nil {
+		t.Errorf("a validation changes: %s", response.Patch)
+	}
+	if err != nil || !response.Allowed {
+		return
+	}
+	if request.Resource.Resource != "pods" || request.Resource.Group != "" {
+		t.Fatalf("allowed %v", request.Resource)
+	}
+	creates := request.Operation == admissionv1.Create && request.SubResource == ""
+	debugs := request.Operation == admissionv1.Update && request.SubResource == "ephemeralcontainers"
+	if !creates && !debugs {
+		if request.SubResource != "" || request.Operation != admissionv1.Update && request.Operation != admissionv1.Delete {
+			t.Fatalf("allowed the operation %q on %q", request.Operation, request.SubResource)
+		}
+		return
+	}
+	pod := mustBePod(t, request)
+	var account *corev1.ServiceAccount
+	if debugs || admission.NeedsAccount(pod) {
+		if account = f.accounts.known(nameOf(request.Namespace, admission.AccountName(pod))); account == nil {
+			t.Fatalf("allowed a pod of the unknown account %q", admission.AccountName(pod))
+		}
+	}
+	rules := admission.Validate
+	if debugs {
+		rules = admission.ValidateEphemeralContainers
+	}
+	if err := rules(pod, account, f.settings); err != nil {
+		t.Fatalf("allowed what the rules refuse: %v", err)
+	}
+}
+
+// mustBePod is the pod of a request that was allowed.
+func mustBePod(t *testing.T, request *admissionv1.AdmissionRequest) *corev1.Pod {
+	t.Helper()
+	pod := &corev1.Pod{}
+	if err := utiljson.Unmarshal(request.Object.Raw, pod); err != nil || pod.Kind != "Pod" || pod.Namespace != "" && pod.Namespace != request.Namespace {
+		t.Fatalf("allowed %s in %q, error %v", request.Object.Raw, request.Namespace, err)
+	}
+	return pod
 }
 
 func checkMutate(ctx context.Context, t *testing.T, f fixture, request *admissionv1.AdmissionRequest) {
@@ -82,11 +129,8 @@ func checkMutate(ctx context.Context, t *testing.T, f fixture, request *admissio
 		}
 		return
 	}
-	var pod corev1.Pod
-	if err := utiljson.Unmarshal(request.Object.Raw, &pod); err != nil || pod.Kind != "Pod" || pod.Namespace != "" && pod.Namespace != request.Namespace {
-		t.Fatalf("allowed %s in %q, error %v", request.Object.Raw, request.Namespace, err)
-	}
-	raw, err := json.Marshal(&pod) // no field twice, no null in a list
+	pod := mustBePod(t, request)
+	raw, err := json.Marshal(pod) // no field twice, no null in a list
 	if err != nil {
 		return // what cannot be written was not sent by an API server
 	}
@@ -97,7 +141,7 @@ func checkMutate(ctx context.Context, t *testing.T, f fixture, request *admissio
 	if err != nil || !second.Allowed || second.Patch != nil {
 		t.Fatalf("the second time: response %v, error %v", second, err)
 	}
-	expectRulesDid(t, f, &pod, request.Namespace, patched)
+	expectRulesDid(t, f, pod, request.Namespace, patched)
 }
 
 // expectRulesDid wants the patched pod to be what the rules make of pod.

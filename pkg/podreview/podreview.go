@@ -154,6 +154,8 @@ func (r *Reviewer) tokenSecretOf(ctx context.Context, pod *corev1.Pod, account *
 	if r.settings.TokenVolumeSource != admission.SecretTokens || !admission.NeedsToken(pod, account) {
 		return "", nil
 	}
+	ctx, cancel := withReserve(ctx)
+	defer cancel()
 	for _, listed := range account.Secrets {
 		secret, err := r.secrets.Secrets(pod.Namespace).Get(ctx, listed.Name, metav1.GetOptions{})
 		switch {

@@ -3,6 +3,8 @@ package podreview
 import (
 	"context"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -32,6 +34,56 @@ type silentAccounts struct {
 func (silentAccounts) Get(ctx context.Context, _ string, _ metav1.GetOptions) (*corev1.ServiceAccount, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
+}
+
+// silentSecrets answers no read of a Secret named "silent" before its context ends.
+type silentSecrets struct {
+	typedcorev1.SecretsGetter
+}
+
+func (s silentSecrets) Secrets(namespace string) typedcorev1.SecretInterface {
+	return silentSecretReads{s.SecretsGetter.Secrets(namespace)}
+}
+
+type silentSecretReads struct {
+	typedcorev1.SecretInterface
+}
+
+func (s silentSecretReads) Get(ctx context.Context, name string, options metav1.GetOptions) (*corev1.Secret, error) {
+	if name != "silent" {
+		time.Sleep(time.Second) // each takes its time
+		return s.SecretInterface.Get(ctx, name, options)
+	}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestTokenSecretsThatTakeTooLong: all reads together leave time for an answer.
+func TestTokenSecretsThatTakeTooLong(t *testing.T) {
+	cases := map[string]struct {
+		in       time.Duration
+		inListed []string
+		want     time.Duration
+	}{
+		"much time":       {in: 5 * time.Second, inListed: []string{"silent"}, want: 4500 * time.Millisecond},
+		"after two reads": {in: 5 * time.Second, inListed: []string{"gone", "lost", "silent"}, want: 4500 * time.Millisecond},
+		"little time":     {in: 600 * time.Millisecond, inListed: []string{"silent"}, want: 300 * time.Millisecond},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t, admission.Settings{TokenVolumeSource: admission.SecretTokens})
+				f.cache(t, defaultAccount(testkit.WithReferences(tc.inListed...)))
+				f.secrets = silentSecrets{f.secrets}
+				began := time.Now()
+				response, err := f.Mutate(within(t, tc.in), creationOf(plain(mainContainer)))
+				expectRefused(t, response, err, 403, `pods "web" is forbidden: error looking up service account token for team/default: context deadline exceeded`)
+				if took := time.Since(began); took != tc.want {
+					t.Errorf("took %v", took)
+				}
+			})
+		})
+	}
 }
 
 func nameOf(namespace, name string) cache.ObjectName {

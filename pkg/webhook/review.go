@@ -84,7 +84,9 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) (o outcome) {
 	if err != nil {
 		return o.refuse(err)
 	}
-	body, err := read(w, r)
+	count := &held{all: &s.held}
+	defer count.release()
+	body, err := read(w, r, count)
 	if err != nil {
 		return o.refuse(err)
 	}
@@ -149,8 +151,8 @@ func timeoutOf(r *http.Request) (time.Duration, error) {
 	return min(timeout, maxTimeout), nil
 }
 
-// read returns the body of a request that may be a review.
-func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+// read returns the body of a request that may be a review, and counts it.
+func read(w http.ResponseWriter, r *http.Request, count *held) ([]byte, error) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		return nil, refusal{http.StatusMethodNotAllowed, "the method must be POST"}
@@ -162,12 +164,15 @@ func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength > maxBody {
 		return nil, tooLarge
 	}
-	// Room for what was announced, but not before some of it has come.
-	body := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0), 64<<10)+bytes.MinRead))
-	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
+	// Little room before anything has come, whatever was announced.
+	body := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0), 4<<10)+bytes.MinRead))
+	count.Reader = http.MaxBytesReader(w, r.Body, maxBody)
+	_, err := body.ReadFrom(count)
 	switch over := (*http.MaxBytesError)(nil); {
 	case errors.As(err, &over):
 		return nil, tooLarge
+	case errors.Is(err, errHeld):
+		return nil, refusal{http.StatusServiceUnavailable, err.Error()}
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, refusal{http.StatusBadRequest, "the body is shorter than announced"}
 	case err != nil:

@@ -58,6 +58,7 @@ type Server struct {
 	cfg      Config
 	metrics  *metrics
 	draining atomic.Bool
+	held     atomic.Int64 // bytes of the bodies of requests under way
 }
 
 // New checks cfg. Nothing is served before Run.

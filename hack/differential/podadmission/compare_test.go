@@ -13,7 +13,8 @@ import (
 
 // comparison is both sides, for one goroutine.
 type comparison struct {
-	inTree *inTree
+	inTree   *inTree
+	sakeeper *sakeeper
 }
 
 // observed is what the sides did with one request.
@@ -75,7 +76,7 @@ func (c *comparison) admission(ctx context.Context, o *observed) (string, error)
 	if o.admitted, err = c.inTree.admit(ctx, o.request, internal); err != nil {
 		return "", err
 	}
-	o.ours, err = admitOurs(o.request, o.given)
+	o.ours, err = c.admitOurs(o.request, o.given)
 
 	return differ("admission", o.given, o.admitted, o.ours), err
 }
@@ -95,7 +96,7 @@ func (c *comparison) validation(ctx context.Context, o *observed) (string, error
 			return "", err
 		}
 	}
-	refused, err := validate(o.request, shown)
+	refused, err := c.sakeeper.validate(o.request, shown)
 
 	return differ("validation alone", o.given, o.validated, orAllowed(refused, shown)), err
 }
@@ -104,7 +105,7 @@ func (c *comparison) oursAfterInTree(_ context.Context, o *observed) (string, er
 	if !o.admitted.Allowed {
 		return "", nil
 	}
-	got, refused, err := mutate(o.request, o.admitted.Pod)
+	got, refused, err := c.sakeeper.mutate(o.request, o.admitted.Pod)
 	if err != nil || refused != nil {
 		return differ("sakeeper after the plugin", o.given, o.admitted, orAllowed(refused, got)), err
 	}
@@ -129,8 +130,8 @@ func (c *comparison) inTreeAfterOurs(ctx context.Context, o *observed) (string, 
 }
 
 // admitOurs is what an API server without the plugin does with our webhooks.
-func admitOurs(r *request, given *corev1.Pod) (outcome, error) {
-	mutated, refused, err := mutate(r, given)
+func (c *comparison) admitOurs(r *request, given *corev1.Pod) (outcome, error) {
+	mutated, refused, err := c.sakeeper.mutate(r, given)
 	if err != nil || refused != nil {
 		return orAllowed(refused, nil), err
 	}
@@ -138,7 +139,7 @@ func admitOurs(r *request, given *corev1.Pod) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	refused, err = validate(r, shown)
+	refused, err = c.sakeeper.validate(r, shown)
 
 	return orAllowed(refused, shown), err
 }

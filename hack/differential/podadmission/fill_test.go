@@ -65,8 +65,7 @@ func (g *generator) fill(v reflect.Value, path string) {
 }
 
 // fillUnion sets one field, rarely a second one, which an API server refuses only
-// after admission. Mirror pods get no second one: the plugin then looks for Secrets
-// in the first source of an order of its own, we look in all.
+// after admission. Mirror pods get no second one: the package comment says why.
 func (g *generator) fillUnion(v reflect.Value, path string) {
 	var all, interesting []reflect.StructField
 	for _, field := range reflect.VisibleFields(v.Type()) {

@@ -47,13 +47,15 @@ func compareAll(t *testing.T, seed, cases uint64) coverage {
 	var mu sync.Mutex
 	reached := coverage{}
 	workers := uint64(runtime.GOMAXPROCS(0))
+	program := buildSakeeper(t)
 	t.Run("workers", func(t *testing.T) {
 		for worker := range workers {
 			t.Run(strconv.FormatUint(worker, 10), func(t *testing.T) {
 				t.Parallel()
 				own := coverage{}
+				ours := startSakeeper(t, program)
 				synctest.Test(t, func(t *testing.T) {
-					c := newComparison(t)
+					c := newComparison(t, ours)
 					for i := worker; i < cases && !t.Failed(); i += workers {
 						for _, label := range labels(c.mustAgree(t, seed, i)) {
 							own[label]++
@@ -72,14 +74,14 @@ func compareAll(t *testing.T, seed, cases uint64) coverage {
 	return reached
 }
 
-func newComparison(t *testing.T) *comparison {
+func newComparison(t *testing.T, ours *sakeeper) *comparison {
 	t.Helper()
 	plugin, err := newInTree()
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	return &comparison{inTree: plugin}
+	return &comparison{inTree: plugin, sakeeper: ours}
 }
 
 // mustAgree compares one case, and prints a smaller one where the sides differ.
@@ -115,10 +117,11 @@ func (c *comparison) mustAgree(t *testing.T, seed, i uint64) *observed {
 
 func showCase(t *testing.T, seed, i uint64) {
 	t.Helper()
+	ours := startSakeeper(t, buildSakeeper(t))
 	synctest.Test(t, func(t *testing.T) {
 		r, _ := generate(seed, i)
 		t.Logf("case %d:\n%s", i, r)
-		o := newComparison(t).mustAgree(t, seed, i)
+		o := newComparison(t, ours).mustAgree(t, seed, i)
 		t.Logf("admission: %+v\nvalidation alone: %+v\nreached: %q", o.admitted, o.validated, labels(o))
 	})
 }

@@ -1,124 +1,219 @@
 package podadmission
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
 
-	gocmp "github.com/google/go-cmp/cmp"
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	admissionv1 "k8s.io/api/admission/v1"
+	registrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	apiserver "k8s.io/apiserver/pkg/admission"
-
-	"github.com/sakeeper/sakeeper/pkg/admission"
-	"github.com/sakeeper/sakeeper/pkg/podsecrets"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
 )
 
-// mutate is our first webhook: it returns the pod with its changes, or a refusal.
-// Its pod is made from the changes alone, as a patch is.
-func mutate(r *request, given *corev1.Pod) (*corev1.Pod, *outcome, error) {
-	pod := given.DeepCopy()
-	if r.Operation != apiserver.Create || r.Subresource != "" {
-		return pod, nil, nil
-	}
-	named := admission.Default(pod)
-	account, err := lookup(r, pod)
-	if err != nil {
-		refused, err := denied(err)
+// root is the module of the product, and manifest registers the webhooks.
+const (
+	root     = "../../.."
+	manifest = root + "/manifests/base/webhook/configurations.yaml"
+)
 
-		return nil, refused, err
-	}
-	changes, err := admission.Mutate(pod, account, "", settings(r))
-	if err != nil {
-		refused, err := denied(err)
+// sakeeper is a process that stands behind our webhooks: TestAnswerReviews of
+// pkg/podreview, whose types these lines repeat. It is used from one goroutine.
+type sakeeper struct {
+	ask    *json.Encoder
+	answer *json.Decoder
 
-		return nil, refused, err
-	}
-	patched := given.DeepCopy()
-	if named {
-		patched.Spec.ServiceAccountName = pod.Spec.ServiceAccountName
-	}
-	if patch(&patched.Spec, changes); !equal(pod, patched) {
-		return nil, nil, fmt.Errorf("what Mutate says is not what it did (-says +did):\n%s", gocmp.Diff(patched, pod))
-	}
-
-	return patched, nil, nil
+	// mutating and validating say what an API server sends us.
+	mutating, validating []registrationv1.RuleWithOperations
 }
 
-// patch makes the changes, as whoever only has those does.
-func patch(spec *corev1.PodSpec, changes admission.Changes) {
-	if len(changes.PullSecrets) > 0 {
-		spec.ImagePullSecrets = changes.PullSecrets
+type asked struct {
+	Webhook               string                        `json:"webhook"`
+	Request               *admissionv1.AdmissionRequest `json:"request"`
+	Cached                []corev1.ServiceAccount       `json:"cached"`
+	Live                  []corev1.ServiceAccount       `json:"live"`
+	LimitSecretReferences bool                          `json:"limitSecretReferences"`
+}
+
+type answered struct {
+	Response *admissionv1.AdmissionResponse `json:"response"`
+	Error    string                         `json:"error"`
+}
+
+// buildSakeeper returns the path of the program.
+func buildSakeeper(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "podreview.test")
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", program, "./pkg/podreview")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building pkg/podreview: %v: %s", err, out)
 	}
-	if changes.Volume != nil {
-		spec.Volumes = append(spec.Volumes, *changes.Volume)
+
+	return program
+}
+
+// startSakeeper runs the program until the test ends.
+func startSakeeper(t *testing.T, program string) *sakeeper {
+	t.Helper()
+	process := exec.CommandContext(context.WithoutCancel(t.Context()), program, "-test.run", "^TestAnswerReviews$")
+	process.Env = append(os.Environ(), "ANSWER_REVIEWS=1")
+	process.Stdout, process.Stderr = os.Stderr, os.Stderr
+	questions, ours, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, place := range changes.Mounted {
-		for at, container := range podsecrets.Containers(spec) {
-			if at == place {
-				container.VolumeMounts = append(container.VolumeMounts, changes.Mount)
-			}
+	answers, theirs, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	process.Stdin, process.ExtraFiles = questions, []*os.File{theirs}
+	if err := errors.Join(process.Start(), questions.Close(), theirs.Close()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(ours.Close(), process.Wait(), answers.Close()); err != nil {
+			t.Errorf("ending pkg/podreview: %v", err)
 		}
+	})
+	s := &sakeeper{ask: json.NewEncoder(ours), answer: json.NewDecoder(answers)}
+	if err := s.register(); err != nil {
+		t.Fatal(err)
 	}
+
+	return s
+}
+
+// register reads what the manifests say to API servers.
+func (s *sakeeper) register() error {
+	text, err := os.ReadFile(manifest)
+	if err != nil {
+		return err
+	}
+	var mutating registrationv1.MutatingWebhookConfiguration
+	var validating registrationv1.ValidatingWebhookConfiguration
+	first, second, _ := strings.Cut(string(text), "\n---\n")
+	if err := errors.Join(yaml.UnmarshalStrict([]byte(first), &mutating), yaml.UnmarshalStrict([]byte(second), &validating)); err != nil {
+		return fmt.Errorf("reading %s: %w", manifest, err)
+	}
+	s.mutating, s.validating = mutating.Webhooks[0].Rules, validating.Webhooks[0].Rules
+
+	return nil
+}
+
+// mutate is our first webhook and what an API server makes of its answer: the pod with
+// the patch, or a refusal.
+func (s *sakeeper) mutate(r *request, given *corev1.Pod) (*corev1.Pod, *outcome, error) {
+	if !sent(s.mutating, r) {
+		return given, nil, nil
+	}
+	raw, err := rawOf(given)
+	if err != nil {
+		return nil, nil, err
+	}
+	response, err := s.review("mutate", r, raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !response.Allowed {
+		return nil, refusedBy(response), nil
+	}
+	if len(response.Patch) == 0 {
+		return given, nil, nil
+	}
+	operations, err := jsonpatch.DecodePatch(response.Patch)
+	if err != nil {
+		return nil, nil, fmt.Errorf("decoding the patch %s: %w", response.Patch, err)
+	}
+	patched, err := operations.Apply(raw)
+	if err != nil {
+		return nil, nil, fmt.Errorf("applying the patch %s: %w", response.Patch, err)
+	}
+	var pod corev1.Pod
+	err = json.Unmarshal(patched, &pod)
+	pod.TypeMeta = given.TypeMeta
+
+	return &pod, nil, err
 }
 
 // validate is our second webhook: it refuses the pod, or not.
-func validate(r *request, pod *corev1.Pod) (*outcome, error) {
-	switch {
-	case r.Operation == apiserver.Create && r.Subresource == "":
-		account, err := lookup(r, pod)
-		if err == nil {
-			err = admission.Validate(pod, account, settings(r))
-		}
-
-		return denied(err)
-	case r.Operation == apiserver.Update && r.Subresource == "ephemeralcontainers":
-		var account *corev1.ServiceAccount
-		var err error
-		if name := admission.AccountName(pod); name != "" {
-			account, err = find(r, pod, name)
-		}
-		if err == nil {
-			err = admission.ValidateEphemeralContainers(pod, account, settings(r))
-		}
-
-		return denied(err)
-	default:
+func (s *sakeeper) validate(r *request, pod *corev1.Pod) (*outcome, error) {
+	if !sent(s.validating, r) {
 		return nil, nil
 	}
-}
-
-func settings(r *request) admission.Settings {
-	return admission.Settings{LimitSecretReferences: r.LimitSecretReferences}
-}
-
-func lookup(r *request, pod *corev1.Pod) (*corev1.ServiceAccount, error) {
-	if !admission.NeedsAccount(pod) {
-		return nil, nil
-	}
-
-	return find(r, pod, admission.AccountName(pod))
-}
-
-func find(r *request, pod *corev1.Pod, name string) (*corev1.ServiceAccount, error) {
-	account, _ := r.account(name)
-	if account == nil {
-		return nil, admission.LookupFailed(pod, admission.AccountNotFound(name))
-	}
-
-	return account, nil
-}
-
-// denied is what a client gets to see of our answer; nil is no refusal.
-func denied(err error) (*outcome, error) {
-	if err == nil {
-		return nil, nil
-	}
-	var status apierrors.APIStatus
-	if !errors.As(err, &status) {
+	raw, err := rawOf(pod)
+	if err != nil {
 		return nil, err
 	}
-	answer := status.Status()
-	o := refused(&answer)
+	response, err := s.review("validate", r, raw)
+	if err == nil && response.Patch != nil {
+		err = fmt.Errorf("a validation changes: %s", response.Patch)
+	}
+	if err != nil {
+		return nil, err
+	}
 
-	return &o, nil
+	return refusedBy(response), nil
+}
+
+// sent tells whether an API server asks a webhook with those rules.
+func sent(rules []registrationv1.RuleWithOperations, r *request) bool {
+	resource := strings.TrimSuffix("pods/"+r.Subresource, "/")
+
+	return slices.ContainsFunc(rules, func(rule registrationv1.RuleWithOperations) bool {
+		return slices.Contains(rule.Operations, registrationv1.OperationType(r.Operation)) && slices.Contains(rule.Resources, resource)
+	})
+}
+
+func rawOf(pod *corev1.Pod) ([]byte, error) {
+	typed := *pod
+	typed.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
+
+	return json.Marshal(&typed)
+}
+
+func (s *sakeeper) review(webhook string, r *request, raw []byte) (*admissionv1.AdmissionResponse, error) {
+	err := s.ask.Encode(asked{
+		Webhook: webhook,
+		Request: &admissionv1.AdmissionRequest{
+			UID:  "70000000-0000-4000-8000-000000000001",
+			Kind: metav1.GroupVersionKind{Version: "v1", Kind: "Pod"}, Resource: metav1.GroupVersionResource{Version: "v1", Resource: "pods"},
+			SubResource: r.Subresource, Operation: admissionv1.Operation(r.Operation), Namespace: namespace, Name: r.Name,
+			Object: runtime.RawExtension{Raw: raw},
+		},
+		Cached: r.Cached, Live: r.Live, LimitSecretReferences: r.LimitSecretReferences,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("asking pkg/podreview: %w", err)
+	}
+	var a answered
+	if err := s.answer.Decode(&a); err != nil {
+		return nil, fmt.Errorf("reading the answer of pkg/podreview: %w", err)
+	}
+	if a.Response == nil {
+		return nil, fmt.Errorf("pkg/podreview has no answer: %s", a.Error)
+	}
+
+	return a.Response, nil
+}
+
+// refusedBy is what a client gets to see of a refusal, less what an API server puts
+// before it; nil is none.
+func refusedBy(response *admissionv1.AdmissionResponse) *outcome {
+	if response.Allowed {
+		return nil
+	}
+	o := refused(response.Result)
+
+	return &o
 }

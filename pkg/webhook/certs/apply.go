@@ -24,6 +24,8 @@ const (
 	ReasonChanged = "ChangedCertificates"
 	// ReasonPublished: a configuration got its caBundle.
 	ReasonPublished = "PublishedCABundle"
+	// ReasonMissing: there is no Secret to write to.
+	ReasonMissing = "SecretMissing"
 	// ReasonNotOurs: the Secret is somebody else's.
 	ReasonNotOurs = "SecretNotOurs"
 	// ReasonClockBehind: this process must not make certificates.
@@ -49,7 +51,7 @@ const (
 // writeSecret does to the Secret what was decided. Where it returns neither a duration
 // nor an error, the Secret is not what is in the cache any more.
 func (c *Controller) writeSecret(ctx context.Context, s state, p plan) (time.Duration, error) {
-	if wait := c.paced(s, c.secretLabel()); wait > 0 {
+	if wait := c.paced(ctx, s, c.secretLabel()); wait > 0 {
 		return wait, nil
 	}
 	next, err := s.contents.change(p.act, p.hosts, s.now)
@@ -60,11 +62,7 @@ func (c *Controller) writeSecret(ctx context.Context, s state, p plan) (time.Dur
 	if err != nil {
 		return 0, err
 	}
-	if s.found == nil {
-		err = c.create(ctx, data)
-	} else {
-		err = c.update(ctx, s.found, data)
-	}
+	err = c.update(ctx, s.found, data)
 	switch {
 	case err == nil:
 		c.writes.wrote(c.secretLabel(), s.now)
@@ -72,21 +70,10 @@ func (c *Controller) writeSecret(ctx context.Context, s state, p plan) (time.Dur
 		klog.FromContext(ctx).Info("Changed the certificates", "action", p.act, "reason", p.reason, "ca", next.ca.String(), "next", next.next.String(), "serving", next.serving.String())
 		c.cfg.Recorder.Eventf(c.reference(), corev1.EventTypeNormal, ReasonChanged, "%s, because %s", did(p.act), p.reason)
 		return 0, nil
-	case apierrors.IsAlreadyExists(err), apierrors.IsConflict(err), apierrors.IsNotFound(err) && s.found != nil:
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
 		return lag, nil // most likely another replica was faster: what it wrote will be seen
 	}
 	return 0, c.refused(ctx, fmt.Errorf("write secret %s: %w", c.cfg.SecretName, err))
-}
-
-func (c *Controller) create(ctx context.Context, data map[string][]byte) error {
-	secret := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: c.cfg.SecretName.Namespace, Name: c.cfg.SecretName.Name},
-		Type:       SecretType,
-		Data:       map[string][]byte{},
-	}
-	set(secret, data)
-	_, err := c.cfg.Client.Secrets(secret.Namespace).Create(ctx, secret, metav1.CreateOptions{})
-	return err
 }
 
 func (c *Controller) update(ctx context.Context, found *Secret, data map[string][]byte) error {
@@ -138,7 +125,7 @@ func (c *Controller) writeBundles(ctx context.Context, s state, p plan) (time.Du
 }
 
 func (c *Controller) writeBundle(ctx context.Context, s state, r repair, bundle []byte) (time.Duration, error) {
-	if wait := c.paced(s, r.configuration.String()); wait > 0 {
+	if wait := c.paced(ctx, s, r.configuration.String()); wait > 0 {
 		return wait, nil
 	}
 	patch, err := bundlePatch(r, bundle)
@@ -181,10 +168,10 @@ func bundlePatch(r repair, bundle []byte) ([]byte, error) {
 
 // paced returns how long a write must wait because there were too many, and tells
 // people of that.
-func (c *Controller) paced(s state, what string) time.Duration {
+func (c *Controller) paced(ctx context.Context, s state, what string) time.Duration {
 	wait := c.writes.wait(what, s.now)
 	if wait > 0 {
-		c.warn(s, ReasonContended, "Somebody keeps undoing what is written to "+what+", such as a tool that knows another caBundle, or a replica whose clock is wrong. It is written once a minute")
+		c.warn(ctx, s, ReasonContended, "Somebody keeps undoing what is written to "+what+", such as a tool that knows another caBundle, or a replica whose clock is wrong. It is written once a minute")
 	}
 	return wait
 }
@@ -210,20 +197,23 @@ func (b brake) wait(what string, now time.Time) time.Duration {
 func (b brake) wrote(what string, now time.Time) { b[what] = append(b[what], now) }
 
 // complain tells people what only they can mend.
-func (c *Controller) complain(s state, p plan) {
+func (c *Controller) complain(ctx context.Context, s state, p plan) {
 	switch {
+	case s.found == nil:
+		c.warn(ctx, s, ReasonMissing, "The webhook cannot keep its certificates: "+missing(s))
 	case p.act == refuse:
-		c.warn(s, ReasonNotOurs, "The webhook cannot keep its certificates in this secret: "+p.reason+". Delete it, or name another one")
+		c.warn(ctx, s, ReasonNotOurs, "The webhook cannot keep its certificates in this secret: "+p.reason+". Delete it and apply the manifests of the webhook again, or name another one")
 	case p.act == keep && p.reason == reasonClockBehind:
-		c.warn(s, ReasonClockBehind, "A replica of the webhook makes no certificates: "+p.reason)
+		c.warn(ctx, s, ReasonClockBehind, "A replica of the webhook makes no certificates: "+p.reason)
 	}
 }
 
-func (c *Controller) warn(s state, reason, text string) {
+func (c *Controller) warn(ctx context.Context, s state, reason, text string) {
 	if last, ok := c.warnings[text]; ok && s.now.Sub(last) < rewarn {
 		return
 	}
 	c.warnings[text] = s.now
+	klog.FromContext(ctx).Info("Warned of the certificates", "reason", reason, "warning", text)
 	c.cfg.Recorder.Eventf(c.reference(), corev1.EventTypeWarning, reason, "%s", text)
 }
 

@@ -180,7 +180,7 @@ func (c *Controller) sync(ctx context.Context, _ everything) (time.Duration, err
 	s := c.gather()
 	p := decide(s)
 	c.published = p.published
-	c.complain(s, p)
+	c.complain(ctx, s, p)
 	c.serve(ctx, s, p)
 	klog.FromContext(ctx).V(4).Info("Looked at the certificates", "action", p.act, "reason", p.reason)
 	var waitSecret time.Duration
@@ -197,7 +197,7 @@ func (c *Controller) sync(ctx context.Context, _ everything) (time.Duration, err
 }
 
 func (c *Controller) gather() state {
-	s := state{now: c.cfg.Clock.Now(), hosts: c.cfg.Hosts, serving: c.status.Load().serve, published: c.published}
+	s := state{now: c.cfg.Clock.Now(), hosts: c.cfg.Hosts, name: c.cfg.SecretName, serving: c.status.Load().serve, published: c.published}
 	if found, ok := informers.Get(c.cfg.Secrets, c.cfg.SecretName.String()); ok {
 		s.found, s.contents = found, parse(found.Data)
 	}

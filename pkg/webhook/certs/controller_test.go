@@ -81,6 +81,10 @@ func patch(resource string, bundle []byte, webhooks ...string) testkit.Request {
 	}}
 }
 
+// absent is what people are told where there is no Secret.
+const absent = "there is no secret " + namespace + "/" + secretName +
+	": apply the manifests of the webhook again, or create an empty secret of that name and the type sakeeper.io/webhook-certificates"
+
 func TestSync(t *testing.T) {
 	now := testkit.Instant()
 	c := made(t, now)
@@ -93,8 +97,6 @@ func TestSync(t *testing.T) {
 		}
 		return s
 	}
-	created := secret(map[string]string{keyCA: "made 0s ago", keyCAKey: "its key", keyServing: "made 0s ago", keyServingKey: "its key"})
-	created.ObjectMeta = metav1.ObjectMeta{Namespace: namespace, Name: secretName}
 	old := made(t, now.Add(-80*day))
 	due := made(t, now.Add(-250*day))
 	due.serving = mustIssue(t, due.ca, now.Add(-day), host)
@@ -108,10 +110,10 @@ func TestSync(t *testing.T) {
 		wantEvents  []string
 		wantUnready string
 	}{
-		"the first start is one create": {
-			want:        []testkit.Request{{Verb: "create", Resource: "secrets", Name: namespace + "/" + secretName, Body: created}},
-			wantEvents:  []string{"Normal ChangedCertificates Made a new CA and a serving certificate, because there is no secret"},
-			wantUnready: "there is no certificate yet",
+		"a secret that is missing is not created": {
+			inCached:    []metav1.Object{mutating(bundle), validating(bundle)},
+			wantEvents:  []string{"Warning SecretMissing The webhook cannot keep its certificates: " + absent},
+			wantUnready: absent,
 		},
 		"nothing is written when all is right": {
 			inCached: []metav1.Object{secretOf(t, c), mutating(bundle, bundle), validating(bundle)},
@@ -168,7 +170,7 @@ func TestSync(t *testing.T) {
 		"the secret of somebody else is left alone, and so are the configurations": {
 			inCached: []metav1.Object{testkit.Secret(namespace+"/"+secretName, testkit.WithData(keyCA, "theirs")), mutating(nil), validating(nil)},
 			wantEvents: []string{"Warning SecretNotOurs The webhook cannot keep its certificates in this secret: " +
-				`its type is "kubernetes.io/service-account-token", not "sakeeper.io/webhook-certificates": it is somebody else's. Delete it, or name another one`},
+				`its type is "kubernetes.io/service-account-token", not "sakeeper.io/webhook-certificates": it is somebody else's. Delete it and apply the manifests of the webhook again, or name another one`},
 			wantUnready: `the secret cannot be used: its type is "kubernetes.io/service-account-token", not "sakeeper.io/webhook-certificates": it is somebody else's`,
 		},
 		"a clock that is behind writes no certificates, but what is there is published": {
@@ -211,7 +213,6 @@ func TestSync(t *testing.T) {
 
 func TestAnswers(t *testing.T) {
 	c := made(t, testkit.Instant())
-	toCreate := []metav1.Object{}
 	toUpdate := []metav1.Object{secretOf(t, contents{ca: c.ca})}
 	toPatch := []metav1.Object{secretOf(t, c), mutating(nil)}
 	internal, quota := testkit.InternalError(), testkit.QuotaExceeded()
@@ -229,9 +230,6 @@ func TestAnswers(t *testing.T) {
 		want       string // the error
 		wantEvents []string
 	}{
-		"create: another replica was faster":   {inCached: toCreate, inAnswer: testkit.AlreadyExists()},
-		"create: the namespace is not there":   {inCached: toCreate, inAnswer: testkit.NotFound(), want: writing + testkit.NotFound().Error()},
-		"create: a prohibition is told":        {inCached: toCreate, inAnswer: quota, want: writing + quota.Error(), wantEvents: event(writing + quota.Error())},
 		"update: another replica was faster":   {inCached: toUpdate, inAnswer: testkit.Conflict()},
 		"update: it went":                      {inCached: toUpdate, inAnswer: testkit.NotFound()},
 		"update: it is immutable":              {inCached: toUpdate, inAnswer: immutable, want: writing + immutable.Error(), wantEvents: event(writing + immutable.Error())},
@@ -254,6 +252,49 @@ func TestAnswers(t *testing.T) {
 			}
 			if n, err := testutil.GatherAndCount(f.registry, "sakeeper_webhook_certificate_writes_total", "sakeeper_webhook_bundle_writes_total"); n != 0 || err != nil {
 				t.Errorf("%d writes counted, error %v", n, err)
+			}
+		})
+	}
+}
+
+// TestASecretThatIsDeletedIsMissed: what is served goes on being served.
+func TestASecretThatIsDeletedIsMissed(t *testing.T) {
+	c := made(t, testkit.Instant())
+	untrusting := kindMutating + " " + configName + ", webhook a.sakeeper.io: its caBundle does not trust the certificate that is served; " + absent
+	for name, tc := range map[string]struct {
+		in          []byte // the bundle
+		wantUnready string
+	}{
+		"and its certificate is still trusted": {in: c.bundle()},
+		"and the bundle is wiped":              {wantUnready: untrusting},
+	} {
+		t.Run(name, func(t *testing.T) {
+			secret := secretOf(t, c)
+			f := newFixture(t, nil, secret, mutating(c.bundle()))
+			sync := func() {
+				t.Helper()
+				if _, err := f.sync(newContext(t), everything{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			sync()
+			if err := errors.Join(f.cfg.Secrets.GetStore().Delete(newSecret(secret)), f.cfg.Mutating.GetStore().Update(reduceMutating(mutating(tc.in)))); err != nil {
+				t.Fatal(err)
+			}
+			sync()
+			sync()
+			if found, err := f.GetCertificate(nil); err != nil || !found.Leaf.Equal(c.serving.Cert()) {
+				t.Errorf("serves %v, error %v", found, err)
+			}
+			if err := f.Ready(); (err == nil) != (tc.wantUnready == "") || err != nil && err.Error() != tc.wantUnready {
+				t.Errorf("ready: %v, want %q", err, tc.wantUnready)
+			}
+			if got := f.requests(t); len(got) > 0 {
+				t.Errorf("requests %v", got)
+			}
+			want := []string{"Warning SecretMissing The webhook cannot keep its certificates: " + absent + " involvedObject{kind=Secret,apiVersion=v1}"}
+			if diff := cmp.Diff(want, testkit.Events(f.recorder)); diff != "" {
+				t.Errorf("events (-want +got):\n%s", diff)
 			}
 		})
 	}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/client-go/tools/cache"
+
 	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
 )
 
@@ -25,7 +27,9 @@ const (
 type state struct {
 	now   time.Time
 	hosts []string
-	// found is the Secret, nil when there is none, and contents what it holds.
+	// name is that of the Secret, for people; found is the Secret, nil when there is none,
+	// and contents what it holds.
+	name     cache.ObjectName
 	found    *Secret
 	contents contents
 	// named are the configurations that should exist, for people, and configurations
@@ -128,12 +132,15 @@ func clockBehind(s state) (action, string) {
 
 const reasonClockBehind = "the clock of this process is behind the API server's"
 
+// secretMissing: it comes with the manifests, and the webhook has no right to create it.
 func secretMissing(s state) (action, string) {
 	if s.found == nil {
-		return begin, "there is no secret"
+		return keep, reasonMissing
 	}
 	return "", ""
 }
+
+const reasonMissing = "there is no secret"
 
 func caUnusable(s state) (action, string) {
 	if s.contents.ca.ValidAt(s.now) {

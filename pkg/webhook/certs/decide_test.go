@@ -57,11 +57,11 @@ func TestDecideOnTheSecret(t *testing.T) {
 		wantReason  string
 		wantHosts   []string // those of the new certificate, where they are not inHosts
 	}{
-		"the first start":                               {want: begin, wantReason: "there is no secret"},
-		"another replica was faster":                    {in: &l.first, want: keep, wantReason: "the certificates are right"},
-		"an empty secret that was put there beforehand": {in: &contents{}, want: begin, wantReason: "the CA is missing"},
-		"a secret of another type":                      {in: &contents{}, inType: corev1.SecretTypeTLS, want: refuse, wantReason: `its type is "kubernetes.io/tls", not "sakeeper.io/webhook-certificates": it is somebody else's`},
-		"also if it looks right":                        {in: &l.first, inType: corev1.SecretTypeOpaque, want: refuse, wantReason: `its type is "Opaque", not "sakeeper.io/webhook-certificates": it is somebody else's`},
+		"no secret":                              {want: keep, wantReason: "there is no secret"},
+		"another replica was faster":             {in: &l.first, want: keep, wantReason: "the certificates are right"},
+		"the first start, with the empty secret": {in: &contents{}, want: begin, wantReason: "the CA is missing"},
+		"a secret of another type":               {in: &contents{}, inType: corev1.SecretTypeTLS, want: refuse, wantReason: `its type is "kubernetes.io/tls", not "sakeeper.io/webhook-certificates": it is somebody else's`},
+		"also if it looks right":                 {in: &l.first, inType: corev1.SecretTypeOpaque, want: refuse, wantReason: `its type is "Opaque", not "sakeeper.io/webhook-certificates": it is somebody else's`},
 
 		"a CA that cannot be read":                    {in: change(l.first, func(c *contents) { c.ca, c.damaged = pki.Pair{}, []string{keyCA} }), want: begin, wantReason: "the CA is damaged"},
 		"one that cannot be read, and a next one":     {in: change(l.staged, func(c *contents) { c.ca, c.damaged = pki.Pair{}, []string{keyCA} }), inAfter: 251 * day, want: promote, wantReason: "the CA is damaged"},

@@ -7,9 +7,8 @@
 //
 // It keeps true:
 //
-//   - All replicas serve what is in the Secret. It is created once and updated only
-//     as it was read, so of several that want to change it one does, and the others
-//     follow.
+//   - All replicas serve what is in the Secret. It is updated only as it was read, so of
+//     several that want to change it one does, and the others follow.
 //   - A CA is in the bundle of every configuration for ten minutes before anything is
 //     signed with it, and stays in it until it has expired, which is when nothing that
 //     it signed can be served any more. Its private key is forgotten when the next CA
@@ -22,16 +21,20 @@
 //     configurations, never from a Secret that has changed meanwhile.
 //   - While configurations still trust another certificate only, that one goes on
 //     being served, as long as this process has it.
-//   - A configuration that does not exist is waited for, and not created.
+//   - A Secret or a configuration that does not exist is waited for, and not created: a
+//     right to create this Secret would be one to create any.
 //
 // What is in the Secret follows one rule. A Secret of type [SecretType] is the
 // webhook's own: whatever of it cannot be used, because it is missing, damaged,
 // expired or not valid yet, is made anew, and what other keys hold is left alone. A
 // Secret of another type is somebody else's: it is not touched, and the webhook is not
-// ready and says so. An empty Secret of that type may be put there beforehand, where
-// the webhook should not have the right to create Secrets. Deleting the Secret is how
-// to replace a CA that may be known to others: calls are refused until the API servers
-// have seen the new one.
+// ready and says so. The manifests have an empty one, without the field data, so that to
+// apply them again changes nothing in it.
+//
+// A CA that may be known to others is replaced by emptying the data of the Secret, or by
+// deleting it and applying the manifests again: a new CA takes over at once, and calls
+// are refused until the API servers have seen it. While there is no Secret, what is
+// served goes on being served, and the webhook stays ready as long as that is trusted.
 //
 // Somebody who keeps changing a bundle does not get his way for an hour, as with other
 // objects (pkg/contention): while a bundle is wrong, every request that the webhook is
@@ -39,8 +42,8 @@
 //
 // A process whose clock is behind that of the API server makes no certificates.
 //
-// Inputs: the Secret and the two configurations, watched by name. Writes: one CREATE or
-// one UPDATE of the Secret per change, and one strategic merge patch with UID and
+// Inputs: the Secret and the two configurations, watched by name. Writes: one UPDATE
+// of the Secret per change, and one strategic merge patch with UID and
 // resourceVersion per wrong configuration, after a GET of the Secret.
 //
 // No library does this: cert-controller of open-policy-agent and the authority of

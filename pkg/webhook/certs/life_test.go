@@ -108,7 +108,17 @@ func TestLife(t *testing.T) {
 		mutatings, validatings := l.client.AdmissionregistrationV1().MutatingWebhookConfigurations(), l.client.AdmissionregistrationV1().ValidatingWebhookConfigurations()
 		const secret, mutatingOne, validatingOne = "secrets", "mutatingwebhookconfigurations", "validatingwebhookconfigurations"
 
-		l.expectWrites("first start", "create "+secret)
+		l.expectWrites("there is no secret")
+		if err := l.Ready(); err == nil || err.Error() != absent {
+			t.Errorf("ready without a secret: %v", err)
+		}
+		now := func(o metav1.Object) { o.SetCreationTimestamp(metav1.Now()) } // which is long before the fixtures' instant
+		install := func() {
+			t.Helper()
+			must[*corev1.Secret](t)(secrets.Create(ctx, secretOf(t, contents{}, now), metav1.CreateOptions{}))
+		}
+		install()
+		l.expectWrites("the secret came", "create "+secret, "update "+secret)
 		if l.Ready() == nil {
 			t.Error("ready without configurations")
 		}
@@ -123,11 +133,15 @@ func TestLife(t *testing.T) {
 
 		time.Sleep(window) // so many changes are taken for a quarrel
 		must[any](t)(nil, secrets.Delete(ctx, secretName, metav1.DeleteOptions{}))
-		l.expectWrites("the secret was deleted", "delete "+secret, "create "+secret, "patch "+mutatingOne, "patch "+validatingOne)
-		l.expectTrust("the secret was deleted")
+		l.expectWrites("the secret was deleted", "delete "+secret)
+		if err := l.Ready(); err != nil {
+			t.Errorf("after the loss of the secret, what is served is trusted, but %v", err)
+		}
+		install()
+		l.expectWrites("the secret came back", "create "+secret, "update "+secret, "patch "+mutatingOne, "patch "+validatingOne)
+		l.expectTrust("the secret came back")
 
 		time.Sleep(window)
-		now := func(o metav1.Object) { o.SetCreationTimestamp(metav1.Now()) } // which is long before the fixtures' instant
 		garbage := secretOf(t, contents{}, testkit.WithData(keyCA, "garbage"), now)
 		must[*corev1.Secret](t)(secrets.Update(ctx, garbage, metav1.UpdateOptions{}))
 		l.expectWrites("the secret was spoiled", "update "+secret, "update "+secret, "patch "+mutatingOne, "patch "+validatingOne)

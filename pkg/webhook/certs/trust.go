@@ -83,13 +83,22 @@ func unready(s state, p plan) string {
 	switch {
 	case p.act == refuse:
 		return "the secret cannot be used: " + p.reason
+	case s.found == nil && p.serve.Cert() == nil:
+		return missing(s)
 	case p.serve.Cert() == nil:
 		return "there is no certificate yet"
 	case len(s.configurations) == 0:
 		return "waiting for " + strings.Join(s.named, " and ")
+	case s.found == nil && distrust(s, p.serve) != "":
+		return distrust(s, p.serve) + "; " + missing(s)
 	default:
 		return distrust(s, p.serve)
 	}
+}
+
+// missing says what to do where there is no Secret.
+func missing(s state) string {
+	return fmt.Sprintf("there is no secret %s: apply the manifests of the webhook again, or create an empty secret of that name and the type %s", s.name, SecretType)
 }
 
 // distrust says which configuration does not trust p, and is empty when all do.

@@ -105,6 +105,7 @@ func newSite(t *testing.T) *site {
 	must(t, err)
 	s.identity.QPS = -1
 	s.grant()
+	s.put(nil, certs.SecretType)
 	t.Cleanup(func() {
 		s.deleteConfigurations()
 		s.expectNothingForbidden()
@@ -119,7 +120,6 @@ func (s *site) grant() {
 	s.t.Helper()
 	subjects := []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: s.name, Name: s.name}}
 	role := &rbacv1.Role{ObjectMeta: s.meta(), Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"create"}},
 		{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{s.name}, Verbs: []string{"get", "list", "watch", "update"}},
 	}}
 	_, err := shared.admin.RbacV1().Roles(s.name).Create(s.t.Context(), role, metav1.CreateOptions{})
@@ -223,9 +223,14 @@ func (s *site) secret() *corev1.Secret {
 	return secret
 }
 
+// put puts a Secret in the place of the one that is there.
 func (s *site) put(data map[string][]byte, kind corev1.SecretType) {
 	s.t.Helper()
-	_, err := shared.admin.CoreV1().Secrets(s.name).Create(s.t.Context(), &corev1.Secret{ObjectMeta: s.meta(), Type: kind, Data: maps.Clone(data)}, metav1.CreateOptions{})
+	err := shared.admin.CoreV1().Secrets(s.name).Delete(s.t.Context(), s.name, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		s.t.Fatal(err)
+	}
+	_, err = shared.admin.CoreV1().Secrets(s.name).Create(s.t.Context(), &corev1.Secret{ObjectMeta: s.meta(), Type: kind, Data: maps.Clone(data)}, metav1.CreateOptions{})
 	must(s.t, err)
 }
 

@@ -1,0 +1,26 @@
+package e2e
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+)
+
+// TestLongAReviewCostsLittleMoreThanDecoding runs a test of pkg/podreview as it is: the
+// race detector, with which all tests run otherwise, would be measured too.
+func TestLongAReviewCostsLittleMoreThanDecoding(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long: run by make test-long")
+	}
+	root, err := controlplane.RepositoryRoot()
+	must(t, err)
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-v", "-run=^TestAReviewCostsLittleMoreThanDecoding$", "./pkg/podreview")
+	cmd.Dir = root
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil || !strings.Contains(string(out), "--- PASS") {
+		t.Errorf("go test: %v", err)
+	}
+}

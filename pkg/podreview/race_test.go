@@ -1,0 +1,5 @@
+//go:build race
+
+package podreview
+
+const raceDetector = true

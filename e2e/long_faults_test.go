@@ -167,7 +167,7 @@ func TestLongFaultsBetweenSakeeperAndTheAPIServer(t *testing.T) {
 	former := filepath.Join(t.TempDir(), "former.key")
 	formerKey := mustWriteECKey(t, former)
 	p := newPlaneWith(t, controlplane.Options{MoreKeyFiles: []string{former}})
-	mustAllowGeneration(t, p)
+	must(t, p.Install(t.Context(), "token-generation"))
 	mustBackdateTracking(t, p.client)
 	for i, tr := range troubles() {
 		t.Run(tr.name, func(t *testing.T) {

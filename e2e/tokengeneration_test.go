@@ -3,8 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,21 +12,6 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
-
-// mustAllowGeneration applies the manifests with the component for generation, as
-// the kustomization of a user would.
-func mustAllowGeneration(t *testing.T, p plane) {
-	t.Helper()
-	root, err := controlplane.RepositoryRoot()
-	must(t, err)
-	dir, err := filepath.EvalSymlinks(t.TempDir())
-	must(t, err)
-	manifests, err := filepath.Rel(dir, filepath.Join(root, "manifests"))
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), fmt.Appendf(nil,
-		"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [%[1]s/base/controllers]\ncomponents: [%[1]s/components/token-generation]\n", manifests), 0o600))
-	must(t, p.Apply(t.Context(), dir))
-}
 
 // expectOneToken waits until the account refers to exactly one token Secret, and
 // returns it.
@@ -67,7 +50,7 @@ func tokensOf(t *testing.T, client kubernetes.Interface, namespace, account stri
 
 func TestEveryAccountGetsATokenWhereThatIsAskedFor(t *testing.T) {
 	p := newPlane(t)
-	mustAllowGeneration(t, p)
+	must(t, p.Install(t.Context(), "token-generation"))
 	s := startReadySakeeper(t, p.sakeeperArgs(t, "--auto-generate-token-secrets=all"))
 	namespace := newNamespace(t, p.client)
 	first := expectOneToken(t, p, namespace, "default")
@@ -112,7 +95,7 @@ func TestEveryAccountGetsATokenWhereThatIsAskedFor(t *testing.T) {
 
 func TestLabelledAccountsGetAToken(t *testing.T) {
 	p := newPlane(t)
-	mustAllowGeneration(t, p)
+	must(t, p.Install(t.Context(), "token-generation"))
 	startReadySakeeper(t, p.sakeeperArgs(t, "--auto-generate-token-secrets=labelled"))
 	namespace := newNamespace(t, p.client)
 	_, err := p.client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{

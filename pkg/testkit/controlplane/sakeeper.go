@@ -8,9 +8,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -28,13 +30,40 @@ const (
 // Username is what the API server and its audit log call sakeeper controllers.
 const Username = "system:serviceaccount:" + Namespace + ":" + Account
 
-// Install applies the manifests of sakeeper controllers.
-func (cp *ControlPlane) Install(ctx context.Context) error {
+// Install applies the manifests of sakeeper controllers, with those components of
+// manifests/components.
+func (cp *ControlPlane) Install(ctx context.Context, components ...string) error {
+	return cp.kustomize(ctx, "base/controllers", components, "")
+}
+
+// kustomize applies a base, components and patches as the kustomization of a user
+// would.
+func (cp *ControlPlane) kustomize(ctx context.Context, base string, components []string, patches string) error {
 	root, err := RepositoryRoot()
 	if err != nil {
 		return err
 	}
-	return cp.Apply(ctx, filepath.Join(root, "manifests/base/controllers"))
+	dir, err := os.MkdirTemp(cp.dir, "kustomization-")
+	if err != nil {
+		return err
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return err
+	}
+	manifests, err := filepath.Rel(dir, filepath.Join(root, "manifests"))
+	if err != nil {
+		return err
+	}
+	var paths []string
+	for _, component := range components {
+		paths = append(paths, filepath.Join(manifests, "components", component))
+	}
+	text := fmt.Sprintf("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [%s]\ncomponents: [%s]\n%s",
+		filepath.Join(manifests, base), strings.Join(paths, ", "), patches)
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600); err != nil {
+		return err
+	}
+	return cp.Apply(ctx, dir)
 }
 
 // Sakeeper is a running process of sakeeper.

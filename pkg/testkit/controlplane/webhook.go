@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 
 	"k8s.io/apimachinery/pkg/util/rand"
 )
@@ -31,39 +29,16 @@ func NewWebhook() (Webhook, error) {
 // place of its Service, as on a control plane that reaches no Services. The
 // namespace must be there.
 func (cp *ControlPlane) InstallWebhook(ctx context.Context, w Webhook) error {
-	root, err := RepositoryRoot()
-	if err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp(cp.dir, "webhook-")
-	if err != nil {
-		return err
-	}
-	if dir, err = filepath.EvalSymlinks(dir); err != nil {
-		return err
-	}
-	manifests, err := filepath.Rel(dir, filepath.Join(root, "manifests"))
-	if err != nil {
-		return err
-	}
-	components := ""
+	var components []string
 	if w.TokensFromSecrets {
-		components = filepath.Join(manifests, "components/token-volumes-from-secrets")
+		components = []string{"token-volumes-from-secrets"}
 	}
-	text := fmt.Sprintf(`apiVersion: kustomize.config.k8s.io/v1beta1
-kind: Kustomization
-resources: [%s]
-components: [%s]
-patches:
+	return cp.kustomize(ctx, "base/webhook", components, fmt.Sprintf(`patches:
 - target: {kind: MutatingWebhookConfiguration}
-  patch: '[{"op": "replace", "path": "/webhooks/0/clientConfig", "value": {"url": "https://%[3]s/mutate/pods"}}]'
+  patch: '[{"op": "replace", "path": "/webhooks/0/clientConfig", "value": {"url": "https://%[1]s/mutate/pods"}}]'
 - target: {kind: ValidatingWebhookConfiguration}
-  patch: '[{"op": "replace", "path": "/webhooks/0/clientConfig", "value": {"url": "https://%[3]s/validate/pods"}}]'
-`, filepath.Join(manifests, "base/webhook"), components, w.Address)
-	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600); err != nil {
-		return err
-	}
-	return cp.Apply(ctx, dir)
+  patch: '[{"op": "replace", "path": "/webhooks/0/clientConfig", "value": {"url": "https://%[1]s/validate/pods"}}]'
+`, w.Address))
 }
 
 // WebhookArgs are the arguments of sakeeper webhook for this control plane and the

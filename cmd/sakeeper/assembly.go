@@ -16,6 +16,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/loop"
@@ -37,6 +38,8 @@ type assembly struct {
 	serviceAccounts cache.TypedSharedIndexInformer[*corev1.ServiceAccount]
 	tokenSecrets    cache.TypedSharedIndexInformer[*informers.TokenSecret]
 	rootCAs         cache.TypedSharedIndexInformer[*informers.RootCA]
+	// managedSecrets are nil while no controller keeps tokens in them.
+	managedSecrets cache.TypedSharedIndexInformer[*informers.ManagedSecret]
 
 	// gate is what writers of tokens go through; nil while there are none.
 	gate        *canary.Gate
@@ -246,8 +249,11 @@ func (a *assembly) tokenGeneration() (controller, error) {
 func (a *assembly) watched() []cache.SharedIndexInformer {
 	list := []cache.SharedIndexInformer{a.namespaces}
 	aboutTokens := a.enabled[tokensecret.Name] || a.enabled[tokencleaner.Name] || a.enabled[tokengeneration.Name]
-	if a.enabled[serviceaccount.Name] || aboutTokens {
+	if a.enabled[serviceaccount.Name] || a.enabled[tokenrequest.Name] || aboutTokens {
 		list = append(list, a.serviceAccounts)
+	}
+	if a.enabled[tokenrequest.Name] {
+		list = append(list, a.managedSecrets)
 	}
 	if aboutTokens {
 		list = append(list, a.tokenSecrets)

@@ -11,6 +11,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/reload"
@@ -56,14 +57,17 @@ type controller interface {
 type descriptor struct {
 	name, alias string
 	make        func(*assembly) (controller, error)
+	// byName: '*' does not turn it on, because it needs rights that the others do not.
+	byName bool
 }
 
 func descriptors() []descriptor {
 	return []descriptor{
-		{serviceaccount.Name, "serviceaccount", (*assembly).serviceAccount},
-		{tokensecret.Name, "serviceaccount-token", (*assembly).tokenSecret},
-		{rootca.Name, "root-ca-cert-publisher", (*assembly).rootCA},
-		{tokencleaner.Name, "legacy-service-account-token-cleaner", (*assembly).tokenCleaner},
-		{tokengeneration.Name, "token-generation", (*assembly).tokenGeneration},
+		{name: serviceaccount.Name, alias: "serviceaccount", make: (*assembly).serviceAccount},
+		{name: tokensecret.Name, alias: "serviceaccount-token", make: (*assembly).tokenSecret},
+		{name: rootca.Name, alias: "root-ca-cert-publisher", make: (*assembly).rootCA},
+		{name: tokencleaner.Name, alias: "legacy-service-account-token-cleaner", make: (*assembly).tokenCleaner},
+		{name: tokengeneration.Name, alias: "token-generation", make: (*assembly).tokenGeneration},
+		{name: tokenrequest.Name, alias: "token-request", make: (*assembly).tokenRequest, byName: true},
 	}
 }

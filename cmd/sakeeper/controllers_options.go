@@ -15,6 +15,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/kube"
@@ -37,6 +38,7 @@ type controllersOptions struct {
 	cleanUpInterval time.Duration
 	cleanUpDryRun   bool
 	generate        string
+	tokenRequests   *tokenRequestOptions
 	keys            keys.Files
 	rootCAFile      string
 }
@@ -55,6 +57,7 @@ func newControllersOptions() *controllersOptions {
 		cleanUpPeriod:   8760 * time.Hour,
 		cleanUpInterval: 24 * time.Hour,
 		generate:        string(tokengeneration.ModeNone),
+		tokenRequests:   newTokenRequestOptions(),
 	}
 }
 
@@ -70,8 +73,8 @@ func (o *controllersOptions) sections() *cliflag.NamedFlagSets {
 
 func (o *controllersOptions) addFlags(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&o.controllers, "controllers", o.controllers,
-		"Controllers to run: '*' is all, 'name' turns one on, '-name' turns one off; the first entry that fits a controller decides.\nControllers: "+
-			strings.Join(controllerNames(), ", ")+".")
+		"Controllers to run: '*' is all but those that are off by default, 'name' turns one on, '-name' turns one off; the first entry that fits a controller decides.\nControllers: "+
+			strings.Join(controllerNames(), ", ")+".\nOff by default: "+strings.Join(offByDefault(), ", ")+".")
 	fs.StringSliceVar(&o.serviceAccounts, "service-accounts", o.serviceAccounts,
 		"ServiceAccounts that every active namespace gets.")
 	fs.IntVar(&o.tokenSyncs, "concurrent-serviceaccount-token-syncs", o.tokenSyncs,
@@ -92,8 +95,9 @@ func (o *controllersOptions) addFlags(fs *pflag.FlagSet) {
 		"Report by log, event and metric which tokens would be marked or deleted for lack of use, and leave them.")
 	fs.StringVar(&o.generate, "auto-generate-token-secrets", o.generate,
 		"Which ServiceAccounts get a token Secret with a token that does not expire, as before Kubernetes 1.24: 'none'; 'labelled' those that have the label sakeeper.io/auto-token=true, or whose namespace has it; 'all'.")
+	o.tokenRequests.addFlags(fs)
 	fs.StringVar(&o.rootCAFile, "root-ca-file", o.rootCAFile,
-		"PEM file with the certificates that verify the API server; it goes into every kube-root-ca.crt and token Secret. It is read again when it changes.")
+		"PEM file with the certificates that verify the API server; it goes into every kube-root-ca.crt and token Secret. It is read again when it changes. For the token-request-controller alone, the CA of the connection to the API server will do.")
 }
 
 func (o *controllersOptions) validate() []error {
@@ -117,6 +121,7 @@ func (o *controllersOptions) validate() []error {
 		errs = append(errs, fmt.Errorf("--concurrent-serviceaccount-token-syncs: %d is less than 1", o.tokenSyncs))
 	}
 	errs = append(errs, o.validateTokens()...)
+	errs = append(errs, o.tokenRequests.validate(enabled[tokenrequest.Name])...)
 	if o.needsKeys(enabled) && o.keys.PrivateKeyFile == "" {
 		without := "--controllers=*,-" + tokensecret.Name
 		if enabled[tokengeneration.Name] {
@@ -192,12 +197,16 @@ func (o *controllersOptions) complete() (*controllersConfig, error) {
 		})
 		errs = append(errs, err)
 	}
-	if o.needsCA(enabled) && o.rootCAFile != "" {
+	if (o.needsCA(enabled) || enabled[tokenrequest.Name]) && o.rootCAFile != "" {
 		cfg.ca, err = reload.New(reload.Config[cabundle.Bundle]{
 			What: "root CA", Files: []string{o.rootCAFile}, Equal: cabundle.Equal,
 			Describe: func(ca cabundle.Bundle) string { return "SHA-256 " + ca.Fingerprint() },
 			Load:     func() (cabundle.Bundle, error) { return cabundle.Load(o.rootCAFile) },
 		})
+		errs = append(errs, err)
+	}
+	if enabled[tokenrequest.Name] && cfg.rest != nil && !o.needsCA(enabled) && o.rootCAFile == "" {
+		cfg.ca, err = connectionCA(cfg.rest, o.api.kubeconfig)
 		errs = append(errs, err)
 	}
 	return cfg, errors.Join(errs...)
@@ -207,6 +216,16 @@ func controllerNames() []string {
 	var names []string
 	for _, d := range descriptors() {
 		names = append(names, d.name)
+	}
+	return names
+}
+
+func offByDefault() []string {
+	var names []string
+	for _, d := range descriptors() {
+		if d.byName {
+			names = append(names, d.name)
+		}
 	}
 	return names
 }
@@ -232,9 +251,9 @@ func enabledControllers(list []string) (map[string]bool, error) {
 		}
 	}
 	enabled := map[string]bool{}
-	for _, name := range controllerNames() {
-		if on, explicit := choice[name]; on || (!explicit && choice["*"]) {
-			enabled[name] = true
+	for _, d := range descriptors() {
+		if on, explicit := choice[d.name]; on || (!explicit && choice["*"] && !d.byName) {
+			enabled[d.name] = true
 		}
 	}
 	return enabled, errors.Join(errs...)

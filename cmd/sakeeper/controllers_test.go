@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"maps"
@@ -30,6 +31,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
@@ -94,7 +96,14 @@ func (f files) command(t *testing.T, args ...string) (*controllersConfig, error)
 	for i := range args {
 		args[i] = strings.ReplaceAll(args[i], "%", string(f))
 	}
-	mustNil(t, os.WriteFile(f.path("kubeconfig"), []byte(kubeconfig), 0o600))
+	for name, ca := range map[string]string{
+		"kubeconfig":              "",
+		"kubeconfig-with-ca":      "certificate-authority-data: " + base64.StdEncoding.EncodeToString(testkit.Bundle().PEM()),
+		"kubeconfig-with-ca-file": "certificate-authority: good.crt",
+		"kubeconfig-with-bad-ca":  "certificate-authority: garbage",
+	} {
+		mustNil(t, os.WriteFile(f.path(name), []byte(strings.Replace(kubeconfig, "server:", strings.TrimPrefix(ca+", server:", ", "), 1)), 0o600))
+	}
 	cmd.SetArgs(append([]string{"--kubeconfig", f.path("kubeconfig")}, args...))
 	return cfg, cmd.ExecuteContext(t.Context())
 }
@@ -119,6 +128,22 @@ func TestTheCommandStartsWithTheConfigOfItsFlags(t *testing.T) {
 		"generation needs key and CA by itself": {
 			in:          append(good, "--controllers=token-generation", "--auto-generate-token-secrets=all"),
 			wantEnabled: map[string]bool{tokengeneration.Name: true}, wantKeys: true, wantCA: true,
+		},
+		"token requests have to be named": {
+			in:          append(good, "--controllers=*,token-request-controller", "--token-request-namespaces=*", "--public-server=https://api.example.com"),
+			wantEnabled: map[string]bool{serviceaccount.Name: true, tokensecret.Name: true, rootca.Name: true, tokencleaner.Name: true, tokenrequest.Name: true}, wantKeys: true, wantCA: true,
+		},
+		"token requests alone need no key": {
+			in:          []string{"--controllers=token-request", "--root-ca-file=%/good.crt"},
+			wantEnabled: map[string]bool{tokenrequest.Name: true}, wantCA: true,
+		},
+		"and no file where the connection has a CA": {
+			in:          []string{"--controllers=token-request", "--kubeconfig=%/kubeconfig-with-ca"},
+			wantEnabled: map[string]bool{tokenrequest.Name: true}, wantCA: true,
+		},
+		"or names a file of it": {
+			in:          []string{"--controllers=token-request", "--kubeconfig=%/kubeconfig-with-ca-file"},
+			wantEnabled: map[string]bool{tokenrequest.Name: true}, wantCA: true,
 		},
 		"files that nobody needs are not read": {
 			in:          []string{"--controllers=serviceaccount-controller", "--service-account-private-key-file=%/missing", "--root-ca-file=%/missing"},
@@ -184,6 +209,24 @@ func TestBadFilesAreToldTogether(t *testing.T) {
 				"--root-ca-file is required by ",
 			},
 		},
+		"token requests": {
+			in: []string{key, ca, "--controllers=*,token-request-controller", "--token-request-namespaces=some", "--public-server=http://api.example.com"},
+			want: []string{
+				`--token-request-namespaces: "some" is not one of labelled, *`, `--public-server: "http://api.example.com" is not the URL of an API server, such as https://`,
+			},
+		},
+		"token requests that are off": {
+			in:   []string{key, ca, "--token-request-namespaces=*"},
+			want: []string{"--token-request-namespaces=* and --public-server are for the token-request-controller, which is off; to turn it on, use --controllers=*,token-request-controller"},
+		},
+		"token requests where nothing tells the CA": {
+			in:   []string{"--controllers=token-request"},
+			want: []string{"--root-ca-file is required by the token-request-controller, because the connection to the API server names no CA"},
+		},
+		"token requests with a bad CA of the connection": {
+			in:   []string{"--controllers=token-request", "--kubeconfig=%/kubeconfig-with-bad-ca"},
+			want: []string{"CA of the connection to the API server: %/garbage: holds no usable certificate"},
+		},
 		"generation that is off is no controller": {
 			in: []string{"--controllers=token-generation-controller"}, want: []string{`--controllers: "token-generation-controller" turns no controller on`},
 		},
@@ -229,6 +272,8 @@ func TestAssemble(t *testing.T) {
 		"tokens only":    {in: "serviceaccount-token", want: []string{tokensecret.Name}, wantWatched: 3},
 		"clean-up only":  {in: "legacy-service-account-token-cleaner", want: []string{tokencleaner.Name}, wantWatched: 3},
 		"the CA only":    {in: "root-ca-cert-publisher", want: []string{rootca.Name}, wantWatched: 2},
+		"requests only":  {in: "token-request", want: []string{tokenrequest.Name}, wantWatched: 3},
+		"requests too":   {in: "*,token-request", want: []string{tokencleaner.Name, rootca.Name, serviceaccount.Name, tokensecret.Name, tokengeneration.Name, tokenrequest.Name}, wantWatched: 5},
 		"all but the CA": {in: "*,-root-ca-cert-publisher", want: []string{tokencleaner.Name, serviceaccount.Name, tokensecret.Name, tokengeneration.Name}, wantWatched: 3},
 	}
 	for name, tc := range cases {

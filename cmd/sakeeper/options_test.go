@@ -12,6 +12,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 )
 
@@ -31,13 +32,16 @@ func parse(t *testing.T, args ...string) *controllersOptions {
 }
 
 func TestEnabledControllers(t *testing.T) {
-	const s, k, r, c, g = serviceaccount.Name, tokensecret.Name, rootca.Name, tokencleaner.Name, tokengeneration.Name
+	const s, k, r, c, g, q = serviceaccount.Name, tokensecret.Name, rootca.Name, tokencleaner.Name, tokengeneration.Name, tokenrequest.Name
 	cases := map[string]struct {
 		in      []string
 		want    []string
 		wantErr string
 	}{
-		"the star is all":                       {in: []string{"*"}, want: []string{s, k, r, c, g}},
+		"the star is all but one":               {in: []string{"*"}, want: []string{s, k, r, c, g}},
+		"which is on by its name":               {in: []string{"*", q}, want: []string{s, k, r, c, g, q}},
+		"or its other name alone":               {in: []string{"token-request"}, want: []string{q}},
+		"unless it is turned off first":         {in: []string{"-" + q, q, "*"}, want: []string{s, k, r, c, g}},
 		"a name is that one":                    {in: []string{r}, want: []string{r}},
 		"all but one":                           {in: []string{"*", "-" + k}, want: []string{s, r, c, g}},
 		"in whatever order":                     {in: []string{"-" + k, "*"}, want: []string{s, r, c, g}},
@@ -76,7 +80,7 @@ func TestEnabledControllers(t *testing.T) {
 }
 
 func unknown(entry string) string {
-	return `--controllers: "` + entry + `" is not a controller; there are serviceaccount-controller, serviceaccount-token-controller, root-ca-certificate-publisher-controller, legacy-serviceaccount-token-cleaner-controller, token-generation-controller`
+	return `--controllers: "` + entry + `" is not a controller; there are serviceaccount-controller, serviceaccount-token-controller, root-ca-certificate-publisher-controller, legacy-serviceaccount-token-cleaner-controller, token-generation-controller, token-request-controller`
 }
 
 func TestValidate(t *testing.T) {

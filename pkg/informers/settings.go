@@ -24,9 +24,67 @@ const (
 	ReviewedAnnotation = "sakeeper.io/token-review"
 )
 
+// What a Secret says about a token that is renewed, and what is noted on it.
+//
+//nolint:gosec // names of labels and annotations, no credentials
+const (
+	// TokenLabel set to [TokenManaged] on a Secret asks for a token that expires and
+	// is renewed.
+	TokenLabel   = "sakeeper.io/token"
+	TokenManaged = "managed"
+	// TokenRequestsLabel set to [TokenRequestsAllowed] on a namespace lets its Secrets
+	// ask for tokens of its ServiceAccounts.
+	TokenRequestsLabel   = "sakeeper.io/token-requests"
+	TokenRequestsAllowed = "allowed"
+
+	// AccountAnnotation is the ServiceAccount, in the namespace of the Secret.
+	AccountAnnotation = "sakeeper.io/service-account"
+	// AudiencesAnnotation are the token's audiences, with commas between them.
+	AudiencesAnnotation = "sakeeper.io/audiences"
+	// LifetimeAnnotation is how long a token should live, a duration.
+	LifetimeAnnotation = "sakeeper.io/lifetime"
+	// FormatAnnotation is the form in which the Secret holds the token.
+	FormatAnnotation = "sakeeper.io/format"
+	// ServerAnnotation is the URL of the API server in the formats that have one.
+	ServerAnnotation = "sakeeper.io/server"
+	// TokenKeyAnnotation is the key of the token in the custom format.
+	TokenKeyAnnotation = "sakeeper.io/token-key"
+	// RotateAnnotation renews the token at once when it gets another value.
+	RotateAnnotation = "sakeeper.io/rotate"
+
+	// IssuedAtAnnotation and ExpiresAtAnnotation are the times in the token's claims,
+	// as RFC 3339.
+	IssuedAtAnnotation  = "sakeeper.io/issued-at"
+	ExpiresAtAnnotation = "sakeeper.io/expires-at"
+	// CredentialIDAnnotation is what audit logs call the token.
+	CredentialIDAnnotation = "sakeeper.io/credential-id"
+	// RotatedAnnotation is the value of [RotateAnnotation] that was answered.
+	RotatedAnnotation = "sakeeper.io/rotated"
+	// FilledForAnnotation is the ServiceAccount whose token it is.
+	FilledForAnnotation = "sakeeper.io/filled-for"
+	// FilledKeysAnnotation are the keys of the data that were filled, with commas
+	// between them.
+	FilledKeysAnnotation = "sakeeper.io/filled-keys"
+	// FilledHashAnnotation is a hash of all that the token was asked for with, and of
+	// what was filled in.
+	FilledHashAnnotation = "sakeeper.io/filled-hash"
+)
+
+func tokenAnnotations() []string {
+	return []string{
+		AccountAnnotation, AudiencesAnnotation, LifetimeAnnotation, FormatAnnotation, ServerAnnotation, TokenKeyAnnotation, RotateAnnotation,
+		IssuedAtAnnotation, ExpiresAtAnnotation, CredentialIDAnnotation, RotatedAnnotation, FilledForAnnotation, FilledKeysAnnotation, FilledHashAnnotation,
+	}
+}
+
 func settings(annotations map[string]string) map[string]string {
+	return only(annotations, []string{KeepAnnotation, CleanUpUnusedAnnotation, ResignAnnotation, CleanedUpAnnotation, ReviewedAnnotation})
+}
+
+// only is a copy of annotations with no other keys than those.
+func only(annotations map[string]string, keys []string) map[string]string {
 	var kept map[string]string
-	for _, key := range []string{KeepAnnotation, CleanUpUnusedAnnotation, ResignAnnotation, CleanedUpAnnotation, ReviewedAnnotation} {
+	for _, key := range keys {
 		value, ok := annotations[key]
 		if !ok {
 			continue

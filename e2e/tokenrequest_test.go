@@ -1,0 +1,476 @@
+package e2e
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+)
+
+const onTokenRequests = "--controllers=*," + tokenrequest.Name
+
+// newServedNamespace is a new one in which Secrets may ask for tokens, with the
+// ServiceAccount robot.
+func newServedNamespace(t *testing.T, p plane) (namespace string, robot *corev1.ServiceAccount) {
+	t.Helper()
+	namespace = newNamespace(t, p.client)
+	serve(t, p, namespace, `"`+informers.TokenRequestsAllowed+`"`)
+	return namespace, mustCreateAccount(t, p.client, namespace, "robot")
+}
+
+// serve sets the label of a namespace to a JSON value.
+func serve(t *testing.T, p plane, namespace, value string) {
+	t.Helper()
+	_, err := p.client.CoreV1().Namespaces().Patch(t.Context(), namespace, types.MergePatchType,
+		fmt.Appendf(nil, `{"metadata":{"labels":{%q:%s}}}`, informers.TokenRequestsLabel, value), metav1.PatchOptions{})
+	must(t, err)
+}
+
+// managed asks for a token of robot. Of settings, the keys have no prefix.
+func managed(name string, settings map[string]string) *corev1.Secret {
+	annotations := map[string]string{informers.AccountAnnotation: "robot", "mine": "yes"}
+	for key, value := range settings {
+		annotations["sakeeper.io/"+key] = value
+	}
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{informers.TokenLabel: informers.TokenManaged}, Annotations: annotations},
+		Data:       map[string][]byte{"mine": []byte("yes")},
+	}
+}
+
+// annotate sets an annotation of the Secret s.
+func annotate(t *testing.T, p plane, namespace, key, value string) {
+	t.Helper()
+	_, err := p.client.CoreV1().Secrets(namespace).Patch(t.Context(), "s", types.MergePatchType,
+		fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, key, value), metav1.PatchOptions{})
+	must(t, err)
+}
+
+// expectManaged waits until the Secret was filled with a token other than former, under
+// exactly those keys and the user's own.
+func expectManaged(t *testing.T, p plane, namespace, name, former string, keys ...string) *corev1.Secret {
+	t.Helper()
+	var secret *corev1.Secret
+	eventually(t, "token in "+namespace+"/"+name, func(ctx context.Context) (err error) {
+		secret, err = p.client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if id := secret.Annotations[informers.CredentialIDAnnotation]; id == "" || id == former {
+			return fmt.Errorf("credential id %q", id)
+		}
+		return nil
+	})
+	want := slices.Sorted(slices.Values(append(keys, "mine")))
+	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(secret.Data))); diff != "" {
+		t.Errorf("keys (-want +got):\n%s", diff)
+	}
+	if secret.Annotations["mine"] != "yes" || string(secret.Data["mine"]) != "yes" {
+		t.Error("what is the user's was changed")
+	}
+	return secret
+}
+
+// askAbout asks the API server about a token.
+func askAbout(ctx context.Context, p plane, token string) (authenticationv1.TokenReviewStatus, error) {
+	answer, err := p.client.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{
+		Spec: authenticationv1.TokenReviewSpec{Token: token},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return authenticationv1.TokenReviewStatus{}, err
+	}
+	return answer.Status, nil
+}
+
+// expectRefused waits until the API server refuses a token, and tells how long that took.
+func expectRefused(t *testing.T, p plane, what, token string) {
+	t.Helper()
+	began := time.Now()
+	eventually(t, what+" is refused", func(ctx context.Context) error {
+		status, err := askAbout(ctx, p, token)
+		if err == nil && status.Authenticated {
+			err = errors.New("still accepted")
+		}
+		return err
+	})
+	t.Logf("%s was refused after %v", what, time.Since(began))
+}
+
+// expectRobot expects that the API server takes the token for robot of that UID.
+func expectRobot(t *testing.T, p plane, namespace, token string, uid types.UID, credentialID string) {
+	t.Helper()
+	status, err := askAbout(t.Context(), p, token)
+	must(t, err)
+	got := []string{status.User.Username, status.User.UID}
+	if diff := cmp.Diff([]string{"system:serviceaccount:" + namespace + ":robot", string(uid)}, got); diff != "" {
+		t.Errorf("bearer (-want +got), %s:\n%s", status.Error, diff)
+	}
+	if diff := cmp.Diff(authenticationv1.ExtraValue{credentialID}, status.User.Extra["authentication.kubernetes.io/credential-id"]); diff != "" {
+		t.Errorf("credential id (-want +got):\n%s", diff)
+	}
+}
+
+// expectTold waits for an event on a Secret.
+func expectTold(t *testing.T, client kubernetes.Interface, namespace, name, reason string, words ...string) {
+	t.Helper()
+	eventually(t, "event on "+name, func(ctx context.Context) error {
+		events, err := client.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + name})
+		if err != nil {
+			return err
+		}
+		var seen []string
+		for _, event := range events.Items {
+			missing := slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(event.Message, word) })
+			if event.Reason == reason && event.Type == corev1.EventTypeWarning && !missing {
+				return nil
+			}
+			seen = append(seen, event.Reason+": "+event.Message)
+		}
+		return fmt.Errorf("saw %q, want %s with %q", seen, reason, words)
+	})
+}
+
+// tokenCounts counts the requests that are about tokens.
+func tokenCounts(t *testing.T, p plane, mark controlplane.Mark, namespace string) map[string]int {
+	t.Helper()
+	counts := controlplane.Count(requests(t, p.ControlPlane, mark, namespace))
+	maps.DeleteFunc(counts, func(what string, _ int) bool { return strings.HasPrefix(what, "list ") })
+	return counts
+}
+
+func TestManagedTokens(t *testing.T) {
+	p := newPlane(t)
+	must(t, p.Install(t.Context(), "token-requests"))
+	args := p.sakeeperArgs(t, onTokenRequests, "-v=10", "--public-server=https://"+strings.TrimPrefix(p.Admin.Host, "https://"))
+	s := startReadySakeeper(t, args)
+	for name, test := range map[string]func(*testing.T, plane){
+		"a token lives, rotates, and dies with its secret": testManagedLife,
+		"its account goes, and comes again":                testManagedAccount,
+		"formats":                                          testManagedFormats,
+		"bad input":                                        testManagedBadInput,
+		"namespaces":                                       testManagedNamespaces,
+	} {
+		t.Run(name, func(t *testing.T) { t.Parallel(); test(t, p) })
+	}
+	t.Cleanup(func() {
+		_, metrics, err := s.Get(context.Background(), "/metrics")
+		if err := errors.Join(err, checkSecrecy("metrics", metrics)); err != nil {
+			t.Error(err)
+		}
+		events, err := p.client.CoreV1().Events("").List(context.Background(), metav1.ListOptions{})
+		if err := errors.Join(err, checkSecrecy("events", fmt.Sprint(events))); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func testManagedLife(t *testing.T, p plane) {
+	namespace, robot := newServedNamespace(t, p)
+	mark := mustMark(t, p.ControlPlane)
+	mustCreateSecret(t, p.client, namespace, managed("s", map[string]string{"lifetime": "1h"}))
+	first := expectManaged(t, p, namespace, "s", "", "ca.crt", "namespace", "token")
+	expectRobot(t, p, namespace, string(first.Data["token"]), robot.UID, first.Annotations[informers.CredentialIDAnnotation])
+	if string(first.Data["ca.crt"]) != string(p.Admin.CAData) || string(first.Data["namespace"]) != namespace {
+		t.Error("another CA or namespace")
+	}
+	issued, err1 := time.Parse(time.RFC3339, first.Annotations[informers.IssuedAtAnnotation])
+	expires, err2 := time.Parse(time.RFC3339, first.Annotations[informers.ExpiresAtAnnotation])
+	if err1 != nil || err2 != nil || expires.Sub(issued) != time.Hour {
+		t.Errorf("issued at %v (%v), expires at %v (%v)", issued, err1, expires, err2)
+	}
+	want := map[string]int{"create serviceaccounts/token": 1, "patch secrets": 1}
+	if diff := cmp.Diff(want, tokenCounts(t, p, mark, namespace)); diff != "" {
+		t.Errorf("requests of the first token (-want +got):\n%s", diff)
+	}
+
+	mark = mustMark(t, p.ControlPlane)
+	annotate(t, p, namespace, informers.RotateAnnotation, "now")
+	second := expectManaged(t, p, namespace, "s", first.Annotations[informers.CredentialIDAnnotation], "ca.crt", "namespace", "token")
+	expectRobot(t, p, namespace, string(second.Data["token"]), robot.UID, second.Annotations[informers.CredentialIDAnnotation])
+	expectRobot(t, p, namespace, string(first.Data["token"]), robot.UID, first.Annotations[informers.CredentialIDAnnotation]) // until it expires
+	if diff := cmp.Diff(want, tokenCounts(t, p, mark, namespace)); diff != "" {
+		t.Errorf("requests of a rotation (-want +got):\n%s", diff)
+	}
+
+	must(t, p.client.CoreV1().Secrets(namespace).Delete(t.Context(), "s", metav1.DeleteOptions{}))
+	expectRefused(t, p, "the token of a deleted secret", string(second.Data["token"]))
+	expectRefused(t, p, "the one before", string(first.Data["token"]))
+}
+
+func testManagedAccount(t *testing.T, p plane) {
+	namespace, _ := newServedNamespace(t, p)
+	mustCreateSecret(t, p.client, namespace, managed("s", nil))
+	first := expectManaged(t, p, namespace, "s", "", "ca.crt", "namespace", "token")
+	accounts := p.client.CoreV1().ServiceAccounts(namespace)
+	must(t, accounts.Delete(t.Context(), "robot", metav1.DeleteOptions{}))
+	eventually(t, "the token is removed", func(ctx context.Context) error {
+		secret, err := p.client.CoreV1().Secrets(namespace).Get(ctx, "s", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if diff := cmp.Diff(map[string][]byte{"mine": []byte("yes")}, secret.Data); diff != "" {
+			return errors.New("data differs") // never print it: it may be a token
+		}
+		want := map[string]string{informers.AccountAnnotation: "robot", "mine": "yes"}
+		if diff := cmp.Diff(want, secret.Annotations); diff != "" {
+			return fmt.Errorf("annotations (-want +got):\n%s", diff)
+		}
+		return nil
+	})
+	expectTold(t, p.client, namespace, "s", tokenrequest.ReasonRemoved, "robot")
+	expectRefused(t, p, "the token of a deleted account", string(first.Data["token"]))
+	robot := mustCreateAccount(t, p.client, namespace, "robot")
+	second := expectManaged(t, p, namespace, "s", "", "ca.crt", "namespace", "token")
+	expectRobot(t, p, namespace, string(second.Data["token"]), robot.UID, second.Annotations[informers.CredentialIDAnnotation])
+
+	// And at once, so that no absence need be seen.
+	must(t, accounts.Delete(t.Context(), "robot", metav1.DeleteOptions{}))
+	robot = mustCreateAccount(t, p.client, namespace, "robot")
+	third := second
+	eventually(t, "a token of the new account", func(ctx context.Context) (err error) {
+		third, err = p.client.CoreV1().Secrets(namespace).Get(ctx, "s", metav1.GetOptions{})
+		if id := third.Annotations[informers.CredentialIDAnnotation]; err == nil && (id == "" || id == second.Annotations[informers.CredentialIDAnnotation]) {
+			err = fmt.Errorf("credential id %q", id)
+		}
+		return err
+	})
+	expectRobot(t, p, namespace, string(third.Data["token"]), robot.UID, third.Annotations[informers.CredentialIDAnnotation])
+}
+
+func testManagedFormats(t *testing.T, p plane) {
+	namespace, robot := newServedNamespace(t, p)
+	mustCreateSecret(t, p.client, namespace, managed("s", map[string]string{"format": "kubeconfig"}))
+	secret := expectManaged(t, p, namespace, "s", "", "kubeconfig")
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	must(t, os.WriteFile(path, secret.Data["kubeconfig"], 0o600))
+	out, err := exec.CommandContext(t.Context(), p.Kubectl(), "--kubeconfig", path, "auth", "whoami", "-o", "jsonpath={.status.userInfo.username}").CombinedOutput()
+	if want := "system:serviceaccount:" + namespace + ":robot"; err != nil || string(out) != want {
+		t.Errorf("kubectl says %q, want %q (%v)", out, want, err)
+	}
+
+	annotate(t, p, namespace, informers.ServerAnnotation, "https://cluster.example.com:6443")
+	annotate(t, p, namespace, informers.FormatAnnotation, "argocd-cluster")
+	eventually(t, "the other format", func(ctx context.Context) (err error) {
+		secret, err = p.client.CoreV1().Secrets(namespace).Get(ctx, "s", metav1.GetOptions{})
+		if err == nil && secret.Annotations[informers.FilledKeysAnnotation] != "config,name,server" {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+	if diff := cmp.Diff([]string{"config", "mine", "name", "server"}, slices.Sorted(maps.Keys(secret.Data))); diff != "" {
+		t.Errorf("keys (-want +got):\n%s", diff)
+	}
+	if got := string(secret.Data["name"]) + " " + string(secret.Data["server"]); got != "s https://cluster.example.com:6443" {
+		t.Errorf("name and server are %s", got)
+	}
+	// The fields that Argo CD documents.
+	var config struct {
+		BearerToken     string `json:"bearerToken"`
+		TLSClientConfig struct {
+			Insecure *bool  `json:"insecure"`
+			CAData   string `json:"caData"`
+		} `json:"tlsClientConfig"`
+	}
+	decoder := json.NewDecoder(strings.NewReader(string(secret.Data["config"])))
+	decoder.DisallowUnknownFields()
+	must(t, decoder.Decode(&config))
+	ca, err := base64.StdEncoding.DecodeString(config.TLSClientConfig.CAData)
+	if err != nil || string(ca) != string(p.Admin.CAData) || config.TLSClientConfig.Insecure == nil || *config.TLSClientConfig.Insecure {
+		t.Errorf("the TLS configuration is not that of the API server (%v)", err)
+	}
+	expectRobot(t, p, namespace, config.BearerToken, robot.UID, secret.Annotations[informers.CredentialIDAnnotation])
+
+	mustCreateSecret(t, p.client, namespace, managed("c", map[string]string{"format": "custom", "token-key": "password", "audiences": "vault,other"}))
+	secret = expectManaged(t, p, namespace, "c", "", "ca.crt", "namespace", "password")
+	answer, err := p.client.AuthenticationV1().TokenReviews().Create(t.Context(), &authenticationv1.TokenReview{
+		Spec: authenticationv1.TokenReviewSpec{Token: string(secret.Data["password"]), Audiences: []string{"vault"}},
+	}, metav1.CreateOptions{})
+	must(t, err)
+	if diff := cmp.Diff([]string{"vault"}, answer.Status.Audiences); diff != "" {
+		t.Errorf("audiences (-want +got):\n%s", diff)
+	}
+}
+
+func testManagedBadInput(t *testing.T, p plane) {
+	namespace, _ := newServedNamespace(t, p)
+	immutable := managed("immutable", nil)
+	immutable.Immutable = new(true)
+	inTree := managed("in-tree", nil)
+	inTree.Type, inTree.Annotations[corev1.ServiceAccountNameKey] = corev1.SecretTypeServiceAccountToken, "default"
+	cases := map[string]struct {
+		in         *corev1.Secret
+		wantReason string
+		want       []string
+	}{
+		"a short lifetime":      {in: managed("short", map[string]string{"lifetime": "9m59s"}), wantReason: tokenrequest.ReasonInvalidSetting, want: []string{"sakeeper.io/lifetime", "10m"}},
+		"a negative lifetime":   {in: managed("negative", map[string]string{"lifetime": "-1h"}), wantReason: tokenrequest.ReasonInvalidSetting, want: []string{"sakeeper.io/lifetime", "10m"}},
+		"an unknown format":     {in: managed("format", map[string]string{"format": "jks"}), wantReason: tokenrequest.ReasonInvalidSetting, want: []string{"sakeeper.io/format", "kubeconfig"}},
+		"audiences with blanks": {in: managed("blanks", map[string]string{"audiences": "a, b"}), wantReason: tokenrequest.ReasonInvalidSetting, want: []string{"sakeeper.io/audiences"}},
+		"no account":            {in: managed("empty", map[string]string{"service-account": ""}), wantReason: tokenrequest.ReasonInvalidSetting, want: []string{"sakeeper.io/service-account"}},
+		"an unknown account":    {in: managed("unknown", map[string]string{"service-account": "nobody"}), wantReason: tokenrequest.ReasonNoAccount, want: []string{"nobody", "create it"}},
+		"immutable":             {in: immutable, wantReason: tokenrequest.ReasonUnusable, want: []string{"immutable"}},
+		"of an in-tree type":    {in: inTree, wantReason: tokenrequest.ReasonUnusable, want: []string{"kubernetes.io/service-account-token", "Opaque"}},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			mustCreateSecret(t, p.client, namespace, tc.in)
+			expectTold(t, p.client, namespace, tc.in.Name, tc.wantReason, tc.want...)
+			after, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), tc.in.Name, metav1.GetOptions{})
+			must(t, err)
+			if after.Annotations[informers.FilledHashAnnotation] != "" {
+				t.Error("it was filled")
+			}
+		})
+	}
+	mustCreateSecret(t, p.client, namespace, managed("good", nil))
+	expectManaged(t, p, namespace, "good", "", "ca.crt", "namespace", "token")
+}
+
+func testManagedNamespaces(t *testing.T, p plane) {
+	namespace := newNamespace(t, p.client)
+	robot := mustCreateAccount(t, p.client, namespace, "robot")
+	created := mustCreateSecret(t, p.client, namespace, managed("s", nil))
+	expectTold(t, p.client, namespace, "s", tokenrequest.ReasonNotServed, "sakeeper.io/token-requests=allowed")
+	untouched, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), "s", metav1.GetOptions{})
+	must(t, err)
+	if untouched.ResourceVersion != created.ResourceVersion {
+		t.Error("a secret of a namespace without the label was changed")
+	}
+	serve(t, p, namespace, `"allowed"`)
+	first := expectManaged(t, p, namespace, "s", "", "ca.crt", "namespace", "token")
+	serve(t, p, namespace, "null")
+	annotate(t, p, namespace, informers.RotateAnnotation, "now")
+	expectTold(t, p.client, namespace, "s", tokenrequest.ReasonNotServed, "not renewed", first.Annotations[informers.ExpiresAtAnnotation])
+	after := expectManaged(t, p, namespace, "s", "", "ca.crt", "namespace", "token")
+	expectRobot(t, p, namespace, string(after.Data["token"]), robot.UID, first.Annotations[informers.CredentialIDAnnotation])
+}
+
+func TestARestartRenewsNoToken(t *testing.T) {
+	p := newPlane(t)
+	must(t, p.Install(t.Context(), "token-requests"))
+	args := p.sakeeperArgs(t, onTokenRequests, "--token-request-namespaces=*", "--public-server=https://api.example.com")
+	s := startReadySakeeper(t, args)
+	namespace := newNamespace(t, p.client) // without the label
+	mustCreateAccount(t, p.client, namespace, "robot")
+	formats := []map[string]string{{}, {"format": "kubeconfig"}, {"format": "argocd-cluster"}, {"format": "custom", "token-key": "k"}, {"rotate": "1"}, {"audiences": "a,b"}}
+	for i, settings := range formats {
+		mustCreateSecret(t, p.client, namespace, managed(fmt.Sprint("s", i), settings))
+	}
+	for i := range formats {
+		name := fmt.Sprint("s", i)
+		eventually(t, "token in "+name, func(ctx context.Context) error {
+			secret, err := p.client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+			if err == nil && secret.Annotations[informers.FilledHashAnnotation] == "" {
+				err = errors.New("not yet")
+			}
+			return err
+		})
+	}
+	must(t, s.Stop())
+	mark := mustMark(t, p.ControlPlane)
+	s = startReadySakeeper(t, args)
+	expectMetric(t, s, fmt.Sprintf(`sakeeper_managed_tokens{state="valid"} %d`, len(formats)))
+	if counts := tokenCounts(t, p, mark, namespace); len(counts) > 0 {
+		t.Errorf("after a restart: %v", counts)
+	}
+}
+
+// TestRightsThatAreMissingInOneNamespace: the role for what is served is bound in one
+// namespace alone.
+func TestRightsThatAreMissingInOneNamespace(t *testing.T) {
+	p := newPlane(t)
+	must(t, p.Install(t.Context(), "token-requests"))
+	const served = "sakeeper:token-request-controller:served"
+	must(t, p.client.RbacV1().ClusterRoleBindings().Delete(t.Context(), served, metav1.DeleteOptions{}))
+	s := startReadySakeeper(t, p.sakeeperArgs(t, onTokenRequests+",-serviceaccount-token-controller"))
+	without, _ := newServedNamespace(t, p)
+	with, _ := newServedNamespace(t, p)
+	must(t, p.RunKubectl(t.Context(), "create", "rolebinding", "-n", with, "served", "--clusterrole="+served, "--serviceaccount="+controlplane.Namespace+":"+controlplane.Account))
+	mustCreateSecret(t, p.client, without, managed("s", nil))
+	mustCreateSecret(t, p.client, with, managed("s", nil))
+	expectManaged(t, p, with, "s", "", "ca.crt", "namespace", "token")
+	expectTold(t, p.client, without, "s", tokenrequest.ReasonFailed, "serviceaccounts/token", "forbidden")
+	expectMetric(t, s, `sakeeper_managed_tokens{state="failing"} 1`)
+	expectMetric(t, s, `sakeeper_failing_keys{controller="token-request-controller"} 1`)
+}
+
+// TestTheClockOfTheServerIsHeard: a real API server dates its answers.
+func TestTheClockOfTheServerIsHeard(t *testing.T) {
+	t.Parallel()
+	heard := tokenrequest.NewServerClock(clocktesting.NewFakePassiveClock(time.Now().Add(-1000 * time.Hour)))
+	config := rest.CopyConfig(shared.cp.Admin)
+	config.Wrap(heard.Wrap)
+	_, err := mustClient(t, config).CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{})
+	must(t, err)
+	if off := time.Since(heard.Now()); off.Abs() > patience {
+		t.Errorf("off by %v", off)
+	}
+}
+
+// TestLongManyManagedTokens: 5,000 that exist before the process does.
+func TestLongManyManagedTokens(t *testing.T) {
+	const secrets = 5000
+	p := newPlane(t)
+	must(t, p.Install(t.Context(), "token-requests"))
+	must(t, p.RunKubectl(t.Context(), "create", "namespace", "many"))
+	mustCreateAccount(t, p.client, "many", "robot")
+	forEach(t, secrets, func(ctx context.Context, i int) error {
+		_, err := p.client.CoreV1().Secrets("many").Create(ctx, managed(fmt.Sprint("s", i), nil), metav1.CreateOptions{})
+		return err
+	})
+	args := p.sakeeperArgs(t, "--controllers=token-request-controller", "--token-request-namespaces=*")
+	all := fmt.Sprintf(`sakeeper_managed_tokens{state="valid"} %d`, secrets)
+
+	mark := mustMark(t, p.ControlPlane)
+	began := time.Now()
+	s := startSakeeper(t, args)
+	eventuallyIn(t, 5*time.Minute, "all are filled", func(ctx context.Context) error {
+		_, metrics, err := s.Get(ctx, "/metrics")
+		if err == nil && !strings.Contains(metrics, all) {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+	t.Logf("%d tokens were written in %v", secrets, time.Since(began))
+	want := map[string]int{"create serviceaccounts/token": secrets, "patch secrets": secrets}
+	if diff := cmp.Diff(want, tokenCounts(t, p, mark, "many")); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+
+	must(t, s.Stop())
+	mark = mustMark(t, p.ControlPlane)
+	s = startReadySakeeper(t, args)
+	expectMetric(t, s, all)
+	if counts := tokenCounts(t, p, mark, "many"); len(counts) > 0 {
+		t.Errorf("after a restart: %v", counts)
+	}
+	_, metrics, err := s.Get(t.Context(), "/metrics")
+	must(t, err)
+	for line := range strings.Lines(metrics) {
+		if strings.HasPrefix(line, "process_resident_memory_bytes") || strings.HasPrefix(line, "sakeeper_managed_token_next") {
+			t.Log(strings.TrimSpace(line))
+		}
+	}
+}

@@ -1,0 +1,241 @@
+package tokenrequest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"github.com/sakeeper/sakeeper/pkg/boundtoken"
+	"github.com/sakeeper/sakeeper/pkg/contention"
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/loop"
+)
+
+const (
+	// retryOutage is how long the wait between two tries may always be: also for a token
+	// that has expired, or is about to, when the API server comes back.
+	retryOutage = 30 * time.Second
+	// blip is how long a failure that may pass by itself is no event.
+	blip = 10 * time.Second
+	// contentRemoved stands for a Secret without a token in what may be contested.
+	contentRemoved = "no token"
+)
+
+// renew asks for one token and writes it: two requests.
+func (c *Controller) renew(ctx context.Context, s state, d decision) (time.Duration, error) {
+	what := fillingOf(s, d.asked)
+	what.content = [len(what.content)]byte{} // what there is does not say what is wanted
+	content := what.hash(results{}) + " " + s.secret.Annotations[informers.RotateAnnotation]
+	if !d.aged {
+		if wait := c.turn(ctx, s.secret, d, content); wait > 0 {
+			return wait, nil
+		}
+	}
+	requested := c.cfg.Clock.Now()
+	compact, got, err := c.request(ctx, s, d.asked)
+	if err != nil {
+		return c.answer(ctx, s.secret, fmt.Sprintf("request a token for service account %s", klog.KObj(s.account)), err)
+	}
+	patch, hash, err := c.fill(s, d.asked, compact, got)
+	if err != nil {
+		return c.answer(ctx, s.secret, fmt.Sprintf("fill secret %s", klog.KObj(s.secret)), err)
+	}
+	written, err := c.patch(ctx, s.secret, patch, func(n *note) { n.hash, n.requested = hash, requested })
+	if !written {
+		return c.answer(ctx, s.secret, fmt.Sprintf("write secret %s", klog.KObj(s.secret)), err)
+	}
+	if !d.aged {
+		c.truces.Wrote(contestedSecret(s.secret), content)
+	}
+	klog.FromContext(ctx).V(2).Info("Renewed the token of secret", "secret", klog.KObj(s.secret), "serviceAccount", klog.KObj(s.account),
+		"reason", d.reason, "credentialID", got.ID, "lifetime", got.Term.Lifetime())
+	return 0, nil
+}
+
+// turn returns how long a write must wait that no token's age calls for.
+func (c *Controller) turn(ctx context.Context, secret *informers.ManagedSecret, d decision, content string) time.Duration {
+	if d.paced {
+		if wait := c.slots.Wait(cache.MetaObjectToName(secret)); wait > 0 {
+			return wait
+		}
+	}
+	verdict := c.truces.May(contestedSecret(secret), content)
+	contention.Report(ctx, c.cfg.Recorder, objectReference(secret), verdict)
+	return verdict.Wait
+}
+
+// request asks for a token of exactly this account for exactly this Secret.
+func (c *Controller) request(ctx context.Context, s state, a asked) (string, boundtoken.Claims, error) {
+	answer, err := c.cfg.Client.ServiceAccounts(s.secret.Namespace).CreateToken(ctx, a.account, &authenticationv1.TokenRequest{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.secret.Namespace, Name: a.account, UID: s.account.UID},
+		Spec: authenticationv1.TokenRequestSpec{
+			Audiences:         a.audiences,
+			ExpirationSeconds: new(int64(a.lifetime / time.Second)),
+			BoundObjectRef:    &authenticationv1.BoundObjectReference{Kind: "Secret", APIVersion: "v1", Name: s.secret.Name, UID: s.secret.UID},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return "", boundtoken.Claims{}, err
+	}
+	found, err := readClaims(answer.Status.Token, s.secret.UID, s.account.UID)
+	return answer.Status.Token, found, err
+}
+
+// fill makes the patch that writes a token, and the hash by which it will be known.
+func (c *Controller) fill(s state, a asked, compact string, got boundtoken.Claims) (patch []byte, hash string, err error) {
+	ca := c.cfg.CA()
+	data, err := a.render(compact, place{namespace: s.secret.Namespace, secret: s.secret.Name, ca: ca.PEM()})
+	if err != nil {
+		return nil, "", err
+	}
+	results := resultsOf(got)
+	filled := fillingOf(s, a)
+	filled.ca, filled.content = ca.Sum(), informers.ContentSum(data, a.keys())
+	hash = filled.hash(results)
+	changes := map[string]any{}
+	for _, key := range s.secret.FilledKeys() {
+		changes[key] = nil // of another format, unless it is filled again
+	}
+	for key, value := range data {
+		changes[key] = value
+	}
+	patch, err = mergePatch(s.secret, map[string]any{
+		informers.IssuedAtAnnotation:     results.issuedAt,
+		informers.ExpiresAtAnnotation:    results.expiresAt,
+		informers.CredentialIDAnnotation: orNull(results.credentialID),
+		informers.RotatedAnnotation:      orNull(s.secret.Annotations[informers.RotateAnnotation]),
+		informers.FilledForAnnotation:    a.account,
+		informers.FilledKeysAnnotation:   strings.Join(a.keys(), ","),
+		informers.FilledHashAnnotation:   hash,
+	}, changes)
+	return patch, hash, err
+}
+
+// orNull is nil, which removes an annotation, for a value that there is not.
+func orNull(value string) any {
+	if value == "" {
+		return nil
+	}
+	return value
+}
+
+// remove takes a token away whose account is gone for sure: the cache may lag.
+func (c *Controller) remove(ctx context.Context, s state, d decision) (time.Duration, error) {
+	if wait := c.turn(ctx, s.secret, d, contentRemoved); wait > 0 {
+		return wait, nil
+	}
+	_, err := c.cfg.Client.ServiceAccounts(s.secret.Namespace).Get(ctx, d.asked.account, metav1.GetOptions{})
+	switch {
+	case err == nil:
+		return lookAgain, nil // the cache will show it
+	case !apierrors.IsNotFound(err):
+		return c.answer(ctx, s.secret, fmt.Sprintf("get service account %s/%s", s.secret.Namespace, d.asked.account), err)
+	}
+	changes, annotations := map[string]any{}, map[string]any{}
+	for _, key := range s.secret.FilledKeys() {
+		changes[key] = nil
+	}
+	for _, key := range []string{
+		informers.IssuedAtAnnotation, informers.ExpiresAtAnnotation, informers.CredentialIDAnnotation,
+		informers.RotatedAnnotation, informers.FilledForAnnotation, informers.FilledKeysAnnotation, informers.FilledHashAnnotation,
+	} {
+		annotations[key] = nil
+	}
+	patch, err := mergePatch(s.secret, annotations, changes)
+	if err != nil {
+		return 0, err
+	}
+	written, err := c.patch(ctx, s.secret, patch, func(n *note) { n.hash, n.requested = "", time.Time{} })
+	if !written {
+		return c.answer(ctx, s.secret, fmt.Sprintf("write secret %s", klog.KObj(s.secret)), err)
+	}
+	c.truces.Wrote(contestedSecret(s.secret), contentRemoved)
+	c.cfg.Recorder.Eventf(objectReference(s.secret), corev1.EventTypeWarning, ReasonRemoved,
+		"ServiceAccount %s is gone, and its token was removed from here: %s. Another one is written when there is such a ServiceAccount again",
+		d.asked.account, strings.Join(s.secret.FilledKeys(), ", "))
+	klog.FromContext(ctx).V(2).Info("Removed the token of secret", "secret", klog.KObj(s.secret), "reason", d.reason)
+	return 0, nil
+}
+
+// patch sends a patch, and remembers what came of it.
+func (c *Controller) patch(ctx context.Context, secret *informers.ManagedSecret, patch []byte, remember func(*note)) (written bool, err error) {
+	after, err := c.cfg.Client.Secrets(secret.Namespace).Patch(ctx, secret.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	switch {
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
+		return false, nil // it changed, or went: its event decides anew
+	case err != nil:
+		return false, err
+	}
+	now := c.cfg.Clock.Now()
+	c.notes.update(secret.UID, func(n *note) {
+		n.version, n.written, n.failing = after.ResourceVersion, now, time.Time{}
+		remember(n)
+	})
+	return true, nil
+}
+
+// answer reads why nothing was written. A failure is retried for good, more often while a
+// token is about to expire or the API server has not said no, and people are told when
+// it does not pass.
+func (c *Controller) answer(ctx context.Context, secret *informers.ManagedSecret, doing string, err error) (time.Duration, error) {
+	if err == nil || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		return lookAgain, nil
+	}
+	now := c.cfg.Clock.Now()
+	var since time.Time
+	c.notes.update(secret.UID, func(n *note) {
+		if n.failing.IsZero() {
+			n.failing = now
+		}
+		since = n.failing
+	})
+	refused := kube.Refused(err)
+	err = fmt.Errorf("%s: %w", doing, kube.Withhold(err))
+	if (refused || now.Sub(since) >= blip) && loop.Report(ctx) {
+		c.cfg.Recorder.Eventf(objectReference(secret), corev1.EventTypeWarning, ReasonFailed, "The token here cannot be renewed: %v", err)
+	}
+	left := time.Duration(0)
+	if term, ok := noted(secret).term(); ok {
+		left = term.Expires.Sub(now)
+	}
+	if retry := retryAfter(left, refused); retry > 0 {
+		c.loop.AddAfter(cache.MetaObjectToName(secret), retry)
+	}
+	return 0, err
+}
+
+// retryAfter is the longest wait before the next try, with that much of a lifetime left;
+// zero: that of the loop will do.
+func retryAfter(left time.Duration, refused bool) time.Duration {
+	switch {
+	case !refused:
+		return max(left/20, retryOutage)
+	case left > 0:
+		return max(left/10, retryOutage)
+	}
+	return 0
+}
+
+func contestedSecret(secret *informers.ManagedSecret) contested {
+	return contested{namespace: secret.Namespace, name: secret.Name, uid: string(secret.UID)}
+}
+
+// mergePatch makes a JSON merge patch (RFC 7386) that the API server refuses for
+// another object than target, and for another version of it.
+func mergePatch(target *informers.ManagedSecret, annotations, data map[string]any) ([]byte, error) {
+	return json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": target.UID, "resourceVersion": target.ResourceVersion, "annotations": annotations},
+		"data":     data,
+	})
+}

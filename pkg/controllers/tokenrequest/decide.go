@@ -1,0 +1,217 @@
+package tokenrequest
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sakeeper/sakeeper/pkg/informers"
+)
+
+// Reasons of events.
+const (
+	// ReasonNotServed is for a Secret in a namespace whose label does not allow it.
+	ReasonNotServed = "TokenNotServed"
+	// ReasonUnusable is for a Secret that cannot hold such a token.
+	ReasonUnusable = "UnusableTokenSecret"
+	// ReasonInvalidSetting is for an annotation that says nothing that can be done.
+	ReasonInvalidSetting = "InvalidTokenSetting"
+	// ReasonNoAccount is for a Secret whose ServiceAccount does not exist.
+	ReasonNoAccount = "NoServiceAccount"
+	// ReasonRemoved is for a token that was removed with its ServiceAccount.
+	ReasonRemoved = "RemovedToken"
+	// ReasonFailed is for a token that could not be had, or not be written.
+	ReasonFailed = "FailedTokenRenewal"
+)
+
+// patience is how long after its Secret a ServiceAccount may be made, as it is by tools
+// that apply both, before that is an event.
+const patience = 5 * time.Second
+
+// state is what is known of one Secret.
+type state struct {
+	secret    *informers.ManagedSecret // nil: gone
+	namespace *corev1.Namespace        // nil: gone, or not seen yet
+	account   *corev1.ServiceAccount   // nil: gone, or not seen yet
+	// everywhere: namespaces need no label.
+	everywhere   bool
+	publicServer string
+	caSum        [sha256.Size]byte
+	now          time.Time
+	// own is when this process asked for the token that the Secret has, by its own
+	// clock; zero: another process did.
+	own time.Time
+}
+
+type action string
+
+const (
+	none   action = "none"
+	refuse action = "refuse"
+	renew  action = "renew"
+	remove action = "remove"
+)
+
+// decision is what to do about a Secret.
+type decision struct {
+	action action
+	reason string
+	// wait is when to look again after none; zero: at the next event.
+	wait time.Duration
+	// asked is what to renew with.
+	asked asked
+	// aged: it is renewed because of its age alone, and so no more often than that allows.
+	aged bool
+	// paced: many may be renewed for the same reason at once, such as a new CA, and
+	// nobody waits for it.
+	paced bool
+	// refusal is what people are told after refuse.
+	refusal refusal
+}
+
+// refusal is an event.
+type refusal struct{ reason, text string }
+
+func decide(s state) decision {
+	for _, rule := range []func(state) (decision, bool){gone, unserved, unusable} {
+		if d, ok := rule(s); ok {
+			return d
+		}
+	}
+	a, problems := parse(s.secret.Annotations, s.publicServer)
+	if len(problems) > 0 {
+		return refused(ReasonInvalidSetting, strings.Join(problems, "; "))
+	}
+	if d, ok := orphaned(s, a); ok {
+		return d
+	}
+	return outdated(s, a)
+}
+
+func gone(s state) (decision, bool) {
+	switch {
+	case s.secret == nil:
+		return decision{action: none, reason: "it is gone"}, true
+	case s.secret.DeletionTimestamp != nil:
+		return decision{action: none, reason: "it is being deleted"}, true
+	case s.namespace == nil || s.namespace.Status.Phase == corev1.NamespaceTerminating:
+		return decision{action: none, reason: "its namespace is not there, or on its way out"}, true
+	}
+	return decision{}, false
+}
+
+func unserved(s state) (decision, bool) {
+	if s.everywhere || s.namespace.Labels[informers.TokenRequestsLabel] == informers.TokenRequestsAllowed {
+		return decision{}, false
+	}
+	outcome := "this Secret gets no token"
+	if expires := s.secret.Annotations[informers.ExpiresAtAnnotation]; len(s.secret.FilledKeys()) > 0 {
+		outcome = "the token here is not renewed; it stays good until it expires at " + expires
+	}
+	return refused(ReasonNotServed, fmt.Sprintf("Namespace %s does not have the label %s=%s, so %s",
+		s.namespace.Name, informers.TokenRequestsLabel, informers.TokenRequestsAllowed, outcome)), true
+}
+
+// unusable refuses Secrets that in-tree controllers own, and those that nobody can write.
+func unusable(s state) (decision, bool) {
+	domain, _, _ := strings.Cut(string(s.secret.Type), "/")
+	switch {
+	case domain == "kubernetes.io" || strings.HasSuffix(domain, ".kubernetes.io"):
+		return refused(ReasonUnusable, fmt.Sprintf("A Secret of type %s belongs to Kubernetes itself and gets no such token; create one of type %s", s.secret.Type, corev1.SecretTypeOpaque)), true
+	case s.secret.Immutable:
+		return refused(ReasonUnusable, "This Secret is immutable, so no token can be written to it; delete it and create it again without that"), true
+	}
+	return decision{}, false
+}
+
+// orphaned handles Secrets whose ServiceAccount is not there. A name that was mistyped
+// costs nobody the token that is there.
+func orphaned(s state, a asked) (decision, bool) {
+	switch {
+	case s.account != nil && s.account.DeletionTimestamp == nil:
+		return decision{}, false
+	case s.account != nil:
+		return decision{action: none, reason: "its service account is being deleted"}, true
+	case len(s.secret.FilledKeys()) > 0 && s.secret.Annotations[informers.FilledForAnnotation] == a.account:
+		return decision{action: remove, reason: "its service account is gone", asked: a, paced: true}, true
+	}
+	if wait := s.secret.CreationTimestamp.Add(patience).Sub(s.now); wait > 0 && wait <= patience {
+		return decision{action: none, reason: "its service account may be about to be made", wait: wait}, true
+	}
+	return refused(ReasonNoAccount, fmt.Sprintf("%s: there is no ServiceAccount %s in this namespace; create it, or name another", informers.AccountAnnotation, a.account)), true
+}
+
+// outdated renews what is not, or not for long, what it should be.
+func outdated(s state, a asked) decision {
+	results := noted(s.secret)
+	term, ok := results.term()
+	hash := s.secret.Annotations[informers.FilledHashAnnotation]
+	rotate := s.secret.Annotations[informers.RotateAnnotation]
+	switch {
+	case hash == "":
+		return decision{action: renew, reason: "it has no token", asked: a}
+	case !ok || hash != fillingOf(s, a).hash(results) || s.secret.Annotations[informers.FilledForAnnotation] != a.account:
+		return decision{action: renew, reason: "what is asked for, or what is there, has changed", asked: a, paced: true}
+	case rotate != "" && rotate != s.secret.Annotations[informers.RotatedAnnotation]:
+		return decision{action: renew, reason: "it was asked to rotate", asked: a}
+	}
+	due := term.Due(string(s.secret.UID))
+	if !s.own.IsZero() {
+		due = term.DueSince(s.own, string(s.secret.UID))
+	}
+	if !s.now.Before(due) {
+		return decision{action: renew, reason: "it is due", asked: a, aged: true}
+	}
+	return decision{action: none, reason: "its token is right", wait: term.Look(s.now, due)}
+}
+
+func refused(reason, text string) decision {
+	return decision{action: refuse, reason: text, refusal: refusal{reason, text}}
+}
+
+// noted are the results on a Secret.
+func noted(secret *informers.ManagedSecret) results {
+	return results{
+		issuedAt:     secret.Annotations[informers.IssuedAtAnnotation],
+		expiresAt:    secret.Annotations[informers.ExpiresAtAnnotation],
+		credentialID: secret.Annotations[informers.CredentialIDAnnotation],
+	}
+}
+
+// filling is all that decides what a Secret should hold, and what it does hold.
+type filling struct {
+	asked   asked
+	secret  types.UID
+	account types.UID
+	ca      [sha256.Size]byte
+	content [sha256.Size]byte
+}
+
+// fillingOf is that of a Secret as it is cached.
+func fillingOf(s state, a asked) filling {
+	return filling{asked: a, secret: s.secret.UID, account: s.account.UID, ca: s.caSum, content: s.secret.ContentSum}
+}
+
+// hash is the value of [informers.FilledHashAnnotation]: another one than the Secret
+// has means that it is to be filled anew. Its first part changes when what is hashed
+// does in a newer version of this program.
+func (f filling) hash(r results) string {
+	// The keys are those that would be filled: a Secret that names others in its
+	// annotation has another content.
+	text, err := json.Marshal([]any{
+		f.asked.account, f.asked.audiences, f.asked.lifetime, f.asked.format, f.asked.server, f.asked.keys(),
+		f.secret, f.account, hex.EncodeToString(f.ca[:]), hex.EncodeToString(f.content[:]),
+		r.issuedAt, r.expiresAt, r.credentialID,
+	})
+	if err != nil {
+		panic("tokenrequest: internal error: " + err.Error()) // strings and numbers
+	}
+	sum := sha256.Sum256(text)
+	return "v1-" + hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,195 @@
+package tokenrequest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sakeeper/sakeeper/pkg/boundtoken"
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+// filled is team/s as this package leaves it after issuing a token at the moment of all
+// fixtures that lives for a day; tokenOpts change the Secret before, opts after that.
+func filled(opts ...testkit.Option) *corev1.Secret { return filledFrom(managed(), opts...) }
+
+func filledFrom(secret *corev1.Secret, opts ...testkit.Option) *corev1.Secret {
+	a, problems := parse(secret.Annotations, "https://api.example.com")
+	if len(problems) > 0 {
+		panic(problems)
+	}
+	issued := testkit.Instant()
+	data, err := a.render(tokenFor(secret.UID, testkit.AccountUID, issued, a.lifetime, "1"), place{namespace: "team", secret: "s", ca: testkit.Bundle().PEM()})
+	if err != nil {
+		panic(err)
+	}
+	noted := results{issued.Format(time.RFC3339), issued.Add(a.lifetime).Format(time.RFC3339), "JTI=1"}
+	f := filling{asked: a, secret: secret.UID, account: testkit.AccountUID, ca: testkit.Bundle().Sum(), content: informers.ContentSum(data, a.keys())}
+	for key, value := range data {
+		testkit.WithData(key, string(value))(secret)
+	}
+	keys := ""
+	for i, key := range a.keys() {
+		if i > 0 {
+			keys += ","
+		}
+		keys += key
+	}
+	for _, opt := range append([]testkit.Option{
+		with("issued-at", noted.issuedAt), with("expires-at", noted.expiresAt), with("credential-id", noted.credentialID),
+		with("filled-for", a.account), with("filled-keys", keys), with("filled-hash", f.hash(noted)),
+	}, opts...) {
+		opt(secret)
+	}
+	return secret
+}
+
+func without(key string) testkit.Option {
+	return func(o metav1.Object) { delete(o.GetAnnotations(), key) }
+}
+
+func TestDecide(t *testing.T) {
+	const changed = "what is asked for, or what is there, has changed"
+	ofType := func(kind corev1.SecretType) testkit.Option {
+		return func(o metav1.Object) { o.(*corev1.Secret).Type = kind }
+	}
+	immutable := func(o metav1.Object) { o.(*corev1.Secret).Immutable = new(true) }
+	notKept := func(key string) testkit.Option { return func(o metav1.Object) { delete(o.(*corev1.Secret).Data, key) } }
+	due := boundtoken.Term{Issued: testkit.Instant(), Expires: testkit.Instant().Add(24 * time.Hour)}.Due(string(testkit.SecretUID))
+	in := func(change func(*state)) state {
+		s := state{namespace: served(), account: robot(), publicServer: "https://api.example.com", caSum: testkit.Bundle().Sum(), now: testkit.Instant().Add(time.Hour)}
+		change(&s)
+		return s
+	}
+	secret := func(secret *corev1.Secret) state {
+		return in(func(s *state) { s.secret = informers.NewManagedSecret(secret) })
+	}
+	but := func(s state, change func(*state)) state { change(&s); return s }
+	cases := map[string]struct {
+		in         state
+		wantAction action
+		wantReason string
+		wantEvent  string
+		wantAged   bool
+		wantWait   bool
+	}{
+		"no secret":                  {in: in(func(*state) {}), wantAction: none, wantReason: "it is gone"},
+		"one that is being deleted":  {in: secret(managed(testkit.Deleting())), wantAction: none, wantReason: "it is being deleted"},
+		"no namespace":               {in: but(secret(managed()), func(s *state) { s.namespace = nil }), wantAction: none, wantReason: "its namespace is not there, or on its way out"},
+		"a namespace on its way out": {in: but(secret(managed()), func(s *state) { testkit.Terminating()(s.namespace) }), wantAction: none, wantReason: "its namespace is not there, or on its way out"},
+		"a namespace without the label": {
+			in: but(secret(managed()), func(s *state) { s.namespace = testkit.Namespace("team") }), wantAction: refuse, wantEvent: ReasonNotServed,
+			wantReason: "Namespace team does not have the label sakeeper.io/token-requests=allowed, so this Secret gets no token",
+		},
+		"a namespace with another value": {
+			in: but(secret(managed()), func(s *state) { s.namespace.Labels[informers.TokenRequestsLabel] = "true" }), wantAction: refuse, wantEvent: ReasonNotServed,
+			wantReason: "Namespace team does not have the label sakeeper.io/token-requests=allowed, so this Secret gets no token",
+		},
+		"a namespace that lost the label": {
+			in: but(secret(filled()), func(s *state) { s.namespace, s.now = testkit.Namespace("team"), due }), wantAction: refuse, wantEvent: ReasonNotServed,
+			wantReason: "Namespace team does not have the label sakeeper.io/token-requests=allowed, so the token here is not renewed; it stays good until it expires at 2026-01-03T03:04:05Z",
+		},
+		"a namespace that lost the label, and an account that went": {
+			in: but(secret(filled()), func(s *state) { s.namespace, s.account = testkit.Namespace("team"), nil }), wantAction: refuse, wantEvent: ReasonNotServed,
+			wantReason: "Namespace team does not have the label sakeeper.io/token-requests=allowed, so the token here is not renewed; it stays good until it expires at 2026-01-03T03:04:05Z",
+		},
+		"any namespace where all are served": {
+			in: but(secret(managed()), func(s *state) { s.namespace, s.everywhere = testkit.Namespace("team"), true }), wantAction: renew, wantReason: "it has no token",
+		},
+		"an in-tree token secret": {
+			in: secret(managed(ofType(corev1.SecretTypeServiceAccountToken))), wantAction: refuse, wantEvent: ReasonUnusable,
+			wantReason: "A Secret of type kubernetes.io/service-account-token belongs to Kubernetes itself and gets no such token; create one of type Opaque",
+		},
+		"a bootstrap token": {
+			in: secret(managed(ofType("bootstrap.kubernetes.io/token"))), wantAction: refuse, wantEvent: ReasonUnusable,
+			wantReason: "A Secret of type bootstrap.kubernetes.io/token belongs to Kubernetes itself and gets no such token; create one of type Opaque",
+		},
+		"a type of the user's own": {in: secret(managed(ofType("example.com/robot"))), wantAction: renew, wantReason: "it has no token"},
+		"an immutable one": {
+			in: secret(managed(immutable)), wantAction: refuse, wantEvent: ReasonUnusable,
+			wantReason: "This Secret is immutable, so no token can be written to it; delete it and create it again without that",
+		},
+		"bad settings": {
+			in: secret(managed(with("lifetime", "1m"), with("format", "jks"))), wantAction: refuse, wantEvent: ReasonInvalidSetting,
+			wantReason: `sakeeper.io/lifetime: "1m" is not a duration of at least 10m, such as 24h; sakeeper.io/format: "jks" is not one of token, kubeconfig, argocd-cluster, custom`,
+		},
+		"bad settings, and a good token": {
+			in: but(secret(filled(with("lifetime", "1m"))), func(s *state) { s.account = nil }), wantAction: refuse, wantEvent: ReasonInvalidSetting,
+			wantReason: `sakeeper.io/lifetime: "1m" is not a duration of at least 10m, such as 24h`,
+		},
+
+		"no account yet": {
+			in: but(secret(managed()), func(s *state) { s.account, s.now = nil, testkit.Instant().Add(time.Second) }), wantAction: none, wantWait: true,
+			wantReason: "its service account may be about to be made",
+		},
+		"no account": {
+			in: but(secret(managed()), func(s *state) { s.account, s.now = nil, testkit.Instant().Add(patience) }), wantAction: refuse, wantEvent: ReasonNoAccount,
+			wantReason: "sakeeper.io/service-account: there is no ServiceAccount robot in this namespace; create it, or name another",
+		},
+		"no account any more": {in: but(secret(filled()), func(s *state) { s.account = nil }), wantAction: remove, wantReason: "its service account is gone"},
+		"no account of the name that is now asked for": {
+			in: but(secret(filled(with("service-account", "rob"))), func(s *state) { s.account = nil }), wantAction: refuse, wantEvent: ReasonNoAccount,
+			wantReason: "sakeeper.io/service-account: there is no ServiceAccount rob in this namespace; create it, or name another",
+		},
+		"an account that is being deleted": {in: but(secret(filled()), func(s *state) { testkit.Deleting()(s.account) }), wantAction: none, wantReason: "its service account is being deleted"},
+		"another account of the name":      {in: but(secret(filled()), func(s *state) { s.account = robot(testkit.WithUID(testkit.OtherUID)) }), wantAction: renew, wantReason: changed},
+
+		"an empty one":               {in: secret(managed()), wantAction: renew, wantReason: "it has no token"},
+		"a token that is right":      {in: secret(filled()), wantAction: none, wantReason: "its token is right", wantWait: true},
+		"right in another format":    {in: secret(filledFrom(managed(with("format", "kubeconfig")))), wantAction: none, wantReason: "its token is right", wantWait: true},
+		"right with all settings":    {in: secret(filledFrom(managed(with("format", "custom"), with("token-key", "k"), with("audiences", "a,b"), with("lifetime", "48h")))), wantAction: none, wantReason: "its token is right", wantWait: true},
+		"just before it is due":      {in: but(secret(filled()), func(s *state) { s.now = due.Add(-time.Nanosecond) }), wantAction: none, wantReason: "its token is right", wantWait: true},
+		"due":                        {in: but(secret(filled()), func(s *state) { s.now = due }), wantAction: renew, wantReason: "it is due", wantAged: true},
+		"expired":                    {in: but(secret(filled()), func(s *state) { s.now = due.Add(1000 * time.Hour) }), wantAction: renew, wantReason: "it is due", wantAged: true},
+		"due by a clock that is off": {in: but(secret(filled()), func(s *state) { s.now, s.own = due.Add(1000*time.Hour), due.Add(989*time.Hour) }), wantAction: none, wantReason: "its token is right", wantWait: true},
+		"asked for here long ago":    {in: but(secret(filled()), func(s *state) { s.now, s.own = testkit.Instant(), testkit.Instant().Add(-20*time.Hour) }), wantAction: renew, wantReason: "it is due", wantAged: true},
+
+		"another lifetime":      {in: secret(filled(with("lifetime", "23h"))), wantAction: renew, wantReason: changed},
+		"the default, written":  {in: secret(filled(with("lifetime", "24h"), with("format", "token"))), wantAction: none, wantReason: "its token is right", wantWait: true},
+		"other audiences":       {in: secret(filled(with("audiences", "a"))), wantAction: renew, wantReason: changed},
+		"another format":        {in: secret(filled(with("format", "kubeconfig"))), wantAction: renew, wantReason: changed},
+		"another key":           {in: secret(filledFrom(managed(with("format", "custom"), with("token-key", "k")), with("token-key", "l"))), wantAction: renew, wantReason: changed},
+		"another account":       {in: secret(filled(with("service-account", "rob"))), wantAction: renew, wantReason: changed},
+		"another server":        {in: secret(filledFrom(managed(with("format", "kubeconfig")), with("server", "https://other"))), wantAction: renew, wantReason: changed},
+		"another public server": {in: but(secret(filledFrom(managed(with("format", "kubeconfig")))), func(s *state) { s.publicServer = "https://other" }), wantAction: renew, wantReason: changed},
+		"a server that nobody needs": {
+			in: but(secret(filled(with("server", "https://other"))), func(s *state) { s.publicServer = "https://other" }), wantAction: none, wantReason: "its token is right", wantWait: true,
+		},
+		"another CA":               {in: but(secret(filled()), func(s *state) { s.caSum = testkit.OtherBundle().Sum() }), wantAction: renew, wantReason: changed},
+		"a copy":                   {in: secret(filled(testkit.WithUID(testkit.OtherUID))), wantAction: renew, wantReason: changed},
+		"a key that went":          {in: secret(filled(notKept("namespace"))), wantAction: renew, wantReason: changed},
+		"a key that was changed":   {in: secret(filled(testkit.WithData("token", "x"))), wantAction: renew, wantReason: changed},
+		"a key that is the user's": {in: secret(filled(testkit.WithData("mine", "no"))), wantAction: none, wantReason: "its token is right", wantWait: true},
+		"another expiry":           {in: secret(filled(with("expires-at", "2036-01-01T00:00:00Z"))), wantAction: renew, wantReason: changed},
+		"no expiry":                {in: secret(filled(without(informers.ExpiresAtAnnotation))), wantAction: renew, wantReason: changed},
+		"no credential id":         {in: secret(filled(without(informers.CredentialIDAnnotation))), wantAction: renew, wantReason: changed},
+		"no note of the account":   {in: secret(filled(without(informers.FilledForAnnotation))), wantAction: renew, wantReason: changed},
+		"no list of keys":          {in: secret(filled(without(informers.FilledKeysAnnotation))), wantAction: renew, wantReason: changed},
+		"a list of more keys":      {in: secret(filled(with("filled-keys", "ca.crt,mine,namespace,token"))), wantAction: renew, wantReason: changed},
+		"no hash":                  {in: secret(filled(without(informers.FilledHashAnnotation))), wantAction: renew, wantReason: "it has no token"},
+		"rotate":                   {in: secret(filled(with("rotate", "now"))), wantAction: renew, wantReason: "it was asked to rotate"},
+		"rotate once more":         {in: secret(filled(with("rotate", "again"), with("rotated", "now"))), wantAction: renew, wantReason: "it was asked to rotate"},
+		"rotated":                  {in: secret(filled(with("rotate", "now"), with("rotated", "now"))), wantAction: none, wantReason: "its token is right", wantWait: true},
+		"nobody asks to any more":  {in: secret(filled(with("rotated", "now"))), wantAction: none, wantReason: "its token is right", wantWait: true},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			got := decide(tc.in)
+			want := decision{action: tc.wantAction, reason: tc.wantReason, aged: tc.wantAged, paced: tc.wantReason == changed || tc.wantAction == remove, asked: got.asked, wait: got.wait}
+			if tc.wantEvent != "" {
+				want.refusal = refusal{tc.wantEvent, tc.wantReason}
+			}
+			if diff := cmp.Diff(want, got, cmp.AllowUnexported(decision{}, refusal{}, asked{})); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+			// It is looked at again before it is due, in case that a clock is set.
+			if got.wait > 0 != tc.wantWait || got.wait > 5*time.Hour {
+				t.Errorf("wait is %v", got.wait)
+			}
+		})
+	}
+}

@@ -1,0 +1,80 @@
+package tokenrequest
+
+import (
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+
+	"github.com/sakeeper/sakeeper/pkg/informers"
+)
+
+// staleAtMost is how long the cache may lag behind a write. After that it is believed:
+// versions begin anew where etcd was restored.
+const staleAtMost = time.Minute
+
+// note is what this process remembers of one Secret; never a token.
+type note struct {
+	// version is that of the Secret after the last write, which was at written.
+	version string
+	written time.Time
+	// hash is what the token that was last written is told by, and requested when it was
+	// asked for.
+	hash      string
+	requested time.Time
+	// failing is since when renewing fails; zero: it does not.
+	failing time.Time
+	// told is what people were last told.
+	told refusal
+}
+
+// notes are by UID of the Secret. Without a note, all is done that is right for a
+// process that has just started.
+type notes struct {
+	mu       sync.Mutex
+	bySecret map[types.UID]note
+}
+
+func newNotes() *notes { return &notes{bySecret: map[types.UID]note{}} }
+
+func (n *notes) of(secret types.UID) note {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.bySecret[secret]
+}
+
+func (n *notes) update(secret types.UID, change func(*note)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	changed := n.bySecret[secret]
+	change(&changed)
+	if changed == (note{}) {
+		delete(n.bySecret, secret)
+		return
+	}
+	n.bySecret[secret] = changed
+}
+
+func (n *notes) forget(secret types.UID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.bySecret, secret)
+}
+
+// outran tells whether cached does not show yet what was written.
+func (n note) outran(cached *informers.ManagedSecret, now time.Time) bool {
+	if n.version == "" || now.Sub(n.written) > staleAtMost {
+		return false
+	}
+	order, err := resourceversion.CompareResourceVersion(cached.ResourceVersion, n.version)
+	return err == nil && order < 0
+}
+
+// own is when this process asked for the token of cached; zero: it did not.
+func (n note) own(cached *informers.ManagedSecret) time.Time {
+	if n.hash == "" || n.hash != cached.Annotations[informers.FilledHashAnnotation] {
+		return time.Time{}
+	}
+	return n.requested
+}

@@ -1,0 +1,87 @@
+package tokenrequest
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+func (f fixture) expectMetrics(t *testing.T, states map[string]int, expiry string) {
+	t.Helper()
+	text := `# HELP sakeeper_managed_tokens Secrets that ask for a token that is renewed, by state (valid, pending, failing, expired, unserved).
+# TYPE sakeeper_managed_tokens gauge
+`
+	for _, state := range []string{stateExpired, stateFailing, statePending, stateUnserved, stateValid} {
+		text += fmt.Sprintf("sakeeper_managed_tokens{state=%q} %d\n", state, states[state])
+	}
+	if expiry != "" {
+		text += `# HELP sakeeper_managed_token_next_expiry_seconds Time until the first of the tokens that are kept fresh expires; negative: one has expired. There is none without tokens.
+# TYPE sakeeper_managed_token_next_expiry_seconds gauge
+sakeeper_managed_token_next_expiry_seconds ` + expiry + "\n"
+	}
+	if err := testutil.GatherAndCompare(f.registry, strings.NewReader(text)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	named := func(name string) testkit.Option {
+		return func(o metav1.Object) { o.SetName(name); o.SetUID(types.UID(name)) }
+	}
+	elsewhere := func(o metav1.Object) { o.SetNamespace("elsewhere") }
+	f := newFixture(t, served(), robot())
+	f.expectMetrics(t, nil, "")
+
+	f.cache(t, managed(named("pending")))
+	f.cache(t, managed(named("refused"), with("lifetime", "1m")))
+	f.cache(t, testkit.Namespace("elsewhere"))
+	f.cache(t, managed(named("unserved"), elsewhere))
+	f.cache(t, filledFrom(managed(with("lifetime", "1h30m"), named("unserved-with-a-token")), elsewhere))
+	f.expectMetrics(t, map[string]int{stateFailing: 1, statePending: 1, stateUnserved: 2}, "")
+
+	f.cache(t, filledFrom(managed(named("day"))))
+	f.cache(t, filledFrom(managed(named("two"), with("lifetime", "2h"))))
+	f.expectMetrics(t, map[string]int{stateFailing: 1, statePending: 1, stateUnserved: 2, stateValid: 2}, "3600")
+	f.pass(time.Hour)
+	f.expectMetrics(t, map[string]int{stateFailing: 1, statePending: 1, stateUnserved: 2, stateValid: 1, stateExpired: 1}, "0")
+	f.pass(time.Minute)
+	f.expectMetrics(t, map[string]int{stateFailing: 1, statePending: 1, stateUnserved: 2, stateValid: 1, stateExpired: 1}, "-60")
+}
+
+func TestAFailureShowsInMetricsUntilItIsOver(t *testing.T) {
+	f := newFixture(t, served(), robot(), managed())
+	f.api.change(func(a *api) { a.tokensErr = errBoom })
+	if _, err := f.do(t); err == nil {
+		t.Fatal("no error")
+	}
+	f.expectMetrics(t, map[string]int{stateFailing: 1}, "")
+	f.api.change(func(a *api) { a.tokensErr = nil })
+	f.mustDo(t)
+	f.cache(t, f.api.secret())
+	f.expectMetrics(t, map[string]int{stateValid: 1}, "86400")
+
+	// A failure of something that nobody asks for any more is over too.
+	token := f.api.secret().Data["token"]
+	if err := f.api.set(func(s *corev1.Secret) { delete(s.Data, "token") }); err != nil {
+		t.Fatal(err)
+	}
+	f.cache(t, f.api.secret())
+	f.api.change(func(a *api) { a.writesErr = errBoom })
+	if _, err := f.do(t); err == nil {
+		t.Fatal("no error")
+	}
+	f.expectMetrics(t, map[string]int{stateFailing: 1}, "86400")
+	if err := f.api.set(func(s *corev1.Secret) { s.Data["token"] = token }); err != nil {
+		t.Fatal(err)
+	}
+	f.mustDo(t)
+	f.expectMetrics(t, map[string]int{stateValid: 1}, "86400")
+}

@@ -1,0 +1,91 @@
+package informers
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"hash"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+)
+
+// ManagedSecret is what is kept of a Secret that asks for a token that is renewed.
+type ManagedSecret struct {
+	// ObjectMeta is reduced to identity, labels and the annotations that are about
+	// the token. It has no others: tools keep copies of data there (kubectl apply does).
+	metav1.ObjectMeta
+
+	// Type is the Secret's.
+	Type corev1.SecretType
+	// Immutable: the API server lets nobody change the data.
+	Immutable bool
+	// ContentSum is the [ContentSum] of the keys that [FilledKeysAnnotation] names.
+	ContentSum [sha256.Size]byte
+}
+
+// ManagedSecrets caches the Secrets of the cluster that have the label
+// sakeeper.io/token=managed, and fetches no others.
+func ManagedSecrets(client kubernetes.Interface) (cache.TypedSharedIndexInformer[*ManagedSecret], error) {
+	informer := coreinformers.NewFilteredSecretInformer(client, "", 0, namespaceIndex(), func(o *metav1.ListOptions) {
+		o.LabelSelector = labels.Set{TokenLabel: TokenManaged}.String()
+	})
+	typed, err := Transformed(informer, NewManagedSecret)
+	if err != nil {
+		return nil, err
+	}
+	return typed, typed.AddTypedIndexers(cache.TypedIndexers[*ManagedSecret]{
+		ByAccount: func(s *ManagedSecret) ([]string, error) {
+			return []string{s.Namespace + "/" + s.Annotations[AccountAnnotation]}, nil
+		},
+	})
+}
+
+// NewManagedSecret reduces a Secret.
+func NewManagedSecret(secret *corev1.Secret) *ManagedSecret {
+	reduced := &ManagedSecret{
+		ObjectMeta: identity(secret.ObjectMeta),
+		Type:       secret.Type,
+		Immutable:  secret.Immutable != nil && *secret.Immutable,
+	}
+	reduced.Annotations = only(secret.Annotations, tokenAnnotations())
+	reduced.ContentSum = ContentSum(secret.Data, reduced.FilledKeys())
+	return reduced
+}
+
+// FilledKeys are the keys of the data that were filled, sorted.
+func (s *ManagedSecret) FilledKeys() []string {
+	text := s.Annotations[FilledKeysAnnotation]
+	if text == "" {
+		return nil
+	}
+	keys := strings.Split(text, ",")
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// ContentSum is a SHA-256 of what data has under keys, which must be sorted; that
+// there is nothing is told from that there is an empty value.
+func ContentSum(data map[string][]byte, keys []string) [sha256.Size]byte {
+	h := sha256.New()
+	for _, key := range keys {
+		value, ok := data[key]
+		if !ok {
+			continue
+		}
+		hashWithLength(h, []byte(key))
+		hashWithLength(h, value)
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// hashWithLength keeps the border between two values part of the hash.
+func hashWithLength(h hash.Hash, value []byte) {
+	h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(value))))
+	h.Write(value)
+}

@@ -57,7 +57,7 @@ func run(ctx context.Context, up bool) (err error) {
 	steps.done("kube-apiserver answers on %s", cp.Admin.Host)
 
 	steps.title("sakeeper controllers: a process of its own, with its own identity and only its rights")
-	if err := cp.Install(ctx); err != nil {
+	if err := cp.Install(ctx, "token-requests"); err != nil {
 		return err
 	}
 	args, err := cp.ControllersArgs()
@@ -70,7 +70,7 @@ func run(ctx context.Context, up bool) (err error) {
 	}
 	defer func() { _ = log.Close() }()
 	binary := filepath.Join(root, "bin/sakeeper")
-	sakeeper, err := controlplane.StartSakeeper(binary, append(args, "-v=2"), log)
+	sakeeper, err := controlplane.StartSakeeper(binary, append(args, "-v=2", "--controllers=*,token-request-controller"), log)
 	if err != nil {
 		return err
 	}

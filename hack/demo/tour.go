@@ -19,7 +19,6 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/informers"
@@ -55,6 +54,7 @@ func (t *tour) walk(ctx context.Context) (err error) {
 	defer cancel()
 	for _, step := range []func(context.Context) error{
 		t.namespace, t.serviceAccountAgain, t.podBefore, t.podAfter, t.tokenSecret, t.useToken, t.accountDeleted,
+		t.managedToken, t.rotate, t.revoke,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -183,10 +183,7 @@ func (t *tour) useToken(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	config := rest.AnonymousClientConfig(t.cp.Admin)
-	config.CAData = filled.Data[corev1.ServiceAccountRootCAKey]
-	config.BearerToken = string(filled.Data[corev1.ServiceAccountTokenKey])
-	if t.bearer, err = kubernetes.NewForConfig(config); err != nil {
+	if err := t.bear(filled); err != nil {
 		return err
 	}
 	t.steps.begin()
@@ -221,8 +218,13 @@ func (t *tour) accountDeleted(ctx context.Context) error {
 		return err
 	}
 	t.steps.done("secret %s is gone", secret)
-	// The API server remembers for some seconds that a token was good.
-	err = wait.PollUntilContextCancel(ctx, 100*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+	return t.untilRefused(ctx)
+}
+
+// untilRefused waits for the API server to forget that a token was good, which takes
+// it some seconds.
+func (t *tour) untilRefused(ctx context.Context) error {
+	err := wait.PollUntilContextCancel(ctx, 100*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		_, err := t.whoAmI(ctx)
 		if apierrors.IsUnauthorized(err) {
 			return true, nil

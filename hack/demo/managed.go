@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/sakeeper/sakeeper/pkg/informers"
+)
+
+const managedSecret = "ci-token"
+
+// managedToken has a Secret ask for a token that expires.
+func (t *tour) managedToken(ctx context.Context) error {
+	t.steps.title("A Secret asks for a token that expires and is renewed")
+	_, err := t.client.CoreV1().Namespaces().Patch(ctx, namespace, types.MergePatchType,
+		fmt.Appendf(nil, `{"metadata":{"labels":{%q:%q}}}`, informers.TokenRequestsLabel, informers.TokenRequestsAllowed), metav1.PatchOptions{})
+	if err != nil {
+		return err
+	}
+	secrets, err := t.watch(ctx, "secrets", managedSecret)
+	if err != nil {
+		return err
+	}
+	t.steps.begin()
+	if _, err := t.client.CoreV1().Secrets(namespace).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
+		Name:        managedSecret,
+		Labels:      map[string]string{informers.TokenLabel: informers.TokenManaged},
+		Annotations: map[string]string{informers.AccountAnnotation: "default", informers.LifetimeAnnotation: "1h"},
+	}}, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	filled, err := until(ctx, secrets, func(_ watch.EventType, s *corev1.Secret) bool { return tokenOf(s) != "" })
+	if err != nil {
+		return err
+	}
+	if err := t.bear(filled); err != nil {
+		return err
+	}
+	name, err := t.whoAmI(ctx)
+	if err != nil {
+		return err
+	}
+	t.steps.done("secret %s: a token of %s until %s", managedSecret, name, filled.Annotations[informers.ExpiresAtAnnotation])
+	return nil
+}
+
+// rotate has the token renewed before its time, because nobody wants to watch for an
+// hour.
+func (t *tour) rotate(ctx context.Context) error {
+	t.steps.title("Somebody asks for another one, as time will")
+	old, err := t.client.CoreV1().Secrets(namespace).Get(ctx, managedSecret, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	secrets, err := t.watch(ctx, "secrets", managedSecret)
+	if err != nil {
+		return err
+	}
+	t.steps.begin()
+	if _, err := t.client.CoreV1().Secrets(namespace).Patch(ctx, managedSecret, types.MergePatchType,
+		fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, informers.RotateAnnotation, time.Now().Format(time.RFC3339)), metav1.PatchOptions{}); err != nil {
+		return err
+	}
+	renewed, err := until(ctx, secrets, func(_ watch.EventType, s *corev1.Secret) bool { return tokenOf(s) != tokenOf(old) })
+	if err != nil {
+		return err
+	}
+	if err := t.bear(renewed); err != nil {
+		return err
+	}
+	if _, err := t.whoAmI(ctx); err != nil {
+		return err
+	}
+	t.steps.done("secret %s: another token, %s", managedSecret, renewed.Annotations[informers.CredentialIDAnnotation])
+	return nil
+}
+
+func (t *tour) revoke(ctx context.Context) error {
+	t.steps.title("The Secret is deleted: that revokes its token")
+	t.steps.begin()
+	if err := t.client.CoreV1().Secrets(namespace).Delete(ctx, managedSecret, metav1.DeleteOptions{}); err != nil {
+		return err
+	}
+	return t.untilRefused(ctx)
+}
+
+func tokenOf(s *corev1.Secret) string { return string(s.Data[corev1.ServiceAccountTokenKey]) }
+
+// bear makes the token and the CA in a Secret the credentials of [tour.whoAmI].
+func (t *tour) bear(s *corev1.Secret) (err error) {
+	config := rest.AnonymousClientConfig(t.cp.Admin)
+	config.CAData = s.Data[corev1.ServiceAccountRootCAKey]
+	config.BearerToken = tokenOf(s)
+	t.bearer, err = kubernetes.NewForConfig(config)
+	return err
+}

@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/rest"
 	clocktesting "k8s.io/utils/clock/testing"
 
+	"github.com/sakeeper/sakeeper/pkg/boundtoken"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
@@ -429,8 +430,30 @@ func TestTheClockOfTheServerIsHeard(t *testing.T) {
 	}
 }
 
+// TestAServerThatShortensLifetimes: what it grants decides, not what was asked for.
+func TestAServerThatShortensLifetimes(t *testing.T) {
+	t.Parallel()
+	p := newPlaneWith(t, controlplane.Options{MaxTokenLifetime: time.Hour})
+	must(t, p.Install(t.Context(), "token-requests"))
+	startReadySakeeper(t, p.sakeeperArgs(t, onTokenRequests))
+	const namespace = metav1.NamespaceDefault
+	serve(t, p, namespace, `"`+informers.TokenRequestsAllowed+`"`)
+	mustCreateAccount(t, p.client, namespace, "robot")
+	mustCreateSecret(t, p.client, namespace, managed("s", map[string]string{"lifetime": "24h"}))
+	secret := expectManaged(t, p, namespace, "s", "", "token", "ca.crt", "namespace")
+	claims, err := boundtoken.ReadClaims(string(secret.Data["token"]))
+	must(t, err)
+	noted := claims.Term.Expires.UTC().Format(time.RFC3339)
+	if got := secret.Annotations[informers.ExpiresAtAnnotation]; claims.Term.Lifetime() != time.Hour || got != noted {
+		t.Errorf("the token lives for %v, until %s, and noted is %s", claims.Term.Lifetime(), noted, got)
+	}
+}
+
 // TestLongManyManagedTokens: 5,000 that exist before the process does.
 func TestLongManyManagedTokens(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long: run by make test-long")
+	}
 	const secrets = 5000
 	p := newPlane(t)
 	must(t, p.Install(t.Context(), "token-requests"))

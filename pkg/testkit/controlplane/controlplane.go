@@ -42,6 +42,9 @@ type Options struct {
 	MoreKeyFiles []string
 	// PodAdmission turns the in-tree admission plugin ServiceAccount on.
 	PodAdmission bool
+	// MaxTokenLifetime is the longest that TokenRequests get; zero: as long as they ask
+	// for.
+	MaxTokenLifetime time.Duration
 }
 
 // ControlPlane is a running control plane.
@@ -99,6 +102,9 @@ func Start(opts Options) (*ControlPlane, error) {
 		Set("audit-log-path", cp.Audit.path).
 		Set("audit-log-mode", "blocking").
 		Set("audit-log-maxsize", "100000")
+	if opts.MaxTokenLifetime > 0 {
+		apiserver.Configure().Set("service-account-max-token-expiration", opts.MaxTokenLifetime.String())
+	}
 	if opts.PodAdmission { // envtest turns it off
 		apiserver.Configure().Disable("disable-admission-plugins")
 	}

@@ -39,5 +39,9 @@ func Withhold(err error) error {
 	if err == nil || !token.Quotes(err.Error()) {
 		return err
 	}
-	return fmt.Errorf("%s, in words that are withheld because they quote a token", apierrors.ReasonForError(err))
+	reason := apierrors.ReasonForError(err)
+	if reason == metav1.StatusReasonUnknown {
+		reason = "failed"
+	}
+	return fmt.Errorf("%s, in words that are withheld because they quote a token", reason)
 }

@@ -50,8 +50,12 @@ func TestWithhold(t *testing.T) {
 	if got := kube.Withhold(nil); got != nil {
 		t.Errorf("got %v", got)
 	}
-	got := kube.Withhold(testkit.Invalid("data", "eyJhbGciOi"))
-	if want := "Invalid, in words that are withheld because they quote a token"; got.Error() != want {
-		t.Errorf("got %v, want %s", got, want)
+	for want, err := range map[string]error{
+		"Invalid, in words that are withheld because they quote a token": testkit.Invalid("data", "eyJhbGciOi"),
+		"failed, in words that are withheld because they quote a token":  errors.New("proxy said eyJhbGciOi"),
+	} {
+		if got := kube.Withhold(err); got.Error() != want {
+			t.Errorf("got %v, want %s", got, want)
+		}
 	}
 }

@@ -28,12 +28,14 @@ const unfinished = ".sakeeper-"
 func (r Rename) Write(file string, content []byte) error {
 	dir, base := filepath.Split(file)
 	dir = filepath.Clean(dir)
-	left, err := filepath.Glob(filepath.Join(dir, "."+base+unfinished+"*"))
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
-	for _, name := range left { // of a process that was killed
-		_ = os.Remove(name)
+	for _, entry := range entries { // of a process that was killed
+		if strings.HasPrefix(entry.Name(), "."+base+unfinished) {
+			_ = os.Remove(filepath.Join(dir, entry.Name()))
+		}
 	}
 	f, err := os.CreateTemp(dir, "."+base+unfinished+"*")
 	if err != nil {

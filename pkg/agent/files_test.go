@@ -72,11 +72,11 @@ func names(t *testing.T, dir string) []string {
 }
 
 func TestFilesAreWritten(t *testing.T) {
-	wants := map[string][]string{"rename": {"a", "b", "other"}, "swap": {"..2*", "..data", "a", "b", "other"}}
+	wants := map[string][]string{"rename": {"[a", "b", "other"}, "swap": {"..2*", "..data", "[a", "b", "other"}}
 	for name, writer := range writers() {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+			a, b := filepath.Join(dir, "[a"), filepath.Join(dir, "b")
 			must(t, os.WriteFile(filepath.Join(dir, "other"), []byte("stays"), 0o600))
 			must(t, os.WriteFile(a, []byte("a file of former times"), 0o600))
 			w := writer()

@@ -35,7 +35,7 @@ func TestAsk(t *testing.T) {
 		"no, without a reason":            {want: Answer{Words: "no reason given"}, wantResult: "refused"},
 		"no, with words that quote it":    {in: authenticationv1.TokenReviewStatus{Error: "bad token eyJhbGciOi"}, want: Answer{Words: "words that are withheld because they quote a token"}, wantResult: "refused"},
 		"an error is neither yes nor no":  {inErr: errBoom, wantErr: "review token: boom", wantResult: "error"},
-		"an error that quotes it":         {inErr: errors.New("policy: token eyJhbGciOi is not allowed"), wantErr: "review token: , in words that are withheld because they quote a token", wantResult: "error"},
+		"an error that quotes it":         {inErr: errors.New("policy: token eyJhbGciOi is not allowed"), wantErr: "review token: failed, in words that are withheld because they quote a token", wantResult: "error"},
 		"a user without yes is a refusal": {in: authenticationv1.TokenReviewStatus{User: yes.User}, want: Answer{Words: "no reason given"}, wantResult: "refused"},
 	}
 	for name, tc := range cases {

@@ -112,6 +112,7 @@ func (a *assembly) tokenRequest() (controller, error) {
 		PublicServer:    a.options.tokenRequests.publicServer,
 		Recorder:        a.recorder,
 		Clock:           serverClock,
+		Running:         clock.RealClock{},
 		Metrics:         a.metrics,
 		Contention:      a.contention,
 		Registerer:      a.registry,

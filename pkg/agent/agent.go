@@ -69,6 +69,7 @@ type Config struct {
 // Agent keeps the files. Run or Once may be called, once.
 type Agent struct {
 	cfg    Config
+	watch  *boundtoken.Stopwatch
 	tokens map[string]Token
 	loop   *loop.Loop[string] // of Run
 
@@ -79,8 +80,8 @@ type Agent struct {
 
 type held struct {
 	term boundtoken.Term
-	// asked is when the token was asked for, by the clock of this process.
-	asked time.Time
+	// asked is when the token was asked for, by the agent's stopwatch.
+	asked time.Duration
 }
 
 // New checks cfg.
@@ -91,7 +92,7 @@ func New(cfg Config) (*Agent, error) {
 	case len(cfg.Tokens) == 0:
 		return nil, errors.New("agent: Tokens are required")
 	}
-	a := &Agent{cfg: cfg, tokens: map[string]Token{}, held: map[string]held{}}
+	a := &Agent{cfg: cfg, watch: boundtoken.NewStopwatch(cfg.Clock, cfg.Clock), tokens: map[string]Token{}, held: map[string]held{}}
 	for _, t := range cfg.Tokens {
 		if _, twice := a.tokens[t.File]; twice || t.File == hooks {
 			return nil, fmt.Errorf("agent: more than one token for file %s", t.File)
@@ -108,10 +109,17 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.lookAtAll()
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { a.watch.Watch(ctx, a.lookAtAll) })
+	return a.loop.Run(ctx)
+}
+
+func (a *Agent) lookAtAll() {
 	for file := range a.tokens {
 		a.loop.Add(file)
 	}
-	return a.loop.Run(ctx)
 }
 
 // Once writes every file once and then runs the hooks. It waits for an API server that
@@ -151,34 +159,32 @@ func (a *Agent) Ready() error {
 		switch {
 		case !ok:
 			errs = append(errs, fmt.Errorf("%s: there is no token yet", t.File))
-		case !a.cfg.Clock.Now().Before(h.expires()):
+		case a.watch.Elapsed()-h.asked >= h.term.Lifetime():
 			errs = append(errs, fmt.Errorf("%s: the token has expired", t.File))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// expires is when the token does, by the clock of this process: it is good for a
-// lifetime after it was asked for.
-func (h held) expires() time.Time { return h.asked.Add(h.term.Lifetime()) }
-
 func (a *Agent) sync(ctx context.Context, key string) (again time.Duration, err error) {
 	if key == hooks {
 		return 0, a.runHooks(ctx)
 	}
-	t, now := a.tokens[key], a.cfg.Clock.Now()
 	if h, ok := a.holds(key); ok && present(key) {
-		if due := h.term.DueSince(h.asked, a.cfg.Seed+key); now.Before(due) {
-			return h.term.Look(now, due), nil
+		if dueIn := a.dueIn(h, key); dueIn > 0 {
+			return h.term.Look(dueIn), nil
 		}
 	}
-	if err := a.renew(ctx, t); err != nil {
+	if err := a.renew(ctx, a.tokens[key]); err != nil {
 		return 0, err
 	}
 	a.loop.Add(hooks)
 	h, _ := a.holds(key)
-	due := h.term.DueSince(h.asked, a.cfg.Seed+key)
-	return max(h.term.Look(now, due), time.Second), nil
+	return max(h.term.Look(a.dueIn(h, key)), time.Second), nil
+}
+
+func (a *Agent) dueIn(h held, file string) time.Duration {
+	return h.term.DueInSince(a.watch.Elapsed()-h.asked, a.cfg.Clock.Now(), a.cfg.Seed+file)
 }
 
 func (a *Agent) holds(file string) (held, bool) {
@@ -195,7 +201,7 @@ func present(file string) bool {
 
 // renew fetches a token and writes it.
 func (a *Agent) renew(ctx context.Context, t Token) error {
-	now := a.cfg.Clock.Now()
+	asked := a.watch.Elapsed()
 	answer, err := a.cfg.Client.ServiceAccounts(a.cfg.Namespace).CreateToken(ctx, a.cfg.ServiceAccount, &authenticationv1.TokenRequest{
 		Spec: authenticationv1.TokenRequestSpec{
 			Audiences: t.Audiences, ExpirationSeconds: new(int64(a.cfg.Lifetime.Seconds())), BoundObjectRef: a.cfg.Bound,
@@ -212,7 +218,7 @@ func (a *Agent) renew(ctx context.Context, t Token) error {
 		return fmt.Errorf("write a token: %w", err)
 	}
 	a.mu.Lock()
-	a.held[t.File] = held{term: claims.Term, asked: now}
+	a.held[t.File] = held{term: claims.Term, asked: asked}
 	a.mu.Unlock()
 	klog.FromContext(ctx).Info("Wrote a token", "file", t.File, "serviceAccount", klog.KRef(a.cfg.Namespace, a.cfg.ServiceAccount),
 		"credentialID", "JTI="+claims.ID, "expires", claims.Term.Expires.UTC().Format(time.RFC3339))

@@ -27,34 +27,37 @@ type Term struct{ Issued, Expires time.Time }
 // Lifetime is how long the token is good for in all.
 func (t Term) Lifetime() time.Duration { return t.Expires.Sub(t.Issued) }
 
-// Due is when to renew the token: after 70 to 80 % of its lifetime, always the same
-// for one seed, such as a UID, and at least a minute before it expires.
-func (t Term) Due(seed string) time.Time {
+// Due is when to renew the token, by the clock of the API server: after 70 to 80 % of its
+// lifetime, always the same for one seed, such as a UID, and at least a minute before it
+// expires.
+func (t Term) Due(seed string) time.Time { return t.Issued.Add(t.dueAfter(seed)) }
+
+func (t Term) dueAfter(seed string) time.Duration {
 	lifetime := t.Lifetime()
 	after := part(lifetime, renewAt-jitter*share(seed))
 	after = min(after, lifetime-spare)
-	return t.Issued.Add(max(after, part(lifetime, soonest)))
+	return max(after, t.soonest())
 }
 
-// DueSince is Due of a token that this process has asked for at asked, by its own
-// clock. Either clock can make it earlier; but however far they are apart, a token is
-// not renewed again and again.
-func (t Term) DueSince(asked time.Time, seed string) time.Time {
-	due, own := t.Due(seed), Term{asked, asked.Add(t.Lifetime())}.Due(seed)
-	if own.Before(due) {
-		due = own
-	}
-	if first := asked.Add(part(t.Lifetime(), soonest)); due.Before(first) {
-		return first
-	}
-	return due
+func (t Term) soonest() time.Duration { return part(t.Lifetime(), soonest) }
+
+// DueIn is how long it is until the token is to be renewed at now, by the clock of the
+// API server as far as it is known here; zero or less: it is due.
+func (t Term) DueIn(now time.Time, seed string) time.Duration {
+	return t.Due(seed).Sub(now.Round(0))
 }
 
-// Look is how long to wait before looking again at a token that is due at due: until
-// then, but in steps, so that a clock that is set, or a machine that sleeps, cannot
-// make us miss it.
-func (t Term) Look(now, due time.Time) time.Duration {
-	return min(due.Sub(now), part(t.Lifetime(), (1-renewAt)/2))
+// DueInSince is DueIn of a token that was asked for here, age ago. The claims and the
+// age can both make it due; but however far the clocks are apart, a token is not
+// renewed again and again.
+func (t Term) DueInSince(age time.Duration, now time.Time, seed string) time.Duration {
+	return max(min(t.DueIn(now, seed), t.dueAfter(seed)-age), t.soonest()-age)
+}
+
+// Look is how long to wait before looking again at a token that is due in that time:
+// until then, but in steps. A clock that jumps is noticed sooner by [Stopwatch.Watch].
+func (t Term) Look(dueIn time.Duration) time.Duration {
+	return min(dueIn, part(t.Lifetime(), (1-renewAt)/2))
 }
 
 // share is a number from 0 to less than 1, always the same for one seed.

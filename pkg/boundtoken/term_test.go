@@ -55,22 +55,29 @@ func TestRenewalsAreSpreadEvenly(t *testing.T) {
 
 func TestDueOfATokenOfOurOwn(t *testing.T) {
 	const uid = "a uid"
-	day, start := termOfLength(24*time.Hour), testkit.Instant()
-	due := day.Due(uid)
+	day := termOfLength(24 * time.Hour)
+	after := day.Due(uid).Sub(day.Issued)
+	const half = 12 * time.Hour
 	cases := map[string]struct {
-		in   time.Time // when it was asked for
-		want time.Time
+		age   time.Duration
+		clock time.Duration // how far ours is ahead of the API server's
+		want  time.Duration
 	}{
-		"clocks that agree":           {in: start, want: due},
-		"ours is five minutes ahead":  {in: start.Add(5 * time.Minute), want: due},
-		"ours is five minutes behind": {in: start.Add(-5 * time.Minute), want: due.Add(-5 * time.Minute)},
-		"ours is a year ahead":        {in: start.AddDate(1, 0, 0), want: start.AddDate(1, 0, 0).Add(12 * time.Hour)},
-		"ours is a year behind":       {in: start.AddDate(-1, 0, 0), want: due.Add(start.AddDate(-1, 0, 0).Sub(start))},
-		"ours is as far as it may be": {in: start.Add(due.Sub(start) - 12*time.Hour), want: due},
+		"clocks that agree":               {want: after},
+		"ours is five minutes ahead":      {clock: 5 * time.Minute, want: after - 5*time.Minute},
+		"ours is five minutes behind":     {clock: -5 * time.Minute, want: after},
+		"ours is a year ahead":            {clock: 365 * 24 * time.Hour, want: half},
+		"ours is a year behind":           {clock: -365 * 24 * time.Hour, want: after},
+		"some time later":                 {age: time.Hour, want: after - time.Hour},
+		"later, with ours behind":         {age: time.Hour, clock: -24 * time.Hour, want: after - time.Hour},
+		"half of it over, with ours gone": {age: half, clock: 365 * 24 * time.Hour},
+		"it is due":                       {age: after},
+		"it was due, with ours behind":    {age: after + time.Minute, clock: -24 * time.Hour, want: -time.Minute},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			if got := day.DueSince(tc.in, uid); !got.Equal(tc.want) {
+			now := day.Issued.Add(tc.age + tc.clock)
+			if got := max(day.DueInSince(tc.age, now, uid), -time.Minute); got != tc.want {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})
@@ -78,12 +85,17 @@ func TestDueOfATokenOfOurOwn(t *testing.T) {
 }
 
 func TestLook(t *testing.T) {
-	day, start := termOfLength(24*time.Hour), testkit.Instant()
-	due := day.Due("a uid")
-	if got, want := day.Look(due.Add(-time.Second), due), time.Second; got != want {
-		t.Errorf("a second before it is due: %v, want %v", got, want)
+	cases := map[string]struct{ lifetime, in, want time.Duration }{
+		"soon":                {lifetime: 24 * time.Hour, in: time.Second, want: time.Second},
+		"not for long":        {lifetime: 24 * time.Hour, in: 10 * time.Hour, want: 144 * time.Minute},
+		"a token of a minute": {lifetime: time.Minute, in: 40 * time.Second, want: 6 * time.Second},
+		"long overdue":        {lifetime: time.Hour, in: -time.Hour, want: -time.Hour},
 	}
-	if got, want := day.Look(start, due), 144*time.Minute; (got - want).Abs() > time.Second {
-		t.Errorf("long before it is due: %v, want %v", got, want)
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := termOfLength(tc.lifetime).Look(tc.in); (got - tc.want).Abs() > time.Millisecond {
+				t.Errorf("got %v, want %v", got, tc.want)
+			}
+		})
 	}
 }

@@ -42,18 +42,18 @@ func (c *Controller) renew(ctx context.Context, s state, d decision) (time.Durat
 			return wait, nil
 		}
 	}
-	requested := c.cfg.Clock.Now()
+	requested := c.watch.Elapsed()
 	compact, got, err := c.request(ctx, s, d.asked)
 	if err != nil {
-		return c.answer(ctx, s.secret, fmt.Sprintf("request a token for service account %s", klog.KObj(s.account)), err)
+		return c.answer(ctx, s, fmt.Sprintf("request a token for service account %s", klog.KObj(s.account)), err)
 	}
 	patch, hash, err := c.fill(s, d.asked, compact, got)
 	if err != nil {
-		return c.answer(ctx, s.secret, fmt.Sprintf("fill secret %s", klog.KObj(s.secret)), err)
+		return c.answer(ctx, s, fmt.Sprintf("fill secret %s", klog.KObj(s.secret)), err)
 	}
 	written, err := c.patch(ctx, s.secret, patch, func(n *note) { n.hash, n.requested = hash, requested })
 	if !written {
-		return c.answer(ctx, s.secret, fmt.Sprintf("write secret %s", klog.KObj(s.secret)), err)
+		return c.answer(ctx, s, fmt.Sprintf("write secret %s", klog.KObj(s.secret)), err)
 	}
 	if !d.aged {
 		c.truces.Wrote(contestedSecret(s.secret), content)
@@ -140,7 +140,7 @@ func (c *Controller) remove(ctx context.Context, s state, d decision) (time.Dura
 	case err == nil:
 		return lookAgain, nil // the cache will show it
 	case !apierrors.IsNotFound(err):
-		return c.answer(ctx, s.secret, fmt.Sprintf("get service account %s/%s", s.secret.Namespace, d.asked.account), err)
+		return c.answer(ctx, s, fmt.Sprintf("get service account %s/%s", s.secret.Namespace, d.asked.account), err)
 	}
 	changes, annotations := map[string]any{}, map[string]any{}
 	for _, key := range s.secret.FilledKeys() {
@@ -156,9 +156,9 @@ func (c *Controller) remove(ctx context.Context, s state, d decision) (time.Dura
 	if err != nil {
 		return 0, err
 	}
-	written, err := c.patch(ctx, s.secret, patch, func(n *note) { n.hash, n.requested = "", time.Time{} })
+	written, err := c.patch(ctx, s.secret, patch, func(n *note) { n.hash, n.requested = "", 0 })
 	if !written {
-		return c.answer(ctx, s.secret, fmt.Sprintf("write secret %s", klog.KObj(s.secret)), err)
+		return c.answer(ctx, s, fmt.Sprintf("write secret %s", klog.KObj(s.secret)), err)
 	}
 	c.truces.Wrote(contestedSecret(s.secret), contentRemoved)
 	c.cfg.Recorder.Eventf(objectReference(s.secret), corev1.EventTypeWarning, ReasonRemoved,
@@ -188,11 +188,11 @@ func (c *Controller) patch(ctx context.Context, secret *informers.ManagedSecret,
 // answer reads why nothing was written. A failure is retried for good, more often while a
 // token is about to expire or the API server has not said no, and people are told when
 // it does not pass.
-func (c *Controller) answer(ctx context.Context, secret *informers.ManagedSecret, doing string, err error) (time.Duration, error) {
+func (c *Controller) answer(ctx context.Context, s state, doing string, err error) (time.Duration, error) {
 	if err == nil || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		return lookAgain, nil
 	}
-	now := c.cfg.Clock.Now()
+	secret, now := s.secret, c.cfg.Clock.Now()
 	var since time.Time
 	c.notes.update(secret.UID, func(n *note) {
 		if n.failing.IsZero() {
@@ -205,22 +205,33 @@ func (c *Controller) answer(ctx context.Context, secret *informers.ManagedSecret
 	if (refused || now.Sub(since) >= blip) && loop.Report(ctx) {
 		c.cfg.Recorder.Eventf(objectReference(secret), corev1.EventTypeWarning, ReasonFailed, "The token here cannot be renewed: %v", err)
 	}
-	left := time.Duration(0)
-	if term, ok := noted(secret).term(); ok {
-		left = term.Expires.Sub(now)
-	}
-	if retry := retryAfter(left, refused); retry > 0 {
+	if retry := retryAfter(left(s), refused); retry > 0 {
 		c.loop.AddAfter(cache.MetaObjectToName(secret), retry)
 	}
 	return 0, err
 }
 
+// left is how long the token of a Secret is still good for, by the clock or by its age,
+// whichever is less; zero or less: it has none that is.
+func left(s state) time.Duration {
+	term, ok := noted(s.secret).term()
+	if !ok {
+		return 0
+	}
+	left := term.Expires.Sub(s.now)
+	if s.age != nil {
+		left = min(left, term.Lifetime()-*s.age)
+	}
+	return left
+}
+
 // retryAfter is the longest wait before the next try, with that much of a lifetime left;
-// zero: that of the loop will do.
+// zero: that of the loop will do. Between two outages there may be no more than a minute,
+// and the API server counts few tries while it is away.
 func retryAfter(left time.Duration, refused bool) time.Duration {
 	switch {
 	case !refused:
-		return max(left/20, retryOutage)
+		return retryOutage
 	case left > 0:
 		return max(left/10, retryOutage)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sakeeper/sakeeper/pkg/boundtoken"
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/contention"
 	"github.com/sakeeper/sakeeper/pkg/informers"
@@ -56,8 +58,9 @@ type Config struct {
 	// empty.
 	PublicServer string
 	Recorder     record.EventRecorder
-	// Clock should be near to the API server's; see [ServerClock].
-	Clock clock.PassiveClock
+	// Clock should be near to the API server's; see [ServerClock]. Running only runs: nobody
+	// corrects it.
+	Clock, Running clock.PassiveClock
 	// Metrics, Contention and Registerer may be nil.
 	Metrics    *loop.Metrics
 	Contention *contention.Metrics
@@ -70,6 +73,7 @@ type Controller struct {
 	loop   *loop.Loop[cache.ObjectName]
 	synced []cache.DoneChecker
 	notes  *notes
+	watch  *boundtoken.Stopwatch
 	slots  *loop.Pace[cache.ObjectName]
 	truces *contention.Tracker[contested]
 }
@@ -82,8 +86,8 @@ func New(cfg Config) (*Controller, error) {
 	switch {
 	case cfg.Client == nil, cfg.Namespaces == nil, cfg.Secrets == nil, cfg.ServiceAccounts == nil:
 		return nil, fmt.Errorf("%s: Client, Namespaces, Secrets and ServiceAccounts are required", Name)
-	case cfg.CA == nil, cfg.Recorder == nil, cfg.Clock == nil:
-		return nil, fmt.Errorf("%s: CA, Recorder and Clock are required", Name)
+	case cfg.CA == nil, cfg.Recorder == nil, cfg.Clock == nil, cfg.Running == nil:
+		return nil, fmt.Errorf("%s: CA, Recorder, Clock and Running are required", Name)
 	}
 	if cfg.PublicServer != "" {
 		if err := CheckServer(cfg.PublicServer); err != nil {
@@ -93,6 +97,7 @@ func New(cfg Config) (*Controller, error) {
 	c := &Controller{
 		cfg:    cfg,
 		notes:  newNotes(),
+		watch:  boundtoken.NewStopwatch(cfg.Clock, cfg.Running),
 		slots:  loop.NewPace[cache.ObjectName](cfg.Clock, perSecond, burst),
 		truces: contention.New[contested]("managed tokens", cfg.Clock, cfg.Contention),
 	}
@@ -110,13 +115,18 @@ func New(cfg Config) (*Controller, error) {
 }
 
 // Run works until ctx ends.
-func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx, c.synced...) }
+func (c *Controller) Run(ctx context.Context) error {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { c.watch.Watch(ctx, c.EnqueueAll) })
+	return c.loop.Run(ctx, c.synced...)
+}
 
 // Ready tells whether every Secret that existed at the start was handled once.
 func (c *Controller) Ready() bool { return c.loop.Ready() }
 
-// EnqueueAll looks at every Secret again; call it when the CA changed. Writes are
-// paced.
+// EnqueueAll looks at every Secret again; call it when the CA changed. The writes of
+// that are paced.
 func (c *Controller) EnqueueAll() {
 	for _, key := range c.cfg.Secrets.GetStore().ListKeys() {
 		if name, err := cache.ParseObjectName(key); err == nil {
@@ -156,7 +166,7 @@ func (c *Controller) gather(secret *informers.ManagedSecret) state {
 	if secret == nil {
 		return s
 	}
-	s.own = c.notes.of(secret.UID).own(secret)
+	s.age = c.notes.of(secret.UID).age(secret, c.watch.Elapsed())
 	if namespace, ok := informers.Get(c.cfg.Namespaces, secret.Namespace); ok {
 		s.namespace = namespace
 	}

@@ -44,9 +44,9 @@ type state struct {
 	publicServer string
 	caSum        [sha256.Size]byte
 	now          time.Time
-	// own is when this process asked for the token that the Secret has, by its own
-	// clock; zero: another process did.
-	own time.Time
+	// age is how long ago this process asked for the token that the Secret has, by its own
+	// clocks; nil: another process did.
+	age *time.Duration
 }
 
 type action string
@@ -161,14 +161,14 @@ func outdated(s state, a asked) decision {
 	case rotate != "" && rotate != s.secret.Annotations[informers.RotatedAnnotation]:
 		return decision{action: renew, reason: "it was asked to rotate", asked: a}
 	}
-	due := term.Due(string(s.secret.UID))
-	if !s.own.IsZero() {
-		due = term.DueSince(s.own, string(s.secret.UID))
+	dueIn := term.DueIn(s.now, string(s.secret.UID))
+	if s.age != nil {
+		dueIn = term.DueInSince(*s.age, s.now, string(s.secret.UID))
 	}
-	if !s.now.Before(due) {
+	if dueIn <= 0 {
 		return decision{action: renew, reason: "it is due", asked: a, aged: true}
 	}
-	return decision{action: none, reason: "its token is right", wait: term.Look(s.now, due)}
+	return decision{action: none, reason: "its token is right", wait: term.Look(dueIn)}
 }
 
 func refused(reason, text string) decision {

@@ -145,8 +145,8 @@ func TestDecide(t *testing.T) {
 		"just before it is due":      {in: but(secret(filled()), func(s *state) { s.now = due.Add(-time.Nanosecond) }), wantAction: none, wantReason: "its token is right", wantWait: true},
 		"due":                        {in: but(secret(filled()), func(s *state) { s.now = due }), wantAction: renew, wantReason: "it is due", wantAged: true},
 		"expired":                    {in: but(secret(filled()), func(s *state) { s.now = due.Add(1000 * time.Hour) }), wantAction: renew, wantReason: "it is due", wantAged: true},
-		"due by a clock that is off": {in: but(secret(filled()), func(s *state) { s.now, s.own = due.Add(1000*time.Hour), due.Add(989*time.Hour) }), wantAction: none, wantReason: "its token is right", wantWait: true},
-		"asked for here long ago":    {in: but(secret(filled()), func(s *state) { s.now, s.own = testkit.Instant(), testkit.Instant().Add(-20*time.Hour) }), wantAction: renew, wantReason: "it is due", wantAged: true},
+		"due by a clock that is off": {in: but(secret(filled()), func(s *state) { s.now, s.age = due.Add(1000*time.Hour), new(11*time.Hour) }), wantAction: none, wantReason: "its token is right", wantWait: true},
+		"asked for here long ago":    {in: but(secret(filled()), func(s *state) { s.now, s.age = testkit.Instant(), new(20*time.Hour) }), wantAction: renew, wantReason: "it is due", wantAged: true},
 
 		"another lifetime":      {in: secret(filled(with("lifetime", "23h"))), wantAction: renew, wantReason: changed},
 		"the default, written":  {in: secret(filled(with("lifetime", "24h"), with("format", "token"))), wantAction: none, wantReason: "its token is right", wantWait: true},
@@ -186,7 +186,7 @@ func TestDecide(t *testing.T) {
 			if diff := cmp.Diff(want, got, cmp.AllowUnexported(decision{}, refusal{}, asked{})); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
-			// It is looked at again before it is due, in case that a clock is set.
+			// It is looked at again before it is due, in steps.
 			if got.wait > 0 != tc.wantWait || got.wait > 5*time.Hour {
 				t.Errorf("wait is %v", got.wait)
 			}

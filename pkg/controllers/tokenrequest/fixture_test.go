@@ -251,7 +251,7 @@ func newFixture(t testing.TB, objects ...runtime.Object) fixture {
 	}
 	f.api = newAPI(f.clock.Now, objects...)
 	f.Controller = newController(t, f.api, func(cfg *Config) {
-		cfg.Recorder, cfg.Clock, cfg.Registerer = f.recorder, f.clock, f.registry
+		cfg.Recorder, cfg.Clock, cfg.Running, cfg.Registerer = f.recorder, f.clock, f.clock, f.registry
 		cfg.CA, cfg.PublicServer = func() cabundle.Bundle { return *f.ca }, "https://api.example.com"
 	})
 	for _, obj := range objects {

@@ -137,7 +137,9 @@ func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
 		t.Run("all but "+missing, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				a := newAPI(time.Now, served(), robot(), managed())
-				c := newController(t, a, func(cfg *Config) { cfg.Recorder, cfg.Clock = record.NewFakeRecorder(9), clock.RealClock{} })
+				c := newController(t, a, func(cfg *Config) {
+					cfg.Recorder, cfg.Clock, cfg.Running = record.NewFakeRecorder(9), clock.RealClock{}, clock.RealClock{}
+				})
 				run := []func(context.Context) error{c.Run}
 				for name, informer := range all {
 					if name != missing {

@@ -20,9 +20,9 @@ type note struct {
 	version string
 	written time.Time
 	// hash is what the token that was last written is told by, and requested when it was
-	// asked for.
+	// asked for, by the controller's stopwatch.
 	hash      string
-	requested time.Time
+	requested time.Duration
 	// failing is since when renewing fails; zero: it does not.
 	failing time.Time
 	// told is what people were last told.
@@ -71,10 +71,10 @@ func (n note) outran(cached *informers.ManagedSecret, now time.Time) bool {
 	return err == nil && order < 0
 }
 
-// own is when this process asked for the token of cached; zero: it did not.
-func (n note) own(cached *informers.ManagedSecret) time.Time {
+// age is how long before now this process asked for the token of cached; nil: it did not.
+func (n note) age(cached *informers.ManagedSecret, now time.Duration) *time.Duration {
 	if n.hash == "" || n.hash != cached.Annotations[informers.FilledHashAnnotation] {
-		return time.Time{}
+		return nil
 	}
-	return n.requested
+	return new(now - n.requested)
 }

@@ -31,9 +31,10 @@ type history struct {
 	random   *rand.Rand
 	lifetime time.Duration
 
-	// server is the API server's clock, process that of the process, ahead by skew.
-	server, process *clocktesting.FakePassiveClock
-	skew            time.Duration
+	// server is the API server's clock, process that of the process, ahead by skew, and
+	// running the one that does not run while its machine sleeps.
+	server, process, running *clocktesting.FakePassiveClock
+	skew, slept              time.Duration
 	// c is the process, nil while there is none; its next sync is at at.
 	c        *Controller
 	at       time.Time
@@ -52,6 +53,7 @@ func newHistory(t *testing.T, seed uint64, lifetime time.Duration) *history {
 		T: t, random: rand.New(rand.NewPCG(seed, 1)), lifetime: lifetime, account: robot(), ca: testkit.Bundle(),
 		server:  clocktesting.NewFakePassiveClock(testkit.Instant().Add(time.Hour)),
 		process: clocktesting.NewFakePassiveClock(testkit.Instant()),
+		running: clocktesting.NewFakePassiveClock(testkit.Instant()),
 	}
 	h.api = newAPI(h.server.Now, served(), managed(with("lifetime", lifetime.String()), testkit.WithUID(types.UID(fmt.Sprint("secret ", seed)))))
 	h.onPatch = func(_, _ *corev1.Secret) { h.renewals++ }
@@ -63,7 +65,7 @@ func newHistory(t *testing.T, seed uint64, lifetime time.Duration) *history {
 // start starts a process that knows nothing but what the API server has.
 func (h *history) start() {
 	h.c = newController(h.T, h.api, func(cfg *Config) {
-		cfg.Recorder, cfg.Clock, cfg.CA = &record.FakeRecorder{}, h.process, func() cabundle.Bundle { return h.ca }
+		cfg.Recorder, cfg.Clock, cfg.Running, cfg.CA = &record.FakeRecorder{}, h.process, h.running, func() cabundle.Bundle { return h.ca }
 	})
 	h.must(h.c.cfg.Namespaces.GetStore().Add(served()))
 	h.failures, h.shown = 0, ""
@@ -113,7 +115,7 @@ const maxDelay = 5 * time.Minute
 // turn is one sync, as the loop would do it.
 func (h *history) turn() {
 	now := h.server.Now()
-	h.process.SetTime(now.Add(h.skew))
+	h.watch()
 	h.syncs++
 	before := h.secret()
 	ctx := klog.NewContext(h.Context(), klog.Logger{})
@@ -122,8 +124,7 @@ func (h *history) turn() {
 	switch {
 	case err != nil:
 		delay := min(5*time.Millisecond<<min(h.failures, 20), maxDelay)
-		term, _ := noted(reduced(before)).term()
-		if retry := retryAfter(term.Expires.Sub(h.process.Now()), kube.Refused(err)); retry > 0 {
+		if retry := retryAfter(left(h.c.gather(reduced(before))), kube.Refused(err)); retry > 0 {
 			delay = min(delay, retry)
 		}
 		h.failures++
@@ -189,10 +190,39 @@ func (h *history) halfOutage(d time.Duration) {
 	h.lost += h.patches - before
 }
 
+// noticed is how long it may take until a clock that jumps is.
+const noticed = 6 * time.Second
+
+// sleep is a time in which the machine of the process does.
+func (h *history) sleep(d time.Duration) {
+	h.watch()
+	h.server.SetTime(h.server.Now().Add(d))
+	h.slept += d
+	h.watch()
+	h.at = h.server.Now().Add(h.upTo(noticed))
+}
+
+// watch sets the clocks of the process, and has it look at them.
+func (h *history) watch() {
+	h.process.SetTime(h.server.Now().Add(h.skew))
+	h.running.SetTime(h.server.Now().Add(-h.slept))
+	if h.c != nil {
+		h.c.watch.Elapsed()
+	}
+}
+
+// jump sets the clock of the process.
+func (h *history) jump(skew time.Duration) {
+	h.skew = skew
+	h.watch()
+	h.at = h.server.Now().Add(h.upTo(noticed))
+}
+
 // absence is a time without a process.
 func (h *history) absence(d time.Duration) {
 	h.end()
 	h.pass(d)
+	h.skew = h.upTo(time.Second)
 	h.start()
 }
 
@@ -203,7 +233,7 @@ func lifetimes() map[string]time.Duration {
 	return map[string]time.Duration{"an hour": time.Hour, "five hours": 5 * time.Hour, "a day": 24 * time.Hour, "a month": 720 * time.Hour}
 }
 
-// TestNoConsumerReadsAnExpiredToken: restarts and outages of up to 10 % of a lifetime
+// TestNoConsumerReadsAnExpiredToken: restarts, outages and sleep of up to 10 % of a lifetime
 // with a minute between them, clocks that differ by up to 5 minutes, and a server that
 // shortens lifetimes.
 func TestNoConsumerReadsAnExpiredToken(t *testing.T) {
@@ -220,12 +250,13 @@ func TestNoConsumerReadsAnExpiredToken(t *testing.T) {
 				h.pass(time.Minute + h.upTo(granted()/2))
 				h.expectNoneReadExpired(step, "nothing")
 				what := ""
-				switch h.random.IntN(7) {
+				switch h.random.IntN(8) {
 				case 0:
 					what = "a restart"
 					h.end()
 					h.pass(h.upTo(granted() / 10))
 					h.skew = h.upTo(10*time.Minute) - 5*time.Minute
+					h.watch()
 					h.start()
 				case 1:
 					what = "an outage"
@@ -235,7 +266,7 @@ func TestNoConsumerReadsAnExpiredToken(t *testing.T) {
 					h.halfOutage(h.upTo(granted() / 10))
 				case 3:
 					what = "a clock that is set"
-					h.skew = h.upTo(10*time.Minute) - 5*time.Minute
+					h.jump(h.upTo(10*time.Minute) - 5*time.Minute)
 				case 4:
 					what = "another longest lifetime"
 					longest := time.Hour + h.upTo(lifetime)
@@ -246,6 +277,9 @@ func TestNoConsumerReadsAnExpiredToken(t *testing.T) {
 					h.must(h.set(func(s *corev1.Secret) { s.Annotations[informers.RotateAnnotation] = fmt.Sprint(rotations) }))
 					h.show()
 				case 6:
+					what = "a sleep"
+					h.sleep(h.upTo(granted() / 10))
+				case 7:
 					what = "another account"
 					h.account = robot(testkit.WithUID(types.UID(fmt.Sprint("account ", step))))
 					h.show()
@@ -277,7 +311,12 @@ func TestNothingExpiresThatCouldHaveBeenRenewed(t *testing.T) {
 				if h.random.IntN(5) == 0 {
 					trouble = h.upTo(3 * lifetime)
 				}
-				[]func(time.Duration){h.outage, h.halfOutage, h.absence}[h.random.IntN(3)](trouble)
+				[]func(time.Duration){h.outage, h.halfOutage, h.absence, h.sleep}[h.random.IntN(4)](trouble)
+				// Of a token that another process has asked for only the claims are known;
+				// that the clock is not far off then is the work of ServerClock.
+				if own := h.c.gather(reduced(h.secret())).age != nil; own && h.random.IntN(3) == 0 {
+					h.jump(h.upTo(48*time.Hour) - 24*time.Hour)
+				}
 				h.pass(retryOutage + 2*time.Second) // the event of a write takes up to one
 				h.expectNoneReadExpired(step, "nothing for as long as a retry may wait")
 				h.pass(maxDelay)

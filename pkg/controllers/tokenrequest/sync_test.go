@@ -275,7 +275,7 @@ func TestRetryAfter(t *testing.T) {
 	}{
 		"an outage":                    {want: 30 * time.Second},
 		"an outage with some time":     {inLeft: 5 * time.Minute, want: 30 * time.Second},
-		"an outage with much time":     {inLeft: time.Hour, want: 3 * time.Minute},
+		"an outage with much time":     {inLeft: time.Hour, want: 30 * time.Second},
 		"refused, and nothing to lose": {inRefused: true},
 		"refused, and expired":         {inRefused: true, inLeft: -time.Hour},
 		"refused, an hour left":        {inRefused: true, inLeft: time.Hour, want: 6 * time.Minute},
@@ -375,6 +375,7 @@ func TestNew(t *testing.T) {
 		"no CA":               func(c *Config) { c.CA = nil },
 		"no recorder":         func(c *Config) { c.Recorder = nil },
 		"no clock":            func(c *Config) { c.Clock = nil },
+		"no running clock":    func(c *Config) { c.Running = nil },
 		"a bad server":        func(c *Config) { c.PublicServer = "api:6443" },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
@@ -69,7 +70,7 @@ func (w *world) expectNoneExpired(what string) {
 func (w *world) start() {
 	w.Helper()
 	w.c = newController(w.T, w.api, func(cfg *Config) {
-		cfg.Recorder, cfg.Clock = w.recorder, skewed{&w.skew}
+		cfg.Recorder, cfg.Clock, cfg.Running = w.recorder, skewed{&w.skew}, clock.RealClock{}
 	})
 	// The loop's errors are part of the test: nobody reads them.
 	ctx := klog.NewContext(w.Context(), klog.Logger{})

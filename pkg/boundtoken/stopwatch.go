@@ -1,0 +1,88 @@
+package boundtoken
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"k8s.io/utils/clock"
+)
+
+const (
+	// tick is how often the clocks are compared.
+	tick = 5 * time.Second
+	// jump is how far they move apart in a tick when something happened; a clock that
+	// is only corrected by and by stays far below.
+	jump = 3 * time.Second
+)
+
+// Stopwatch tells how much time has passed, by two clocks neither of which can be
+// trusted alone: the wall clock, which people and NTP set, and the one that only runs,
+// which stands still while the machine sleeps. Where they disagree the longer time
+// counts, because a token that is renewed too early costs a request, and one that is
+// renewed too late fails whoever uses it. It is safe for concurrent use.
+type Stopwatch struct {
+	wall, running clock.PassiveClock
+	start         time.Time
+
+	mu     sync.Mutex
+	before reading
+	// ahead is by how much more has passed than the running clock says.
+	ahead time.Duration
+	jumps int
+}
+
+type reading struct {
+	wall time.Time
+	ran  time.Duration
+}
+
+// NewStopwatch takes the time of day from wall, and the time that has passed from running,
+// which nobody corrects ([clock.RealClock]).
+func NewStopwatch(wall, running clock.PassiveClock) *Stopwatch {
+	s := &Stopwatch{wall: wall, running: running, start: running.Now()}
+	s.before = s.read()
+	return s
+}
+
+func (s *Stopwatch) read() reading {
+	return reading{wall: s.wall.Now().Round(0), ran: s.running.Since(s.start)}
+}
+
+// Elapsed is how much time has passed since the stopwatch was made.
+func (s *Stopwatch) Elapsed() time.Duration {
+	elapsed, _ := s.look()
+	return elapsed
+}
+
+// look also returns how often the clocks have moved apart.
+func (s *Stopwatch) look() (elapsed time.Duration, jumps int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.read()
+	apart := now.wall.Sub(s.before.wall) - (now.ran - s.before.ran)
+	s.before = now
+	if apart.Abs() >= jump {
+		s.jumps++
+		s.ahead += max(apart, 0)
+	}
+	return now.ran + s.ahead, s.jumps
+}
+
+// Watch calls jumped within seconds of a wall clock that was set or a machine that has
+// slept, when timers are late and tokens older than they seem. It returns when ctx ends.
+func (s *Stopwatch) Watch(ctx context.Context, jumped func()) {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for _, before := s.look(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if _, jumps := s.look(); jumps != before {
+			before = jumps
+			jumped()
+		}
+	}
+}

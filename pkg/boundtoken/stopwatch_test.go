@@ -1,0 +1,116 @@
+package boundtoken
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+// machine has a wall clock that can be set, and one that runs only while it is awake.
+type machine struct {
+	mu   sync.Mutex
+	wall time.Time
+	ran  time.Duration
+}
+
+func (m *machine) Now() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.wall
+}
+
+func (m *machine) Since(time.Time) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.ran
+}
+
+func (m *machine) change(wall, ran time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.wall, m.ran = m.wall.Add(wall), m.ran+ran
+}
+
+func (m *machine) pass(d time.Duration)  { m.change(d, d) }
+func (m *machine) sleep(d time.Duration) { m.change(d, 0) }
+func (m *machine) set(d time.Duration)   { m.change(d, 0) }
+
+func TestTheLongerTimeCounts(t *testing.T) {
+	cases := map[string]struct {
+		in   []func(*machine)
+		want time.Duration
+	}{
+		"nothing passed": {},
+		"an hour":        {in: []func(*machine){func(m *machine) { m.pass(time.Hour) }}, want: time.Hour},
+		"asleep":         {in: []func(*machine){func(m *machine) { m.pass(time.Hour); m.sleep(6 * time.Hour) }}, want: 7 * time.Hour},
+		"set ahead":      {in: []func(*machine){func(m *machine) { m.pass(time.Hour); m.set(time.Minute) }}, want: 61 * time.Minute},
+		"set back":       {in: []func(*machine){func(m *machine) { m.pass(time.Hour); m.set(-24 * time.Hour) }}, want: time.Hour},
+		"set back, and then asleep": {
+			in: []func(*machine){func(m *machine) { m.set(-24 * time.Hour) }, func(m *machine) { m.sleep(time.Hour) }}, want: time.Hour,
+		},
+		"corrected by and by": {
+			in: []func(*machine){func(m *machine) { m.set(time.Second) }, func(m *machine) { m.set(-time.Second) }, func(m *machine) { m.set(time.Second) }},
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			m := &machine{wall: testkit.Instant(), ran: 12345}
+			watch := NewStopwatch(m, m)
+			before := watch.Elapsed()
+			for _, happen := range tc.in {
+				happen(m)
+				watch.Elapsed()
+			}
+			if got := watch.Elapsed() - before; got != tc.want {
+				t.Errorf("got %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestAnOrdinaryClock(t *testing.T) {
+	fake := clocktesting.NewFakePassiveClock(testkit.Instant())
+	watch := NewStopwatch(fake, fake)
+	fake.SetTime(testkit.Instant().Add(time.Minute))
+	if got := watch.Elapsed(); got != time.Minute {
+		t.Errorf("got %v, want a minute", got)
+	}
+}
+
+func TestJumpsAreNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &machine{wall: testkit.Instant()}
+		watch, jumps := NewStopwatch(m, m), 0
+		defer testkit.Start(t.Context(), t, func(ctx context.Context) error {
+			watch.Watch(ctx, func() { jumps++ })
+			return nil
+		})()
+		synctest.Wait()
+		for _, step := range []struct {
+			what   string
+			change func()
+			want   int
+		}{
+			{"time passes", func() { m.pass(tick) }, 0},
+			{"NTP corrects a little", func() { m.pass(tick); m.set(time.Second) }, 0},
+			{"asleep", func() { m.pass(time.Second); m.sleep(time.Hour) }, 1},
+			{"nothing more", func() { m.pass(tick) }, 1},
+			{"set back", func() { m.pass(tick); m.set(-time.Minute) }, 2},
+			{"a late timer", func() { m.pass(time.Hour) }, 2},
+			{"asleep, and somebody looks first", func() { m.sleep(time.Hour); watch.Elapsed() }, 3},
+		} {
+			step.change()
+			time.Sleep(tick)
+			synctest.Wait()
+			if jumps != step.want {
+				t.Fatalf("%s: %d jumps, want %d", step.what, jumps, step.want)
+			}
+		}
+	})
+}

@@ -52,10 +52,16 @@ func (p *Pace[K]) Wait(key K) time.Duration {
 	return 0
 }
 
-// Forget gives back the turn of a key that needs none any more. The slot stays
-// empty.
+// Forget gives back the turn of a key that needs none any more. The slot stays empty
+// while others wait for theirs.
 func (p *Pace[K]) Forget(key K) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if _, ok := p.slots[key]; !ok {
+		return
+	}
 	delete(p.slots, key)
+	if spent := p.clock.Now().Add(time.Duration(p.burst) * p.interval); len(p.slots) == 0 && p.next.After(spent) {
+		p.next = spent // as if the burst had just been used
+	}
 }

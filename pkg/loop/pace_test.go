@@ -63,12 +63,30 @@ func TestAForgottenKeyQueuesUpAgain(t *testing.T) {
 	pace, clock := newPace(1, 1)
 	pace.Wait("a")
 	pace.Wait("b")
+	pace.Wait("c")
 	pace.Forget("b")
 	clock.SetTime(clock.Now().Add(time.Second))
-	if got := pace.Wait("b"); got != time.Second {
+	if got := pace.Wait("b"); got != 2*time.Second {
 		t.Errorf("b waits %v", got)
 	}
-	if len(pace.slots) != 1 {
+	if len(pace.slots) != 2 {
 		t.Errorf("kept %v", pace.slots)
+	}
+}
+
+func TestWhenAllAreForgottenNobodyWaitsForThem(t *testing.T) {
+	pace, _ := newPace(1, 2)
+	for i := range 100 {
+		pace.Wait(string(rune('a' + i)))
+	}
+	for i := range 100 {
+		pace.Forget(string(rune('a' + i)))
+	}
+	var got []time.Duration
+	for _, key := range []string{"x", "y"} {
+		got = append(got, pace.Wait(key))
+	}
+	if diff := cmp.Diff([]time.Duration{time.Second, 2 * time.Second}, got); diff != "" {
+		t.Errorf("waits (-want +got), the burst having been used:\n%s", diff)
 	}
 }

@@ -130,6 +130,9 @@ func (c *Controller) sync(ctx context.Context, key namespaceKey) (time.Duration,
 	}
 	s.found, _ = informers.Get(c.cfg.RootCAs, string(key)+"/"+informers.RootCAName)
 	act, reason := decide(s)
+	if act != repair {
+		c.repairs.Forget(key)
+	}
 	if act == none {
 		klog.FromContext(ctx).V(4).Info("Skipped root CA config map", "reason", reason)
 		return 0, nil

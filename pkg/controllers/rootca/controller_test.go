@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -293,6 +294,38 @@ func TestANewCAIsPaced(t *testing.T) {
 	if writes := len(f.client.Actions()); writes < repairsAtOnce || writes+later != n {
 		t.Errorf("%d writes, %d put off, of %d", writes, later, n)
 	}
+}
+
+// A CA that comes, goes and comes again is no burst: turns that nobody needs any more are
+// given back.
+func TestTurnsAreGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, nil)
+		const n = repairsAtOnce + 100
+		for i := range n {
+			right := configMap()
+			right.Namespace = fmt.Sprint("team", i)
+			if err := errors.Join(f.cfg.Namespaces.GetStore().Add(testkit.Namespace(right.Namespace)), f.cfg.RootCAs.GetStore().Add(informers.NewRootCA(right))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, step := range []struct {
+			ca   cabundle.Bundle
+			want int
+		}{{testkit.OtherBundle(), repairsAtOnce}, {testkit.Bundle(), 0}, {testkit.OtherBundle(), repairsAtOnce}} {
+			f.client.ClearActions()
+			f.cfg.CA = func() cabundle.Bundle { return step.ca }
+			for i := range n {
+				if _, err := f.sync(t.Context(), namespaceKey(fmt.Sprint("team", i))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := len(f.client.Actions()); got != step.want {
+				t.Errorf("%d writes at once, want %d", got, step.want)
+			}
+			time.Sleep(time.Hour)
+		}
+	})
 }
 
 // A webhook or a quota may answer with a conflict too, and no event follows that.

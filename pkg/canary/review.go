@@ -173,7 +173,7 @@ func (g *Gate) remove(ctx context.Context, t *trial) error {
 	case apierrors.IsNotFound(err):
 		return nil // it went, and the token with it
 	case err != nil:
-		return err
+		return kube.Withhold(err)
 	}
 	klog.FromContext(ctx).V(2).Info("Took back a token that the API server refused", "secret", klog.KObj(secret), "keyID", t.keyID)
 	return nil

@@ -53,6 +53,8 @@ type Token struct {
 	// VerifiedBy is the id of the key that was seen to verify an own token. Empty:
 	// none that was known when the Secret was cached.
 	VerifiedBy string
+	// TriedWith is the id of the set of keys that an own token was tried with.
+	TriedWith string
 }
 
 // Inspect reads a legacy token, as [token.Verifier.Inspect] does.
@@ -103,7 +105,7 @@ func (s *TokenSecret) describe(compact []byte, inspect Inspect) Token {
 	if err != nil || claims.Namespace != s.Namespace || claims.SecretName != s.Name || claims.ServiceAccountName != s.Account {
 		return described
 	}
-	described.Own, described.VerifiedBy = true, facts.VerifiedBy
+	described.Own, described.VerifiedBy, described.TriedWith = true, facts.VerifiedBy, facts.TriedWith
 	described.ClaimedUID = types.UID(claims.ServiceAccountUID)
 	if described.ClaimedUID == s.AccountUID {
 		described.ClaimedUID = s.AccountUID // one string in memory, not two

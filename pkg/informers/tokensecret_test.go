@@ -84,7 +84,7 @@ func TestWhatIsKeptOfAToken(t *testing.T) {
 	const compact = "the token"
 	own := token.LegacyClaims{Namespace: "team", SecretName: "s", ServiceAccountName: "robot", ServiceAccountUID: "uid of the claims"}
 	of := func(change func(*token.LegacyClaims)) token.Facts {
-		facts := token.Facts{UnverifiedClaims: own, VerifiedBy: "key"}
+		facts := token.Facts{UnverifiedClaims: own, VerifiedBy: "key", TriedWith: "keys"}
 		change(&facts.UnverifiedClaims)
 		return facts
 	}
@@ -95,7 +95,7 @@ func TestWhatIsKeptOfAToken(t *testing.T) {
 	}{
 		"its own, of a known key": {
 			inFacts: of(func(*token.LegacyClaims) {}),
-			want:    Token{Own: true, ClaimedUID: "uid of the claims", VerifiedBy: "key"},
+			want:    Token{Own: true, ClaimedUID: "uid of the claims", VerifiedBy: "key", TriedWith: "keys"},
 		},
 		"its own, of no known key": {inFacts: token.Facts{UnverifiedClaims: own}, want: Token{Own: true, ClaimedUID: "uid of the claims"}},
 		"no legacy token":          {inFacts: token.Facts{UnverifiedClaims: own}, inErr: token.ErrIssuer},

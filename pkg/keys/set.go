@@ -1,7 +1,10 @@
 package keys
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
+	"strings"
 
 	"github.com/go-jose/go-jose/v4"
 )
@@ -12,6 +15,7 @@ type Set struct {
 	signing      PrivateKey
 	verification []PublicKey
 	byID         map[string]PublicKey
+	id           string
 }
 
 // NewSet makes a set. A key that is given more than once is kept once.
@@ -24,8 +28,19 @@ func NewSet(signing PrivateKey, verification ...PublicKey) *Set {
 		s.byID[key.ID()] = key
 		s.verification = append(s.verification, key)
 	}
+	ids := []string{signing.PublicKey().ID()}
+	for _, key := range s.verification {
+		ids = append(ids, key.ID())
+	}
+	slices.Sort(ids[1:])
+	sum := sha256.Sum256([]byte(strings.Join(ids, " ")))
+	s.id = hex.EncodeToString(sum[:16])
 	return s
 }
+
+// ID stands for the set: the same one for sets that sign and verify with the same keys,
+// in whatever order those were given.
+func (s *Set) ID() string { return s.id }
 
 // Signing is the key that signs.
 func (s *Set) Signing() PrivateKey { return s.signing }
@@ -49,14 +64,4 @@ func (s *Set) JWKS() jose.JSONWebKeySet {
 }
 
 // Equal tells whether both sets sign and verify with the same keys.
-func (s *Set) Equal(other *Set) bool {
-	if s.signing.String() != other.signing.String() || len(s.byID) != len(other.byID) {
-		return false
-	}
-	for id := range s.byID {
-		if _, ok := other.byID[id]; !ok {
-			return false
-		}
-	}
-	return true
-}
+func (s *Set) Equal(other *Set) bool { return s.id == other.id }

@@ -50,7 +50,7 @@ func (v *Verifier) VerifyLegacy(compact string) (LegacyClaims, error) {
 	if unverified.Issuer != LegacyIssuer {
 		return LegacyClaims{}, ErrIssuer
 	}
-	key, err := v.verifyingKey(parsed)
+	key, err := verifyingKey(v.keys(), parsed)
 	if err != nil {
 		return LegacyClaims{}, err
 	}
@@ -76,6 +76,8 @@ type Facts struct {
 	// VerifiedBy is the id of the key that verifies the signature, empty when none of
 	// the keys known at that moment does.
 	VerifiedBy string
+	// TriedWith is the id of the set of those keys ([keys.Set.ID]).
+	TriedWith string
 }
 
 // Inspect reads a legacy token whoever signed it. Its errors are [ErrMalformed]
@@ -88,8 +90,9 @@ func (v *Verifier) Inspect(compact string) (Facts, error) {
 	if unverified.Issuer != LegacyIssuer {
 		return Facts{}, ErrIssuer
 	}
-	facts := Facts{UnverifiedClaims: unverified.claims()}
-	if key, err := v.verifyingKey(parsed); err == nil && key != nil {
+	set := v.keys()
+	facts := Facts{UnverifiedClaims: unverified.claims(), TriedWith: set.ID()}
+	if key, err := verifyingKey(set, parsed); err == nil && key != nil {
 		facts.VerifiedBy = key.ID()
 	}
 	return facts, nil
@@ -107,8 +110,8 @@ func UnverifiedKeyID(compact string) string {
 
 // verifyingKey is the key that verifies the signature, nil when none of those that
 // may have made it does.
-func (v *Verifier) verifyingKey(parsed *jwt.JSONWebToken) (*keys.PublicKey, error) {
-	candidates, err := v.candidates(parsed.Headers[0])
+func verifyingKey(set *keys.Set, parsed *jwt.JSONWebToken) (*keys.PublicKey, error) {
+	candidates, err := candidates(set, parsed.Headers[0])
 	if err != nil {
 		return nil, err
 	}
@@ -123,8 +126,7 @@ func (v *Verifier) verifyingKey(parsed *jwt.JSONWebToken) (*keys.PublicKey, erro
 // candidates are the keys that may have signed: the one that kid names, or all
 // when there is no kid. The header's algorithm must be the key's own, so that no
 // key is ever used in a way it was not made for (RFC 8725, section 3.1).
-func (v *Verifier) candidates(header jose.Header) ([]keys.PublicKey, error) {
-	set := v.keys()
+func candidates(set *keys.Set, header jose.Header) ([]keys.PublicKey, error) {
 	pool := set.Verification()
 	if header.KeyID != "" {
 		key, ok := set.Lookup(header.KeyID)

@@ -191,10 +191,10 @@ func (c *Controller) discard(ctx context.Context, key cache.ObjectName, d decisi
 		// Another one may have its name now. If not, this one is still there.
 		found, errFind := c.find(ctx, key.Namespace, d.secret)
 		if errFind != nil || found != nil && found.UID == d.uid {
-			return errors.Join(fmt.Errorf("delete secret %s/%s: %w", key.Namespace, d.secret, err), errFind)
+			return errors.Join(fmt.Errorf("delete secret %s/%s: %w", key.Namespace, d.secret, kube.Withhold(err)), errFind)
 		}
 	default:
-		return fmt.Errorf("delete secret %s/%s: %w", key.Namespace, d.secret, err)
+		return fmt.Errorf("delete secret %s/%s: %w", key.Namespace, d.secret, kube.Withhold(err))
 	}
 	c.plans.forget(key, d.secret)
 	c.loop.Add(key) // for what else there is to do

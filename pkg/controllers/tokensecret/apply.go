@@ -97,15 +97,20 @@ func (c *Controller) resign(ctx context.Context, cached *informers.TokenSecret, 
 }
 
 // noteReview says on the Secret what the API server said about its token. Where notes
-// are removed, the exam goes on without.
+// are removed or refused, the exam goes on without.
 func (c *Controller) noteReview(ctx context.Context, s state, reason string) (time.Duration, error) {
+	wait, err := c.writeNote(ctx, s, reason)
+	if s.token != suspect || wait == 0 && err == nil {
+		return wait, err
+	}
+	waitExam, errExam := c.examine(ctx, s.secret, s.owner.account)
+	return soonest(wait, waitExam), errors.Join(err, errExam)
+}
+
+func (c *Controller) writeNote(ctx context.Context, s state, reason string) (time.Duration, error) {
 	object := contestedSecret(s.secret)
 	if wait := c.truce(ctx, c.rests.notes, object, s.note, objectReference(s.secret)); wait > 0 {
-		if s.token != suspect {
-			return wait, nil
-		}
-		exam, err := c.examine(ctx, s.secret, s.owner.account)
-		return min(wait, exam), err
+		return wait, nil
 	}
 	patch, err := annotationPatch(s.secret, map[string]any{informers.ReviewedAnnotation: s.note}, nil)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -95,11 +96,9 @@ type Controller struct {
 	synced     []cache.DoneChecker
 	owners     owners
 	exams      *exams
-	// firstKeys are those that the cache was filled with.
-	firstKeys *keys.Set
-	rests     rests
-	departed  *goneSecrets
-	dangling  *dangling
+	rests      rests
+	departed   *goneSecrets
+	dangling   *dangling
 }
 
 // rests is what keeps writes few: slots for those that can wait, and truces with
@@ -109,6 +108,17 @@ type rests struct {
 	contents, deletions, references *contention.Tracker[contested]
 	// notes are apart: who removes them must not keep tokens from being written.
 	notes *contention.Tracker[contested]
+}
+
+// forget gives back the slots of a Secret to which none of these is to be done.
+func (r rests) forget(secret cache.ObjectName, wanted ...action) {
+	for pace, uses := range map[*loop.Pace[cache.ObjectName]][]action{
+		r.repairs: {repair}, r.resigns: {resign}, r.exams: {examine, identify, noteReview},
+	} {
+		if !slices.ContainsFunc(uses, func(use action) bool { return slices.Contains(wanted, use) }) {
+			pace.Forget(secret)
+		}
+	}
 }
 
 // contested is an object over which somebody may disagree. One that is created again
@@ -127,12 +137,11 @@ func New(cfg Config) (*Controller, error) {
 		cfg.ResignQPS = 10
 	}
 	c := &Controller{
-		cfg:       cfg,
-		firstKeys: cfg.Keys(),
-		owners:    owners{gone: lru.New(remembered), namedHere: lru.New(remembered)},
-		exams:     newExams(),
-		departed:  newGoneSecrets(),
-		dangling:  newDangling(),
+		cfg:      cfg,
+		owners:   owners{gone: lru.New(remembered), namedHere: lru.New(remembered)},
+		exams:    newExams(),
+		departed: newGoneSecrets(),
+		dangling: newDangling(),
 		rests: rests{
 			repairs:    loop.NewPace[cache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
 			resigns:    loop.NewPace[cache.ObjectName](cfg.Clock, cfg.ResignQPS, 1),
@@ -198,6 +207,33 @@ func (c *Controller) syncSecret(ctx context.Context, key cache.ObjectName) (time
 		return 0, err
 	}
 	act, reason := decide(s)
+	behind, reasonBehind := none, ""
+	if act == repair {
+		s.repairWaits = true
+		behind, reasonBehind = decide(s)
+	}
+	if s.secret == nil {
+		c.exams.forget(key)
+	}
+	c.rests.forget(key, act, behind)
+	wait, err := c.do(ctx, s, ca, act, reason)
+	if behind == none || wait == 0 && err == nil {
+		return wait, err
+	}
+	// A token that is dead must not wait for a CA that somebody disagrees about.
+	waitBehind, errBehind := c.do(ctx, s, ca, behind, reasonBehind)
+	return soonest(wait, waitBehind), errors.Join(err, errBehind)
+}
+
+// soonest is the shorter one of two durations of which zero is none.
+func soonest(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
+}
+
+func (c *Controller) do(ctx context.Context, s state, ca cabundle.Bundle, act action, reason string) (time.Duration, error) {
 	switch act {
 	case fill:
 		return c.fill(ctx, s.secret, s.owner.account, ca)
@@ -234,7 +270,7 @@ func (c *Controller) gatherState(ctx context.Context, key cache.ObjectName, ca c
 	set := c.cfg.Keys()
 	found := c.evidenceOf(secret, s.owner.account, set)
 	s.secret, s.token, s.note = secret, found.standing(set.Signing().PublicKey().ID()), found.exam.note()
-	s.untried = found.verifiedBy == "" && !found.exam.tried && !set.Equal(c.firstKeys)
+	s.untried = found.verifiedBy == "" && !found.exam.tried && secret.Token.TriedWith != set.ID()
 	s.settledToken, _ = informers.Setting(informers.ResignAnnotation, secret.Annotations, c.settingsOf(secret.Namespace))
 	return s, nil
 }
@@ -251,11 +287,7 @@ func (c *Controller) enqueueSecret(secret *informers.TokenSecret) {
 }
 
 func (c *Controller) secretDeleted(secret *informers.TokenSecret) {
-	key := cache.MetaObjectToName(secret)
-	c.exams.forget(secret.UID)
-	c.rests.repairs.Forget(key)
-	c.rests.resigns.Forget(key)
-	c.rests.exams.Forget(key)
+	c.enqueueSecret(secret) // for what is remembered of it
 	c.departed.add(secret, c.cfg.Clock.Now())
 	c.references.AddAfter(secret.AccountName(), quiet)
 }
@@ -271,7 +303,7 @@ func (c *Controller) accountVanished(account *corev1.ServiceAccount) { c.account
 // of the same name find it when they are synced.
 func (c *Controller) accountGone(account *corev1.ServiceAccount, version string) {
 	c.owners.gone.Add(account.UID, version)
-	c.dangling.set(cache.MetaObjectToName(account), 0)
+	c.references.Add(cache.MetaObjectToName(account)) // for what is remembered of them
 	secrets, err := c.cfg.Secrets.GetTypedIndexer().ByTypedIndex(informers.ByAccount, cache.MetaObjectToName(account).String())
 	if err != nil {
 		panic("tokensecret: internal error: " + err.Error()) // there is no such index

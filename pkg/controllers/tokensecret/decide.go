@@ -22,6 +22,8 @@ type state struct {
 	// namespace ("never", or nothing).
 	resign       Resign
 	settledToken string
+	// repairWaits: what would be repaired has to wait, or cannot be.
+	repairWaits bool
 	// note is what should be noted of reviews of the token on the Secret, empty:
 	// nothing. untried: there are keys that it was never tried with.
 	note    string
@@ -97,13 +99,13 @@ func decideContent(s state) (action, string) {
 	switch {
 	case s.secret.Unfilled != nil:
 		return fill, "token is missing"
-	case s.secret.CASum != s.caSum:
+	case s.secret.CASum != s.caSum && !s.repairWaits:
 		return repair, "ca.crt differs" // first, because signing anew may have to wait
 	case s.mayResign() && s.token == dead:
 		return resign, "no known key verifies its token, or it names a former service account"
 	case s.mayResign() && s.resign == ResignAll && s.token == older:
 		return resign, "its token was signed by an older key"
-	case !s.secret.HasNamespace:
+	case !s.secret.HasNamespace && !s.repairWaits:
 		return repair, "namespace is missing"
 	default:
 		return decideExam(s)
@@ -115,10 +117,10 @@ func decideExam(s state) (action, string) {
 	switch {
 	case s.mayResign() && s.note != "" && s.note != s.secret.Annotations[informers.ReviewedAnnotation]:
 		return noteReview, "the API server was asked about its token"
-	case s.mayResign() && s.token == suspect:
-		return examine, "its token may be dead"
 	case s.token == suspect && s.untried:
 		return identify, "keys have changed"
+	case s.mayResign() && s.token == suspect:
+		return examine, "its token may be dead"
 	default:
 		return none, "secret is right"
 	}

@@ -30,6 +30,12 @@ import (
 const (
 	refusalsNeeded = 3
 	examInterval   = 5 * time.Minute
+	// settle is how long before the first review a token must have looked dead: what the
+	// API server accepted before the keys or the account changed, it accepts for another
+	// ten seconds, out of its cache.
+	settle = 15 * time.Second
+	// lapse is when refusals no longer count, because the next one was not heard.
+	lapse = time.Hour
 )
 
 // Reviewer asks the API server about tokens. Every review is a use of the token.
@@ -40,9 +46,12 @@ type Reviewer interface {
 // exam is what was found out about one token with one set of keys, for which a
 // token is examined once.
 type exam struct {
-	token [sha256.Size]byte
-	keys  *keys.Set
+	secret types.UID
+	token  [sha256.Size]byte
+	keys   string // id of the set
 
+	// begun is when the token was first seen to look dead.
+	begun time.Time
 	// tried: the token was read live and tried with the keys, and verifiedBy is the id
 	// of the one that verified it.
 	tried      bool
@@ -52,12 +61,22 @@ type exam struct {
 	refused  time.Time
 	// accepted: the API server takes it, by a key that is not known here.
 	accepted bool
+	// noted: the Secret was seen to say so. Who removes that note afterwards wants the
+	// token to be examined again.
+	noted bool
 }
 
 // wait is how long the next review must be put off.
 func (e exam) wait(now time.Time) time.Duration {
-	// A note may be from a process whose clock was ahead.
+	if e.refusals == 0 {
+		return min(e.begun.Add(settle).Sub(now), settle)
+	}
 	return min(e.refused.Add(examInterval).Sub(now), examInterval)
+}
+
+// lapsed tells whether its refusals are too old to count with newer ones.
+func (e exam) lapsed(now time.Time) bool {
+	return e.refusals > 0 && e.refusals < refusalsNeeded && now.Sub(e.refused) > lapse
 }
 
 // note is what the Secret should say of the exam, so that the next process goes on
@@ -73,19 +92,23 @@ func (e exam) note() string {
 	}
 }
 
-// resume takes over a note, unless it is about something else. The last refusal must
-// be heard by the process that acts on it: anybody may have written the note.
-func (e exam) resume(note string) exam {
+// resume takes over a note, unless it is about something else, too old, or from a clock
+// that is ahead of ours. The last refusal must be heard by the process that acts on it:
+// anybody may have written the note.
+func (e exam) resume(note string, now time.Time) exam {
 	fields := strings.Fields(note)
 	switch {
 	case len(fields) < 2 || fields[0] != e.subject():
 	case len(fields) == 2 && fields[1] == "accepted":
 		e.accepted = true
 	case len(fields) == 4 && fields[1] == "refused":
-		refusals, errTimes := strconv.Atoi(fields[2])
-		refused, errDate := time.Parse(time.RFC3339, fields[3])
-		if errTimes == nil && errDate == nil && refusals > 0 {
-			e.refusals, e.refused = min(refusals, refusalsNeeded-1), refused
+		resumed := e
+		var errTimes, errDate error
+		resumed.refusals, errTimes = strconv.Atoi(fields[2])
+		resumed.refused, errDate = time.Parse(time.RFC3339, fields[3])
+		resumed.refusals = min(resumed.refusals, refusalsNeeded-1)
+		if errTimes == nil && errDate == nil && resumed.refusals > 0 && !resumed.refused.After(now) && !resumed.lapsed(now) {
+			return resumed
 		}
 	}
 	return e
@@ -95,42 +118,45 @@ func (e exam) resume(note string) exam {
 func (e exam) subject() string {
 	hash := sha256.New()
 	hash.Write(e.token[:])
-	hash.Write([]byte(e.keys.Signing().PublicKey().ID()))
-	for _, key := range e.keys.Verification() { // in the order of the flags
-		hash.Write([]byte(" " + key.ID()))
-	}
+	hash.Write([]byte(e.keys))
 	return hex.EncodeToString(hash.Sum(nil)[:16])
 }
 
-// exams are the exams of all Secrets by UID.
+// exams are the exams of all Secrets.
 type exams struct {
 	mu       sync.Mutex
-	bySecret map[types.UID]exam
+	bySecret map[cache.ObjectName]exam
 }
 
-func newExams() *exams { return &exams{bySecret: map[types.UID]exam{}} }
+func newExams() *exams { return &exams{bySecret: map[cache.ObjectName]exam{}} }
 
-// of is the exam of that token with those keys, a new one where there was none.
-func (e *exams) of(secret *informers.TokenSecret, set *keys.Set) exam {
+// of is the exam of that token with those keys, a new one where there was none, or
+// where what came of it does not count any more.
+func (e *exams) of(secret *informers.TokenSecret, set *keys.Set, now time.Time) exam {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if found := e.bySecret[secret.UID]; found.keys != nil && found.keys.Equal(set) && found.token == secret.Token.Sum {
-		return found
+	key, note := cache.MetaObjectToName(secret), secret.Annotations[informers.ReviewedAnnotation]
+	begun := exam{secret: secret.UID, token: secret.Token.Sum, keys: set.ID()}
+	found := e.bySecret[key]
+	switch {
+	case found.secret != begun.secret, found.keys != begun.keys, found.token != begun.token, found.lapsed(now):
+		return begun.resume(note, now)
+	case found.noted && note != found.note():
+		return begun.resume(note, now)
+	case !found.noted && note != "" && note == found.note():
+		found.noted = true
+		e.bySecret[key] = found
 	}
-	begun := exam{token: secret.Token.Sum, keys: set}
-	if note := secret.Annotations[informers.ReviewedAnnotation]; note != "" {
-		return begun.resume(note)
-	}
-	return begun
+	return found
 }
 
-func (e *exams) keep(secret types.UID, result exam) {
+func (e *exams) keep(secret *informers.TokenSecret, result exam) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.bySecret[secret] = result
+	e.bySecret[cache.MetaObjectToName(secret)] = result
 }
 
-func (e *exams) forget(secret types.UID) {
+func (e *exams) forget(secret cache.ObjectName) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.bySecret, secret)
@@ -166,7 +192,8 @@ func (e evidence) standing(signing string) standing {
 // evidenceOf is what is known of the token of a Secret, with these keys.
 func (c *Controller) evidenceOf(secret *informers.TokenSecret, account types.UID, set *keys.Set) evidence {
 	return evidence{
-		own: secret.Token.Own, verifiedBy: c.verifiedBy(secret, set), staleUID: secret.Token.ClaimedUID != account, exam: c.exams.of(secret, set),
+		own: secret.Token.Own, verifiedBy: c.verifiedBy(secret, set), staleUID: secret.Token.ClaimedUID != account,
+		exam: c.examOf(secret, set),
 	}
 }
 
@@ -176,21 +203,30 @@ func (c *Controller) verifiedBy(secret *informers.TokenSecret, set *keys.Set) st
 	if _, ok := set.Lookup(secret.Token.VerifiedBy); ok {
 		return secret.Token.VerifiedBy
 	}
-	return c.exams.of(secret, set).verifiedBy
+	return c.examOf(secret, set).verifiedBy
+}
+
+func (c *Controller) examOf(secret *informers.TokenSecret, set *keys.Set) exam {
+	return c.exams.of(secret, set, c.cfg.Clock.Now())
 }
 
 // examine takes one step in finding out whether a suspect token is dead: it is tried
 // with the keys of this moment, and else shown to the API server.
 func (c *Controller) examine(ctx context.Context, cached *informers.TokenSecret, account types.UID) (time.Duration, error) {
 	set, now := c.cfg.Keys(), c.cfg.Clock.Now()
-	if wait := c.exams.of(cached, set).wait(now); wait > 0 {
+	begun := c.examOf(cached, set)
+	if begun.refusals == 0 && begun.begun.IsZero() {
+		begun.begun = now
+		c.exams.keep(cached, begun)
+	}
+	if wait := begun.wait(now); wait > 0 {
 		return wait, nil
 	}
 	compact, wait, err := c.try(ctx, cached, set)
 	if compact == "" {
 		return wait, err
 	}
-	found := c.exams.of(cached, set)
+	found := c.examOf(cached, set)
 	answer, err := c.cfg.Reviewer.Ask(ctx, compact)
 	if err != nil {
 		return 0, fmt.Errorf("examine the token of secret %s: %w", klog.KObj(cached), err)
@@ -204,13 +240,17 @@ func (c *Controller) examine(ctx context.Context, cached *informers.TokenSecret,
 		klog.FromContext(ctx).V(2).Info("Examined a token that looks dead", "secret", klog.KObj(cached), "serviceAccountUID", account,
 			"refusals", found.refusals, "needed", refusalsNeeded, "reason", answer.Words)
 	}
+	found.noted = false
 	c.conclude(cached, found)
 	return 0, nil
 }
 
 // identify tries a token with keys that are new, without asking anybody.
 func (c *Controller) identify(ctx context.Context, cached *informers.TokenSecret) (time.Duration, error) {
-	_, wait, err := c.try(ctx, cached, c.cfg.Keys())
+	compact, wait, err := c.try(ctx, cached, c.cfg.Keys())
+	if compact != "" {
+		c.enqueueSecret(cached) // to be examined, where that is wanted
+	}
 	return wait, err
 }
 
@@ -231,7 +271,7 @@ func (c *Controller) try(ctx context.Context, cached *informers.TokenSecret, set
 	if live.UID != cached.UID || sha256.Sum256(held) != cached.Token.Sum {
 		return "", 0, nil // it changed: its event decides anew
 	}
-	found, unverified := c.exams.of(cached, set), c.verifiedBy(cached, set) == ""
+	found, unverified := c.examOf(cached, set), c.verifiedBy(cached, set) == ""
 	found.tried = true
 	facts, err := token.NewVerifier(func() *keys.Set { return set }).Inspect(string(held))
 	if err == nil && unverified && facts.VerifiedBy != "" {
@@ -239,12 +279,12 @@ func (c *Controller) try(ctx context.Context, cached *informers.TokenSecret, set
 		c.conclude(cached, found)
 		return "", 0, nil
 	}
-	c.exams.keep(cached.UID, found)
+	c.exams.keep(cached, found)
 	return string(held), 0, nil
 }
 
 // conclude keeps what was found out, and lets the Secret be judged by it.
 func (c *Controller) conclude(secret *informers.TokenSecret, result exam) {
-	c.exams.keep(secret.UID, result)
+	c.exams.keep(secret, result)
 	c.secrets.Add(cache.MetaObjectToName(secret))
 }

@@ -37,7 +37,8 @@ func signedBy(t *testing.T, key string, change ...func(*token.LegacyClaims)) str
 }
 
 // newExamined is a controller that knows p256, which signs, and rsa2048, and has the
-// Secret team/s of team/robot with that token, in its cache and at the API server.
+// Secret team/s of team/robot with that token, in its cache and at the API server. A
+// token that looks dead has done so for long enough to be reviewed.
 func newExamined(t *testing.T, compact string, opts ...testkit.Option) fixture {
 	t.Helper()
 	held := secret(append([]testkit.Option{testkit.WithData("token", compact)}, opts...)...)
@@ -46,6 +47,8 @@ func newExamined(t *testing.T, compact string, opts ...testkit.Option) fixture {
 		return true, held.DeepCopy(), nil
 	})
 	f.takeNotes(t, held)
+	f.visit(t)
+	f.pass(settle)
 	return f
 }
 
@@ -192,6 +195,7 @@ func TestATokenThatTheAPIServerAcceptsIsLeftAloneAndAskedAboutOnce(t *testing.T)
 	// Other keys are another question.
 	f.setKeys(testkit.Keys("p521", "rsa2048"))
 	f.visit(t)
+	f.pass(settle)
 	f.visit(t)
 	if len(f.reviewer.asked) != 2 {
 		t.Errorf("%d reviews after the keys changed", len(f.reviewer.asked))
@@ -226,8 +230,8 @@ func TestAnExamGoesOnAfterARestart(t *testing.T) {
 		f = f.restarted(t)
 		f.pass(again)
 	}
-	subject := exam{token: sha256.Sum256([]byte(compact)), keys: f.cfg.Keys()}.subject()
-	want := []string{subject + " refused 1 2026-01-02T03:04:05Z", subject + " refused 2 2026-01-02T03:09:05Z"}
+	subject := exam{token: sha256.Sum256([]byte(compact)), keys: f.cfg.Keys().ID()}.subject()
+	want := []string{subject + " refused 1 2026-01-02T03:04:20Z", subject + " refused 2 2026-01-02T03:09:20Z"}
 	if diff := cmp.Diff(want, f.notes()); diff != "" {
 		t.Errorf("notes (-want +got):\n%s", diff)
 	}
@@ -265,7 +269,7 @@ func TestAnExamGoesOnWhereItsNotesAreRemoved(t *testing.T) {
 		f.visit(t)
 		f.pass(time.Minute)
 	}
-	if took := f.clock.Since(testkit.Instant()); took != 11*time.Minute || len(f.reviewer.asked) != 3 {
+	if took := f.clock.Since(testkit.Instant()); took != 12*time.Minute || len(f.reviewer.asked) != 3 {
 		t.Errorf("%d reviews, the last after %v", len(f.reviewer.asked), took)
 	}
 	if got := len(f.notes()); got != 10 {
@@ -275,12 +279,12 @@ func TestAnExamGoesOnWhereItsNotesAreRemoved(t *testing.T) {
 
 func TestNotes(t *testing.T) {
 	set := testkit.Keys("p256", "rsa2048")
-	begun := exam{token: sha256.Sum256([]byte("a token")), keys: set}
+	begun := exam{token: sha256.Sum256([]byte("a token")), keys: set.ID()}
 	subject := begun.subject()
 	others := map[string]exam{
-		"of another token":          {token: sha256.Sum256([]byte("another")), keys: set},
-		"where another key signs":   {token: begun.token, keys: testkit.Keys("rsa2048", "p256")},
-		"where another key is gone": {token: begun.token, keys: testkit.Keys("p256")},
+		"of another token":          {token: sha256.Sum256([]byte("another")), keys: set.ID()},
+		"where another key signs":   {token: begun.token, keys: testkit.Keys("rsa2048", "p256").ID()},
+		"where another key is gone": {token: begun.token, keys: testkit.Keys("p256").ID()},
 	}
 	refused := func(n int) exam {
 		e := begun
@@ -302,20 +306,22 @@ func TestNotes(t *testing.T) {
 		"no subject":             {in: "accepted", want: begun},
 		"no number":              {in: subject + " refused many 2026-01-02T03:04:05Z", want: begun},
 		"a negative number":      {in: subject + " refused -1 2026-01-02T03:04:05Z", want: begun},
+		"of an hour ago":         {in: subject + " refused 2 2026-01-02T02:04:04Z", want: begun},
+		"from a clock ahead":     {in: subject + " refused 2 2026-01-02T03:06:00Z", want: begun},
 		"no date":                {in: subject + " refused 2 yesterday", want: begun},
 		"too short":              {in: subject + " refused 2", want: begun},
 		"another word":           {in: subject + " forgiven", want: begun},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			if got := begun.resume(tc.in); got != tc.want {
+			if got := begun.resume(tc.in, testkit.Instant().Add(time.Minute)); got != tc.want {
 				t.Errorf("got %+v, want %+v", got, tc.want)
 			}
 		})
 	}
 	for name, other := range others {
 		t.Run(name, func(t *testing.T) {
-			if got := other.resume(accepted.note()); got != other {
+			if got := other.resume(accepted.note(), testkit.Instant()); got != other {
 				t.Errorf("took over %+v", got)
 			}
 		})
@@ -324,7 +330,7 @@ func TestNotes(t *testing.T) {
 		t.Errorf("notes %q, %q, %q", refused(1).note(), accepted.note(), begun.note())
 	}
 	for ahead, want := range map[time.Duration]time.Duration{-time.Hour: -55 * time.Minute, 0: examInterval, 24 * time.Hour: examInterval} {
-		e := begun
+		e := refused(1)
 		e.refused = testkit.Instant().Add(ahead)
 		if got := e.wait(testkit.Instant()); got != want {
 			t.Errorf("refused %v from now: waits %v, want %v", ahead, got, want)
@@ -453,10 +459,15 @@ func TestAnExamIsOfOneToken(t *testing.T) {
 	}
 	f.cache(t, other)
 	f.visit(t)
+	f.pass(settle)
+	f.visit(t)
 	if len(f.reviewer.asked) != 3 || len(f.writes()) != 0 {
 		t.Errorf("%d reviews, writes %v", len(f.reviewer.asked), f.writes())
 	}
-	f.secretDeleted(informers.NewTokenSecret(other.DeepCopy(), nil))
+	if err := f.cfg.Secrets.GetStore().Delete(informers.NewTokenSecret(other.DeepCopy(), nil)); err != nil {
+		t.Fatal(err)
+	}
+	f.visit(t)
 	if len(f.exams.bySecret) > 0 {
 		t.Errorf("kept exams of Secrets that went: %v", f.exams.bySecret)
 	}
@@ -488,6 +499,134 @@ func TestResigningIsPaced(t *testing.T) {
 	}
 }
 
+// TestAKeyThatComesAndGoesCausesNoBurst: turns that were given out while all tokens were
+// to be signed anew must not be used at once by the next rotation.
+func TestAKeyThatComesAndGoesCausesNoBurst(t *testing.T) {
+	f := newFixture(t, server{}, testkit.ServiceAccount("team/robot"))
+	f.cfg.Resign = ResignAll
+	names := make([]string, 20)
+	for i := range names {
+		names[i] = fmt.Sprint("s", i)
+		old := secret(testkit.WithData("token", signedBy(t, "p256", func(c *token.LegacyClaims) { c.SecretName = names[i] })))
+		old.Name = names[i]
+		f.cache(t, old)
+	}
+	syncAll := func() (written int) {
+		f.client.ClearActions()
+		for _, name := range names {
+			if _, err := f.syncSecret(f.context(t), keyOf("team/"+name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return len(f.writes())
+	}
+	former, next := testkit.Keys("p256", "rsa2048"), testkit.Keys("rsa2048", "p256")
+	for range 2 {
+		f.setKeys(next)
+		if got := syncAll(); got > 1 {
+			t.Errorf("%d tokens were signed anew at once", got)
+		}
+		f.setKeys(former)
+		if got := syncAll(); got != 0 {
+			t.Errorf("%d tokens of the key that signs were signed anew", got)
+		}
+		f.pass(time.Hour)
+	}
+}
+
+func TestACAThatCannotBeWrittenKeepsNoTokenFromBeingSigned(t *testing.T) {
+	f := newExamined(t, signedBy(t, "p384"), testkit.WithData("ca.crt", "another"))
+	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.client.PrependReactor("patch", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		data, _ := testkit.Requests([]clienttesting.Action{action})[0].Body.(map[string]any)["data"].(map[string]any)
+		if data["ca.crt"] != nil && data["token"] == nil {
+			return true, nil, testkit.Invalid("data", "too large")
+		}
+		return false, nil, nil
+	})
+	for range 15 {
+		_, _ = f.syncSecret(f.context(t), keyOf("team/s")) // the repair fails each time
+		f.pass(time.Minute)
+	}
+	resigned := slices.ContainsFunc(testkit.Events(f.recorder), func(event string) bool { return strings.Contains(event, ReasonResigned) })
+	if !resigned || len(f.reviewer.asked) != 3 {
+		t.Errorf("signed anew: %t, after %d reviews", resigned, len(f.reviewer.asked))
+	}
+}
+
+func TestAnExamGoesOnWhereItsNotesAreRefused(t *testing.T) {
+	for name, refusal := range map[string]error{
+		"by a policy": testkit.QuotaExceeded(), "as a conflict": testkit.Conflict(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newExamined(t, signedBy(t, "p384"))
+			f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+			f.client.PrependReactor("patch", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
+				note := noteOf(testkit.Requests([]clienttesting.Action{action})[0])
+				return note != "", nil, refusal
+			})
+			for i := 0; i < 15 && len(f.writes()) == 0; i++ {
+				_, _ = f.syncSecret(f.context(t), keyOf("team/s")) // the note fails each time
+				f.pass(time.Minute)
+			}
+			if diff := cmp.Diff([]string{"patch secrets team/s"}, f.writes()); diff != "" || len(f.reviewer.asked) != 3 {
+				t.Errorf("%d reviews, writes (-want +got):\n%s", len(f.reviewer.asked), diff)
+			}
+		})
+	}
+}
+
+func TestWhoRemovesTheNoteGetsAnotherExam(t *testing.T) {
+	compact := signedBy(t, "p384")
+	f := newExamined(t, compact)
+	f.reviewer.answer = tokenreview.Answer{Username: "system:serviceaccount:team:robot"}
+	f.visit(t)
+	f.cache(t, secret(testkit.WithData("token", compact))) // without a note
+	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	for i := 0; i < 15 && len(f.writes()) == 0; i++ {
+		if _, err := f.syncSecret(f.context(t), keyOf("team/s")); err != nil {
+			t.Fatal(err)
+		}
+		f.pass(time.Minute)
+	}
+	if diff := cmp.Diff([]string{"patch secrets team/s"}, f.writes()); diff != "" || len(f.reviewer.asked) != 4 {
+		t.Errorf("%d reviews, writes (-want +got):\n%s", len(f.reviewer.asked), diff)
+	}
+}
+
+func TestRefusalsOfLongAgoDoNotCount(t *testing.T) {
+	f := newExamined(t, signedBy(t, "p384"))
+	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.visit(t)
+	f.pass(5 * time.Minute)
+	f.visit(t)
+	f.pass(lapse + time.Minute)
+	for range 9 { // 9 minutes, of the more than 10 that three take
+		f.visit(t)
+		f.pass(time.Minute)
+	}
+	if got := f.writes(); len(got) > 0 {
+		t.Errorf("wrote %v", got)
+	}
+}
+
+func TestAKeyThatCameBackIsTriedAgain(t *testing.T) {
+	compact, opt := signedBy(t, "p384"), testkit.WithAnnotation(informers.ResignAnnotation, "never")
+	f := newExamined(t, compact, opt)
+	both, one := testkit.Keys("p256", "p384"), testkit.Keys("p256")
+	f.setKeys(both)
+	f.visit(t)
+	f.setKeys(one)
+	f.cache(t, secret(testkit.WithData("token", compact), opt)) // it changed while the key was away
+	f.visit(t)
+	f.setKeys(both)
+	f.visit(t)
+	found, _ := informers.Get(f.cfg.Secrets, "team/s")
+	if got := f.verifiedBy(found, both); got != testkit.Keys("p384").Signing().PublicKey().ID() {
+		t.Errorf("verified by %q", got)
+	}
+}
+
 func TestAnExamIsTheSameForKeysThatAreTheSame(t *testing.T) {
 	f := newExamined(t, signedBy(t, "p384"))
 	f.cfg.Keys = func() *keys.Set { return testkit.Keys("p256", "rsa2048") } // a set of its own each time
@@ -507,7 +646,13 @@ func TestExamsArePaced(t *testing.T) {
 		held := secret(testkit.WithData("token", signedBy(t, "p384", func(c *token.LegacyClaims) { c.SecretName = name })))
 		held.Name = name
 		f.cache(t, held)
-		again, err := f.syncSecret(f.context(t), keyOf("team/"+name))
+		if _, err := f.syncSecret(f.context(t), keyOf("team/"+name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.pass(settle)
+	for i := range examsAtOnce + 10 {
+		again, err := f.syncSecret(f.context(t), keyOf(fmt.Sprint("team/s", i)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -521,8 +666,9 @@ func TestExamsArePaced(t *testing.T) {
 }
 
 func TestAResignedSecretGetsAllThatIsWrong(t *testing.T) {
-	f := newExamined(t, signedBy(t, "rsa2048"), testkit.WithData("namespace", ""))
+	f := newExamined(t, signedBy(t, "rsa2048"))
 	f.cfg.Resign = ResignAll
+	f.cache(t, secret(testkit.WithData("token", signedBy(t, "rsa2048")), testkit.WithData("namespace", "")))
 	f.visit(t)
 	patch := testkit.Requests(f.client.Actions())[0]
 	data := patch.Body.(map[string]any)["data"].(map[string]any)

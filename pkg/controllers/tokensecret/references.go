@@ -30,6 +30,8 @@ func (c *Controller) syncReferences(ctx context.Context, key cache.ObjectName) (
 	}
 	account, ok := informers.Get(c.cfg.ServiceAccounts, key.String())
 	if !ok {
+		c.dangling.set(key, 0)
+		c.rests.looks.Forget(key)
 		return c.departed.expire(key, c.cfg.Clock.Now()), nil
 	}
 	if c.departed.doubted(key) || c.unseen(account, gone) {
@@ -63,6 +65,9 @@ func (c *Controller) unseen(account *corev1.ServiceAccount, gone departures) boo
 
 func (c *Controller) mendReferences(ctx context.Context, account *corev1.ServiceAccount, gone departures) (time.Duration, error) {
 	key := cache.MetaObjectToName(account)
+	if wait := c.turnToAsk(account, gone); wait > 0 {
+		return wait, nil
+	}
 	stale, err := c.stale(ctx, account, gone)
 	switch {
 	case err != nil:
@@ -92,6 +97,21 @@ func (c *Controller) mendReferences(ctx context.Context, account *corev1.Service
 	default:
 		return grace, nil // what is left is looked at when all is quiet
 	}
+}
+
+// turnToAsk is how long questions about references must wait, that an account which is
+// looked at for the first time may have.
+func (c *Controller) turnToAsk(account *corev1.ServiceAccount, gone departures) time.Duration {
+	key := cache.MetaObjectToName(account)
+	asks := func(ref corev1.ObjectReference) bool {
+		judged := c.judgeReference(account, ref.Name, nil)
+		return judged == ask || judged == look
+	}
+	if len(gone) == 0 && slices.ContainsFunc(account.Secrets, asks) {
+		return c.rests.looks.Wait(key)
+	}
+	c.rests.looks.Forget(key)
+	return 0
 }
 
 // stale returns the names in account.secrets that must go. While Secrets that were
@@ -140,9 +160,6 @@ func (c *Controller) countDangling(ctx context.Context, account *corev1.ServiceA
 	if len(names) == 0 {
 		c.dangling.set(key, 0)
 		return 0, nil
-	}
-	if wait := c.rests.looks.Wait(key); wait > 0 {
-		return wait, nil
 	}
 	missing := 0
 	for _, name := range names {

@@ -374,3 +374,42 @@ func TestAFailedWriteIsRetriedEverLaterNotWithEachBurst(t *testing.T) {
 		f.pass(time.Second)
 	}
 }
+
+func TestQuestionsAboutReferencesArePaced(t *testing.T) {
+	const accounts = repairsAtOnce + 10
+	for name, reference := range map[string]string{"that may dangle": "mine", "that were generated": "robot-token-x7z9q"} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, server{})
+			later := 0
+			for i := range accounts {
+				account := testkit.ServiceAccount(fmt.Sprintf("team%d/robot", i), testkit.WithReferences(reference))
+				f.cache(t, account)
+				again, err := f.syncReferences(f.context(t), keyOf(account.Namespace+"/robot"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if again > 0 && again < time.Second {
+					later++
+				}
+			}
+			if asked := len(f.asked()); asked != repairsAtOnce || later != 10 {
+				t.Errorf("%d questions at once, %d put off", asked, later)
+			}
+		})
+	}
+}
+
+func TestNothingIsKeptOfAnAccountThatWent(t *testing.T) {
+	f := newFixture(t, server{}, robot("mine"))
+	if _, err := f.syncReferences(f.context(t), keyOf("team/robot")); err != nil {
+		t.Fatal(err)
+	}
+	f.expectCounted(t, 1, recount)
+	if err := f.cfg.ServiceAccounts.GetStore().Delete(robot()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.syncReferences(f.context(t), keyOf("team/robot")); err != nil {
+		t.Fatal(err)
+	}
+	f.expectCounted(t, 0, 0)
+}

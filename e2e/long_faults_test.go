@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 	"github.com/sakeeper/sakeeper/pkg/testkit/faults"
@@ -56,6 +58,8 @@ type troubled struct {
 	plane
 
 	proxy *faults.Proxy
+	// life is the namespace in which tokens are generated, signed anew and cleaned up.
+	life string
 	// before is how many requests the proxy had seen when it began, and began when.
 	before int
 	began  time.Time
@@ -67,6 +71,45 @@ func (w troubled) since() []faults.Request { return w.proxy.Requests()[w.before:
 // inject makes faults of all requests that match is true for.
 func inject(fault faults.Fault, match func(faults.Request) bool) func(*testing.T, troubled) func() {
 	return func(_ *testing.T, w troubled) func() { return w.proxy.Inject(fault, match).Lift }
+}
+
+// manyWrites waits until enough writes have gone wrong: many, and each step in the life
+// of a token.
+func manyWrites(w troubled) error {
+	return errors.Join(many(w), met(w, map[string]func(faults.Request) bool{
+		"a generated token": func(r faults.Request) bool { return r.Kind() == "create secrets" },
+		"a new signature": func(r faults.Request) bool {
+			return r.Kind() == "patch secrets" && strings.HasPrefix(r.Name, "former-")
+		},
+		"a mark": func(r faults.Request) bool {
+			return r.Kind() == "patch secrets" && strings.HasPrefix(r.Name, "unused-")
+		},
+		"a clean-up": func(r faults.Request) bool {
+			return r.Kind() == "delete secrets" && strings.HasPrefix(r.Name, "marked-")
+		},
+	}))
+}
+
+// manyRequests is the same where reads go wrong too, by which some of these steps begin.
+func manyRequests(w troubled) error {
+	return errors.Join(many(w), met(w, map[string]func(faults.Request) bool{
+		"the search for a generated token": func(r faults.Request) bool { return r.Kind() == "list secrets" },
+		"a new signature": func(r faults.Request) bool {
+			return r.Kind() == "patch secrets" && strings.HasPrefix(r.Name, "former-")
+		},
+	}), met(troubled{proxy: w.proxy, before: w.before, life: metav1.NamespaceSystem}, map[string]func(faults.Request) bool{
+		"the record of uses of a clean-up": func(r faults.Request) bool { return r.Kind() == "get configmaps" },
+	}))
+}
+
+// met tells which step has not been tried in w.life since the trouble began.
+func met(w troubled, steps map[string]func(faults.Request) bool) error {
+	for name, step := range steps {
+		if !slices.ContainsFunc(w.since(), func(r faults.Request) bool { return r.Namespace == w.life && step(r) }) {
+			return fmt.Errorf("%s was not tried", name)
+		}
+	}
+	return nil
 }
 
 // many waits until enough has gone wrong, for every kind of object and for long
@@ -101,14 +144,16 @@ func passed(d time.Duration) func(troubled) error {
 
 func troubles() []trouble {
 	return []trouble{
-		{name: "every write is answered with 409", begin: inject(faults.Conflict(), faults.Request.Writes), enough: many, apart: time.Second},
-		{name: "everything is answered with 429 and Retry-After", begin: inject(faults.TooManyRequests(time.Second), nil), enough: many, apart: time.Second},
-		{name: "everything is answered with 500", begin: inject(faults.InternalError(), nil), enough: many},
-		{name: "connections break, before or after the deed", enough: many, begin: func(_ *testing.T, w troubled) func() {
+		{name: "every write is answered with 409", begin: inject(faults.Conflict(), faults.Request.Writes), enough: manyWrites, apart: time.Second},
+		{name: "everything is answered with 429 and Retry-After", begin: inject(faults.TooManyRequests(time.Second), nil), enough: manyRequests, apart: time.Second},
+		{name: "everything is answered with 500", begin: inject(faults.InternalError(), nil), enough: manyRequests},
+		{name: "connections break, before or after the deed", enough: manyWrites, begin: func(_ *testing.T, w troubled) func() {
 			var n atomic.Int64
 			// Watches break with their connection, but may begin again: who hears of nothing
 			// writes nothing.
-			before := w.proxy.Inject(faults.Reset(), func(r faults.Request) bool { return r.Writes() || r.Verb == "get" })
+			before := w.proxy.Inject(faults.Reset(), func(r faults.Request) bool {
+				return r.Writes() || r.Verb == "get" && r.Resource != "configmaps" // without which no clean-up would begin
+			})
 			after := w.proxy.Inject(faults.ResetAfter(), func(faults.Request) bool { return n.Add(1)%2 == 0 })
 			return func() { before.Lift(); after.Lift() }
 		}},
@@ -174,14 +219,14 @@ func TestLongFaultsBetweenSakeeperAndTheAPIServer(t *testing.T) {
 			proxy := mustProxy(t, p)
 			s := startReadySakeeper(t, p.argsThrough(t, proxy, append(lifeArgs(), "--service-account-key-file="+former)...))
 			h := newPast(t, p)
-			w := troubled{plane: p, proxy: proxy, before: len(proxy.Requests()), began: time.Now()}
+			life := fmt.Sprintf("life-%d", i)
+			w := troubled{plane: p, proxy: proxy, life: life, before: len(proxy.Requests()), began: time.Now()}
 			end := tr.begin(t, w)
 			namespaces := []string{fmt.Sprintf("load-%d-a", i), fmt.Sprintf("load-%d-b", i), fmt.Sprintf("load-%d-c", i)}
 			load, ctx := errgroup.WithContext(t.Context())
 			for _, namespace := range namespaces {
 				load.Go(func() error { return burden(ctx, p.client, namespace) })
 			}
-			life := fmt.Sprintf("life-%d", i)
 			load.Go(func() error { return liveOn(ctx, p.client, life, formerKey) })
 			h.happen(t)
 			must(t, load.Wait())
@@ -246,8 +291,10 @@ func expectFewRequests(t *testing.T, requests []faults.Request, lasted, apart ti
 	for target, n := range counts {
 		limit := each
 		switch {
-		case strings.HasPrefix(target, "list secrets life-"): // once for each account that asks for a token
-			limit *= lifeAccounts
+		case strings.HasPrefix(target, "list secrets life-"): // for each account that asks for a token, before and after a try
+			limit *= 2 * lifeAccounts
+		case strings.HasPrefix(target, "patch secrets life-"): // by who signs and by who cleans up
+			limit *= 2
 		case strings.HasPrefix(target, "watch ") || strings.HasPrefix(target, "list "):
 			limit = watches
 		case strings.HasSuffix(target, "/mine"): // every account of a burden refers to it

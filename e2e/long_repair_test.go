@@ -232,12 +232,17 @@ func TestLongDeadTokensAreSignedAnewAndNoOthers(t *testing.T) {
 	start := time.Date(2026, time.January, 2, 3, 4, 5, 0, time.UTC)
 	clock := clocktesting.NewFakePassiveClock(start)
 	c := startInProcess(t, p, inProcessOptions{keys: keys.NewSet(current), clock: clock})
+	const settle = 15 * time.Second // before the first review
 	at := func(after time.Duration) {
-		clock.SetTime(start.Add(after))
+		clock.SetTime(start.Add(settle + after))
 		c.controller.EnqueueAll()
 	}
 
 	eventually(t, "ready", c.ready)
+	at(-time.Second)
+	r.expectHandled(t, "barrier-0")
+	r.expectExams(t, 0)
+	at(0)
 	r.expectExams(t, 1)
 	at(5*time.Minute - time.Second)
 	r.expectHandled(t, "barrier-1")
@@ -268,7 +273,7 @@ func TestLongDeadTokensAreSignedAnewAndNoOthers(t *testing.T) {
 	}
 	r.expectNotes(t, map[string]string{"their-key": "accepted"})
 	r.expectUsersAndEvents(t)
-	expectCounts(t, c, map[string]float64{"none": 0, "unknown": 5, "foreign": 5, current.PublicKey().ID(): 7})
+	expectCounts(t, c, map[string]float64{"none": 0, "unknown": 5, "foreign": 5, current.PublicKey().ID(): 8})
 
 	// The key that nobody told the controller of is told now, and forgotten again.
 	c.use(keys.NewSet(current, theirs.PublicKey()))

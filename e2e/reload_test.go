@@ -120,6 +120,45 @@ func TestKeyAndCAChangeWithoutARestart(t *testing.T) {
 	})
 }
 
+// TestVerificationKeysChangeWithoutARestart: a token whose key nobody told the process of
+// is known by it as soon as the file has it, and unknown again when it has not.
+func TestVerificationKeysChangeWithoutARestart(t *testing.T) {
+	p := newPlane(t)
+	dir := t.TempDir()
+	former, verification := filepath.Join(dir, "former.key"), filepath.Join(dir, "verification.keys")
+	formerKey := mustWriteECKey(t, former)
+	mustWriteECKey(t, verification) // another one
+	other, err := os.ReadFile(verification)
+	must(t, err)
+	account := mustCreateAccount(t, p.client, metav1.NamespaceDefault, "robot")
+	set := keys.NewSet(formerKey)
+	compact, err := token.NewSigner(func() *keys.Set { return set }).SignLegacy(t.Context(), token.LegacyClaims{
+		Namespace: metav1.NamespaceDefault, SecretName: "old", ServiceAccountName: "robot", ServiceAccountUID: string(account.UID),
+	})
+	must(t, err)
+	secret := tokenSecret("old", "robot")
+	secret.Data = map[string][]byte{corev1.ServiceAccountTokenKey: []byte(compact)}
+	mustCreateSecret(t, p.client, metav1.NamespaceDefault, secret)
+
+	s := startReadySakeeper(t, p.sakeeperArgs(t, "--service-account-key-file="+verification, "--resign-tokens=never"))
+	known := fmt.Sprintf("sakeeper_token_secrets{key_id=%q} ", formerKey.String())
+	expectMetric(t, s, `sakeeper_token_secrets{key_id="unknown"} 1`)
+	data, err := os.ReadFile(former)
+	must(t, err)
+	for range 2 { // a key that comes back is tried again
+		mustReplace(t, verification, data)
+		expectMetric(t, s, known+"1")
+		expectMetric(t, s, `sakeeper_token_secrets{key_id="unknown"} 0`)
+		mustReplace(t, verification, other)
+		expectMetric(t, s, `sakeeper_token_secrets{key_id="unknown"} 1`)
+	}
+	kept, err := p.client.CoreV1().Secrets(metav1.NamespaceDefault).Get(t.Context(), "old", metav1.GetOptions{})
+	must(t, err)
+	if string(kept.Data[corev1.ServiceAccountTokenKey]) != compact {
+		t.Error("the token changed")
+	}
+}
+
 func expectMetric(t *testing.T, s *controlplane.Sakeeper, line string) {
 	t.Helper()
 	eventually(t, "metric "+line, func(ctx context.Context) error {

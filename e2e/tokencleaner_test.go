@@ -23,12 +23,7 @@ func day(days int) string { return time.Now().UTC().AddDate(0, 0, -days).Format(
 // server makes it some seconds after its start.
 func mustBackdateTracking(t *testing.T, client kubernetes.Interface) {
 	t.Helper()
-	eventually(t, "the record of uses", func(ctx context.Context) error {
-		patch := fmt.Appendf(nil, `{"data":{"since":%q}}`, day(30))
-		_, err := client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Patch(ctx,
-			"kube-apiserver-legacy-service-account-token-tracking", types.MergePatchType, patch, metav1.PatchOptions{})
-		return err
-	})
+	mustSetTracking(t, client, fmt.Sprintf(`{"since":%q}`, day(30)))
 }
 
 func mustLabelSecret(t *testing.T, client kubernetes.Interface, name, label, value string) {
@@ -51,13 +46,7 @@ func expectMarked(t *testing.T, client kubernetes.Interface, namespace, name str
 
 func expectEvent(t *testing.T, client kubernetes.Interface, object, reason string) {
 	t.Helper()
-	eventually(t, "event "+reason+" on "+object, func(ctx context.Context) error {
-		events, err := client.CoreV1().Events(metav1.NamespaceDefault).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + object + ",reason=" + reason})
-		if err == nil && len(events.Items) == 0 {
-			err = errors.New("none")
-		}
-		return err
-	})
+	expectEventIn(t, client, metav1.NamespaceDefault, object, reason)
 }
 
 // TestUnusedTokensAreMarkedAndDeleted has a period of a second instead of a year,
@@ -93,15 +82,14 @@ func TestUnusedTokensAreMarkedAndDeleted(t *testing.T) {
 	expectUser(t, p.ControlPlane, secrets["used"], "system:serviceaccount:default:robot")
 	must(t, first.Stop())
 
-	cleaner := []string{"--legacy-service-account-token-clean-up-period=1s", "--legacy-service-account-token-clean-up-interval=1s"}
-	dry := startReadySakeeper(t, p.sakeeperArgs(t, append(cleaner, "--legacy-service-account-token-clean-up-dry-run")...))
+	dry := startReadySakeeper(t, p.sakeeperArgs(t, append(eagerCleaner(), "--legacy-service-account-token-clean-up-dry-run")...))
 	expectEvent(t, p.client, "unused", "WouldMarkUnusedToken")
 	must(t, dry.Stop())
 	if secret, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), "unused", metav1.GetOptions{}); err != nil || secret.Labels[token.InvalidSinceLabel] != "" {
 		t.Errorf("a dry run changed something: %v %v", secret.Labels, err)
 	}
 
-	s := startReadySakeeper(t, p.sakeeperArgs(t, cleaner...))
+	s := startReadySakeeper(t, p.sakeeperArgs(t, eagerCleaner()...))
 	for _, name := range []string{"unused", "by-hand-unwanted"} {
 		expectMarked(t, p.client, namespace, name)
 		expectEvent(t, p.client, name, "MarkedUnusedToken")

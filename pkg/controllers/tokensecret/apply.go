@@ -134,24 +134,24 @@ func (c *Controller) release(ctx context.Context, cached *informers.TokenSecret,
 	return c.answer(ctx, cached, "Took back a token", reason, err)
 }
 
+// turnToRepair is how long a repair must wait.
+func (c *Controller) turnToRepair(ctx context.Context, cached *informers.TokenSecret, ca cabundle.Bundle) time.Duration {
+	if wait := c.rests.repairs.Wait(cache.MetaObjectToName(cached)); wait > 0 {
+		return wait
+	}
+	return c.truce(ctx, c.rests.contents, contestedSecret(cached), contentOfCA(ca), objectReference(cached))
+}
+
 // repair patches what is wrong with a Secret that has a token. The token itself
 // is not cached, so the object cannot be written whole.
 func (c *Controller) repair(ctx context.Context, cached *informers.TokenSecret, account types.UID, ca cabundle.Bundle, reason string) (time.Duration, error) {
-	content := "ca.crt " + ca.Fingerprint()
-	object := contestedSecret(cached)
-	if wait := c.rests.repairs.Wait(cache.MetaObjectToName(cached)); wait > 0 {
-		return wait, nil
-	}
-	if wait := c.truce(ctx, c.rests.contents, object, content, objectReference(cached)); wait > 0 {
-		return wait, nil
-	}
 	data := map[string][]byte{corev1.ServiceAccountRootCAKey: ca.PEM()}
 	if !cached.HasNamespace {
 		data[corev1.ServiceAccountNamespaceKey] = []byte(cached.Namespace)
 	}
 	err := c.patch(ctx, cached, account, data)
 	if err == nil {
-		c.rests.contents.Wrote(object, content)
+		c.rests.contents.Wrote(contestedSecret(cached), contentOfCA(ca))
 	}
 	return c.answer(ctx, cached, "Repaired token secret", reason, err)
 }
@@ -205,6 +205,8 @@ func claimsOf(secret *informers.TokenSecret, account types.UID) token.LegacyClai
 func (c *Controller) contentOfToken() string {
 	return "token of key " + c.cfg.Keys().Signing().PublicKey().ID()
 }
+
+func contentOfCA(ca cabundle.Bundle) string { return "ca.crt " + ca.Fingerprint() }
 
 func contestedSecret(secret *informers.TokenSecret) contested {
 	return contested{namespace: secret.Namespace, name: secret.Name, uid: string(secret.UID)}

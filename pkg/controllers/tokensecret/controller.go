@@ -21,6 +21,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/contention"
 	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/loop"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
@@ -206,22 +207,27 @@ func (c *Controller) syncSecret(ctx context.Context, key cache.ObjectName) (time
 	if err != nil {
 		return 0, err
 	}
-	act, reason := decide(s)
-	behind, reasonBehind := none, ""
-	if act == repair {
-		s.repairWaits = true
-		behind, reasonBehind = decide(s)
-	}
 	if s.secret == nil {
 		c.exams.forget(key)
 	}
-	c.rests.forget(key, act, behind)
-	wait, err := c.do(ctx, s, ca, act, reason)
-	if behind == none || wait == 0 && err == nil {
-		return wait, err
+	act, reason := decide(s)
+	if act != repair {
+		c.rests.forget(key, act)
+		return c.do(ctx, s, ca, act, reason)
 	}
-	// A token that is dead must not wait for a CA that somebody disagrees about.
-	waitBehind, errBehind := c.do(ctx, s, ca, behind, reasonBehind)
+	// A token that is dead must not wait for a CA that somebody disagrees about, or that
+	// has no room.
+	behind := s
+	behind.repairWaits = true
+	actBehind, reasonBehind := decide(behind)
+	c.rests.forget(key, act, actBehind)
+	wait := c.turnToRepair(ctx, s.secret, ca)
+	if wait == 0 {
+		if wait, err = c.repair(ctx, s.secret, s.owner.account, ca, reason); !kube.Refused(err) {
+			return wait, err
+		}
+	}
+	waitBehind, errBehind := c.do(ctx, behind, ca, actBehind, reasonBehind)
 	return soonest(wait, waitBehind), errors.Join(err, errBehind)
 }
 
@@ -233,14 +239,13 @@ func soonest(a, b time.Duration) time.Duration {
 	return min(a, b)
 }
 
+// do does anything but repair.
 func (c *Controller) do(ctx context.Context, s state, ca cabundle.Bundle, act action, reason string) (time.Duration, error) {
 	switch act {
 	case fill:
 		return c.fill(ctx, s.secret, s.owner.account, ca)
 	case resign:
 		return c.resign(ctx, s.secret, s.owner.account, ca, reason)
-	case repair:
-		return c.repair(ctx, s.secret, s.owner.account, ca, reason)
 	case noteReview:
 		return c.noteReview(ctx, s, reason)
 	case examine:

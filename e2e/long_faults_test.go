@@ -285,7 +285,7 @@ func expectFewRequests(t *testing.T, requests []faults.Request, lasted, apart ti
 			continue
 		}
 		total++
-		counts[r.Kind()+" "+r.Namespace+"/"+r.Name]++
+		counts[r.Kind()+" "+r.Namespace+"/"+r.Name+" by "+r.UserAgent]++
 	}
 	busiest := ""
 	for target, n := range counts {
@@ -293,13 +293,11 @@ func expectFewRequests(t *testing.T, requests []faults.Request, lasted, apart ti
 		switch {
 		case strings.HasPrefix(target, "list secrets life-"): // for each account that asks for a token, before and after a try
 			limit *= 2 * lifeAccounts
-		case strings.HasPrefix(target, "patch secrets life-"): // by who signs and by who cleans up
-			limit *= 2
 		case strings.HasPrefix(target, "watch ") || strings.HasPrefix(target, "list "):
 			limit = watches
-		case strings.HasSuffix(target, "/mine"): // every account of a burden refers to it
+		case strings.Contains(target, "/mine by "): // every account of a burden refers to it
 			limit *= burdenAccounts
-		case strings.HasSuffix(target, "/robot"): // every Secret of a life is of that account
+		case strings.Contains(target, "/robot by "): // every Secret of a life is of that account
 			limit *= 3 * lifeAccounts
 		case n > counts[busiest]:
 			busiest = target

@@ -18,8 +18,10 @@ const (
 	defaultMaxDelay = 5 * time.Minute
 )
 
-// ErrPutOff is returned by a sync, as it is or wrapped, that could do nothing yet
-// and whose key somebody will add again: the key has neither succeeded nor failed.
+// ErrPutOff is returned by a sync, as it is or wrapped, that could do nothing yet: the
+// key has neither succeeded nor failed, and goes on to be tried ever more seldom if it
+// had failed before. It is looked at again after the duration that is returned beside it;
+// where that is zero, when somebody adds it.
 var ErrPutOff = errors.New("put off")
 
 // Config describes a loop over keys of type K.
@@ -145,6 +147,9 @@ func (l *Loop[K]) handle(ctx context.Context, key K) {
 	}
 	if errors.Is(err, ErrPutOff) {
 		l.handled(key)
+		if again > 0 {
+			l.queue.AddAfter(key, again)
+		}
 		return
 	}
 	l.cfg.Metrics.observe(l.cfg.Name, time.Since(began), err)

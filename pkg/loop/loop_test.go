@@ -387,3 +387,23 @@ func TestAKeyThatWasPutOffHasNeitherSucceededNorFailed(t *testing.T) {
 		}
 	})
 }
+
+func TestAKeyThatIsPutOffForATimeIsTriedEverMoreSeldomAllTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var attempts, failures int
+		l := newLoop(t, Config[string]{Sync: func(context.Context, string) (time.Duration, error) {
+			attempts++
+			if attempts%2 == 1 { // its turn comes a tenth of a second later
+				return 100 * time.Millisecond, ErrPutOff
+			}
+			failures++
+			return 0, errBoom
+		}})
+		l.Add("a")
+		defer start(t, l)()
+		wait(time.Minute)
+		if failures < 10 || failures > 16 {
+			t.Errorf("%d failures in a minute, want a dozen", failures)
+		}
+	})
+}

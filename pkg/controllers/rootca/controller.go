@@ -139,7 +139,7 @@ func (c *Controller) sync(ctx context.Context, key namespaceKey) (time.Duration,
 	}
 	if act == repair {
 		if wait := c.repairs.Wait(key); wait > 0 {
-			return wait, nil
+			return wait, loop.ErrPutOff
 		}
 	}
 	verdict := c.truces.May(object, ca.Fingerprint())

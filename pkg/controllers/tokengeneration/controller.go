@@ -146,7 +146,7 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Durat
 	d := decide(s)
 	if s.begins(d) {
 		if wait := c.turn(ctx, s.account); wait > 0 {
-			return wait, nil
+			return wait, loop.ErrPutOff
 		}
 	}
 	if d.action == look {

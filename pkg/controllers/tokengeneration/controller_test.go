@@ -119,7 +119,7 @@ func TestBigClustersAreNotFlooded(t *testing.T) {
 		m.accounts["team/"+account.Name] = account
 		f.cache(t, account)
 		again, err := f.sync(f.context(t), cache.MetaObjectToName(account))
-		if err != nil {
+		if err != nil && !errors.Is(err, loop.ErrPutOff) {
 			t.Fatal(err)
 		}
 		for _, secret := range m.secrets {
@@ -144,7 +144,7 @@ func TestWhoeverKeepsDeletingIsLeftAlone(t *testing.T) {
 		t.Helper()
 		f.cache(t, m.accounts["team/robot"])
 		again, err := f.sync(f.context(t), robotKey())
-		if err != nil {
+		if err != nil && !errors.Is(err, loop.ErrPutOff) {
 			t.Fatal(err)
 		}
 		f.plans.drop(robotKey())

@@ -39,7 +39,7 @@ func (c *Controller) renew(ctx context.Context, s state, d decision) (time.Durat
 	content := what.hash(results{}) + " " + s.secret.Annotations[informers.RotateAnnotation]
 	if !d.aged {
 		if wait := c.turn(ctx, s.secret, d, content); wait > 0 {
-			return wait, nil
+			return wait, loop.ErrPutOff
 		}
 	}
 	requested := c.watch.Elapsed()
@@ -133,7 +133,7 @@ func orNull(value string) any {
 // remove takes a token away whose account is gone for sure: the cache may lag.
 func (c *Controller) remove(ctx context.Context, s state, d decision) (time.Duration, error) {
 	if wait := c.turn(ctx, s.secret, d, contentRemoved); wait > 0 {
-		return wait, nil
+		return wait, loop.ErrPutOff
 	}
 	_, err := c.cfg.Client.ServiceAccounts(s.secret.Namespace).Get(ctx, d.asked.account, metav1.GetOptions{})
 	switch {

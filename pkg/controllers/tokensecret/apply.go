@@ -74,7 +74,7 @@ func (c *Controller) fill(ctx context.Context, cached *informers.TokenSecret, ac
 func (c *Controller) resign(ctx context.Context, cached *informers.TokenSecret, account types.UID, ca cabundle.Bundle, reason string) (time.Duration, error) {
 	object, content := contestedSecret(cached), c.contentOfToken()
 	if wait := c.rests.resigns.Wait(cache.MetaObjectToName(cached)); wait > 0 {
-		return wait, nil
+		return wait, loop.ErrPutOff
 	}
 	if wait := c.truce(ctx, c.rests.contents, object, content, objectReference(cached)); wait > 0 {
 		return wait, nil
@@ -104,7 +104,7 @@ func (c *Controller) noteReview(ctx context.Context, s state, reason string) (ti
 		return wait, err
 	}
 	waitExam, errExam := c.examine(ctx, s.secret, s.owner.account)
-	return soonest(wait, waitExam), errors.Join(err, errExam)
+	return both(wait, err, waitExam, errExam)
 }
 
 func (c *Controller) writeNote(ctx context.Context, s state, reason string) (time.Duration, error) {
@@ -134,12 +134,12 @@ func (c *Controller) release(ctx context.Context, cached *informers.TokenSecret,
 	return c.answer(ctx, cached, "Took back a token", reason, err)
 }
 
-// turnToRepair is how long a repair must wait.
-func (c *Controller) turnToRepair(ctx context.Context, cached *informers.TokenSecret, ca cabundle.Bundle) time.Duration {
+// turnToRepair is how long a repair must wait, if at all.
+func (c *Controller) turnToRepair(ctx context.Context, cached *informers.TokenSecret, ca cabundle.Bundle) (time.Duration, error) {
 	if wait := c.rests.repairs.Wait(cache.MetaObjectToName(cached)); wait > 0 {
-		return wait
+		return wait, loop.ErrPutOff
 	}
-	return c.truce(ctx, c.rests.contents, contestedSecret(cached), contentOfCA(ca), objectReference(cached))
+	return c.truce(ctx, c.rests.contents, contestedSecret(cached), contentOfCA(ca), objectReference(cached)), nil
 }
 
 // repair patches what is wrong with a Secret that has a token. The token itself

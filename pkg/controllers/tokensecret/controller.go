@@ -1,6 +1,7 @@
 package tokensecret
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -221,22 +222,32 @@ func (c *Controller) syncSecret(ctx context.Context, key cache.ObjectName) (time
 	behind.repairWaits = true
 	actBehind, reasonBehind := decide(behind)
 	c.rests.forget(key, act, actBehind)
-	wait := c.turnToRepair(ctx, s.secret, ca)
+	wait, err := c.turnToRepair(ctx, s.secret, ca)
 	if wait == 0 {
 		if wait, err = c.repair(ctx, s.secret, s.owner.account, ca, reason); !kube.Refused(err) {
 			return wait, err
 		}
 	}
 	waitBehind, errBehind := c.do(ctx, behind, ca, actBehind, reasonBehind)
-	return soonest(wait, waitBehind), errors.Join(err, errBehind)
+	return both(wait, err, waitBehind, errBehind)
 }
 
-// soonest is the shorter one of two durations of which zero is none.
-func soonest(a, b time.Duration) time.Duration {
-	if a == 0 || b == 0 {
-		return max(a, b)
+// both is what came of two things that were done for one key: it failed if one of them
+// did, and is put off if one of them is.
+func both(waitA time.Duration, errA error, waitB time.Duration, errB error) (time.Duration, error) {
+	wait := min(waitA, waitB)
+	if waitA == 0 || waitB == 0 {
+		wait = max(waitA, waitB)
 	}
-	return min(a, b)
+	putOff := func(err error) bool { return err == nil || errors.Is(err, loop.ErrPutOff) }
+	switch {
+	case putOff(errA):
+		return wait, cmp.Or(errB, errA)
+	case putOff(errB):
+		return wait, errA
+	default:
+		return wait, errors.Join(errA, errB)
+	}
 }
 
 // do does anything but repair.

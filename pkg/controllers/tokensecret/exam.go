@@ -20,6 +20,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/loop"
 	"github.com/sakeeper/sakeeper/pkg/token"
 	"github.com/sakeeper/sakeeper/pkg/tokenreview"
 )
@@ -258,7 +259,7 @@ func (c *Controller) identify(ctx context.Context, cached *informers.TokenSecret
 // be newer than the cache. It returns the token when there is more to find out.
 func (c *Controller) try(ctx context.Context, cached *informers.TokenSecret, set *keys.Set) (compact string, wait time.Duration, err error) {
 	if wait := c.rests.exams.Wait(cache.MetaObjectToName(cached)); wait > 0 {
-		return "", wait, nil
+		return "", wait, loop.ErrPutOff
 	}
 	live, err := c.cfg.Client.Secrets(cached.Namespace).Get(ctx, cached.Name, metav1.GetOptions{})
 	switch {

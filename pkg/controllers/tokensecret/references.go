@@ -17,6 +17,7 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/loop"
 )
 
 // grace is how long a Secret may be missing after its account was written, because
@@ -66,7 +67,7 @@ func (c *Controller) unseen(account *corev1.ServiceAccount, gone departures) boo
 func (c *Controller) mendReferences(ctx context.Context, account *corev1.ServiceAccount, gone departures) (time.Duration, error) {
 	key := cache.MetaObjectToName(account)
 	if wait := c.turnToAsk(account, gone); wait > 0 {
-		return wait, nil
+		return wait, loop.ErrPutOff
 	}
 	stale, err := c.stale(ctx, account, gone)
 	switch {

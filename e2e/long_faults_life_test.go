@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -15,11 +16,14 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
+// cleanUpInterval is that of lifeArgs.
+const cleanUpInterval = 2 * time.Second
+
 // lifeArgs switch on what happens to tokens after they were written.
 func lifeArgs() []string {
 	return []string{
 		"--auto-generate-token-secrets=labelled", "--resign-tokens=all",
-		"--legacy-service-account-token-clean-up-period=24h", "--legacy-service-account-token-clean-up-interval=2s",
+		"--legacy-service-account-token-clean-up-period=24h", "--legacy-service-account-token-clean-up-interval=" + cleanUpInterval.String(),
 	}
 }
 

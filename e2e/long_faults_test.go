@@ -102,6 +102,17 @@ func manyRequests(w troubled) error {
 	}))
 }
 
+// manySteps is the same where some reads and writes get through.
+func manySteps(w troubled) error {
+	return errors.Join(many(w), met(w, map[string]func(faults.Request) bool{
+		"a generated token": func(r faults.Request) bool { return r.Kind() == "create secrets" },
+		"a new signature": func(r faults.Request) bool {
+			return r.Kind() == "patch secrets" && strings.HasPrefix(r.Name, "former-")
+		},
+		"the pods of a clean-up": func(r faults.Request) bool { return r.Kind() == "list pods" },
+	}))
+}
+
 // met tells which step has not been tried in w.life since the trouble began.
 func met(w troubled, steps map[string]func(faults.Request) bool) error {
 	for name, step := range steps {
@@ -147,7 +158,7 @@ func troubles() []trouble {
 		{name: "every write is answered with 409", begin: inject(faults.Conflict(), faults.Request.Writes), enough: manyWrites, apart: time.Second},
 		{name: "everything is answered with 429 and Retry-After", begin: inject(faults.TooManyRequests(time.Second), nil), enough: manyRequests, apart: time.Second},
 		{name: "everything is answered with 500", begin: inject(faults.InternalError(), nil), enough: manyRequests},
-		{name: "connections break, before or after the deed", enough: manyWrites, begin: func(_ *testing.T, w troubled) func() {
+		{name: "connections break, before or after the deed", enough: manySteps, begin: func(_ *testing.T, w troubled) func() {
 			var n atomic.Int64
 			// Watches break with their connection, but may begin again: who hears of nothing
 			// writes nothing.
@@ -295,10 +306,14 @@ func expectFewRequests(t *testing.T, requests []faults.Request, lasted, apart ti
 			limit *= 2 * lifeAccounts
 		case strings.HasPrefix(target, "watch ") || strings.HasPrefix(target, "list "):
 			limit = watches
+		case strings.Contains(target, "-token-tracking by "): // for each pass of the cleaner
+			limit += int(lasted / cleanUpInterval)
 		case strings.Contains(target, "/mine by "): // every account of a burden refers to it
 			limit *= burdenAccounts
 		case strings.Contains(target, "/robot by "): // every Secret of a life is of that account
 			limit *= 3 * lifeAccounts
+		case strings.HasPrefix(target, "get serviceaccounts "): // for its Secrets, and for its references
+			limit *= 2
 		case n > counts[busiest]:
 			busiest = target
 		}

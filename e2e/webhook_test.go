@@ -234,16 +234,20 @@ func expectOnlyTheWebhookUnchecked(t *testing.T, p plane, elsewhere string) {
 	t.Helper()
 	for name, tc := range map[string]struct {
 		namespace, account string
+		annotations        map[string]string
 		admitted           bool
 	}{
 		"anybody":                {namespace: elsewhere},
 		"own":                    {namespace: controlplane.Namespace, account: controlplane.WebhookAccount, admitted: true},
+		"own-and-a-mirror-pod":   {namespace: controlplane.Namespace, account: controlplane.WebhookAccount, annotations: map[string]string{corev1.MirrorPodAnnotationKey: "hash"}},
+		"own-with-annotations":   {namespace: controlplane.Namespace, account: controlplane.WebhookAccount, annotations: map[string]string{"a": "b"}, admitted: true},
 		"own-elsewhere":          {namespace: elsewhere, account: controlplane.WebhookAccount},
 		"another-beside":         {namespace: controlplane.Namespace, account: controlplane.Account},
 		"another-without-a-name": {namespace: controlplane.Namespace},
 	} {
 		wanted := pod(name)
 		wanted.Spec.ServiceAccountName = tc.account
+		wanted.Annotations = tc.annotations
 		wanted.Labels = map[string]string{"app": controlplane.WebhookAccount} // anybody can say so
 		_, err := p.client.CoreV1().Pods(tc.namespace).Create(t.Context(), wanted, metav1.CreateOptions{})
 		switch {

@@ -19,6 +19,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/boundtoken"
 	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/stopwatch"
 )
 
 // Name is that of the queue and of its metrics.
@@ -69,7 +70,7 @@ type Config struct {
 // Agent keeps the files. Run or Once may be called, once.
 type Agent struct {
 	cfg    Config
-	watch  *boundtoken.Stopwatch
+	watch  *stopwatch.Stopwatch
 	tokens map[string]Token
 	loop   *loop.Loop[string] // of Run
 
@@ -92,7 +93,7 @@ func New(cfg Config) (*Agent, error) {
 	case len(cfg.Tokens) == 0:
 		return nil, errors.New("agent: Tokens are required")
 	}
-	a := &Agent{cfg: cfg, watch: boundtoken.NewStopwatch(cfg.Clock, cfg.Clock), tokens: map[string]Token{}, held: map[string]held{}}
+	a := &Agent{cfg: cfg, watch: stopwatch.New(cfg.Clock, cfg.Clock), tokens: map[string]Token{}, held: map[string]held{}}
 	for _, t := range cfg.Tokens {
 		if _, twice := a.tokens[t.File]; twice || t.File == hooks {
 			return nil, fmt.Errorf("agent: more than one token for file %s", t.File)

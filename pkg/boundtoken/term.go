@@ -55,7 +55,7 @@ func (t Term) DueInSince(age time.Duration, now time.Time, seed string) time.Dur
 }
 
 // Look is how long to wait before looking again at a token that is due in that time:
-// until then, but in steps. A clock that jumps is noticed sooner by [Stopwatch.Watch].
+// until then, but in steps. A clock that jumps is noticed sooner by pkg/stopwatch.
 func (t Term) Look(dueIn time.Duration) time.Duration {
 	return min(dueIn, part(t.Lifetime(), (1-renewAt)/2))
 }

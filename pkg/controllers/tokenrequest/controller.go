@@ -16,11 +16,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/sakeeper/sakeeper/pkg/boundtoken"
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/contention"
 	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/stopwatch"
 )
 
 // Name is that of the queue, and in audit logs.
@@ -73,7 +73,7 @@ type Controller struct {
 	loop   *loop.Loop[cache.ObjectName]
 	synced []cache.DoneChecker
 	notes  *notes
-	watch  *boundtoken.Stopwatch
+	watch  *stopwatch.Stopwatch
 	slots  *loop.Pace[cache.ObjectName]
 	truces *contention.Tracker[contested]
 }
@@ -97,7 +97,7 @@ func New(cfg Config) (*Controller, error) {
 	c := &Controller{
 		cfg:    cfg,
 		notes:  newNotes(),
-		watch:  boundtoken.NewStopwatch(cfg.Clock, cfg.Running),
+		watch:  stopwatch.New(cfg.Clock, cfg.Running),
 		slots:  loop.NewPace[cache.ObjectName](cfg.Clock, perSecond, burst),
 		truces: contention.New[contested]("managed tokens", cfg.Clock, cfg.Contention),
 	}

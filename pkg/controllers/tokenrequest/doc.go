@@ -20,7 +20,7 @@
 //
 // Times are the server's: those in the token's claims, compared with a clock that
 // follows the Date of the server's answers ([ServerClock]). For a token that this process
-// has asked for itself, the time since then counts too ([boundtoken.Stopwatch]), so that clocks which are far
+// has asked for itself, the time since then counts too (pkg/stopwatch), so that clocks which are far
 // apart neither make a renewal late nor make one follow the other.
 //
 // # What stays, and what goes

@@ -62,6 +62,12 @@ func (f *Files) load() (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--tls-cert-file %s, --tls-private-key-file %s: %w", f.cfg.CertFile, f.cfg.KeyFile, err)
 	}
+	if f.value != nil { // there is one that is better, perhaps
+		now := f.cfg.Clock.Now()
+		if err := pki.CheckLifetime(found.Leaf, now); err != nil && f.Ready() == nil {
+			return nil, fmt.Errorf("--tls-cert-file %s: %w", f.cfg.CertFile, err)
+		}
+	}
 	return &found, nil
 }
 

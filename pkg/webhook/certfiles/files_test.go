@@ -33,11 +33,16 @@ func must(t *testing.T, err error) {
 
 func mustIssue(t *testing.T) pki.Pair {
 	t.Helper()
-	ca, err := pki.NewCA(testkit.Instant())
-	must(t, err)
-	pair, err := ca.Issue([]string{"a"}, testkit.Instant())
+	pair, err := mustCA(t).Issue([]string{"a"}, testkit.Instant())
 	must(t, err)
 	return pair
+}
+
+func mustCA(t *testing.T) pki.Pair {
+	t.Helper()
+	ca, err := pki.NewCA(testkit.Instant())
+	must(t, err)
+	return ca
 }
 
 // write puts pair into dir as kubelet would into a mounted Secret: the files are
@@ -102,6 +107,14 @@ func TestFilesAreReloaded(t *testing.T) {
 	_, thirdKey := encode(t, third)
 	write(t, dir, "3", secondCert, thirdKey) // which do not belong together
 	if err := <-failures; !strings.Contains(err.Error(), "--tls-cert-file "+filepath.Join(dir, "tls.crt")) || !strings.Contains(err.Error(), "private key does not match public key") {
+		t.Errorf("error %v", err)
+	}
+	expect(second)
+	expired, err := mustCA(t).Issue([]string{"a"}, testkit.Instant().AddDate(-1, 0, 0))
+	must(t, err)
+	expiredCert, expiredKey := encode(t, expired)
+	write(t, dir, "expired", expiredCert, expiredKey)
+	if err := <-failures; !strings.Contains(err.Error(), "--tls-cert-file "+filepath.Join(dir, "tls.crt")+": the serving certificate expired at 2025-") {
 		t.Errorf("error %v", err)
 	}
 	expect(second)

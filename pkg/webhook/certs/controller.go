@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/stopwatch"
 	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
 )
 
@@ -29,8 +31,10 @@ const Name = "webhook-certificates"
 
 const (
 	// lookAgain is how often everything is looked at without an event: what time alone
-	// changes has days.
+	// changes has days, and a clock that jumps is noticed at once. lookSoon is for while
+	// something is wrong, which time may put right.
 	lookAgain = 10 * time.Minute
+	lookSoon  = 5 * time.Second
 	// maxDelay is short, because while something is wrong here requests may fail.
 	maxDelay = 10 * time.Second
 )
@@ -153,7 +157,14 @@ func (c *Controller) watch() error {
 }
 
 // Run works until ctx ends.
-func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx, c.synced...) }
+func (c *Controller) Run(ctx context.Context) error {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() {
+		stopwatch.New(c.cfg.Clock, c.cfg.Clock).Watch(ctx, func() { c.loop.Add(everything{}) })
+	})
+	return c.loop.Run(ctx, c.synced...)
+}
 
 var errStarting = errors.New("the secret and the webhook configurations were not seen yet")
 
@@ -183,17 +194,21 @@ func (c *Controller) sync(ctx context.Context, _ everything) (time.Duration, err
 	c.complain(ctx, s, p)
 	c.serve(ctx, s, p)
 	klog.FromContext(ctx).V(4).Info("Looked at the certificates", "action", p.act, "reason", p.reason)
+	again := lookAgain
+	if p.unready != "" || p.reason == reasonClockBehind {
+		again = lookSoon
+	}
 	var waitSecret time.Duration
 	var errSecret error
 	if p.act.writes() {
 		wait, err := c.writeSecret(ctx, s, p)
 		if err == nil && wait == 0 {
-			return lookAgain, nil // it has changed, and its event says what to publish
+			return again, nil // it has changed, and its event says what to publish
 		}
 		waitSecret, errSecret = wait, err
 	}
 	waitBundles, errBundles := c.writeBundles(ctx, s, p)
-	return soonest(lookAgain, waitSecret, waitBundles), errors.Join(errSecret, errBundles)
+	return soonest(again, waitSecret, waitBundles), errors.Join(errSecret, errBundles)
 }
 
 func (c *Controller) gather() state {

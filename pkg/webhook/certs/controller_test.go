@@ -191,7 +191,11 @@ func TestSync(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, nil, tc.inCached...)
 			again, err := f.sync(newContext(t), everything{})
-			if again != lookAgain || err != nil {
+			wantAgain := lookAgain
+			if tc.wantUnready != "" {
+				wantAgain = lookSoon
+			}
+			if again != wantAgain || err != nil {
 				t.Errorf("again after %v, error %v", again, err)
 			}
 			if diff := cmp.Diff(tc.want, f.requests(t)); diff != "" {
@@ -343,12 +347,12 @@ func TestAQuarrelIsSlow(t *testing.T) {
 		return again
 	}
 	for range limit {
-		if again := sync(); again != lookAgain {
+		if again := sync(); again != lookSoon {
 			t.Errorf("again after %v", again)
 		}
 	}
 	testkit.Events(f.recorder)
-	if again := sync(); again != interval || writes() != limit {
+	if again := sync(); again != lookSoon || writes() != limit {
 		t.Errorf("again after %v, and %v writes", again, writes())
 	}
 	sync()

@@ -3,6 +3,7 @@ package certs
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
 )
 
 // life is a controller with its informers against a fake API server.
@@ -171,6 +173,42 @@ func TestLife(t *testing.T) {
 		l.expectTrust("a configuration went")
 		time.Sleep(day)
 		l.expectWrites("a day went by")
+	})
+}
+
+// settable is a clock that can be set.
+type settable struct{ ahead atomic.Int64 }
+
+func (s *settable) Now() time.Time                  { return time.Now().Add(time.Duration(s.ahead.Load())) }
+func (s *settable) Since(t time.Time) time.Duration { return time.Since(t) }
+
+// TestAClockThatIsSet: what it changes is done within seconds, not with the next look.
+func TestAClockThatIsSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, clock := life{t: t, client: fake.NewClientset(
+			secretOf(t, contents{}, func(o metav1.Object) { o.SetCreationTimestamp(metav1.Now()) }), mutating(nil), validating(nil),
+		)}, &settable{}
+		l.Controller, _, _ = newController(t, l.client, clock)
+		defer l.start(newContext(t))()
+		time.Sleep(time.Minute)
+		l.client.ClearActions()
+		l.expectTrust("at first")
+
+		clock.ahead.Store(int64(pki.ServingLifetime + day)) // the machine has slept
+		time.Sleep(10 * time.Second)
+		l.expectWrites("the certificate expired in the sleep", "update secrets")
+		l.expectTrust("the certificate expired in the sleep")
+
+		clock.ahead.Store(-int64(365 * day)) // a dead battery
+		time.Sleep(10 * time.Second)
+		l.expectWrites("a clock that is behind makes nothing")
+		if l.Ready() == nil {
+			t.Error("ready, with a certificate that is not valid yet")
+		}
+		clock.ahead.Store(int64(pki.ServingLifetime + 2*day))
+		time.Sleep(10 * time.Second)
+		l.expectWrites("and right again")
+		l.expectTrust("and right again")
 	})
 }
 

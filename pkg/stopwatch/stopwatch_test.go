@@ -1,4 +1,4 @@
-package boundtoken
+package stopwatch
 
 import (
 	"context"
@@ -61,7 +61,7 @@ func TestTheLongerTimeCounts(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			m := &machine{wall: testkit.Instant(), ran: 12345}
-			watch := NewStopwatch(m, m)
+			watch := New(m, m)
 			before := watch.Elapsed()
 			for _, happen := range tc.in {
 				happen(m)
@@ -76,7 +76,7 @@ func TestTheLongerTimeCounts(t *testing.T) {
 
 func TestAnOrdinaryClock(t *testing.T) {
 	fake := clocktesting.NewFakePassiveClock(testkit.Instant())
-	watch := NewStopwatch(fake, fake)
+	watch := New(fake, fake)
 	fake.SetTime(testkit.Instant().Add(time.Minute))
 	if got := watch.Elapsed(); got != time.Minute {
 		t.Errorf("got %v, want a minute", got)
@@ -86,7 +86,7 @@ func TestAnOrdinaryClock(t *testing.T) {
 func TestJumpsAreNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &machine{wall: testkit.Instant()}
-		watch, jumps := NewStopwatch(m, m), 0
+		watch, jumps := New(m, m), 0
 		defer testkit.Start(t.Context(), t, func(ctx context.Context) error {
 			watch.Watch(ctx, func() { jumps++ })
 			return nil

@@ -1,4 +1,6 @@
-package boundtoken
+// Package stopwatch tells how much time has passed, and when a clock has jumped, on
+// machines that sleep and whose clocks people and NTP set.
+package stopwatch
 
 import (
 	"context"
@@ -16,11 +18,11 @@ const (
 	jump = 3 * time.Second
 )
 
-// Stopwatch tells how much time has passed, by two clocks neither of which can be
-// trusted alone: the wall clock, which people and NTP set, and the one that only runs,
-// which stands still while the machine sleeps. Where they disagree the longer time
-// counts, because a token that is renewed too early costs a request, and one that is
-// renewed too late fails whoever uses it. It is safe for concurrent use.
+// Stopwatch tells how much time has passed by two clocks neither of which can be trusted
+// alone: the wall clock, which is set, and the one that only runs, which stands still
+// while the machine sleeps. Where they disagree the longer time counts: what is renewed
+// too early costs a request, and what is renewed too late fails whoever uses it. It is
+// safe for concurrent use.
 type Stopwatch struct {
 	wall, running clock.PassiveClock
 	start         time.Time
@@ -37,9 +39,9 @@ type reading struct {
 	ran  time.Duration
 }
 
-// NewStopwatch takes the time of day from wall, and the time that has passed from running,
+// New takes the time of day from wall, and the time that has passed from running,
 // which nobody corrects ([clock.RealClock]).
-func NewStopwatch(wall, running clock.PassiveClock) *Stopwatch {
+func New(wall, running clock.PassiveClock) *Stopwatch {
 	s := &Stopwatch{wall: wall, running: running, start: running.Now()}
 	s.before = s.read()
 	return s
@@ -70,7 +72,7 @@ func (s *Stopwatch) look() (elapsed time.Duration, jumps int) {
 }
 
 // Watch calls jumped within seconds of a wall clock that was set or a machine that has
-// slept, when timers are late and tokens older than they seem. It returns when ctx ends.
+// slept, when timers are late and what has a lifetime is older than it seems. It returns when ctx ends.
 func (s *Stopwatch) Watch(ctx context.Context, jumped func()) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()

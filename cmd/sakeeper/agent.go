@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -67,10 +71,36 @@ func runAgent(ctx context.Context, cfg *agentConfig) error {
 	if cfg.options.once {
 		return a.Once(ctx)
 	}
+	ctx, stop := linger(ctx, cfg.options.shutdownDelay, func(signals chan<- os.Signal) { signal.Notify(signals, os.Interrupt, syscall.SIGTERM) })
+	defer stop()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return listeners.serve(ctx, registry, agentProbes(a)) })
 	group.Go(func() error { return a.Run(ctx) })
 	return group.Wait()
+}
+
+// linger makes a context that ends delay after ctx does, or at the next signal.
+func linger(ctx context.Context, delay time.Duration, notify func(chan<- os.Signal)) (context.Context, context.CancelFunc) {
+	lingering, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	signals := make(chan os.Signal, 1)
+	end := context.AfterFunc(ctx, func() {
+		defer cancel()
+		if delay == 0 {
+			return
+		}
+		notify(signals)
+		klog.FromContext(ctx).Info("Asked to stop, going on for a while", "duration", delay)
+		select {
+		case <-time.After(delay):
+		case <-signals:
+		case <-lingering.Done():
+		}
+	})
+	return lingering, func() {
+		end()
+		signal.Stop(signals)
+		cancel()
+	}
 }
 
 func newAgent(cfg *agentConfig, registry *prometheus.Registry) (*agent.Agent, error) {

@@ -44,6 +44,8 @@ type agentOptions struct {
 	command        string
 	commandTimeout time.Duration
 	signals        []string
+
+	shutdownDelay time.Duration
 }
 
 func newAgentOptions() *agentOptions {
@@ -82,6 +84,8 @@ func (o *agentOptions) addTokenFlags(fs *pflag.FlagSet) {
 		"Secret with which the tokens end: who deletes it revokes them within about 10 seconds. Instead of --bound-pod.")
 	fs.BoolVar(&o.once, "once", o.once,
 		"Write every file once, run the hooks, and end. Waits for an API server that cannot be reached, and fails at one that refuses.")
+	fs.DurationVar(&o.shutdownDelay, "shutdown-delay-duration", o.shutdownDelay,
+		"How long to go on after SIGTERM, for containers of a terminating pod that still need tokens. A second signal ends it.")
 }
 
 func (o *agentOptions) addFileFlags(fs *pflag.FlagSet) {
@@ -140,11 +144,20 @@ func (o *agentOptions) complete() (*agentConfig, error) {
 	return cfg, errors.Join(errs...)
 }
 
+// longest is the longest lifetime that validation of a TokenRequest accepts.
+const longest = (1 << 32) * time.Second
+
 func (o *agentOptions) validate() []error {
 	errs := append(o.api.validate(), o.servers.validate()...)
 	errs = append(errs, o.logs.validate()...)
 	if o.lifetime < 10*time.Minute {
 		errs = append(errs, fmt.Errorf("--lifetime: %v is less than the 10m that API servers grant", o.lifetime))
+	}
+	if o.lifetime > longest {
+		errs = append(errs, fmt.Errorf("--lifetime: %v is more than the %v that API servers accept", o.lifetime, longest))
+	}
+	if o.shutdownDelay < 0 {
+		errs = append(errs, fmt.Errorf("--shutdown-delay-duration: %v is negative", o.shutdownDelay))
 	}
 	if o.boundPod != "" && o.boundSecret != "" {
 		errs = append(errs, errors.New("--bound-pod and --bound-secret exclude each other"))
@@ -205,7 +218,11 @@ func (o *agentOptions) tokens() []agent.Token {
 func (o *agentOptions) writer() (agent.Writer, error) {
 	access, err := o.access()
 	if o.swap {
-		return &agent.Swap{Access: access}, err
+		swap := &agent.Swap{Access: access}
+		for _, t := range o.tokens() {
+			swap.Files = append(swap.Files, t.File)
+		}
+		return swap, err
 	}
 	return agent.Rename{Access: access}, err
 }

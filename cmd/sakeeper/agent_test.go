@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
@@ -45,6 +47,7 @@ func TestAgentOptions(t *testing.T) {
 		"all of it":                  {in: append(right, "--token-file=%/vault=a,b", "--mode=0444", "--owner=0:0", "--symlink-swap", "--exec=true x", "--signal=HUP:1", "--bound-secret=s")},
 		"an owner by name":           {in: append(right, "--owner=root:root")},
 		"nothing":                    {want: []string{"--token-file is required", "--namespace is required: the credentials are no token that names one", "--service-account is required: the credentials are no token of one"}},
+		"a lifetime beyond all":      {in: append(right, "--lifetime=1200000h"), want: []string{"--lifetime: 1200000h0m0s is more than the 1193046h28m16s that API servers accept"}},
 		"a pod and a Secret":         {in: append(right, "--bound-pod=p", "--bound-secret=s"), want: []string{"--bound-pod and --bound-secret exclude each other"}},
 		"a directory that is absent": {in: append(right, "--token-file=%/none/token"), want: []string{"--token-file: %/none/token: there is no directory %/none"}},
 		"a file twice":               {in: append(right, "--token-file=%/./token=a"), want: []string{"--token-file: %/token is named twice"}},
@@ -55,11 +58,12 @@ func TestAgentOptions(t *testing.T) {
 		"everything else that can be wrong, at once": {
 			in: []string{
 				"--namespace=UPPER", "--service-account=a/b", "--token-file=%/token", "--lifetime=5m", "--mode=999", "--owner=no-such-user:no-such-group",
-				"--exec-timeout=0s", "--signal=HIP:1", "--metrics-bind-address=x",
+				"--exec-timeout=0s", "--shutdown-delay-duration=-1s", "--signal=HIP:1", "--metrics-bind-address=x",
 			},
 			want: []string{
 				`--metrics-bind-address: "x" is not [host]:port, nor 0 for off`,
 				"--lifetime: 5m0s is less than the 10m that API servers grant",
+				"--shutdown-delay-duration: -1s is negative",
 				"--exec-timeout: 0s is not positive",
 				`--service-account: "a/b": ` + notADomain,
 				`--namespace: "UPPER": ` + notADomain,
@@ -85,6 +89,39 @@ func TestAgentOptions(t *testing.T) {
 			if (cfg == nil) != (len(tc.want) > 0) {
 				t.Errorf("started with %v", cfg)
 			}
+		})
+	}
+}
+
+func TestAnAgentLingers(t *testing.T) {
+	cases := map[string]struct {
+		delay, signal, want time.Duration
+	}{
+		"not":                  {},
+		"for an hour":          {delay: time.Hour, want: time.Hour},
+		"until another signal": {delay: time.Hour, signal: time.Minute, want: time.Minute},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				asked, ask := context.WithCancel(t.Context())
+				ctx, stop := linger(asked, tc.delay, func(signals chan<- os.Signal) {
+					if tc.signal > 0 {
+						time.AfterFunc(tc.signal, func() { signals <- os.Interrupt })
+					}
+				})
+				defer stop()
+				time.Sleep(time.Hour)
+				if ctx.Err() != nil {
+					t.Fatal("it ended before anybody asked")
+				}
+				began := time.Now()
+				ask()
+				<-ctx.Done()
+				if took := time.Since(began); took != tc.want {
+					t.Errorf("it went on for %v, want %v", took, tc.want)
+				}
+			})
 		})
 	}
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/klog/v2"
@@ -22,14 +24,22 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/stopwatch"
 )
 
-// Name is that of the queue and of its metrics.
-const Name = "token-agent"
+// Name is that of the queue and of its metrics; the queue of hooks has a name of its own.
+const (
+	Name      = "token-agent"
+	hooksName = "token-agent-hooks"
+)
 
-// maxDelay bounds the time between two attempts.
-const maxDelay = time.Minute
-
-// hooks is the key of the loop for the hooks; all others are files.
-const hooks = "hooks"
+const (
+	// hookDelay is the time between the first two attempts at a hook, and maxDelay bounds
+	// that between two attempts at anything.
+	hookDelay = time.Second
+	maxDelay  = time.Minute
+	// patience is how long the API server is waited for.
+	patience = 30 * time.Second
+	// glance is how often files are looked at: who removes one wants another token.
+	glance = 10 * time.Second
+)
 
 // Token is what one file should hold.
 type Token struct {
@@ -40,10 +50,13 @@ type Token struct {
 
 // Writer replaces the content of a file at once.
 type Writer interface {
+	// Check finds out, as far as can be told, whether the file can be written.
+	Check(file string) error
+	// Write returns an error only when the file has its former content.
 	Write(file string, content []byte) error
 }
 
-// Hook is done after tokens changed.
+// Hook is done after tokens changed, beside other hooks.
 type Hook interface {
 	Run(ctx context.Context) error
 }
@@ -72,7 +85,9 @@ type Agent struct {
 	cfg    Config
 	watch  *stopwatch.Stopwatch
 	tokens map[string]Token
-	loop   *loop.Loop[string] // of Run
+	// files and hooks are of Run; hooks are known by their place in the configuration.
+	files *loop.Loop[string]
+	hooks *loop.Loop[int]
 
 	mu sync.Mutex
 	// held are the terms of the tokens in the files, as far as they were written here.
@@ -95,7 +110,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{cfg: cfg, watch: stopwatch.New(cfg.Clock, cfg.Clock), tokens: map[string]Token{}, held: map[string]held{}}
 	for _, t := range cfg.Tokens {
-		if _, twice := a.tokens[t.File]; twice || t.File == hooks {
+		if _, twice := a.tokens[t.File]; twice {
 			return nil, fmt.Errorf("agent: more than one token for file %s", t.File)
 		}
 		a.tokens[t.File] = t
@@ -105,21 +120,26 @@ func New(cfg Config) (*Agent, error) {
 
 // Run keeps the files until ctx ends.
 func (a *Agent) Run(ctx context.Context) error {
-	var err error
-	a.loop, err = loop.New(loop.Config[string]{Name: Name, Sync: a.sync, MaxDelay: maxDelay, Metrics: a.cfg.Metrics})
-	if err != nil {
+	var errFiles, errHooks error
+	a.files, errFiles = loop.New(loop.Config[string]{Name: Name, Sync: a.sync, MaxDelay: maxDelay, Metrics: a.cfg.Metrics})
+	// A hook that hangs holds up no other, and no file.
+	a.hooks, errHooks = loop.New(loop.Config[int]{
+		Name: hooksName, Sync: a.runHook, Workers: len(a.cfg.Hooks), BaseDelay: hookDelay, MaxDelay: maxDelay, Metrics: a.cfg.Metrics,
+	})
+	if err := errors.Join(errFiles, errHooks); err != nil {
 		return err
 	}
 	a.lookAtAll()
-	var watching sync.WaitGroup
-	defer watching.Wait()
-	watching.Go(func() { a.watch.Watch(ctx, a.lookAtAll) })
-	return a.loop.Run(ctx)
+	var others sync.WaitGroup
+	defer others.Wait()
+	others.Go(func() { a.watch.Watch(ctx, a.lookAtAll) })
+	others.Go(func() { _ = a.hooks.Run(ctx) }) // it has no error to return
+	return a.files.Run(ctx)
 }
 
 func (a *Agent) lookAtAll() {
 	for file := range a.tokens {
-		a.loop.Add(file)
+		a.files.Add(file)
 	}
 }
 
@@ -131,7 +151,11 @@ func (a *Agent) Once(ctx context.Context) error {
 			return err
 		}
 	}
-	return a.runHooks(ctx)
+	var errs []error
+	for _, hook := range a.cfg.Hooks {
+		errs = append(errs, hook.Run(ctx))
+	}
+	return errors.Join(errs...)
 }
 
 func (a *Agent) insist(ctx context.Context, t Token) error {
@@ -168,20 +192,18 @@ func (a *Agent) Ready() error {
 }
 
 func (a *Agent) sync(ctx context.Context, key string) (again time.Duration, err error) {
-	if key == hooks {
-		return 0, a.runHooks(ctx)
-	}
 	if h, ok := a.holds(key); ok && present(key) {
 		if dueIn := a.dueIn(h, key); dueIn > 0 {
-			return h.term.Look(dueIn), nil
+			return min(h.term.Look(dueIn), glance), nil
 		}
 	}
 	if err := a.renew(ctx, a.tokens[key]); err != nil {
 		return 0, err
 	}
-	a.loop.Add(hooks)
-	h, _ := a.holds(key)
-	return max(h.term.Look(a.dueIn(h, key)), time.Second), nil
+	for i := range a.cfg.Hooks {
+		a.hooks.Add(i)
+	}
+	return glance, nil
 }
 
 func (a *Agent) dueIn(h held, file string) time.Duration {
@@ -202,8 +224,13 @@ func present(file string) bool {
 
 // renew fetches a token and writes it.
 func (a *Agent) renew(ctx context.Context, t Token) error {
+	if err := a.cfg.Writer.Check(t.File); err != nil {
+		return fmt.Errorf("write a token: %w", err) // none was asked for
+	}
 	asked := a.watch.Elapsed()
-	answer, err := a.cfg.Client.ServiceAccounts(a.cfg.Namespace).CreateToken(ctx, a.cfg.ServiceAccount, &authenticationv1.TokenRequest{
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	answer, err := a.cfg.Client.ServiceAccounts(a.cfg.Namespace).CreateToken(limited, a.cfg.ServiceAccount, &authenticationv1.TokenRequest{
 		Spec: authenticationv1.TokenRequestSpec{
 			Audiences: t.Audiences, ExpirationSeconds: new(int64(a.cfg.Lifetime.Seconds())), BoundObjectRef: a.cfg.Bound,
 		},
@@ -211,7 +238,7 @@ func (a *Agent) renew(ctx context.Context, t Token) error {
 	if err != nil {
 		return fmt.Errorf("request a token of service account %s/%s: %w", a.cfg.Namespace, a.cfg.ServiceAccount, kube.Withhold(err))
 	}
-	claims, err := boundtoken.ReadClaims(answer.Status.Token)
+	claims, err := boundtoken.Granted(answer)
 	if err != nil {
 		return fmt.Errorf("request a token of service account %s/%s: the answer cannot be used: %w", a.cfg.Namespace, a.cfg.ServiceAccount, err)
 	}
@@ -226,21 +253,18 @@ func (a *Agent) renew(ctx context.Context, t Token) error {
 	return nil
 }
 
-func (a *Agent) runHooks(ctx context.Context) error {
-	var errs []error
-	for _, hook := range a.cfg.Hooks {
-		errs = append(errs, hook.Run(ctx))
-	}
-	return errors.Join(errs...)
+func (a *Agent) runHook(ctx context.Context, i int) (again time.Duration, err error) {
+	return 0, a.cfg.Hooks[i].Run(ctx)
 }
 
 // temporary tells whether err may go by itself soon.
 func temporary(err error) bool {
 	var path *fs.PathError
 	var link *os.LinkError
-	var status interface{ Status() metav1.Status }
+	var certificate *tls.CertificateVerificationError
+	var status apierrors.APIStatus
 	switch {
-	case errors.As(err, &path), errors.As(err, &link), errors.Is(err, boundtoken.ErrNoClaims), errors.Is(err, boundtoken.ErrNoTerm):
+	case errors.As(err, &path), errors.As(err, &link), errors.As(err, &certificate), errors.Is(err, boundtoken.ErrNoClaims), errors.Is(err, boundtoken.ErrNoTerm):
 		return false
 	case errors.As(err, &status):
 		code := status.Status().Code

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -10,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,8 +21,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/utils/clock"
 
@@ -209,7 +214,7 @@ func TestAnOutageIsSatOut(t *testing.T) {
 func TestAFileThatIsGoneIsWrittenAgain(t *testing.T) {
 	live(t, func(w *world) {
 		must(t, os.Remove(w.file))
-		pass(6 * time.Minute)
+		pass(glance)
 		w.expectAsked(2)
 		if !w.expires().After(time.Now()) {
 			t.Error("the token has expired")
@@ -218,11 +223,16 @@ func TestAFileThatIsGoneIsWrittenAgain(t *testing.T) {
 }
 
 func TestHooksAreRetried(t *testing.T) {
+	var others atomic.Int32
+	other := hookFunc(func(context.Context) error { others.Add(1); return nil })
 	live(t, func(w *world) {
 		w.change(func() { w.hookErr, w.hooked = errors.New("boom"), 0 })
 		pass(50 * time.Minute)
-		if w.hooked < 3 {
+		if w.hooked < 3 || w.hooked > 15 { // after a second, two, four, and then a minute apart
 			t.Errorf("tried %d times", w.hooked)
+		}
+		if got := others.Load(); got != 2 {
+			t.Errorf("another hook ran %d times for two tokens, beside one that fails", got)
 		}
 		w.change(func() { w.hookErr, w.hooked = nil, 0 })
 		pass(2 * maxDelay)
@@ -230,8 +240,110 @@ func TestHooksAreRetried(t *testing.T) {
 			t.Errorf("ran %d times", w.hooked)
 		}
 		w.expectAsked(2) // a hook that fails costs no token
+	}, func(cfg *Config) { cfg.Hooks = append(cfg.Hooks, other) })
+}
+
+type hookFunc func(context.Context) error
+
+func (f hookFunc) Run(ctx context.Context) error { return f(ctx) }
+
+func TestAHookThatHangsHoldsUpNothing(t *testing.T) {
+	hangs := hookFunc(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+	live(t, func(w *world) {
+		pass(3 * time.Hour)
+		if n := len(w.asked); n < 4 || w.hooked != n {
+			t.Errorf("%d tokens and %d runs of the other hook in three hours", n, w.hooked)
+		}
+	}, func(cfg *Config) { cfg.Hooks = append([]Hook{hangs}, cfg.Hooks...) })
+}
+
+// TestAFileThatCannotBeWrittenCostsNoToken: a disk that is full is found out before.
+func TestAFileThatCannotBeWrittenCostsNoToken(t *testing.T) {
+	full := &fullDisk{Writer: Rename{mine()}}
+	live(t, func(w *world) {
+		full.set(errors.New("no space left on device"))
+		must(t, os.Remove(w.file))
+		pass(time.Hour)
+		w.expectAsked(1)
+		full.set(nil)
+		pass(maxDelay)
+		w.expectAsked(2)
+		must(t, w.agent.Ready())
+	}, func(cfg *Config) { cfg.Writer = full })
+}
+
+type fullDisk struct {
+	Writer
+
+	mu  sync.Mutex
+	err error
+}
+
+func (d *fullDisk) set(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.err = err
+}
+
+func (d *fullDisk) Check(file string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.err != nil {
+		return d.err
+	}
+	return d.Writer.Check(file)
+}
+
+// TestAnAnswerIsNotWaitedForWithoutEnd: a connection that is a black hole.
+func TestAnAnswerIsNotWaitedForWithoutEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(cfg *Config) { cfg.Client = silent{} })
+		began := time.Now()
+		if err := w.agent.renew(t.Context(), w.cfg.Tokens[0]); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != patience {
+			t.Errorf("got %v after %v", err, time.Since(began))
+		}
 	})
 }
+
+// silent never answers.
+type silent struct {
+	typedcorev1.ServiceAccountInterface
+}
+
+func (s silent) ServiceAccounts(string) typedcorev1.ServiceAccountInterface { return s }
+
+func (silent) CreateToken(ctx context.Context, _ string, _ *authenticationv1.TokenRequest, _ metav1.CreateOptions) (*authenticationv1.TokenRequest, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestAClockThatIsSetMakesNoRenewalLate: neither back nor ahead.
+func TestAClockThatIsSetMakesNoRenewalLate(t *testing.T) {
+	for name, by := range map[string]time.Duration{"back": -1000 * time.Hour, "ahead": 1000 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			set := &settable{}
+			live(t, func(w *world) {
+				set.by.Store(int64(by))
+				for range 10 {
+					pass(49 * time.Minute)
+					if left := time.Until(w.expires()); left < 11*time.Minute {
+						t.Errorf("%v are left", left)
+					}
+				}
+				if n := len(w.asked); n < 10 || n > 21 {
+					t.Errorf("%d tokens in 8 hours", n)
+				}
+				must(t, w.agent.Ready())
+			}, func(cfg *Config) { cfg.Clock = set })
+		})
+	}
+}
+
+// settable is a clock that can be set, and that goes on running all the same.
+type settable struct{ by atomic.Int64 }
+
+func (s *settable) Now() time.Time                  { return time.Now().Add(time.Duration(s.by.Load())) }
+func (s *settable) Since(t time.Time) time.Duration { return time.Since(t) }
 
 // TestNothingExpiresThatCouldBeRenewed lets outages of up to a tenth of a lifetime come
 // and go, with clocks that differ by up to five minutes and a server that grants what
@@ -273,6 +385,8 @@ func TestOnce(t *testing.T) {
 		"all is well":                  {},
 		"it comes back":                {in: errors.New("connection refused"), inAfter: 10 * time.Minute},
 		"so does one that is confused": {in: testkit.InternalError(), inAfter: time.Minute},
+		"it is somebody else":          {in: &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, inAfter: time.Minute, wantErr: "request a token of service account team/robot: tls: "},
+		"it refuses, and quotes":       {in: testkit.Invalid("spec", "eyJhbGciOi"), inAfter: time.Minute, wantErr: "request a token of service account team/robot: Invalid, in words"},
 		"it refuses":                   {in: testkit.Invalid("spec", "x"), inAfter: time.Minute, wantErr: "request a token of service account team/robot: "},
 		"there is no such account":     {in: testkit.NotFound(), inAfter: time.Minute, wantErr: "request a token of service account team/robot: "},
 	}

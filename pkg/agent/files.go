@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,46 +20,17 @@ type Access struct {
 	UID, GID int
 }
 
-// Rename is a [Writer] that renames a new file over the old one.
-type Rename struct{ Access }
-
-// unfinished is in the names of files that were not completed.
-const unfinished = ".sakeeper-"
-
-// Write implements [Writer].
-func (r Rename) Write(file string, content []byte) error {
-	dir, base := filepath.Split(file)
-	dir = filepath.Clean(dir)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, entry := range entries { // of a process that was killed
-		if strings.HasPrefix(entry.Name(), "."+base+unfinished) {
-			_ = os.Remove(filepath.Join(dir, entry.Name()))
-		}
-	}
-	f, err := os.CreateTemp(dir, "."+base+unfinished+"*")
-	if err != nil {
-		return err
-	}
-	if err := r.complete(f, content); err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	if err := os.Rename(f.Name(), file); err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return persist(dir)
-}
-
 // complete writes content to disk, for nobody else to read before all of it is there.
 func (a Access) complete(f *os.File, content []byte) error {
 	_, err := f.Write(content)
-	if err == nil && (a.UID != -1 || a.GID != -1) {
-		err = f.Chown(a.UID, a.GID)
+	if err == nil && a.GID != -1 {
+		err = f.Chown(-1, a.GID)
 	}
 	if err == nil {
 		err = f.Chmod(a.Mode)
+	}
+	if err == nil && a.UID != -1 { // last: only the owner may do the rest
+		err = f.Chown(a.UID, -1)
 	}
 	if err == nil {
 		err = f.Sync()
@@ -65,13 +38,68 @@ func (a Access) complete(f *os.File, content []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// persist has the names in dir survive a crash.
-func persist(dir string) error {
-	d, err := os.Open(dir)
+// padding is as long as a token may be.
+func padding() []byte { return bytes.Repeat([]byte{' '}, 8<<10) }
+
+// persist has the names in dir survive a crash, as far as it can: after one, the agent
+// starts anew and writes another token.
+func persist(dir string) {
+	if d, err := os.Open(dir); err == nil {
+		_ = d.Sync()
+		_ = d.Close()
+	}
+}
+
+// Rename is a [Writer] that renames a new file over the old one.
+type Rename struct{ Access }
+
+// unfinished is in the names of files that were not completed.
+const unfinished = ".sakeeper-"
+
+// Check implements [Writer].
+func (r Rename) Check(file string) error {
+	complete, err := r.stage(file, padding())
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return os.Remove(complete)
+}
+
+// Write implements [Writer].
+func (r Rename) Write(file string, content []byte) error {
+	complete, err := r.stage(file, content)
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(complete, file); err != nil {
+		return errors.Join(err, os.Remove(complete))
+	}
+	persist(filepath.Dir(file))
+	return nil
+}
+
+// stage writes content to a file beside file, and returns its name.
+func (r Rename) stage(file string, content []byte) (complete string, err error) {
+	dir, base := filepath.Dir(file), filepath.Base(file)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	for _, entry := range entries { // of a process that was killed
+		if strings.HasPrefix(entry.Name(), "."+base+unfinished) {
+			if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil {
+				return "", fmt.Errorf("remove what a former process left: %w", err)
+			}
+		}
+	}
+	f, err := os.CreateTemp(dir, "."+base+unfinished+"*")
+	if err != nil {
+		return "", err
+	}
+	if err := r.complete(f, content); err != nil {
+		return "", errors.Join(err, os.Remove(f.Name()))
+	}
+	return f.Name(), nil
 }
 
 const (
@@ -83,55 +111,86 @@ const (
 )
 
 // Swap is a [Writer] that swaps the symlink ..data, through which all files of their
-// directory are reached, as kubelet does. All files of a directory must be written by
-// the same Swap. It is safe for concurrent use.
+// directory are reached, as kubelet does. It is safe for concurrent use.
 type Swap struct {
 	Access
 
+	// Files are all that this Swap writes, and all that others find in their directories
+	// through ..data: what a former process had there goes.
+	Files []string
+
 	mu sync.Mutex
+}
+
+// Check implements [Writer].
+func (s *Swap) Check(file string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next, err := s.stage(file, padding())
+	if err != nil {
+		return err
+	}
+	return os.RemoveAll(next)
 }
 
 // Write implements [Writer].
 func (s *Swap) Write(file string, content []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	dir, base := filepath.Split(file)
-	dir = filepath.Clean(dir)
-	next, err := os.MkdirTemp(dir, time.Now().UTC().Format(stamp))
+	dir, base := filepath.Dir(file), filepath.Base(file)
+	next, err := s.stage(file, content)
 	if err != nil {
 		return err
 	}
-	former, err := os.Readlink(filepath.Join(dir, current))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(err, os.RemoveAll(next))
-	}
-	if err := s.fill(next, filepath.Join(dir, former), former != "", base, content); err != nil {
-		return errors.Join(err, os.RemoveAll(next))
-	}
-	if err := link(filepath.Base(next), filepath.Join(dir, current)); err != nil {
+	pointer := filepath.Join(dir, current)
+	former, _ := os.Readlink(pointer)
+	if err := link(filepath.Base(next), pointer); err != nil {
 		return errors.Join(err, os.RemoveAll(next))
 	}
 	if err := link(filepath.Join(current, base), file); err != nil {
-		return err
+		return errors.Join(err, restore(former, pointer), os.RemoveAll(next))
 	}
-	return errors.Join(sweep(dir, filepath.Base(next)), persist(dir))
+	_ = s.sweep(dir) // what cannot be removed is tried, and told of, with the next stage
+	persist(dir)
+	return nil
 }
 
-// fill makes next have content as base, and all else that former has.
-func (s *Swap) fill(next, former string, had bool, base string, content []byte) error {
+// restore makes pointer what it was.
+func restore(former, pointer string) error {
+	if former == "" {
+		return os.Remove(pointer)
+	}
+	return link(former, pointer)
+}
+
+// stage makes a directory that has content as the base of file, and all else that the
+// current one has and should have.
+func (s *Swap) stage(file string, content []byte) (next string, err error) {
+	dir, base := filepath.Dir(file), filepath.Base(file)
+	if err := s.sweep(dir); err != nil {
+		return "", err
+	}
+	next, err = os.MkdirTemp(dir, time.Now().UTC().Format(stamp))
+	if err != nil {
+		return "", err
+	}
+	if err := s.fill(next, filepath.Join(dir, current), base, content); err != nil {
+		return "", errors.Join(err, os.RemoveAll(next))
+	}
+	return next, nil
+}
+
+func (s *Swap) fill(next, former, base string, content []byte) error {
 	if err := os.Chmod(next, 0o755); err != nil { //nolint:gosec // the files have modes of their own
 		return err
 	}
-	if had {
-		entries, err := os.ReadDir(former)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		for _, entry := range entries {
-			if entry.Name() == base {
-				continue
-			}
-			if err := os.Link(filepath.Join(former, entry.Name()), filepath.Join(next, entry.Name())); err != nil {
+	entries, err := os.ReadDir(former)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, entry := range entries {
+		if name := entry.Name(); name != base && s.has(filepath.Join(filepath.Dir(former), name)) {
+			if err := os.Link(filepath.Join(former, name), filepath.Join(next, name)); err != nil {
 				return err
 			}
 		}
@@ -140,8 +199,14 @@ func (s *Swap) fill(next, former string, had bool, base string, content []byte) 
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.complete(f, content), persist(next))
+	if err := s.complete(f, content); err != nil {
+		return err
+	}
+	persist(next)
+	return nil
 }
+
+func (s *Swap) has(file string) bool { return slices.Contains(s.Files, file) }
 
 // link makes name a symlink to target, whatever it was, at once.
 func link(target, name string) error {
@@ -161,17 +226,23 @@ func link(target, name string) error {
 	return nil
 }
 
-// sweep removes directories that are not in use any more.
-func sweep(dir, inUse string) error {
+// sweep removes what is not in use any more: directories, and symlinks to files that
+// are not written any more.
+func (s *Swap) sweep(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
+	inUse, _ := os.Readlink(filepath.Join(dir, current))
 	var errs []error
 	for _, entry := range entries {
 		name := entry.Name()
-		if entry.IsDir() && name != inUse && strings.HasPrefix(name, "..2") {
-			errs = append(errs, os.RemoveAll(filepath.Join(dir, name)))
+		path := filepath.Join(dir, name)
+		switch target, _ := os.Readlink(path); {
+		case entry.IsDir() && name != inUse && strings.HasPrefix(name, "..2"):
+			errs = append(errs, os.RemoveAll(path))
+		case target == filepath.Join(current, name) && !s.has(path):
+			errs = append(errs, os.Remove(path))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

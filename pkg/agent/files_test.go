@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,11 +28,11 @@ func must(t *testing.T, err error) {
 
 func mine() Access { return Access{Mode: 0o640, UID: -1, GID: -1} }
 
-// writers are both kinds of writers.
-func writers() map[string]func() Writer {
-	return map[string]func() Writer{
-		"rename": func() Writer { return Rename{mine()} },
-		"swap":   func() Writer { return &Swap{Access: mine()} },
+// writers are both kinds of writers, of those files.
+func writers() map[string]func(files ...string) Writer {
+	return map[string]func(files ...string) Writer{
+		"rename": func(...string) Writer { return Rename{mine()} },
+		"swap":   func(files ...string) Writer { return &Swap{Access: mine(), Files: files} },
 	}
 }
 
@@ -79,8 +78,9 @@ func TestFilesAreWritten(t *testing.T) {
 			a, b := filepath.Join(dir, "[a"), filepath.Join(dir, "b")
 			must(t, os.WriteFile(filepath.Join(dir, "other"), []byte("stays"), 0o600))
 			must(t, os.WriteFile(a, []byte("a file of former times"), 0o600))
-			w := writer()
+			w := writer(a, b)
 			for i := range 3 {
+				must(t, w.Check(a))
 				must(t, w.Write(a, content(i)))
 				must(t, w.Write(b, content(10+i)))
 				expectFile(t, a, content(i))
@@ -89,7 +89,7 @@ func TestFilesAreWritten(t *testing.T) {
 					t.Errorf("the directory (-want +got):\n%s", diff)
 				}
 			}
-			w = writer() // another process
+			w = writer(a, b) // another process
 			must(t, w.Write(a, content(20)))
 			expectFile(t, a, content(20))
 			expectFile(t, b, content(12))
@@ -104,7 +104,7 @@ func TestReadersSeeOneTokenOrTheOther(t *testing.T) {
 	for name, writer := range writers() {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "token")
-			w := writer()
+			w := writer(file)
 			must(t, w.Write(file, content(0)))
 			const writes = 50
 			valid := map[string]bool{}
@@ -145,7 +145,8 @@ func TestWhatWasLeftUnfinishedIsRemoved(t *testing.T) {
 			dir := t.TempDir()
 			must(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, left)), 0o700))
 			must(t, os.WriteFile(filepath.Join(dir, left), []byte("half a tok"), 0o600))
-			must(t, writers()[name]().Write(filepath.Join(dir, "token"), content(1)))
+			file := filepath.Join(dir, "token")
+			must(t, writers()[name](file).Check(file))
 			if _, err := os.Stat(filepath.Join(dir, left)); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s is still there: %v", left, err)
 			}
@@ -158,17 +159,25 @@ func TestAFailureLeavesWhatWasThere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			other, taken := filepath.Join(dir, "other"), filepath.Join(dir, "taken")
-			must(t, writer().Write(other, content(1)))
 			must(t, os.MkdirAll(filepath.Join(taken, "full"), 0o700)) // nothing can be renamed over it
-			before := names(t, dir)
-			if err := writer().Write(taken, content(2)); err == nil {
-				t.Fatal("no error")
+			w := writer(other, taken)
+			for _, written := range []bool{false, true} {
+				if written {
+					must(t, w.Write(other, content(1)))
+				}
+				before := names(t, dir)
+				if err := w.Write(taken, content(2)); err == nil {
+					t.Fatal("no error")
+				}
+				if written {
+					expectFile(t, other, content(1))
+				}
+				if diff := cmp.Diff(before, names(t, dir)); diff != "" {
+					t.Errorf("the directory (-before +after):\n%s", diff)
+				}
 			}
-			expectFile(t, other, content(1))
-			if diff := cmp.Diff(before, slices.Compact(names(t, dir))); diff != "" {
-				t.Errorf("the directory (-before +after):\n%s", diff)
-			}
-			if err := writer().Write(filepath.Join(dir, "none", "token"), content(1)); !errors.Is(err, fs.ErrNotExist) {
+			none := filepath.Join(dir, "none", "token")
+			if err := writer(none).Check(none); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("no directory: %v", err)
 			}
 		})
@@ -185,10 +194,27 @@ func TestFilesGetTheirOwner(t *testing.T) {
 			access := Access{Mode: 0o640, UID: 12345, GID: 54321}
 			var w Writer = Rename{access}
 			if name == "swap" {
-				w = &Swap{Access: access}
+				w = &Swap{Access: access, Files: []string{file}}
 			}
 			must(t, w.Write(file, content(1)))
 			expectOwner(t, file, 12345, 54321)
 		})
+	}
+}
+
+func TestFilesThatNobodyWantsAnyMoreGo(t *testing.T) {
+	dir := t.TempDir()
+	former, kept := filepath.Join(dir, "former"), filepath.Join(dir, "kept")
+	must(t, os.WriteFile(filepath.Join(dir, "other"), []byte("somebody else's"), 0o600))
+	w := &Swap{Access: mine(), Files: []string{former, kept}}
+	must(t, w.Write(former, content(1)))
+	must(t, w.Write(kept, content(2)))
+	w = &Swap{Access: mine(), Files: []string{kept}}
+	must(t, w.Write(kept, content(3)))
+	if diff := cmp.Diff([]string{"..2*", "..data", "kept", "other"}, names(t, dir)); diff != "" {
+		t.Errorf("the directory (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"kept"}, names(t, filepath.Join(dir, current))); diff != "" {
+		t.Errorf("what ..data has (-want +got):\n%s", diff)
 	}
 }

@@ -29,6 +29,9 @@ func (c Command) Run(ctx context.Context) error {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, c.Args[0], c.Args[1:]...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	// What it started ends with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("run %s: %w", c.Args[0], err)
@@ -37,7 +40,8 @@ func (c Command) Run(ctx context.Context) error {
 	return nil
 }
 
-// Signal is a [Hook] that sends a signal to a process.
+// Signal is a [Hook] that sends a signal to a process. While there is no such process
+// it fails: one that is about to say where it is may hold the former token.
 type Signal struct {
 	signal syscall.Signal
 	// of is a process id, a file that holds one, or the name of all processes that have

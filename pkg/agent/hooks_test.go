@@ -30,6 +30,10 @@ func TestCommand(t *testing.T) {
 			}
 		})
 	}
+	// What a command has started ends with it.
+	if err := (Command{Args: []string{"sh", "-c", "sleep 600; true"}, Timeout: 50 * time.Millisecond}).Run(t.Context()); err == nil || errors.Is(err, exec.ErrWaitDelay) {
+		t.Errorf("error %v: its child goes on", err)
+	}
 	for _, name := range []string{file, file + " $HOME;"} {
 		if _, err := os.Stat(name); err != nil {
 			t.Error(err)

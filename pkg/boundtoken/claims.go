@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -32,6 +33,17 @@ var (
 	ErrNoClaims = errors.New("it is no token with claims")
 	ErrNoTerm   = errors.New("the token does not say when it was issued and when it expires")
 )
+
+// Granted reads what the API server granted: where it says that the token expires
+// earlier than the token itself does, as for tokens that it extends for old clients, that
+// counts.
+func Granted(answer *authenticationv1.TokenRequest) (Claims, error) {
+	claims, err := ReadClaims(answer.Status.Token)
+	if expires := answer.Status.ExpirationTimestamp.Time; err == nil && expires.After(claims.Term.Issued) && expires.Before(claims.Term.Expires) {
+		claims.Term.Expires = expires
+	}
+	return claims, err
+}
 
 // ReadClaims reads the claims of a JWT in compact form.
 func ReadClaims(compact string) (Claims, error) {

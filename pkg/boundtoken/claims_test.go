@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
@@ -49,5 +51,32 @@ func TestReadClaims(t *testing.T) {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestWhatWasGranted(t *testing.T) {
+	issued := testkit.Instant()
+	cases := map[string]struct {
+		in   time.Time
+		want time.Duration
+	}{
+		"the same":                 {in: issued.Add(time.Hour), want: time.Hour},
+		"extended for old clients": {in: issued.Add(30 * time.Minute), want: 30 * time.Minute},
+		"said to be good longer":   {in: issued.Add(2 * time.Hour), want: time.Hour},
+		"said to be over":          {in: issued, want: time.Hour},
+		"not said":                 {want: time.Hour},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			got, err := Granted(&authenticationv1.TokenRequest{Status: authenticationv1.TokenRequestStatus{
+				Token: encoded(`{"iat":1767323045,"exp":1767326645}`), ExpirationTimestamp: metav1.NewTime(tc.in),
+			}})
+			if err != nil || got.Term.Lifetime() != tc.want {
+				t.Errorf("good for %v, %v, want %v", got.Term.Lifetime(), err, tc.want)
+			}
+		})
+	}
+	if _, err := Granted(&authenticationv1.TokenRequest{}); !errors.Is(err, ErrNoClaims) {
+		t.Errorf("no token: %v", err)
 	}
 }

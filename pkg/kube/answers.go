@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"errors"
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -34,14 +35,18 @@ func NotWritten(err error) bool {
 }
 
 // Withhold replaces an error that quotes a token, as an admission webhook may that
-// describes an object.
+// describes an object. What kind of answer it was stays.
 func Withhold(err error) error {
 	if err == nil || !token.Quotes(err.Error()) {
 		return err
 	}
-	reason := apierrors.ReasonForError(err)
-	if reason == metav1.StatusReasonUnknown {
-		reason = "failed"
+	const words = "%s, in words that are withheld because they quote a token"
+	var answer apierrors.APIStatus
+	if !errors.As(err, &answer) {
+		return fmt.Errorf(words, "failed")
 	}
-	return fmt.Errorf("%s, in words that are withheld because they quote a token", reason)
+	status := answer.Status()
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Reason: status.Reason, Code: status.Code, Message: fmt.Sprintf(words, status.Reason),
+	}}
 }

@@ -54,7 +54,7 @@ func TestWithhold(t *testing.T) {
 		"Invalid, in words that are withheld because they quote a token": testkit.Invalid("data", "eyJhbGciOi"),
 		"failed, in words that are withheld because they quote a token":  errors.New("proxy said eyJhbGciOi"),
 	} {
-		if got := kube.Withhold(err); got.Error() != want {
+		if got := kube.Withhold(err); got.Error() != want || kube.Refused(got) != kube.Refused(err) {
 			t.Errorf("got %v, want %s", got, want)
 		}
 	}

@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,9 @@ type Config[K comparable] struct {
 	Sync func(ctx context.Context, key K) (again time.Duration, err error)
 	// Workers is how many keys are handled at a time. Zero: one.
 	Workers int
+	// BaseDelay is that between the first two attempts at a key that fails; it doubles
+	// with each. Zero: 5 ms.
+	BaseDelay time.Duration
 	// MaxDelay caps the delay between two attempts at a key. Zero: 5 minutes.
 	MaxDelay time.Duration
 	// Metrics may be nil.
@@ -63,7 +67,7 @@ func New[K comparable](cfg Config[K]) (*Loop[K], error) {
 	if cfg.MaxDelay == 0 {
 		cfg.MaxDelay = defaultMaxDelay
 	}
-	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[K](baseDelay, cfg.MaxDelay)
+	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[K](cmp.Or(cfg.BaseDelay, baseDelay), cfg.MaxDelay)
 	return &Loop[K]{
 		cfg: cfg,
 		queue: workqueue.NewTypedRateLimitingQueueWithConfig(limiter,

@@ -88,7 +88,7 @@ func (c *Controller) request(ctx context.Context, s state, a asked) (string, bou
 	if err != nil {
 		return "", boundtoken.Claims{}, err
 	}
-	found, err := readClaims(answer.Status.Token, s.secret.UID, s.account.UID)
+	found, err := readClaims(answer, s.secret.UID, s.account.UID)
 	return answer.Status.Token, found, err
 }
 

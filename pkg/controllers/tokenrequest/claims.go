@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sakeeper/sakeeper/pkg/boundtoken"
@@ -15,8 +16,8 @@ var errUnbound = errors.New("the API server answered with a token that is not bo
 
 // readClaims reads the claims of a token that comes right from the API server; nobody
 // else is trusted with that, so no signature is checked.
-func readClaims(compact string, secret, account types.UID) (boundtoken.Claims, error) {
-	c, err := boundtoken.ReadClaims(compact)
+func readClaims(answer *authenticationv1.TokenRequest, secret, account types.UID) (boundtoken.Claims, error) {
+	c, err := boundtoken.Granted(answer)
 	switch {
 	case err != nil:
 		return c, fmt.Errorf("read the answer of the API server: %w", err)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	authenticationv1 "k8s.io/api/authentication/v1"
 
 	"github.com/sakeeper/sakeeper/pkg/boundtoken"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
@@ -36,7 +37,7 @@ func TestReadClaims(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			got, err := readClaims(tc.in, testkit.SecretUID, testkit.AccountUID)
+			got, err := readClaims(&authenticationv1.TokenRequest{Status: authenticationv1.TokenRequestStatus{Token: tc.in}}, testkit.SecretUID, testkit.AccountUID)
 			if !errors.Is(err, tc.wantErr) {
 				t.Fatalf("got %v, want %v", err, tc.wantErr)
 			}

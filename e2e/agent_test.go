@@ -175,19 +175,7 @@ func TestAgentWithASecretThatRevokes(t *testing.T) {
 func TestAgentInAPod(t *testing.T) {
 	t.Parallel()
 	a := newAgentPlace(t, plane{shared.cp, shared.client}, "system:serviceaccount:%:robot")
-	pod, err := a.client.CoreV1().Pods(a.namespace).Create(t.Context(), &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "pod", Finalizers: []string{"example.com/wait"}},
-		Spec: corev1.PodSpec{
-			ServiceAccountName: "robot", AutomountServiceAccountToken: new(bool), Containers: []corev1.Container{{Name: "c", Image: "i"}},
-		},
-	}, metav1.CreateOptions{})
-	must(t, err)
-	granted, err := a.client.CoreV1().ServiceAccounts(a.namespace).CreateToken(t.Context(), "robot", &authenticationv1.TokenRequest{
-		Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}},
-	}, metav1.CreateOptions{})
-	must(t, err)
-	itself := rest.AnonymousClientConfig(a.Admin)
-	itself.BearerToken = granted.Status.Token
+	pod, itself := a.podOfRobot(t, "pod")
 
 	fetch := func(name string, more ...string) boundtoken.Claims {
 		t.Helper()
@@ -205,7 +193,7 @@ func TestAgentInAPod(t *testing.T) {
 	if claims := fetch("terminating"); claims.Pod.UID != pod.UID {
 		t.Errorf("in a terminating pod it is bound to %+v", claims.Pod)
 	}
-	_, err = a.client.CoreV1().Pods(a.namespace).Patch(t.Context(), "pod", types.JSONPatchType, []byte(`[{"op":"remove","path":"/metadata/finalizers"}]`), metav1.PatchOptions{})
+	_, err := a.client.CoreV1().Pods(a.namespace).Patch(t.Context(), "pod", types.JSONPatchType, []byte(`[{"op":"remove","path":"/metadata/finalizers"}]`), metav1.PatchOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		t.Fatal(err)
 	}

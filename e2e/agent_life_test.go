@@ -1,0 +1,145 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/sakeeper/sakeeper/pkg/agent"
+	"github.com/sakeeper/sakeeper/pkg/boundtoken"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+// aheadClock is a clock that can be set ahead, for what hours change.
+type aheadClock struct{ ahead atomic.Int64 }
+
+func (c *aheadClock) Now() time.Time                  { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *aheadClock) Since(t time.Time) time.Duration { return time.Since(t) }
+
+// expectAnother waits until the file holds another token, and returns what it says.
+func (a agentPlace) expectAnother(t *testing.T, file, former string) boundtoken.Claims {
+	t.Helper()
+	eventually(t, "another token in "+file, func(context.Context) error {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		claims, err := boundtoken.ReadClaims(string(content))
+		if err == nil && claims.ID == former {
+			err = errors.New("it is the former one")
+		}
+		return err
+	})
+	return a.expectToken(t, file)
+}
+
+// podOfRobot is a pod that stays while it terminates, with the token of its own that
+// kubelet would have given to it.
+func (a agentPlace) podOfRobot(t *testing.T, name string) (*corev1.Pod, *rest.Config) {
+	t.Helper()
+	pod, err := a.client.CoreV1().Pods(a.namespace).Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Finalizers: []string{"example.com/wait"}},
+		Spec: corev1.PodSpec{
+			ServiceAccountName: "robot", AutomountServiceAccountToken: new(bool), Containers: []corev1.Container{{Name: "c", Image: "i"}},
+		},
+	}, metav1.CreateOptions{})
+	must(t, err)
+	granted, err := a.client.CoreV1().ServiceAccounts(a.namespace).CreateToken(t.Context(), "robot", &authenticationv1.TokenRequest{
+		Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}},
+	}, metav1.CreateOptions{})
+	must(t, err)
+	itself := rest.AnonymousClientConfig(a.Admin)
+	itself.BearerToken = granted.Status.Token
+	return pod, itself
+}
+
+// TestAgentGoesOnInATerminatingPod: it is asked to stop with the containers that still
+// need tokens, fetches another one all the same, and ends when it is asked again.
+func TestAgentGoesOnInATerminatingPod(t *testing.T) {
+	t.Parallel()
+	a := newAgentPlace(t, plane{shared.cp, shared.client}, "system:serviceaccount:%:robot")
+	pod, itself := a.podOfRobot(t, "pod")
+	s := startSakeeper(t, a.args(t, itself, "--token-file="+a.path("token"), "--shutdown-delay-duration=10m"))
+	must(t, s.WaitReady(t.Context()))
+	first := a.expectToken(t, a.path("token"))
+	must(t, a.client.CoreV1().Pods(a.namespace).Delete(t.Context(), pod.Name, metav1.DeleteOptions{}))
+	must(t, s.Signal(syscall.SIGTERM))
+	eventually(t, "it heard that", func(context.Context) error {
+		if !strings.Contains(s.Logs(), "Asked to stop, going on for a while") {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	must(t, os.Remove(a.path("token")))
+	if second := a.expectAnother(t, a.path("token"), first.ID); second.Pod.UID != pod.UID {
+		t.Errorf("it is bound to %+v", second.Pod)
+	}
+	must(t, s.Stop())
+	a.expectToken(t, a.path("token"))
+}
+
+// TestAgentRenewsWhatIsDue has a clock that is set ahead, in the process of the test: an
+// API server grants no less than ten minutes. The API server is away at the start, and
+// when the token is due.
+func TestAgentRenewsWhatIsDue(t *testing.T) {
+	p := newPlane(t)
+	s := startReadySakeeper(t, p.sakeeperArgs(t))
+	a := newAgentPlace(t, p, "machine")
+	must(t, s.Stop())
+	outsider, err := p.User("machine")
+	must(t, err)
+	must(t, p.KillServer())
+	clock := &aheadClock{}
+	kept, err := agent.New(agent.Config{
+		Client: mustClient(t, outsider).CoreV1(), Namespace: a.namespace, ServiceAccount: "robot", Lifetime: time.Hour, Clock: clock,
+		Tokens: []agent.Token{{File: a.path("token")}}, Writer: agent.Rename{Access: agent.Access{Mode: 0o600, UID: -1, GID: -1}},
+	})
+	must(t, err)
+	defer testkit.Start(t.Context(), t, kept.Run)()
+	must(t, p.StartServer(t.Context()))
+	first := a.expectAnother(t, a.path("token"), "")
+
+	must(t, p.KillServer())
+	clock.ahead.Store(int64(50 * time.Minute))
+	must(t, p.StartServer(t.Context()))
+	second := a.expectAnother(t, a.path("token"), first.ID)
+	must(t, kept.Ready())
+	a.expectToken(t, a.path("token"))
+	clock.ahead.Store(int64(100 * time.Minute))
+	a.expectAnother(t, a.path("token"), second.ID)
+}
+
+func TestAgentGivesFilesToTheirOwner(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root may give files away")
+	}
+	t.Parallel()
+	a := newAgentPlace(t, plane{shared.cp, shared.client}, "machine")
+	for name, flags := range map[string][]string{"renamed": nil, "swapped": {"--symlink-swap"}} {
+		must(t, os.Mkdir(a.path(name), 0o700))
+		file := filepath.Join(a.path(name), "token")
+		out, err := a.once(t, a.outsider(t), append(flags, "--namespace="+a.namespace, "--service-account=robot", "--owner=12345:54321", "--mode=0440", "--token-file="+file)...)
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		info, err := os.Stat(file)
+		must(t, err)
+		stat, ok := info.Sys().(*syscall.Stat_t)
+		if got := fmt.Sprintf("%d:%d %v", stat.Uid, stat.Gid, info.Mode()); !ok || got != "12345:54321 -r--r-----" {
+			t.Errorf("%s: %s", name, got)
+		}
+		a.expectToken(t, file)
+	}
+}

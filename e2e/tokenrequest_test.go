@@ -318,6 +318,8 @@ func testManagedBadInput(t *testing.T, p plane) {
 	namespace, _ := newServedNamespace(t, p)
 	immutable := managed("immutable", nil)
 	immutable.Immutable = new(true)
+	own := managed("own-keys", nil)
+	own.Data["token"] = []byte("somebody's own")
 	inTree := managed("in-tree", nil)
 	inTree.Type, inTree.Annotations[corev1.ServiceAccountNameKey] = corev1.SecretTypeServiceAccountToken, "default"
 	cases := map[string]struct {
@@ -331,17 +333,19 @@ func testManagedBadInput(t *testing.T, p plane) {
 		"audiences with blanks": {in: managed("blanks", map[string]string{"audiences": "a, b"}), wantReason: tokenrequest.ReasonInvalidSetting, want: []string{"sakeeper.io/audiences"}},
 		"no account":            {in: managed("empty", map[string]string{"service-account": ""}), wantReason: tokenrequest.ReasonInvalidSetting, want: []string{"sakeeper.io/service-account"}},
 		"an unknown account":    {in: managed("unknown", map[string]string{"service-account": "nobody"}), wantReason: tokenrequest.ReasonNoAccount, want: []string{"nobody", "create it"}},
+		"its own keys":          {in: own, wantReason: tokenrequest.ReasonUnusable, want: []string{"token", "remove that"}},
 		"immutable":             {in: immutable, wantReason: tokenrequest.ReasonUnusable, want: []string{"immutable"}},
 		"of an in-tree type":    {in: inTree, wantReason: tokenrequest.ReasonUnusable, want: []string{"kubernetes.io/service-account-token", "Opaque"}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			mustCreateSecret(t, p.client, namespace, tc.in)
+			before := mustCreateSecret(t, p.client, namespace, tc.in)
 			expectTold(t, p.client, namespace, tc.in.Name, tc.wantReason, tc.want...)
 			after, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), tc.in.Name, metav1.GetOptions{})
 			must(t, err)
-			if after.Annotations[informers.FilledHashAnnotation] != "" {
-				t.Error("it was filled")
+			// The in-tree kind is filled by the controller of those.
+			if ours := after.Annotations[informers.FilledHashAnnotation] != ""; ours || after.ResourceVersion != before.ResourceVersion && tc.in != inTree {
+				t.Errorf("it was changed, by this controller: %t", ours)
 			}
 		})
 	}

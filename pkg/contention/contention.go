@@ -6,10 +6,12 @@
 // undone, and the object is contended: this content is not written to it for an
 // hour. Another content (a new CA, say) is another matter. When 20 objects of a kind
 // are contended, the somebody is likely a controller, such as an in-tree twin with
-// another CA, and the whole kind is left alone.
+// another CA, and the whole kind is left alone; or, where objects of one kind have nothing
+// to do with each other ([NewGrouped]), the group of them.
 package contention
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -69,11 +71,12 @@ func (m *Metrics) add(kind string, count func() int) {
 // concurrent use.
 type Tracker[K comparable] struct {
 	clock clock.PassiveClock
+	group func(K) string
 
 	mu      sync.Mutex
 	entries map[matter[K]]*entry
-	// kindUntil is when the kind is no longer left alone.
-	kindUntil time.Time
+	// groupUntil is when a group is no longer left alone.
+	groupUntil map[string]time.Time
 	// nextSweep is when entries of no more use are dropped.
 	nextSweep time.Time
 }
@@ -92,7 +95,13 @@ type entry struct {
 
 // New makes a tracker; kind is a label of the metrics, which may be nil.
 func New[K comparable](kind string, clock clock.PassiveClock, metrics *Metrics) *Tracker[K] {
-	t := &Tracker[K]{clock: clock, entries: map[matter[K]]*entry{}}
+	return NewGrouped(kind, func(K) string { return "" }, clock, metrics)
+}
+
+// NewGrouped makes a tracker that leaves alone the group of an object, not the whole
+// kind: what goes on in one namespace, say, is then nobody else's trouble.
+func NewGrouped[K comparable](kind string, group func(K) string, clock clock.PassiveClock, metrics *Metrics) *Tracker[K] {
+	t := &Tracker[K]{clock: clock, group: group, entries: map[matter[K]]*entry{}, groupUntil: map[string]time.Time{}}
 	metrics.add(kind, t.contended)
 	return t
 }
@@ -101,9 +110,11 @@ func New[K comparable](kind string, clock clock.PassiveClock, metrics *Metrics) 
 type Verdict struct {
 	// Wait is how long the write must be left; zero: it may be made now.
 	Wait time.Duration
-	// Object and Kind tell that the object, or the whole kind, has become contended by
-	// this very question: the moment to tell people.
+	// Object and Kind tell that the object, or the whole kind or group, has become
+	// contended by this very question: the moment to tell people.
 	Object, Kind bool
+	// Group is the one that is meant by Kind; empty: all.
+	Group string
 }
 
 // May tells whether content may be written to object now. Ask right before a write
@@ -113,19 +124,20 @@ func (t *Tracker[K]) May(object K, content string) Verdict {
 	defer t.mu.Unlock()
 	now := t.clock.Now()
 	t.sweep(now)
-	e := t.entries[matter[K]{object, content}]
-	var v Verdict
+	e, group := t.entries[matter[K]{object, content}], t.group(object)
+	v := Verdict{Group: group}
 	if e != nil && e.until.IsZero() && len(recent(e.writes, now)) >= limit {
 		e.until, e.writes = now.Add(truce), nil
 		v.Object = true
-		if t.count(now) >= manyObjects && !now.Before(t.kindUntil) {
-			t.kindUntil = e.until
+		same := func(k K) bool { return t.group(k) == group }
+		if t.count(now, same) >= manyObjects && !now.Before(t.groupUntil[group]) {
+			t.groupUntil[group] = e.until
 			v.Kind = true
 		}
 	}
 	switch {
-	case now.Before(t.kindUntil):
-		v.Wait = t.kindUntil.Sub(now)
+	case now.Before(t.groupUntil[group]):
+		v.Wait = t.groupUntil[group].Sub(now)
 	case e != nil && now.Before(e.until):
 		v.Wait = e.until.Sub(now)
 	case e != nil && !e.until.IsZero():
@@ -152,13 +164,13 @@ func (t *Tracker[K]) Wrote(object K, content string) {
 func (t *Tracker[K]) contended() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.count(t.clock.Now())
+	return t.count(t.clock.Now(), func(K) bool { return true })
 }
 
-func (t *Tracker[K]) count(now time.Time) int {
+func (t *Tracker[K]) count(now time.Time, of func(K) bool) int {
 	n := 0
-	for _, e := range t.entries {
-		if now.Before(e.until) {
+	for key, e := range t.entries {
+		if now.Before(e.until) && of(key.object) {
 			n++
 		}
 	}
@@ -171,6 +183,7 @@ func (t *Tracker[K]) sweep(now time.Time) {
 		return
 	}
 	t.nextSweep = now.Add(window)
+	maps.DeleteFunc(t.groupUntil, func(_ string, until time.Time) bool { return !now.Before(until) })
 	for key, e := range t.entries {
 		if !e.until.IsZero() && !now.Before(e.until) {
 			e.until = time.Time{}

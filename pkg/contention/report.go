@@ -15,6 +15,8 @@ const ReasonContended = "LeftAlone"
 func Report(ctx context.Context, recorder record.EventRecorder, object *corev1.ObjectReference, v Verdict) {
 	what := "This object is"
 	switch {
+	case v.Kind && v.Group != "":
+		what = "All objects of this kind in " + v.Group + " are"
 	case v.Kind:
 		what = "All objects of this kind are"
 	case !v.Object:

@@ -27,6 +27,8 @@ type ManagedSecret struct {
 	Immutable bool
 	// ContentSum is the [ContentSum] of the keys that [FilledKeysAnnotation] names.
 	ContentSum [sha256.Size]byte
+	// OtherKeys are the keys of the data that were not filled and are not empty, sorted.
+	OtherKeys []string
 }
 
 // ManagedSecrets caches the Secrets of the cluster that have the label
@@ -54,7 +56,14 @@ func NewManagedSecret(secret *corev1.Secret) *ManagedSecret {
 		Immutable:  secret.Immutable != nil && *secret.Immutable,
 	}
 	reduced.Annotations = only(secret.Annotations, tokenAnnotations())
-	reduced.ContentSum = ContentSum(secret.Data, reduced.FilledKeys())
+	filled := reduced.FilledKeys()
+	reduced.ContentSum = ContentSum(secret.Data, filled)
+	for key, value := range secret.Data {
+		if len(value) > 0 && !slices.Contains(filled, key) {
+			reduced.OtherKeys = append(reduced.OtherKeys, key)
+		}
+	}
+	slices.Sort(reduced.OtherKeys)
 	return reduced
 }
 

@@ -38,16 +38,16 @@ func TestNewManagedSecret(t *testing.T) {
 			want: func(in *corev1.Secret) *ManagedSecret {
 				meta := reducedMeta(in)
 				meta.Annotations = map[string]string{AccountAnnotation: "robot"}
-				return &ManagedSecret{ObjectMeta: meta, Type: corev1.SecretTypeOpaque, ContentSum: sum()}
+				return &ManagedSecret{ObjectMeta: meta, Type: corev1.SecretTypeOpaque, ContentSum: sum(), OtherKeys: []string{"token"}}
 			},
 		},
 		"a sum of what was filled": {
 			in: testkit.Secret("team/s", opaque, testkit.WithAnnotation(FilledKeysAnnotation, "token,ca.crt,missing"), immutable(true),
-				testkit.WithData("token", "eyJ-must-not-be-seen"), testkit.WithData("ca.crt", "CA"), testkit.WithData("mine", "eyJ-must-not-be-seen")),
+				testkit.WithData("token", "eyJ-must-not-be-seen"), testkit.WithData("ca.crt", "CA"), testkit.WithData("mine", "eyJ-must-not-be-seen"), testkit.WithData("placeholder", "")),
 			want: func(in *corev1.Secret) *ManagedSecret {
 				meta := reducedMeta(in)
 				meta.Annotations = map[string]string{FilledKeysAnnotation: "token,ca.crt,missing"}
-				return &ManagedSecret{ObjectMeta: meta, Type: corev1.SecretTypeOpaque, Immutable: true, ContentSum: sum("ca.crt", "CA", "token", "eyJ-must-not-be-seen")}
+				return &ManagedSecret{ObjectMeta: meta, Type: corev1.SecretTypeOpaque, Immutable: true, ContentSum: sum("ca.crt", "CA", "token", "eyJ-must-not-be-seen"), OtherKeys: []string{"mine"}}
 			},
 		},
 		"that it is not immutable": {

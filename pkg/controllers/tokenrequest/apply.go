@@ -26,6 +26,8 @@ const (
 	// retryOutage is how long the wait between two tries may always be: also for a token
 	// that has expired, or is about to, when the API server comes back.
 	retryOutage = 30 * time.Second
+	// slowest is how long an answer of the API server is waited for.
+	slowest = 30 * time.Second
 	// blip is how long a failure that may pass by itself is no event.
 	blip = 10 * time.Second
 	// contentRemoved stands for a Secret without a token in what may be contested.
@@ -77,7 +79,9 @@ func (c *Controller) turn(ctx context.Context, secret *informers.ManagedSecret, 
 
 // request asks for a token of exactly this account for exactly this Secret.
 func (c *Controller) request(ctx context.Context, s state, a asked) (string, boundtoken.Claims, error) {
-	answer, err := c.cfg.Client.ServiceAccounts(s.secret.Namespace).CreateToken(ctx, a.account, &authenticationv1.TokenRequest{
+	limited, cancel := context.WithTimeout(ctx, slowest)
+	defer cancel()
+	answer, err := c.cfg.Client.ServiceAccounts(s.secret.Namespace).CreateToken(limited, a.account, &authenticationv1.TokenRequest{
 		ObjectMeta: metav1.ObjectMeta{Namespace: s.secret.Namespace, Name: a.account, UID: s.account.UID},
 		Spec: authenticationv1.TokenRequestSpec{
 			Audiences:         a.audiences,
@@ -170,16 +174,15 @@ func (c *Controller) remove(ctx context.Context, s state, d decision) (time.Dura
 
 // patch sends a patch, and remembers what came of it.
 func (c *Controller) patch(ctx context.Context, secret *informers.ManagedSecret, patch []byte, remember func(*note)) (written bool, err error) {
-	after, err := c.cfg.Client.Secrets(secret.Namespace).Patch(ctx, secret.Name, types.MergePatchType, patch, metav1.PatchOptions{})
-	switch {
-	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-		return false, nil // it changed, or went: its event decides anew
-	case err != nil:
+	limited, cancel := context.WithTimeout(ctx, slowest)
+	defer cancel()
+	after, err := c.cfg.Client.Secrets(secret.Namespace).Patch(limited, secret.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	if err != nil {
 		return false, err
 	}
 	now := c.cfg.Clock.Now()
 	c.notes.update(secret.UID, func(n *note) {
-		n.version, n.written, n.failing = after.ResourceVersion, now, time.Time{}
+		n.version, n.written, n.failing, n.conflicts = after.ResourceVersion, now, time.Time{}, 0
 		remember(n)
 	})
 	return true, nil
@@ -189,17 +192,25 @@ func (c *Controller) patch(ctx context.Context, secret *informers.ManagedSecret,
 // token is about to expire or the API server has not said no, and people are told when
 // it does not pass.
 func (c *Controller) answer(ctx context.Context, s state, doing string, err error) (time.Duration, error) {
-	if err == nil || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		return lookAgain, nil
 	}
 	secret, now := s.secret, c.cfg.Clock.Now()
 	var since time.Time
+	conflict, conflicts := apierrors.IsConflict(err) || apierrors.IsNotFound(err), 0
 	c.notes.update(secret.UID, func(n *note) {
 		if n.failing.IsZero() {
 			n.failing = now
 		}
 		since = n.failing
+		if conflict {
+			n.conflicts, n.conflicted, n.conflict = n.conflicts+1, now, secret.ResourceVersion
+		}
+		conflicts = n.conflicts
 	})
+	if conflict && conflicts == 1 {
+		return lookAgain, loop.ErrPutOff // it changed, or went: most likely its event decides anew
+	}
 	refused := kube.Refused(err)
 	err = fmt.Errorf("%s: %w", doing, kube.Withhold(err))
 	if (refused || now.Sub(since) >= blip) && loop.Report(ctx) {

@@ -99,7 +99,7 @@ func New(cfg Config) (*Controller, error) {
 		notes:  newNotes(),
 		watch:  stopwatch.New(cfg.Clock, cfg.Running),
 		slots:  loop.NewPace[cache.ObjectName](cfg.Clock, perSecond, burst),
-		truces: contention.New[contested]("managed tokens", cfg.Clock, cfg.Contention),
+		truces: contention.NewGrouped("managed tokens", func(s contested) string { return s.namespace }, cfg.Clock, cfg.Contention),
 	}
 	var err error
 	if c.loop, err = loop.New(loop.Config[cache.ObjectName]{
@@ -144,6 +144,9 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Durat
 	d := decide(s)
 	if secret != nil {
 		c.tell(ctx, secret, d)
+		if rest := c.notes.of(secret.UID).rest(secret, s.now); rest > 0 && (d.action == renew || d.action == remove) {
+			return rest, loop.ErrPutOff
+		}
 	}
 	switch d.action {
 	case renew:

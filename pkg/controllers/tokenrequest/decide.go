@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,8 +89,10 @@ func decide(s state) decision {
 	if len(problems) > 0 {
 		return refused(ReasonInvalidSetting, strings.Join(problems, "; "))
 	}
-	if d, ok := orphaned(s, a); ok {
-		return d
+	for _, rule := range []func(state, asked) (decision, bool){orphaned, taken} {
+		if d, ok := rule(s, a); ok {
+			return d
+		}
 	}
 	return outdated(s, a)
 }
@@ -145,6 +148,25 @@ func orphaned(s state, a asked) (decision, bool) {
 		return decision{action: none, reason: "its service account may be about to be made", wait: wait}, true
 	}
 	return refused(ReasonNoAccount, fmt.Sprintf("%s: there is no ServiceAccount %s in this namespace; create it, or name another", informers.AccountAnnotation, a.account)), true
+}
+
+// taken refuses a Secret in which something else stands where the token would. Whose
+// notes are damaged keeps its token: what it has is taken for ours.
+func taken(s state, a asked) (decision, bool) {
+	if len(s.secret.FilledKeys()) == 0 && (noted(s.secret) != results{} || s.secret.Annotations[informers.FilledHashAnnotation] != "") {
+		return decision{}, false
+	}
+	var keys []string
+	for _, key := range a.keys() {
+		if slices.Contains(s.secret.OtherKeys, key) {
+			keys = append(keys, key)
+		}
+	}
+	if len(keys) == 0 {
+		return decision{}, false
+	}
+	return refused(ReasonUnusable, fmt.Sprintf("The token would go where this Secret has something else, under %s; remove that, or ask for another format",
+		strings.Join(keys, ", "))), true
 }
 
 // outdated renews what is not, or not for long, what it should be.

@@ -25,7 +25,8 @@
 //
 // # What stays, and what goes
 //
-// Keys that were not filled here are left alone. Those that were are noted in
+// Keys that were not filled here are left alone, and a Secret that has something of its
+// own where the token would go is refused. Those that were are noted in
 // sakeeper.io/filled-keys, and are removed when the format has them no more. They are all
 // removed when the ServiceAccount is gone, which is asked of the API server first; a token
 // of it would not come to life again, not even with an account of that name. A Secret whose

@@ -25,6 +25,11 @@ type note struct {
 	requested time.Duration
 	// failing is since when renewing fails; zero: it does not.
 	failing time.Time
+	// conflicts is how many writes in a row were answered with a conflict, the last one at
+	// conflicted with that version of the Secret.
+	conflicts  int
+	conflicted time.Time
+	conflict   string
 	// told is what people were last told.
 	told refusal
 }
@@ -69,6 +74,16 @@ func (n note) outran(cached *informers.ManagedSecret, now time.Time) bool {
 	}
 	order, err := resourceversion.CompareResourceVersion(cached.ResourceVersion, n.version)
 	return err == nil && order < 0
+}
+
+// rest is how long not to try again what conflicts, and costs a token each time, while
+// the cache has nothing newer.
+func (n note) rest(cached *informers.ManagedSecret, now time.Time) time.Duration {
+	if n.conflicts == 0 || n.conflict != cached.ResourceVersion {
+		return 0
+	}
+	delay := min(lookAgain<<min(n.conflicts-1, 10), retryOutage)
+	return min(n.conflicted.Add(delay).Sub(now), delay)
 }
 
 // age is how long before now this process asked for the token of cached; nil: it did not.

@@ -19,6 +19,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/loop"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
@@ -122,6 +123,9 @@ func (h *history) turn() {
 	again, err := h.c.sync(ctx, cache.ObjectName{Namespace: "team", Name: "s"})
 	h.ClearActions()
 	switch {
+	case errors.Is(err, loop.ErrPutOff):
+		h.at = now.Add(again)
+		return
 	case err != nil:
 		delay := min(5*time.Millisecond<<min(h.failures, 20), maxDelay)
 		if retry := retryAfter(left(h.c.gather(reduced(before))), kube.Refused(err)); retry > 0 {

@@ -3,6 +3,7 @@ package tokenrequest
 import (
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/loop"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
@@ -93,10 +95,39 @@ func TestNoSecondTokenWhileTheCacheLags(t *testing.T) {
 	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
-	f.pass(staleAtMost + time.Second) // as after a restore of etcd, whose versions are older
-	if _, err := f.do(t); err != nil {
+	f.pass(staleAtMost + time.Second)                       // as after a restore of etcd, whose versions are older
+	if _, err := f.do(t); !errors.Is(err, loop.ErrPutOff) { // here the cache was behind
 		t.Error(err)
 	}
+	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+}
+
+// TestConflictsWithoutEndCostFewTokens: a webhook may answer with one for ever, and no
+// event follows.
+func TestConflictsWithoutEndCostFewTokens(t *testing.T) {
+	f := newFixture(t, served(), robot(), managed())
+	f.api.change(func(a *api) { a.writesErr = testkit.Conflict() })
+	const minutes = 10
+	for range minutes * 60 {
+		_, _ = f.do(t)
+		f.pass(time.Second)
+	}
+	if got := len(f.summary()) / 2; got < minutes || got > 2*minutes+6 {
+		t.Errorf("%d tokens in %d minutes", got, minutes)
+	}
+	want := []string{`Warning FailedTokenRenewal The token here cannot be renewed: write secret team/s: ` + testkit.Conflict().Error()}
+	if diff := cmp.Diff(want, testkit.Events(f.recorder)[:1]); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+	// What changes it is tried at once.
+	f.api.change(func(a *api) { a.writesErr = nil })
+	if err := f.api.set(func(s *corev1.Secret) { s.Data["mine"] = []byte("no") }); err != nil {
+		t.Fatal(err)
+	}
+	f.requests()
+	f.mustDo(t)
 	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
@@ -205,7 +236,7 @@ func TestFailures(t *testing.T) {
 	}{
 		"forbidden": {inTokens: testkit.QuotaExceeded(), want: []string{forbidden}, wantErr: true},
 		"no such account any more": {
-			inTokens: testkit.NotFound(), wantErr: true,
+			inTokens: testkit.NotFound(), wantAgain: lookAgain, wantErr: true,
 			wantAfterAWhile: []string{`Warning FailedTokenRenewal The token here cannot be renewed: request a token for service account team/robot: things "name" not found`},
 		},
 		"an outage": {
@@ -221,8 +252,14 @@ func TestFailures(t *testing.T) {
 			inTokens: testkit.Invalid("spec", secretBytes), wantErr: true,
 			want: []string{"Warning FailedTokenRenewal The token here cannot be renewed: request a token for service account team/robot: Invalid, in words that are withheld because they quote a token"},
 		},
-		"a conflict":         {inWrites: testkit.Conflict(), wantAgain: lookAgain},
-		"a secret that went": {inWrites: testkit.NotFound(), wantAgain: lookAgain},
+		"a conflict": {
+			inWrites: testkit.Conflict(), wantAgain: lookAgain, wantErr: true,
+			wantAfterAWhile: []string{"Warning FailedTokenRenewal The token here cannot be renewed: write secret team/s: " + testkit.Conflict().Error()},
+		},
+		"a secret that went": {
+			inWrites: testkit.NotFound(), wantAgain: lookAgain, wantErr: true,
+			wantAfterAWhile: []string{"Warning FailedTokenRenewal The token here cannot be renewed: write secret team/s: " + testkit.NotFound().Error()},
+		},
 		"a write that is refused": {
 			inWrites: testkit.Invalid("data", secretBytes), wantErr: true,
 			want: []string{"Warning FailedTokenRenewal The token here cannot be renewed: write secret team/s: Invalid, in words that are withheld because they quote a token"},
@@ -237,7 +274,7 @@ func TestFailures(t *testing.T) {
 			f := newFixture(t, served(), robot(), managed())
 			f.api.change(func(a *api) { a.tokensErr, a.writesErr, a.answer = tc.inTokens, tc.inWrites, tc.inAnswer })
 			again, err := f.do(t)
-			if again != tc.wantAgain || err != nil != tc.wantErr {
+			if again != tc.wantAgain || err != nil != tc.wantErr || errors.Is(err, loop.ErrPutOff) != (err != nil && again > 0) {
 				t.Errorf("again in %v, error %v", again, err)
 			}
 			if err != nil && strings.Contains(err.Error(), secretBytes) {
@@ -259,6 +296,7 @@ func TestFailures(t *testing.T) {
 				}
 			}
 			f.api.change(func(a *api) { a.tokensErr, a.writesErr, a.answer = nil, nil, "" })
+			f.pass(retryOutage)
 			f.mustDo(t)
 			if len(f.api.secret().Data["token"]) == 0 || !f.notes.of(testkit.SecretUID).failing.IsZero() {
 				t.Error("no token when the failure was over, or still noted")
@@ -311,6 +349,26 @@ func TestWhatSomebodyUndoesIsLeftAlone(t *testing.T) {
 	// To rotate is another matter.
 	if err := f.api.set(func(s *corev1.Secret) { s.Annotations[informers.RotateAnnotation] = "now" }); err != nil {
 		t.Fatal(err)
+	}
+	f.mustDo(t)
+	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+}
+
+// TestWhatGoesOnInOneNamespaceIsNobodyElsesTrouble: however many Secrets are contended in
+// one, Secrets of others are filled.
+func TestWhatGoesOnInOneNamespaceIsNobodyElsesTrouble(t *testing.T) {
+	f := newFixture(t, served(), robot(), managed())
+	for i := range 30 {
+		secret := contested{namespace: "noisy", name: fmt.Sprint("s", i), uid: fmt.Sprint(i)}
+		for range 5 {
+			f.truces.Wrote(secret, "a token")
+		}
+		f.truces.May(secret, "a token")
+	}
+	if f.truces.May(contested{namespace: "noisy", name: "new", uid: "new"}, "a token").Wait == 0 {
+		t.Error("the noisy namespace is not left alone")
 	}
 	f.mustDo(t)
 	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {

@@ -1,0 +1,142 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+
+	"github.com/sakeeper/sakeeper/pkg/cabundle"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+)
+
+// startTokenRequests runs the controller in the process of the test, with that clock
+// and the identity of the binary. It serves all namespaces.
+func startTokenRequests(t *testing.T, p plane, clk clock.PassiveClock) (stop func()) {
+	t.Helper()
+	config, err := p.ServiceAccount(controlplane.Namespace, controlplane.Account)
+	must(t, err)
+	client, err := kubernetes.NewForConfig(config)
+	must(t, err)
+	ca, err := cabundle.Parse(p.Admin.CAData)
+	must(t, err)
+	namespaces, err1 := informers.Namespaces(client)
+	secrets, err2 := informers.ManagedSecrets(client)
+	accounts, err3 := informers.ServiceAccounts(client)
+	must(t, errors.Join(err1, err2, err3))
+	c, err := tokenrequest.New(tokenrequest.Config{
+		Client: client.CoreV1(), Namespaces: namespaces, Secrets: secrets, ServiceAccounts: accounts, Everywhere: true,
+		CA: func() cabundle.Bundle { return ca }, Recorder: &record.FakeRecorder{}, Clock: clk, Running: clk,
+	})
+	must(t, err)
+	return testkit.Start(t.Context(), t, c.Run, testkit.Informer(namespaces), testkit.Informer(secrets), testkit.Informer(accounts))
+}
+
+// TestManagedTokensAreRenewedWhenTheyAreDue has a clock that is set ahead, because an API
+// server grants no less than ten minutes. The API server is away when the controller
+// starts, and when the token is due.
+func TestManagedTokensAreRenewedWhenTheyAreDue(t *testing.T) {
+	p := newPlane(t)
+	must(t, p.Install(t.Context(), "token-requests"))
+	const namespace = metav1.NamespaceDefault
+	robot := mustCreateAccount(t, p.client, namespace, "robot")
+	mustCreateSecret(t, p.client, namespace, managed("s", map[string]string{"lifetime": "1h"}))
+	must(t, p.KillServer())
+	clk := &aheadClock{}
+	defer startTokenRequests(t, p, clk)()
+	must(t, p.StartServer(t.Context()))
+	keys := []string{"ca.crt", "namespace", "token"}
+	id := expectManaged(t, p, namespace, "s", "", keys...).Annotations[informers.CredentialIDAnnotation]
+
+	must(t, p.KillServer())
+	clk.ahead.Store(int64(50 * time.Minute))
+	must(t, p.StartServer(t.Context()))
+	second := expectManaged(t, p, namespace, "s", id, keys...)
+	id = second.Annotations[informers.CredentialIDAnnotation]
+	expectRobot(t, p, namespace, string(second.Data["token"]), robot.UID, id)
+
+	clk.ahead.Store(int64(100 * time.Minute))
+	expectManaged(t, p, namespace, "s", id, keys...)
+}
+
+// TestNoManagedTokenStaysInMemory looks for tokens in all that is reachable in a process
+// that has issued, written and watched them. This process must not have read them
+// itself by then.
+func TestNoManagedTokenStaysInMemory(t *testing.T) {
+	p := newPlane(t)
+	must(t, p.Install(t.Context(), "token-requests"))
+	const namespace = metav1.NamespaceDefault
+	mustCreateAccount(t, p.client, namespace, "robot")
+	stop := startTokenRequests(t, p, clock.RealClock{})
+	names := []string{"a", "b", "c", "d", "e"}
+	for _, name := range names {
+		mustCreateSecret(t, p.client, namespace, managed(name, nil))
+	}
+	// What connections have last read is in their buffers. This takes its place.
+	filler := managed("filler", map[string]string{"lifetime": "1s"})
+	filler.Data["filler"] = bytes.Repeat([]byte("x"), 200<<10)
+	meta, err := metadata.NewForConfig(p.Admin)
+	must(t, err)
+	for _, name := range names {
+		eventually(t, "token in "+name, func(ctx context.Context) error {
+			found, err := meta.Resource(corev1.SchemeGroupVersion.WithResource("secrets")).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
+			if err == nil && found.Annotations[informers.CredentialIDAnnotation] == "" {
+				err = errors.New("not yet")
+			}
+			return err
+		})
+	}
+	mustCreateSecret(t, p.client, namespace, filler)
+	_, err = p.client.CoreV1().Secrets(namespace).Get(t.Context(), "filler", metav1.GetOptions{})
+	must(t, err)
+	dump := dumpHeap(t)
+	stop()
+
+	sought := map[string]string{"what is there for sure": dumpMark}
+	for _, name := range names {
+		secret, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), name, metav1.GetOptions{})
+		must(t, err)
+		sought["the token of "+name] = string(secret.Data["token"][strings.LastIndex(string(secret.Data["token"]), ".")+1:])
+	}
+	for what, text := range sought {
+		if found := bytes.Contains(dump, []byte(text)); found != (text == dumpMark) {
+			t.Errorf("%s is in memory: %t", what, found)
+		}
+	}
+}
+
+// dumpMark is in the heap when it is dumped, and shows that the dump has what there is.
+var dumpMark = strings.Repeat("marked-for-the-dump ", 2)
+
+// dumpHeap is all objects that are reachable.
+func dumpHeap(t *testing.T) []byte {
+	t.Helper()
+	held := []byte(dumpMark)
+	for range 3 { // pools let go after two
+		runtime.GC()
+	}
+	file, err := os.Create(filepath.Join(t.TempDir(), "heap"))
+	must(t, err)
+	debug.WriteHeapDump(file.Fd())
+	must(t, file.Close())
+	runtime.KeepAlive(held)
+	dump, err := os.ReadFile(file.Name())
+	must(t, err)
+	return dump
+}

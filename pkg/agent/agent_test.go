@@ -345,33 +345,64 @@ type settable struct{ by atomic.Int64 }
 func (s *settable) Now() time.Time                  { return time.Now().Add(time.Duration(s.by.Load())) }
 func (s *settable) Since(t time.Time) time.Duration { return time.Since(t) }
 
-// TestNothingExpiresThatCouldBeRenewed lets outages of up to a tenth of a lifetime come
-// and go, with clocks that differ by up to five minutes and a server that grants what
-// it likes.
+// TestNothingExpiresThatCouldBeRenewed lets outages, restarts and absences of up to a
+// tenth of a lifetime come and go, with clocks that differ by up to five minutes and are
+// set, and a server that grants what it likes.
 func TestNothingExpiresThatCouldBeRenewed(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			live(t, func(w *world) {
+			synctest.Test(t, func(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 0))
-				w.change(func() { w.skew = time.Duration(r.Int64N(int64(10*time.Minute))) - 5*time.Minute })
-				for range 25 {
-					w.change(func() {
-						w.granted = time.Hour + time.Duration(r.Int64N(int64(23*time.Hour)))
-						w.down = nil
-					})
-					pass(maxDelay + time.Duration(r.Int64N(int64(2*time.Hour))))
-					var outage time.Duration
-					w.change(func() {
-						h, _ := w.agent.holds(w.file)
-						outage = time.Duration(r.Int64N(int64(h.term.Lifetime() / 10)))
-						w.down = testkit.InternalError()
-					})
-					pass(outage)
+				upTo := func(d time.Duration) time.Duration { return time.Duration(r.Int64N(int64(d) + 1)) }
+				set := &settable{}
+				w := newWorld(t, func(cfg *Config) { cfg.Seed, cfg.Clock = fmt.Sprint(seed), set })
+				w.change(func() { w.skew = upTo(10*time.Minute) - 5*time.Minute })
+				start := func() (stop func()) {
+					var err error
+					w.cfg.Registerer = nil
+					w.agent, err = New(w.cfg)
+					must(t, err)
+					return testkit.Start(t.Context(), t, w.agent.Run)
+				}
+				stop := start()
+				happened := map[string]int{}
+				for range 40 {
+					w.change(func() { w.granted = time.Hour + upTo(23*time.Hour) })
+					pass(maxDelay + upTo(2*time.Hour))
+					h, _ := w.agent.holds(w.file)
+					trouble, what := upTo(h.term.Lifetime()/10), ""
+					switch r.IntN(4) {
+					case 0:
+						what = "an outage"
+						w.change(func() { w.down = testkit.InternalError() })
+						pass(trouble)
+						w.change(func() { w.down = nil })
+					case 1:
+						what = "an absence"
+						stop()
+						pass(trouble)
+						stop = start()
+					case 2:
+						what = "a restart in an outage"
+						w.change(func() { w.down = testkit.InternalError() })
+						stop()
+						stop = start()
+						pass(trouble)
+						w.change(func() { w.down = nil })
+					case 3:
+						what = "a clock that is set"
+						set.by.Store(int64(upTo(10*time.Minute) - 5*time.Minute))
+						pass(trouble)
+					}
+					happened[what]++
 					if left := time.Until(w.expires()); left <= 0 {
-						t.Fatalf("the token expired %v ago", -left)
+						t.Fatalf("%s: the token expired %v ago", what, -left)
 					}
 				}
-			}, func(cfg *Config) { cfg.Seed = fmt.Sprint(seed) })
+				stop()
+				synctest.Wait()
+				t.Logf("%d tokens, %v", len(w.asked), happened)
+			})
 		})
 	}
 }

@@ -170,6 +170,7 @@ func TestManagedTokens(t *testing.T) {
 		"a token lives, rotates, and dies with its secret": testManagedLife,
 		"its account goes, and comes again":                testManagedAccount,
 		"formats":                                          testManagedFormats,
+		"lifetimes":                                        testManagedLifetimes,
 		"bad input":                                        testManagedBadInput,
 		"namespaces":                                       testManagedNamespaces,
 	} {
@@ -218,6 +219,22 @@ func testManagedLife(t *testing.T, p plane) {
 	must(t, p.client.CoreV1().Secrets(namespace).Delete(t.Context(), "s", metav1.DeleteOptions{}))
 	expectRefused(t, p, "the token of a deleted secret", string(second.Data["token"]))
 	expectRefused(t, p, "the one before", string(first.Data["token"]))
+}
+
+// testManagedLifetimes: an hour and seven seconds is what API servers extend to a year for
+// pods.
+func testManagedLifetimes(t *testing.T, p plane) {
+	namespace, _ := newServedNamespace(t, p)
+	for name, want := range map[string]time.Duration{"shortest": 10 * time.Minute, "extended": 3607 * time.Second, "longest": (1 << 32) * time.Second} {
+		mustCreateSecret(t, p.client, namespace, managed(name, map[string]string{"lifetime": want.String()}))
+		secret := expectManaged(t, p, namespace, name, "", "ca.crt", "namespace", "token")
+		claims, err := boundtoken.ReadClaims(string(secret.Data["token"]))
+		must(t, err)
+		noted := claims.Term.Expires.UTC().Format(time.RFC3339)
+		if got := secret.Annotations[informers.ExpiresAtAnnotation]; claims.Term.Lifetime() != want || got != noted {
+			t.Errorf("%s: the token lives for %v, until %s, and noted is %s", name, claims.Term.Lifetime(), noted, got)
+		}
+	}
 }
 
 func testManagedAccount(t *testing.T, p plane) {
@@ -328,6 +345,7 @@ func testManagedBadInput(t *testing.T, p plane) {
 		want       []string
 	}{
 		"a short lifetime":      {in: managed("short", map[string]string{"lifetime": "9m59s"}), wantReason: tokenrequest.ReasonInvalidSetting, want: []string{"sakeeper.io/lifetime", "10m"}},
+		"a long lifetime":       {in: managed("long", map[string]string{"lifetime": "1193047h"}), wantReason: tokenrequest.ReasonInvalidSetting, want: []string{"sakeeper.io/lifetime", "1193046h"}},
 		"a negative lifetime":   {in: managed("negative", map[string]string{"lifetime": "-1h"}), wantReason: tokenrequest.ReasonInvalidSetting, want: []string{"sakeeper.io/lifetime", "10m"}},
 		"an unknown format":     {in: managed("format", map[string]string{"format": "jks"}), wantReason: tokenrequest.ReasonInvalidSetting, want: []string{"sakeeper.io/format", "kubeconfig"}},
 		"audiences with blanks": {in: managed("blanks", map[string]string{"audiences": "a, b"}), wantReason: tokenrequest.ReasonInvalidSetting, want: []string{"sakeeper.io/audiences"}},

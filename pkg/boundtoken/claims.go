@@ -34,12 +34,15 @@ var (
 	ErrNoTerm   = errors.New("the token does not say when it was issued and when it expires")
 )
 
+// rounding is by how much the answer may name another moment than the token.
+const rounding = 2 * time.Second
+
 // Granted reads what the API server granted: where it says that the token expires
 // earlier than the token itself does, as for tokens that it extends for old clients, that
 // counts.
 func Granted(answer *authenticationv1.TokenRequest) (Claims, error) {
 	claims, err := ReadClaims(answer.Status.Token)
-	if expires := answer.Status.ExpirationTimestamp.Time; err == nil && expires.After(claims.Term.Issued) && expires.Before(claims.Term.Expires) {
+	if expires := answer.Status.ExpirationTimestamp.Time; err == nil && expires.After(claims.Term.Issued) && expires.Before(claims.Term.Expires.Add(-rounding)) {
 		claims.Term.Expires = expires
 	}
 	return claims, err

@@ -60,11 +60,12 @@ func TestWhatWasGranted(t *testing.T) {
 		in   time.Time
 		want time.Duration
 	}{
-		"the same":                 {in: issued.Add(time.Hour), want: time.Hour},
-		"extended for old clients": {in: issued.Add(30 * time.Minute), want: 30 * time.Minute},
-		"said to be good longer":   {in: issued.Add(2 * time.Hour), want: time.Hour},
-		"said to be over":          {in: issued, want: time.Hour},
-		"not said":                 {want: time.Hour},
+		"the same":                   {in: issued.Add(time.Hour), want: time.Hour},
+		"the same, but for a second": {in: issued.Add(time.Hour - time.Second), want: time.Hour},
+		"extended for old clients":   {in: issued.Add(30 * time.Minute), want: 30 * time.Minute},
+		"said to be good longer":     {in: issued.Add(2 * time.Hour), want: time.Hour},
+		"said to be over":            {in: issued, want: time.Hour},
+		"not said":                   {want: time.Hour},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -139,7 +139,7 @@ func (c *Controller) remove(ctx context.Context, s state, d decision) (time.Dura
 	if wait := c.turn(ctx, s.secret, d, contentRemoved); wait > 0 {
 		return wait, loop.ErrPutOff
 	}
-	_, err := c.cfg.Client.ServiceAccounts(s.secret.Namespace).Get(ctx, d.asked.account, metav1.GetOptions{})
+	err := c.lookUp(ctx, s.secret.Namespace, d.asked.account)
 	switch {
 	case err == nil:
 		return lookAgain, nil // the cache will show it
@@ -170,6 +170,14 @@ func (c *Controller) remove(ctx context.Context, s state, d decision) (time.Dura
 		d.asked.account, strings.Join(s.secret.FilledKeys(), ", "))
 	klog.FromContext(ctx).V(2).Info("Removed the token of secret", "secret", klog.KObj(s.secret), "reason", d.reason)
 	return 0, nil
+}
+
+// lookUp asks the API server for a service account.
+func (c *Controller) lookUp(ctx context.Context, namespace, name string) error {
+	limited, cancel := context.WithTimeout(ctx, slowest)
+	defer cancel()
+	_, err := c.cfg.Client.ServiceAccounts(namespace).Get(limited, name, metav1.GetOptions{})
+	return err
 }
 
 // patch sends a patch, and remembers what came of it.

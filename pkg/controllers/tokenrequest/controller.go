@@ -143,6 +143,7 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Durat
 	}
 	d := decide(s)
 	if secret != nil {
+		defer c.forgetGone(secret)
 		c.tell(ctx, secret, d)
 		if rest := c.notes.of(secret.UID).rest(secret, s.now); rest > 0 && (d.action == renew || d.action == remove) {
 			return rest, loop.ErrPutOff
@@ -193,6 +194,15 @@ func (c *Controller) tell(ctx context.Context, secret *informers.ManagedSecret, 
 	}
 	klog.FromContext(ctx).V(2).Info("Refused to keep a token in secret", "secret", klog.KObj(secret), "reason", what.reason, "text", what.text)
 	c.cfg.Recorder.Event(objectReference(secret), corev1.EventTypeWarning, what.reason, what.text)
+}
+
+// forgetGone forgets a Secret that went while it was handled: its event may have come before
+// the last note of it.
+func (c *Controller) forgetGone(secret *informers.ManagedSecret) {
+	cached, ok := informers.Get(c.cfg.Secrets, cache.MetaObjectToName(secret).String())
+	if !ok || cached.UID != secret.UID {
+		c.notes.forget(secret.UID)
+	}
 }
 
 func objectReference(secret *informers.ManagedSecret) *corev1.ObjectReference {

@@ -115,11 +115,11 @@ func TestDecide(t *testing.T) {
 		},
 		"bad settings": {
 			in: secret(managed(with("lifetime", "1m"), with("format", "jks"))), wantAction: refuse, wantEvent: ReasonInvalidSetting,
-			wantReason: `sakeeper.io/lifetime: "1m" is not a duration of at least 10m, such as 24h; sakeeper.io/format: "jks" is not one of token, kubeconfig, argocd-cluster, custom`,
+			wantReason: `sakeeper.io/lifetime: "1m" is not a duration from 10m to 1193046h, such as 24h; sakeeper.io/format: "jks" is not one of token, kubeconfig, argocd-cluster, custom`,
 		},
 		"bad settings, and a good token": {
 			in: but(secret(filled(with("lifetime", "1m"))), func(s *state) { s.account = nil }), wantAction: refuse, wantEvent: ReasonInvalidSetting,
-			wantReason: `sakeeper.io/lifetime: "1m" is not a duration of at least 10m, such as 24h`,
+			wantReason: `sakeeper.io/lifetime: "1m" is not a duration from 10m to 1193046h, such as 24h`,
 		},
 
 		"no account yet": {

@@ -82,7 +82,7 @@ func parseLifetime(annotations map[string]string) (time.Duration, error) {
 	}
 	lifetime, err := time.ParseDuration(text)
 	if err != nil || lifetime < minLifetime || lifetime > maxLifetime {
-		return 0, fmt.Errorf("%s is not a duration of at least %s, such as 24h", quote(text), "10m")
+		return 0, fmt.Errorf("%s is not a duration from 10m to 1193046h, such as 24h", quote(text))
 	}
 	return lifetime.Truncate(time.Second), nil
 }

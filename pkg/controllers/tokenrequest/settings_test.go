@@ -22,7 +22,7 @@ func settings(pairs ...string) map[string]string {
 func TestParse(t *testing.T) {
 	const (
 		audiences = "has an empty audience or a blank; separate audiences by commas alone, or remove the annotation for the API server's own"
-		lifetime  = "is not a duration of at least 10m, such as 24h"
+		lifetime  = "is not a duration from 10m to 1193046h, such as 24h"
 		key       = "is not a key for the token; set it to one of letters, digits, '-', '_' and '.', other than ca.crt and namespace"
 		server    = "is not the URL of an API server, such as https://api.example.com:6443"
 		noServer  = "is required by sakeeper.io/format=kubeconfig while the controller has no --public-server; set it to the URL of the API server, such as https://api.example.com:6443"
@@ -42,6 +42,7 @@ func TestParse(t *testing.T) {
 			a.audiences, a.lifetime, a.format, a.tokenKey = []string{"a", "b:c"}, 90*time.Minute, "custom", "password"
 		})},
 		"the shortest lifetime": {in: settings("service-account", "robot", "lifetime", "10m"), want: with(func(a *asked) { a.lifetime = 10 * time.Minute })},
+		"the longest lifetime":  {in: settings("service-account", "robot", "lifetime", "4294967296s"), want: with(func(a *asked) { a.lifetime = (1 << 32) * time.Second })},
 		"parts of seconds":      {in: settings("service-account", "robot", "lifetime", "600.9s"), want: with(func(a *asked) { a.lifetime = 10 * time.Minute })},
 		"another format is no user of the server": {
 			in: settings("service-account", "robot", "server", "nonsense"), inPublic: "https://public", want: plain,
@@ -65,6 +66,11 @@ func TestParse(t *testing.T) {
 		"an empty duration":        {in: settings("service-account", "robot", "lifetime", ""), wantErr: []string{`lifetime: "" ` + lifetime}},
 		"too short":                {in: settings("service-account", "robot", "lifetime", "9m59s"), wantErr: []string{`lifetime: "9m59s" ` + lifetime}},
 		"negative":                 {in: settings("service-account", "robot", "lifetime", "-24h"), wantErr: []string{`lifetime: "-24h" ` + lifetime}},
+		"a day of infinity":        {in: settings("service-account", "robot", "lifetime", "+Inf"), wantErr: []string{`lifetime: "+Inf" ` + lifetime}},
+		"no number":                {in: settings("service-account", "robot", "lifetime", "NaNh"), wantErr: []string{`lifetime: "NaNh" ` + lifetime}},
+		"an exponent":              {in: settings("service-account", "robot", "lifetime", "1e2h"), wantErr: []string{`lifetime: "1e2h" ` + lifetime}},
+		"longer than a duration":   {in: settings("service-account", "robot", "lifetime", "9999999999h"), wantErr: []string{`lifetime: "9999999999h" ` + lifetime}},
+		"a second too long":        {in: settings("service-account", "robot", "lifetime", "4294967297s"), wantErr: []string{`lifetime: "4294967297s" ` + lifetime}},
 		"longer than a server can": {in: settings("service-account", "robot", "lifetime", "2000000h"), wantErr: []string{`lifetime: "2000000h" ` + lifetime}},
 		"an unknown format":        {in: settings("service-account", "robot", "format", "jks", "token-key", "k"), wantErr: []string{`format: "jks" is not one of token, kubeconfig, argocd-cluster, custom`}},
 		"an empty format":          {in: settings("service-account", "robot", "format", ""), wantErr: []string{`format: "" is not one of token, kubeconfig, argocd-cluster, custom`}},

@@ -133,6 +133,21 @@ func TestConflictsWithoutEndCostFewTokens(t *testing.T) {
 	}
 }
 
+// TestNothingIsRememberedOfASecretThatWentMeanwhile: its event came before the answer.
+func TestNothingIsRememberedOfASecretThatWentMeanwhile(t *testing.T) {
+	f := newFixture(t, served(), robot(), managed())
+	f.api.onPatch = func(_, _ *corev1.Secret) {
+		if err := f.cfg.Secrets.GetStore().Delete(reduced(managed())); err != nil {
+			t.Error(err)
+		}
+		f.secretEvents().Deleted(reduced(managed()))
+	}
+	f.mustDo(t)
+	if n := len(f.notes.bySecret); n > 0 {
+		t.Errorf("remembers %d secrets", n)
+	}
+}
+
 func TestFormatsAreSwitched(t *testing.T) {
 	f := newFixture(t, served(), robot(), managed(testkit.WithData("extra", "mine too")))
 	f.mustDo(t)
@@ -209,11 +224,11 @@ func TestARefusalIsToldOnceUntilItChanges(t *testing.T) {
 			t.Errorf("%s: events (-want +got):\n%s", what, diff)
 		}
 	}
-	short := `Warning InvalidTokenSetting sakeeper.io/lifetime: "1m" is not a duration of at least 10m, such as 24h`
+	short := `Warning InvalidTokenSetting sakeeper.io/lifetime: "1m" is not a duration from 10m to 1193046h, such as 24h`
 	step("at first", func(*corev1.Secret) {}, short)
 	step("an unrelated change", func(s *corev1.Secret) { s.Data["mine"] = []byte("no") })
 	step("another mistake", func(s *corev1.Secret) { s.Annotations[informers.LifetimeAnnotation] = "2m" },
-		`Warning InvalidTokenSetting sakeeper.io/lifetime: "2m" is not a duration of at least 10m, such as 24h`)
+		`Warning InvalidTokenSetting sakeeper.io/lifetime: "2m" is not a duration from 10m to 1193046h, such as 24h`)
 	if got := f.summary(); len(got) > 0 {
 		t.Errorf("requests: %v", got)
 	}

@@ -28,6 +28,8 @@ type world struct {
 	skew atomic.Int64
 	stop func()
 	c    *Controller
+	// client is what the process writes with; nil: the API server.
+	client Client
 
 	mu      sync.Mutex
 	expired []string // what was wrong
@@ -71,6 +73,9 @@ func (w *world) start() {
 	w.Helper()
 	w.c = newController(w.T, w.api, func(cfg *Config) {
 		cfg.Recorder, cfg.Clock, cfg.Running = w.recorder, skewed{&w.skew}, clock.RealClock{}
+		if w.client != nil {
+			cfg.Client = w.client
+		}
 	})
 	// The loop's errors are part of the test: nobody reads them.
 	ctx := klog.NewContext(w.Context(), klog.Logger{})

@@ -76,10 +76,10 @@ func (n note) outran(cached *informers.ManagedSecret, now time.Time) bool {
 	return err == nil && order < 0
 }
 
-// rest is how long not to try again what conflicts, and costs a token each time, while
-// the cache has nothing newer.
+// rest is how long not to try again what conflicts, and costs a token each time. After a
+// single conflict, a cache that has something newer is enough.
 func (n note) rest(cached *informers.ManagedSecret, now time.Time) time.Duration {
-	if n.conflicts == 0 || n.conflict != cached.ResourceVersion {
+	if n.conflicts == 0 || n.conflicts == 1 && n.conflict != cached.ResourceVersion {
 		return 0
 	}
 	delay := min(lookAgain<<min(n.conflicts-1, 10), retryOutage)

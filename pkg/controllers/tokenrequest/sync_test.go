@@ -121,12 +121,9 @@ func TestConflictsWithoutEndCostFewTokens(t *testing.T) {
 	if diff := cmp.Diff(want, testkit.Events(f.recorder)[:1]); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}
-	// What changes it is tried at once.
 	f.api.change(func(a *api) { a.writesErr = nil })
-	if err := f.api.set(func(s *corev1.Secret) { s.Data["mine"] = []byte("no") }); err != nil {
-		t.Fatal(err)
-	}
 	f.requests()
+	f.pass(retryOutage)
 	f.mustDo(t)
 	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
@@ -145,6 +142,34 @@ func TestNothingIsRememberedOfASecretThatWentMeanwhile(t *testing.T) {
 	f.mustDo(t)
 	if n := len(f.notes.bySecret); n > 0 {
 		t.Errorf("remembers %d secrets", n)
+	}
+}
+
+// TestASecretThatKeepsChangingCostsFewTokens: each write comes too late for another
+// reason.
+func TestASecretThatKeepsChangingCostsFewTokens(t *testing.T) {
+	f := newFixture(t, served(), robot(), managed())
+	f.api.change(func(a *api) { a.writesErr = testkit.Conflict() })
+	const seconds = 120
+	for i := range seconds {
+		if err := f.api.set(func(s *corev1.Secret) { s.Data["mine"] = fmt.Append(nil, i) }); err != nil {
+			t.Fatal(err)
+		}
+		f.cache(t, f.api.secret())
+		_, _ = f.do(t)
+		f.pass(time.Second)
+	}
+	if got := len(f.summary()) / 2; got < 5 || got > 10 {
+		t.Errorf("%d tokens in %d seconds", got, seconds)
+	}
+	testkit.Events(f.recorder) // of each failure: no loop is there to tell of the first alone
+	// When it is quiet for once, the next try is soon, and the one that is right.
+	f.api.change(func(a *api) { a.writesErr = nil })
+	f.requests()
+	f.pass(retryOutage)
+	f.mustDo(t)
+	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
 	}
 }
 

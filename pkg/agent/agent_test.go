@@ -355,7 +355,8 @@ func TestNothingExpiresThatCouldBeRenewed(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 0))
 				upTo := func(d time.Duration) time.Duration { return time.Duration(r.Int64N(int64(d) + 1)) }
 				set := &settable{}
-				w := newWorld(t, func(cfg *Config) { cfg.Seed, cfg.Clock = fmt.Sprint(seed), set })
+				w := newWorld(t, func(cfg *Config) { cfg.Seed, cfg.Clock, cfg.Lifetime = fmt.Sprint(seed), set, 24*time.Hour })
+				w.cfg.Writer = watched{w.cfg.Writer, w}
 				w.change(func() { w.skew = upTo(10*time.Minute) - 5*time.Minute })
 				start := func() (stop func()) {
 					var err error
@@ -382,6 +383,7 @@ func TestNothingExpiresThatCouldBeRenewed(t *testing.T) {
 						stop()
 						pass(trouble)
 						stop = start()
+						synctest.Wait()
 					case 2:
 						what = "a restart in an outage"
 						w.change(func() { w.down = testkit.InternalError() })
@@ -405,6 +407,60 @@ func TestNothingExpiresThatCouldBeRenewed(t *testing.T) {
 			})
 		})
 	}
+}
+
+// watched tells when a token that is replaced has expired: somebody may have read it.
+type watched struct {
+	Writer
+
+	w *world
+}
+
+func (o watched) Write(file string, content []byte) error {
+	if former, err := os.ReadFile(file); err == nil {
+		claims, err := boundtoken.ReadClaims(string(former))
+		must(o.w.t, err)
+		if late := time.Since(claims.Term.Expires.Add(-o.w.skew)); late >= 0 {
+			o.w.t.Errorf("a token is replaced %v after it expired", late)
+		}
+	}
+	return o.Writer.Write(file, content)
+}
+
+// TestTheServersWordOnTheExpiryCounts: it extends tokens of some lifetimes for old
+// clients, and says so.
+func TestTheServersWordOnTheExpiryCounts(t *testing.T) {
+	live(t, func(w *world) {
+		pass(50 * time.Minute)
+		w.expectAsked(2)
+	}, func(cfg *Config) {
+		cfg.Client = extending{cfg.Client}
+	})
+}
+
+// extending is an API server whose tokens are good for a year, and should be renewed
+// within an hour.
+type extending struct {
+	typedcorev1.ServiceAccountsGetter
+}
+
+func (e extending) ServiceAccounts(namespace string) typedcorev1.ServiceAccountInterface {
+	return extendingAccounts{e.ServiceAccountsGetter.ServiceAccounts(namespace)}
+}
+
+type extendingAccounts struct {
+	typedcorev1.ServiceAccountInterface
+}
+
+func (e extendingAccounts) CreateToken(ctx context.Context, name string, request *authenticationv1.TokenRequest, opts metav1.CreateOptions) (*authenticationv1.TokenRequest, error) {
+	answer, err := e.ServiceAccountInterface.CreateToken(ctx, name, request, opts)
+	if err == nil {
+		now := time.Now()
+		payload := fmt.Sprintf(`{"iat":%d,"exp":%d}`, now.Unix(), now.AddDate(1, 0, 0).Unix())
+		answer.Status.Token = "e30." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + ".c2ln"
+		answer.Status.ExpirationTimestamp = metav1.NewTime(now.Add(time.Hour))
+	}
+	return answer, err
 }
 
 func TestOnce(t *testing.T) {

@@ -3,13 +3,13 @@ package agent
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -36,6 +36,14 @@ func (a Access) complete(f *os.File, content []byte) error {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
+}
+
+// replaceable tells whether a file can be put where file is, as far as can be seen.
+func replaceable(file string) error {
+	if info, err := os.Lstat(file); err == nil && info.IsDir() {
+		return &fs.PathError{Op: "write", Path: file, Err: syscall.EISDIR}
+	}
+	return nil
 }
 
 // padding is as long as a token may be.
@@ -80,16 +88,17 @@ func (r Rename) Write(file string, content []byte) error {
 
 // stage writes content to a file beside file, and returns its name.
 func (r Rename) stage(file string, content []byte) (complete string, err error) {
+	if err := replaceable(file); err != nil {
+		return "", err
+	}
 	dir, base := filepath.Dir(file), filepath.Base(file)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return "", err
 	}
-	for _, entry := range entries { // of a process that was killed
+	for _, entry := range entries { // of a process that was killed; what stays holds up nothing
 		if strings.HasPrefix(entry.Name(), "."+base+unfinished) {
-			if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil {
-				return "", fmt.Errorf("remove what a former process left: %w", err)
-			}
+			_ = os.Remove(filepath.Join(dir, entry.Name()))
 		}
 	}
 	f, err := os.CreateTemp(dir, "."+base+unfinished+"*")
@@ -116,7 +125,7 @@ type Swap struct {
 	Access
 
 	// Files are all that this Swap writes, and all that others find in their directories
-	// through ..data: what a former process had there goes.
+	// through ..data: what a former process had there goes. A directory is one Swap's alone.
 	Files []string
 
 	mu sync.Mutex
@@ -148,9 +157,12 @@ func (s *Swap) Write(file string, content []byte) error {
 		return errors.Join(err, os.RemoveAll(next))
 	}
 	if err := link(filepath.Join(current, base), file); err != nil {
-		return errors.Join(err, restore(former, pointer), os.RemoveAll(next))
+		if errRestore := restore(former, pointer); errRestore != nil {
+			return errors.Join(err, errRestore)
+		}
+		return errors.Join(err, os.RemoveAll(next))
 	}
-	_ = s.sweep(dir) // what cannot be removed is tried, and told of, with the next stage
+	s.sweep(dir)
 	persist(dir)
 	return nil
 }
@@ -166,10 +178,11 @@ func restore(former, pointer string) error {
 // stage makes a directory that has content as the base of file, and all else that the
 // current one has and should have.
 func (s *Swap) stage(file string, content []byte) (next string, err error) {
-	dir, base := filepath.Dir(file), filepath.Base(file)
-	if err := s.sweep(dir); err != nil {
+	if err := replaceable(file); err != nil {
 		return "", err
 	}
+	dir, base := filepath.Dir(file), filepath.Base(file)
+	s.sweep(dir)
 	next, err = os.MkdirTemp(dir, time.Now().UTC().Format(stamp))
 	if err != nil {
 		return "", err
@@ -190,20 +203,36 @@ func (s *Swap) fill(next, former, base string, content []byte) error {
 	}
 	for _, entry := range entries {
 		if name := entry.Name(); name != base && s.has(filepath.Join(filepath.Dir(former), name)) {
-			if err := os.Link(filepath.Join(former, name), filepath.Join(next, name)); err != nil {
+			if err := s.carryOver(filepath.Join(former, name), filepath.Join(next, name)); err != nil {
 				return err
 			}
 		}
 	}
-	f, err := os.OpenFile(filepath.Join(next, base), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := s.complete(f, content); err != nil {
+	if err := s.create(filepath.Join(next, base), content); err != nil {
 		return err
 	}
 	persist(next)
 	return nil
+}
+
+// carryOver links a file, or copies it where a link to somebody else's is not allowed.
+func (s *Swap) carryOver(from, to string) error {
+	if os.Link(from, to) == nil {
+		return nil
+	}
+	content, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return s.create(to, content)
+}
+
+func (s *Swap) create(path string, content []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	return s.complete(f, content)
 }
 
 func (s *Swap) has(file string) bool { return slices.Contains(s.Files, file) }
@@ -227,26 +256,19 @@ func link(target, name string) error {
 }
 
 // sweep removes what is not in use any more: directories, and symlinks to files that
-// are not written any more.
-func (s *Swap) sweep(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
+// are not written any more. What cannot be removed, such as another user's, holds up
+// nothing.
+func (s *Swap) sweep(dir string) {
+	entries, _ := os.ReadDir(dir)
 	inUse, _ := os.Readlink(filepath.Join(dir, current))
-	var errs []error
 	for _, entry := range entries {
 		name := entry.Name()
 		path := filepath.Join(dir, name)
 		switch target, _ := os.Readlink(path); {
 		case entry.IsDir() && name != inUse && strings.HasPrefix(name, "..2"):
-			errs = append(errs, os.RemoveAll(path))
+			_ = os.RemoveAll(path)
 		case target == filepath.Join(current, name) && !s.has(path):
-			errs = append(errs, os.Remove(path))
+			_ = os.Remove(path)
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("remove former tokens: %w", err)
-	}
-	return nil
 }

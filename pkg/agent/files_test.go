@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -216,5 +217,17 @@ func TestFilesThatNobodyWantsAnyMoreGo(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"kept"}, names(t, filepath.Join(dir, current))); diff != "" {
 		t.Errorf("what ..data has (-want +got):\n%s", diff)
+	}
+}
+
+// TestADirectoryIsNoFile: it is found out before a token is asked for.
+func TestADirectoryIsNoFile(t *testing.T) {
+	for name, writer := range writers() {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := writer(dir).Check(dir); !errors.Is(err, syscall.EISDIR) {
+				t.Errorf("error %v", err)
+			}
+		})
 	}
 }

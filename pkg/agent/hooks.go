@@ -73,7 +73,11 @@ func (s Signal) Run(ctx context.Context) error {
 	}
 	var errs []error
 	for _, pid := range pids {
-		errs = append(errs, syscall.Kill(pid, s.signal))
+		err := syscall.Kill(pid, s.signal)
+		if errors.Is(err, syscall.ESRCH) && len(pids) > 1 {
+			continue // one of many that ended meanwhile
+		}
+		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("signal %s: %w", s.of, err)

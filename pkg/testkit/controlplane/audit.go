@@ -87,10 +87,16 @@ func (a *Audit) read(mark Mark, each func(Request)) error {
 		return err
 	}
 	defer func() { _ = file.Close() }()
-	if _, err := file.Seek(int64(mark), io.SeekStart); err != nil {
-		return err
-	}
 	lines := bufio.NewReaderSize(file, 1<<20)
+	if mark > 0 {
+		// A mark may be in the midst of a line that was being written.
+		if _, err := file.Seek(int64(mark)-1, io.SeekStart); err != nil {
+			return err
+		}
+		if _, err := lines.ReadBytes('\n'); err != nil {
+			return nil // it still is
+		}
+	}
 	for {
 		line, err := lines.ReadBytes('\n')
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"maps"
 	"net/http"
 	"strings"
@@ -256,6 +257,21 @@ func expectOnlyTheWebhookUnchecked(t *testing.T, p plane, elsewhere string) {
 		case !tc.admitted && (!apierrors.IsInternalError(err) || !strings.Contains(err.Error(), "failed calling webhook")):
 			t.Errorf("pod %s without a webhook: %v", name, err)
 		}
+	}
+}
+
+// TestBothConfigurationsLetTheSamePodsPass: while no replica answers, the mutating one
+// alone decides above.
+func TestBothConfigurationsLetTheSamePodsPass(t *testing.T) {
+	manifest, err := os.ReadFile("../manifests/base/webhook/configurations.yaml")
+	must(t, err)
+	var expressions []string
+	for _, part := range strings.Split(string(manifest), "- name: not-our-own-pods")[1:] {
+		expression, _, _ := strings.Cut(part, "admissionReviewVersions")
+		expressions = append(expressions, expression)
+	}
+	if len(expressions) != 2 || expressions[0] != expressions[1] || !strings.Contains(expressions[0], corev1.MirrorPodAnnotationKey) {
+		t.Errorf("they differ: %q", expressions)
 	}
 }
 

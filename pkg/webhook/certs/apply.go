@@ -209,7 +209,7 @@ func (c *Controller) complain(ctx context.Context, s state, p plan) {
 }
 
 func (c *Controller) warn(ctx context.Context, s state, reason, text string) {
-	if last, ok := c.warnings[text]; ok && s.now.Sub(last) < rewarn {
+	if last, ok := c.warnings[text]; ok && s.now.Sub(last).Abs() < rewarn {
 		return
 	}
 	c.warnings[text] = s.now

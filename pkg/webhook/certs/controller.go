@@ -208,6 +208,9 @@ func (c *Controller) sync(ctx context.Context, _ everything) (time.Duration, err
 		waitSecret, errSecret = wait, err
 	}
 	waitBundles, errBundles := c.writeBundles(ctx, s, p)
+	if waitSecret > 0 || waitBundles > 0 {
+		again = lookAgain // what goes on is known, and a look would cost a request
+	}
 	return soonest(again, waitSecret, waitBundles), errors.Join(errSecret, errBundles)
 }
 

@@ -352,7 +352,7 @@ func TestAQuarrelIsSlow(t *testing.T) {
 		}
 	}
 	testkit.Events(f.recorder)
-	if again := sync(); again != lookSoon || writes() != limit {
+	if again := sync(); again != interval || writes() != limit {
 		t.Errorf("again after %v, and %v writes", again, writes())
 	}
 	sync()

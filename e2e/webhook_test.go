@@ -5,9 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"maps"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 

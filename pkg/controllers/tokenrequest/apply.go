@@ -53,8 +53,7 @@ func (c *Controller) renew(ctx context.Context, s state, d decision) (time.Durat
 	if err != nil {
 		return c.answer(ctx, s, fmt.Sprintf("fill secret %s", klog.KObj(s.secret)), err)
 	}
-	written, err := c.patch(ctx, s.secret, patch, func(n *note) { n.hash, n.requested = hash, requested })
-	if !written {
+	if err := c.patch(ctx, s.secret, patch, func(n *note) { n.hash, n.requested = hash, requested }); err != nil {
 		return c.answer(ctx, s, fmt.Sprintf("write secret %s", klog.KObj(s.secret)), err)
 	}
 	if !d.aged {
@@ -160,8 +159,7 @@ func (c *Controller) remove(ctx context.Context, s state, d decision) (time.Dura
 	if err != nil {
 		return 0, err
 	}
-	written, err := c.patch(ctx, s.secret, patch, func(n *note) { n.hash, n.requested = "", 0 })
-	if !written {
+	if err := c.patch(ctx, s.secret, patch, func(n *note) { n.hash, n.requested = "", 0 }); err != nil {
 		return c.answer(ctx, s, fmt.Sprintf("write secret %s", klog.KObj(s.secret)), err)
 	}
 	c.truces.Wrote(contestedSecret(s.secret), contentRemoved)
@@ -181,19 +179,19 @@ func (c *Controller) lookUp(ctx context.Context, namespace, name string) error {
 }
 
 // patch sends a patch, and remembers what came of it.
-func (c *Controller) patch(ctx context.Context, secret *informers.ManagedSecret, patch []byte, remember func(*note)) (written bool, err error) {
+func (c *Controller) patch(ctx context.Context, secret *informers.ManagedSecret, patch []byte, remember func(*note)) error {
 	limited, cancel := context.WithTimeout(ctx, slowest)
 	defer cancel()
 	after, err := c.cfg.Client.Secrets(secret.Namespace).Patch(limited, secret.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	if err != nil {
-		return false, err
+		return err
 	}
 	now := c.cfg.Clock.Now()
 	c.notes.update(secret.UID, func(n *note) {
 		n.version, n.written, n.failing, n.conflicts = after.ResourceVersion, now, time.Time{}, 0
 		remember(n)
 	})
-	return true, nil
+	return nil
 }
 
 // answer reads why nothing was written. A failure is retried for good, more often while a

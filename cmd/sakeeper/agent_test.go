@@ -113,7 +113,7 @@ func TestAnAgentLingers(t *testing.T) {
 					}
 				})
 				defer stop()
-				time.Sleep(time.Hour)
+				time.Sleep(time.Hour) // virtual, as all of the bubble
 				if ctx.Err() != nil {
 					t.Fatal("it ended before anybody asked")
 				}

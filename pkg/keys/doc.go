@@ -11,7 +11,11 @@
 //   - A key's id is the one that kube-apiserver computes, so tokens and JWKS of
 //     both are interchangeable (see [PublicKey.ID]).
 //   - The mapping from key type to JOSE algorithm stands in one table.
-//   - A [Set] never changes. Rotation replaces the set (see [Files]).
+//   - A [Set] never changes. Rotation replaces the set (see [Files] and [Directory]).
+//   - Keys have states ([Ring]), and what the states say is kept true by reading: a key
+//     that nobody knows yet, or that is retired, signs nothing; only the newest of
+//     several signs; a directory in which a state and its file disagree is refused as
+//     a whole. Package rotation changes states, and keeps the order and the waits.
 //   - Private keys are opaque: however a [PrivateKey] is printed, only its id
 //     comes out, and no error holds bytes of the input.
 package keys

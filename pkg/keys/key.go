@@ -2,6 +2,7 @@ package keys
 
 import (
 	"crypto"
+	"errors"
 	"fmt"
 	"io"
 
@@ -49,7 +50,7 @@ func (k PublicKey) String() string { return k.id }
 // PrivateKey signs. It is a [crypto.Signer] whose material cannot be read back:
 // a key in memory, or later one behind an HSM or a KMS. It is immutable.
 type PrivateKey struct {
-	signer crypto.Signer
+	signer crypto.Signer // nil in the zero value, and where the private half is elsewhere
 	public PublicKey
 }
 
@@ -65,6 +66,10 @@ func NewPrivateKey(signer crypto.Signer) (PrivateKey, error) {
 	return PrivateKey{signer: signer, public: public}, nil
 }
 
+// Elsewhere is a signing key whose private half another process has: [PrivateKey.Sign]
+// fails. Whoever asks that process to sign knows by it which key does.
+func Elsewhere(public PublicKey) PrivateKey { return PrivateKey{public: public} }
+
 // PublicKey is the public half.
 func (k PrivateKey) PublicKey() PublicKey { return k.public }
 
@@ -73,8 +78,16 @@ func (k PrivateKey) Public() crypto.PublicKey { return k.public.key }
 
 // Sign implements [crypto.Signer].
 func (k PrivateKey) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if k.signer == nil {
+		return nil, errElsewhere
+	}
 	return k.signer.Sign(rand, digest, opts)
 }
+
+var errElsewhere = errors.New("the private half of the key is not in this process")
+
+// CanSign tells whether the private half is here.
+func (k PrivateKey) CanSign() bool { return k.signer != nil }
 
 // String is the key's id.
 func (k PrivateKey) String() string { return k.public.id }

@@ -10,11 +10,14 @@ import (
 	"strings"
 )
 
-// The PEM types of private keys; RFC 7468 knows the last, the others are older.
+// The PEM types of private keys; RFC 7468 knows the last, the others are older. And the
+// one of public keys.
 const (
 	pkcs1Private = "RSA PRIVATE KEY"
 	sec1Private  = "EC PRIVATE KEY"
 	pkcs8Private = "PRIVATE KEY"
+
+	publicKey = "PUBLIC KEY"
 )
 
 // ParsePrivate reads the one private key of a PEM file: PKCS#1 or PKCS#8 for
@@ -34,7 +37,7 @@ func ParsePrivate(data []byte) (PrivateKey, error) {
 				return PrivateKey{}, blockError(i, block, err)
 			}
 			found = append(found, key)
-		case "EC PARAMETERS", "PUBLIC KEY", "RSA PUBLIC KEY", "CERTIFICATE":
+		case "EC PARAMETERS", publicKey, "RSA PUBLIC KEY", "CERTIFICATE":
 		default:
 			return PrivateKey{}, blockError(i, block, errUnsupported)
 		}
@@ -110,7 +113,7 @@ func parsePublicBlock(block *pem.Block) (PublicKey, error) {
 	var key any
 	var err error
 	switch block.Type {
-	case "PUBLIC KEY":
+	case publicKey:
 		key, err = x509.ParsePKIXPublicKey(block.Bytes)
 	case "RSA PUBLIC KEY":
 		key, err = x509.ParsePKCS1PublicKey(block.Bytes)

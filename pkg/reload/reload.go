@@ -18,6 +18,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,12 +35,14 @@ const (
 	poll = time.Minute
 )
 
-// Config says what to load. All fields are required.
+// Config says what to load. All fields are required, of Files and Dirs one.
 type Config[T any] struct {
 	// What names the value in logs, for example "signing keys".
 	What string
 	// Files are the paths whose change makes Load run again.
 	Files []string
+	// Dirs are directories of which every file matters.
+	Dirs []string
 	// Load reads and checks the files. Its errors must not hold key material.
 	Load func() (T, error)
 	// Describe says in a word which value it is, for logs: a key id, a hash.
@@ -52,6 +55,7 @@ type Config[T any] struct {
 type Value[T any] struct {
 	cfg     Config[T]
 	current atomic.Pointer[T]
+	read    atomic.Pointer[time.Time]
 
 	mu        sync.Mutex
 	onChange  []func()
@@ -61,8 +65,8 @@ type Value[T any] struct {
 
 // New loads the value once and fails when that fails.
 func New[T any](cfg Config[T]) (*Value[T], error) {
-	if cfg.What == "" || len(cfg.Files) == 0 || cfg.Load == nil || cfg.Describe == nil || cfg.Equal == nil {
-		return nil, errors.New("reload: What, Files, Load, Describe and Equal are required")
+	if cfg.What == "" || len(cfg.Files)+len(cfg.Dirs) == 0 || cfg.Load == nil || cfg.Describe == nil || cfg.Equal == nil {
+		return nil, errors.New("reload: What, Files or Dirs, Load, Describe and Equal are required")
 	}
 	first, err := cfg.Load()
 	if err != nil {
@@ -70,11 +74,21 @@ func New[T any](cfg Config[T]) (*Value[T], error) {
 	}
 	v := &Value[T]{cfg: cfg}
 	v.current.Store(&first)
+	v.noteRead()
 	return v, nil
+}
+
+func (v *Value[T]) noteRead() {
+	now := time.Now()
+	v.read.Store(&now)
 }
 
 // Get returns the last good value. Callers must not change what it points to.
 func (v *Value[T]) Get() T { return *v.current.Load() }
+
+// ReadAt is when the files were last read and found good, changed or not: what Get
+// returns was the truth then.
+func (v *Value[T]) ReadAt() time.Time { return *v.read.Load() }
 
 // OnChange makes f run after every change of the value, in the goroutine of Run:
 // f must not block.
@@ -142,6 +156,11 @@ func (v *Value[T]) matters(path string) bool {
 			return true
 		}
 	}
+	for _, dir := range v.cfg.Dirs {
+		if target, err := filepath.EvalSymlinks(dir); filepath.Dir(path) == filepath.Clean(dir) || (err == nil && filepath.Dir(path) == target) {
+			return true
+		}
+	}
 	info, err := os.Lstat(path)
 	return err != nil || !info.Mode().IsRegular()
 }
@@ -150,7 +169,10 @@ func (v *Value[T]) matters(path string) bool {
 // is run after each load, because targets move. A directory that does not exist
 // at this moment is found by a later poll.
 func (v *Value[T]) watch(w *fsnotify.Watcher) {
-	for _, file := range v.cfg.Files {
+	for _, dir := range v.cfg.Dirs {
+		_ = w.Add(dir)
+	}
+	for _, file := range slices.Concat(v.cfg.Files, v.cfg.Dirs) {
 		_ = w.Add(filepath.Dir(file))
 		for path := file; path != filepath.Dir(path); path = filepath.Dir(path) {
 			if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSymlink != 0 {
@@ -166,6 +188,9 @@ func (v *Value[T]) watch(w *fsnotify.Watcher) {
 func (v *Value[T]) load(ctx context.Context) {
 	logger := klog.FromContext(ctx)
 	next, err := v.cfg.Load()
+	if err == nil {
+		v.noteRead()
+	}
 	onChange, onError, before := v.note(err)
 	switch {
 	case err != nil && err.Error() == before:

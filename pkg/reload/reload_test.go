@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -37,16 +38,27 @@ type follower struct {
 // are equal. When the test ends so does Run, and no goroutine may be left.
 func newFollower(t *testing.T, files ...string) *follower {
 	t.Helper()
+	return follow(t, reload.Config[string]{Files: files})
+}
+
+func follow(t *testing.T, cfg reload.Config[string]) *follower {
+	t.Helper()
 	leaks := goleak.IgnoreCurrent()
 	f := &follower{calls: make(chan string, 100), loads: make(chan string, 1000)}
 	var err error
-	f.value, err = reload.New(reload.Config[string]{
-		What:     "test value",
-		Files:    files,
-		Load:     func() (string, error) { return f.load(files) },
-		Describe: func(value string) string { return value },
-		Equal:    strings.EqualFold,
-	})
+	cfg.What, cfg.Describe, cfg.Equal = "test value", func(value string) string { return value }, strings.EqualFold
+	cfg.Load = func() (string, error) {
+		files := slices.Clone(cfg.Files)
+		for _, dir := range cfg.Dirs {
+			found, err := filepath.Glob(filepath.Join(dir, "[^.]*"))
+			if err != nil {
+				return "", err
+			}
+			files = append(files, found...)
+		}
+		return f.load(files)
+	}
+	f.value, err = reload.New(cfg)
 	mustDo(t, err)
 	first := <-f.loads
 	f.value.OnChange(func() { f.calls <- "changed to " + f.value.Get() })
@@ -166,11 +178,11 @@ func TestNewRequiresAWholeConfigAndAGoodFirstValue(t *testing.T) {
 		want string
 	}{
 		"all of it":               {func(*reload.Config[string]) {}, ""},
-		"no name":                 {func(c *reload.Config[string]) { c.What = "" }, "reload: What, Files, Load, Describe and Equal are required"},
-		"no files":                {func(c *reload.Config[string]) { c.Files = nil }, "reload: What, Files, Load, Describe and Equal are required"},
-		"no Load":                 {func(c *reload.Config[string]) { c.Load = nil }, "reload: What, Files, Load, Describe and Equal are required"},
-		"no Describe":             {func(c *reload.Config[string]) { c.Describe = nil }, "reload: What, Files, Load, Describe and Equal are required"},
-		"no Equal":                {func(c *reload.Config[string]) { c.Equal = nil }, "reload: What, Files, Load, Describe and Equal are required"},
+		"no name":                 {func(c *reload.Config[string]) { c.What = "" }, "reload: What, Files or Dirs, Load, Describe and Equal are required"},
+		"no files":                {func(c *reload.Config[string]) { c.Files = nil }, "reload: What, Files or Dirs, Load, Describe and Equal are required"},
+		"no Load":                 {func(c *reload.Config[string]) { c.Load = nil }, "reload: What, Files or Dirs, Load, Describe and Equal are required"},
+		"no Describe":             {func(c *reload.Config[string]) { c.Describe = nil }, "reload: What, Files or Dirs, Load, Describe and Equal are required"},
+		"no Equal":                {func(c *reload.Config[string]) { c.Equal = nil }, "reload: What, Files or Dirs, Load, Describe and Equal are required"},
 		"a first load that fails": {func(c *reload.Config[string]) { c.Load = func() (string, error) { return "", errBoom } }, "boom"},
 	}
 	for name, tc := range cases {
@@ -262,4 +274,51 @@ func TestRunSeesAChangeOfASymlinksTarget(t *testing.T) {
 	f := newFollower(t, file)
 	mustWrite(t, target, "two")
 	f.expectCall(t, "changed to two")
+}
+
+// TestEveryFileOfADirectoryMatters: what comes, goes, is renamed, is written again.
+func TestEveryFileOfADirectoryMatters(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) { mustDo(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600)) }
+	write("b", "first")
+	f := follow(t, reload.Config[string]{Dirs: []string{dir}})
+	before := f.value.ReadAt()
+
+	write("a", "came")
+	f.expectCall(t, "changed to came+first")
+	mustDo(t, os.Rename(filepath.Join(dir, "a"), filepath.Join(dir, "c")))
+	f.expectCall(t, "changed to first+came")
+	write("b", "again")
+	f.expectCall(t, "changed to again+came")
+	write("b", "bad reason")
+	f.expectCall(t, "reason")
+	good := f.value.ReadAt()
+	if !good.After(before) {
+		t.Errorf("read at %v, and before at %v", good, before)
+	}
+	write("c", "bad too")
+	f.expectLoad(t, "bad reason+bad too")
+	if got := f.value.ReadAt(); !got.Equal(good) {
+		t.Errorf("what is bad counts as read at %v, after %v", got, good)
+	}
+	write("c", "came")
+	mustDo(t, os.Remove(filepath.Join(dir, "b")))
+	f.expectCall(t, "changed to came")
+	f.expectValue(t, "came")
+}
+
+// TestADirectoryOfAMount: kubelet swaps the directory behind all names at once.
+func TestADirectoryOfAMount(t *testing.T) {
+	dir := t.TempDir()
+	publish := func(version, content string) {
+		mustDo(t, os.Mkdir(filepath.Join(dir, version), 0o700))
+		mustDo(t, os.WriteFile(filepath.Join(dir, version, "key"), []byte(content), 0o600))
+		mustDo(t, os.Symlink(version, filepath.Join(dir, "..data_tmp")))
+		mustDo(t, os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")))
+	}
+	publish("..1", "first")
+	mustDo(t, os.Symlink(filepath.Join("..data", "key"), filepath.Join(dir, "key")))
+	f := follow(t, reload.Config[string]{Dirs: []string{dir}})
+	publish("..2", "second")
+	f.expectCall(t, "changed to second")
 }

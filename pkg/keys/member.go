@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -99,16 +100,23 @@ func (m Member) PublicHalf() Member {
 // Encode is the file's content: the note, and PKCS#8 or SubjectPublicKeyInfo. Only keys
 // in memory can be written.
 func (m Member) Encode() ([]byte, error) {
-	label, der, err := publicKey, []byte(nil), error(nil)
-	if m.Private.CanSign() {
-		label = pkcs8Private
-		if der, err = x509.MarshalPKCS8PrivateKey(m.Private.signer); err != nil {
-			return nil, fmt.Errorf("encode key %s: its private half is not in memory", m.ID())
-		}
-	} else if der, err = x509.MarshalPKIXPublicKey(m.Public().Key()); err != nil {
+	block, err := m.block()
+	if err != nil {
 		return nil, fmt.Errorf("encode key %s: %w", m.ID(), err)
 	}
-	return append([]byte(m.Note.line()), pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der})...), nil
+	return append([]byte(m.Note.line()), pem.EncodeToMemory(block)...), nil
+}
+
+func (m Member) block() (*pem.Block, error) {
+	if !m.Private.CanSign() {
+		der, err := x509.MarshalPKIXPublicKey(m.Public().Key())
+		return &pem.Block{Type: publicKey, Bytes: der}, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(m.Private.signer)
+	if err != nil {
+		return nil, errors.New("its private half is not in memory")
+	}
+	return &pem.Block{Type: pkcs8Private, Bytes: der}, nil
 }
 
 const (

@@ -2,6 +2,7 @@ package token_test
 
 import (
 	"crypto"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -148,4 +149,114 @@ func TestSignLegacyIsSafeForConcurrentUse(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// signs has the ways to sign a payload that somebody else made.
+var signs = map[string]func(*token.Signer, string) (token.Segments, error){
+	"any":    (*token.Signer).Sign,
+	"legacy": (*token.Signer).SignLegacyPayload,
+}
+
+func encode(claims string) string { return base64.RawURLEncoding.EncodeToString([]byte(claims)) }
+
+func TestWhatIsSignedForOthers(t *testing.T) {
+	legacy, err := token.LegacyPayload(builder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exact, err := base64.RawURLEncoding.DecodeString(legacy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := func(old, replacement string) string {
+		t.Helper()
+		text := strings.Replace(string(exact), old, replacement, 1)
+		if text == string(exact) {
+			t.Fatalf("%q is not in %s", old, exact)
+		}
+		return encode(text)
+	}
+	bound := encode(`{"iss":"https://issuer","exp":1900000000,"sub":"me"}`)
+	const notLegacy = "payload is not acceptable: it is not exactly the claims of a legacy token"
+	cases := map[string]struct {
+		in         string
+		any, exact string // the errors
+	}{
+		"a bound token":               {in: bound, exact: "payload is not acceptable: namespace claim is missing"},
+		"a legacy token":              {in: legacy, any: "payload is not acceptable: tokens of the issuer kubernetes/serviceaccount are signed on the legacy socket"},
+		"a token without end":         {in: encode(`{"iss":"https://issuer"}`), any: "payload is not acceptable: it has no claim exp", exact: "payload is not acceptable: namespace claim is missing"},
+		"an end that is no number":    {in: encode(`{"exp":"soon"}`), any: "payload is not acceptable: it is not a JSON object of claims", exact: "payload is not acceptable: namespace claim is missing"},
+		"a list":                      {in: encode(`[{"exp":1}]`), any: "payload is not acceptable: it is not a JSON object of claims", exact: "payload is not acceptable: it is not a JSON object of legacy claims"},
+		"two objects":                 {in: encode(`{"exp":1}{"exp":1}`), any: "payload is not acceptable: it is not a JSON object of claims", exact: "payload is not acceptable: it is not a JSON object of legacy claims"},
+		"nothing":                     {in: "", any: "payload is not acceptable: it is not a JSON object of claims", exact: "payload is not acceptable: it is not a JSON object of legacy claims"},
+		"null":                        {in: encode("null"), any: "payload is not acceptable: it is not a JSON object of claims", exact: "payload is not acceptable: namespace claim is missing"},
+		"not base64":                  {in: "{}", any: "payload is not acceptable: it is not base64url without padding", exact: "payload is not acceptable: it is not base64url without padding"},
+		"with padding":                {in: base64.URLEncoding.EncodeToString([]byte(`{"exp":12}`)), any: "payload is not acceptable: it is not base64url without padding", exact: "payload is not acceptable: it is not base64url without padding"},
+		"with a line break":           {in: bound[:8] + "\n" + bound[8:], any: "payload is not acceptable: it is not base64url without padding", exact: "payload is not acceptable: it is not base64url without padding"},
+		"too long":                    {in: strings.Repeat("A", 64<<10+1), any: "payload is not acceptable: it is longer than 65536 bytes", exact: "payload is not acceptable: it is longer than 65536 bytes"},
+		"a legacy token with an end":  {in: changed("}", `,"exp":1900000000}`), any: "payload is not acceptable: tokens of the issuer kubernetes/serviceaccount are signed on the legacy socket", exact: notLegacy},
+		"one of another issuer":       {in: changed(`"kubernetes/serviceaccount"`, `"https://issuer"`), any: "payload is not acceptable: it has no claim exp", exact: notLegacy},
+		"one of another user":         {in: changed(`"sub":"system:serviceaccount:`, `"sub":"system:serviceaccount:x`), any: "payload is not acceptable: tokens of the issuer kubernetes/serviceaccount are signed on the legacy socket", exact: notLegacy},
+		"one with a claim twice":      {in: changed("{", `{"iss":"kubernetes/serviceaccount",`), any: "payload is not acceptable: tokens of the issuer kubernetes/serviceaccount are signed on the legacy socket", exact: notLegacy},
+		"one with space":              {in: changed("{", `{ `), any: "payload is not acceptable: tokens of the issuer kubernetes/serviceaccount are signed on the legacy socket", exact: notLegacy},
+		"one with groups":             {in: changed("}", `,"groups":["system:masters"]}`), any: "payload is not acceptable: tokens of the issuer kubernetes/serviceaccount are signed on the legacy socket", exact: notLegacy},
+		"one whose Secret is missing": {in: changed(builder.SecretName, ""), any: "payload is not acceptable: tokens of the issuer kubernetes/serviceaccount are signed on the legacy socket", exact: "payload is not acceptable: secret name claim is missing"},
+	}
+	set := newSet(t, "p256")
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			for way, want := range map[string]string{"any": tc.any, "legacy": tc.exact} {
+				segments, err := signs[way](token.NewSigner(always(set)), tc.in)
+				got := ""
+				if err != nil {
+					got = err.Error()
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("%s (-want +got):\n%s", way, diff)
+				}
+				if wrong := (err == nil) != (segments.Signature != ""); wrong || (err != nil && !errors.Is(err, token.ErrPayload)) {
+					t.Errorf("%s: segments %v, error %v", way, segments, err)
+				}
+			}
+		})
+	}
+}
+
+// TestSegmentsMakeAToken with each kind of key.
+func TestSegmentsMakeAToken(t *testing.T) {
+	legacy, err := token.LegacyPayload(builder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, vector := range []string{"rsa2048", "p256", "p384", "p521"} {
+		t.Run(vector, func(t *testing.T) {
+			set := newSet(t, vector)
+			segments, err := token.NewSigner(always(set)).SignLegacyPayload(legacy)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := token.NewVerifier(always(set)).VerifyLegacy(segments.Header + "." + legacy + "." + segments.Signature); err != nil || got != builder {
+				t.Errorf("got %v, error %v", got, err)
+			}
+			header, err := base64.RawURLEncoding.DecodeString(segments.Header)
+			if err != nil {
+				t.Fatal(err)
+			}
+			key := set.Signing().PublicKey()
+			if diff := cmp.Diff(fmt.Sprintf(`{"alg":%q,"kid":%q,"typ":"JWT"}`, key.Algorithm(), key.ID()), string(header)); diff != "" {
+				t.Errorf("header (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestNobodySignsWithAKeyThatIsElsewhere(t *testing.T) {
+	for name, set := range map[string]*keys.Set{
+		"a set that verifies": keys.NewVerificationSet(newSet(t, "p256").Verification()...),
+		"a key of another":    keys.NewSet(keys.Elsewhere(newSet(t, "p256").Signing().PublicKey())),
+	} {
+		if compact, err := token.NewSigner(always(set)).SignLegacy(t.Context(), builder); err == nil || err.Error() != "sign token: there is no key that can sign" {
+			t.Errorf("%s: signed %d bytes, error %v", name, len(compact), err)
+		}
+	}
 }

@@ -108,8 +108,12 @@ func (a *assembly) newGate() (*canary.Gate, error) {
 	if err != nil {
 		return nil, err
 	}
+	signs := a.signs
+	if signs == nil {
+		signs = token.NewSigner(a.keys.Get)
+	}
 	gate, err := canary.New(canary.Config{
-		Signer:   token.NewSigner(a.keys.Get),
+		Signer:   signs,
 		Reviewer: tokenreview.New(client.AuthenticationV1().TokenReviews(), "canary", a.reviews),
 		Secrets:  client.CoreV1(),
 		Recorder: a.recorder,

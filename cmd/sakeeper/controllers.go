@@ -7,13 +7,13 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
+	"github.com/sakeeper/sakeeper/pkg/canary"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
-	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/reload"
 )
 
@@ -26,7 +26,7 @@ func newControllersCommand(start func(context.Context, *controllersConfig) error
 several replicas one works at a time, the one that holds the Lease.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := opts.complete()
+			cfg, err := opts.complete(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -42,7 +42,8 @@ type controllersConfig struct {
 	options *controllersOptions
 	enabled map[string]bool
 	rest    *rest.Config
-	keys    *reload.Value[*keys.Set]       // nil while no controller makes tokens
+	keys    keySource                      // nil while no controller makes tokens
+	signs   canary.Signer                  // nil where keys can sign
 	ca      *reload.Value[cabundle.Bundle] // nil while nobody needs it
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,9 +18,9 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
-	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/reload"
+	"github.com/sakeeper/sakeeper/pkg/signer"
 )
 
 // controllersOptions are all flags of sakeeper controllers.
@@ -39,7 +40,8 @@ type controllersOptions struct {
 	cleanUpDryRun   bool
 	generate        string
 	tokenRequests   *tokenRequestOptions
-	keys            keys.Files
+	keys            keyOptions
+	endpoint        string
 	rootCAFile      string
 }
 
@@ -79,10 +81,9 @@ func (o *controllersOptions) addFlags(fs *pflag.FlagSet) {
 		"ServiceAccounts that every active namespace gets.")
 	fs.IntVar(&o.tokenSyncs, "concurrent-serviceaccount-token-syncs", o.tokenSyncs,
 		"Token Secrets that are handled at a time.")
-	fs.StringVar(&o.keys.PrivateKeyFile, "service-account-private-key-file", o.keys.PrivateKeyFile,
-		"PEM file with the RSA or ECDSA key that signs tokens. It is read again when it changes.")
-	fs.StringArrayVar(&o.keys.KeyFiles, "service-account-key-file", o.keys.KeyFiles,
-		"PEM file with more keys that the API server still accepts: public keys, certificates, or private keys of which the public half is used. May be repeated. They sign nothing: tokens that they verify are good. It is read again when it changes.")
+	o.keys.addFlags(fs)
+	fs.StringVar(&o.endpoint, "service-account-signing-endpoint", o.endpoint,
+		"Unix socket on which 'sakeeper signer' signs legacy tokens (its --legacy-socket); takes the place of all flags for keys.")
 	fs.StringVar(&o.resign, "resign-tokens", o.resign,
 		"Which tokens in Secrets are replaced by new ones, which revokes every copy of the old: 'never' none; 'dead' those that no known key verifies, or that name a former ServiceAccount, and that the API server has refused three times over 10 minutes; 'all' also those of keys that only verify. The annotation sakeeper.io/resign=never keeps one.")
 	fs.Float64Var(&o.resignQPS, "resign-qps", o.resignQPS,
@@ -122,18 +123,28 @@ func (o *controllersOptions) validate() []error {
 	}
 	errs = append(errs, o.validateTokens()...)
 	errs = append(errs, o.tokenRequests.validate(enabled[tokenrequest.Name])...)
-	if o.needsKeys(enabled) && o.keys.PrivateKeyFile == "" {
-		without := "--controllers=*,-" + tokensecret.Name
-		if enabled[tokengeneration.Name] {
-			without += " and --auto-generate-token-secrets=" + string(tokengeneration.ModeNone)
-		}
-		errs = append(errs, fmt.Errorf("--service-account-private-key-file is required by the %s; to go without tokens, use %s", tokensecret.Name, without))
-	}
+	errs = append(errs, o.validateKeys(enabled)...)
 	if o.needsCA(enabled) && o.rootCAFile == "" {
 		errs = append(errs, fmt.Errorf("--root-ca-file is required by the %s and the %s; to go without both, use --controllers=*,-%s,-%s",
 			rootca.Name, tokensecret.Name, rootca.Name, tokensecret.Name))
 	}
 	return errs
+}
+
+func (o *controllersOptions) validateKeys(enabled map[string]bool) []error {
+	errs := o.keys.validate()
+	if o.endpoint != "" && (o.keys.given() || len(o.keys.files.KeyFiles) > 0) {
+		errs = append(errs, fmt.Errorf("--service-account-signing-endpoint excludes %s, --service-account-key-file and %s: the signer has the keys", privateKeyFlag, keyDirFlag))
+	}
+	if !o.needsKeys(enabled) || o.keys.given() || o.endpoint != "" {
+		return errs
+	}
+	without := "--controllers=*,-" + tokensecret.Name
+	if enabled[tokengeneration.Name] {
+		without += " and --auto-generate-token-secrets=" + string(tokengeneration.ModeNone)
+	}
+	return append(errs, fmt.Errorf("%s, %s or --service-account-signing-endpoint is required by the %s; to go without tokens, use %s",
+		privateKeyFlag, keyDirFlag, tokensecret.Name, without))
 }
 
 // validateTokens checks what becomes of tokens once they were written.
@@ -181,7 +192,7 @@ func (o *controllersOptions) needsCA(enabled map[string]bool) bool {
 
 // complete validates the flags, and reads the files that the enabled controllers
 // need. Its error joins everything that is wrong.
-func (o *controllersOptions) complete() (*controllersConfig, error) {
+func (o *controllersOptions) complete(ctx context.Context) (*controllersConfig, error) {
 	errs := o.validate()
 	enabled, _ := o.enabled() // validate has reported the error
 	var err error
@@ -190,11 +201,20 @@ func (o *controllersOptions) complete() (*controllersConfig, error) {
 		Kubeconfig: o.api.kubeconfig, QPS: o.api.qps, Burst: o.api.burst, UserAgent: component + "/" + buildVersion(),
 	}.Config()
 	errs = append(errs, err)
-	if o.needsKeys(enabled) && o.keys.PrivateKeyFile != "" {
-		cfg.keys, err = reload.New(reload.Config[*keys.Set]{
-			What: "signing keys", Files: o.keys.Paths(), Load: o.keys.Load, Equal: (*keys.Set).Equal,
-			Describe: func(set *keys.Set) string { return "signing key " + set.Signing().String() },
-		})
+	if o.needsKeys(enabled) && o.keys.given() {
+		files, err := o.keys.load()
+		if err == nil {
+			cfg.keys = files
+		}
+		errs = append(errs, err)
+	}
+	if o.needsKeys(enabled) && o.endpoint != "" && !o.keys.given() {
+		client, err := signer.Dial(ctx, o.endpoint)
+		if err == nil {
+			cfg.keys, cfg.signs = client, client
+		} else {
+			err = fmt.Errorf("--service-account-signing-endpoint: %w", err)
+		}
 		errs = append(errs, err)
 	}
 	if (o.needsCA(enabled) || enabled[tokenrequest.Name]) && o.rootCAFile != "" {

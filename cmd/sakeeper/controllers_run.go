@@ -98,11 +98,7 @@ func newControllersProcess(ctx context.Context, cfg *controllersConfig) (*contro
 
 // followReloads counts and reports files that turned bad.
 func (p *controllersProcess) followReloads() {
-	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "sakeeper_reload_failures_total",
-		Help: "Changed files that could not be used, by source (keys, ca); the last good ones stay in use.",
-	}, []string{"source"})
-	p.registry.MustRegister(failures)
+	failures := newReloadFailures(p.registry, "keys, ca")
 	lease := &corev1.ObjectReference{
 		Kind: "Lease", APIVersion: "coordination.k8s.io/v1",
 		Namespace: p.cfg.options.election.leaseNamespace(), Name: p.cfg.options.election.name,

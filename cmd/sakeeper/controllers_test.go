@@ -205,7 +205,7 @@ func TestBadFilesAreToldTogether(t *testing.T) {
 		"generation without key and CA": {
 			in: []string{"--controllers=token-generation-controller", "--auto-generate-token-secrets=all"},
 			want: []string{
-				"--service-account-private-key-file is required by the serviceaccount-token-controller; to go without tokens, use --controllers=*,-serviceaccount-token-controller and --auto-generate-token-secrets=none",
+				"--service-account-private-key-file, --key-dir or --service-account-signing-endpoint is required by the serviceaccount-token-controller; to go without tokens, use --controllers=*,-serviceaccount-token-controller and --auto-generate-token-secrets=none",
 				"--root-ca-file is required by ",
 			},
 		},
@@ -237,7 +237,7 @@ func TestBadFilesAreToldTogether(t *testing.T) {
 		"no file at all names the way out": {
 			in: nil,
 			want: []string{
-				"--service-account-private-key-file is required by the serviceaccount-token-controller; to go without tokens, use --controllers=*,-serviceaccount-token-controller",
+				"--service-account-private-key-file, --key-dir or --service-account-signing-endpoint is required by the serviceaccount-token-controller; to go without tokens, use --controllers=*,-serviceaccount-token-controller",
 				"--root-ca-file is required by the root-ca-certificate-publisher-controller and the serviceaccount-token-controller; to go without both, use --controllers=*,-root-ca-certificate-publisher-controller,-serviceaccount-token-controller",
 			},
 		},

@@ -32,3 +32,13 @@ func (c *keyCollector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(c.info, prometheus.GaugeValue, 1, key.ID(), string(key.Algorithm()), use)
 	}
 }
+
+// newReloadFailures counts, by source, the files that turned bad; sources names them.
+func newReloadFailures(registry prometheus.Registerer, sources string) *prometheus.CounterVec {
+	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sakeeper_reload_failures_total",
+		Help: "Changed files that could not be used, by source (" + sources + "); the last good ones stay in use.",
+	}, []string{"source"})
+	registry.MustRegister(failures)
+	return failures
+}

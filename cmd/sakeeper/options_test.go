@@ -106,7 +106,7 @@ func TestValidate(t *testing.T) {
 				`--logging-format: Invalid value: "nonsense": Unsupported log format`,
 				`--service-accounts: "UPPER": ` + notADomain,
 				"--concurrent-serviceaccount-token-syncs: 0 is less than 1",
-				"--service-account-private-key-file is required by the serviceaccount-token-controller; to go without tokens, use --controllers=*,-serviceaccount-token-controller",
+				"--service-account-private-key-file, --key-dir or --service-account-signing-endpoint is required by the serviceaccount-token-controller; to go without tokens, use --controllers=*,-serviceaccount-token-controller",
 				"--root-ca-file is required by the root-ca-certificate-publisher-controller and the serviceaccount-token-controller; to go without both, use --controllers=*,-root-ca-certificate-publisher-controller,-serviceaccount-token-controller",
 			},
 		},

@@ -41,7 +41,7 @@ ServiceAccounts, as software that runs on any cluster.`,
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newControllersCommand(runControllers), newWebhookCommand(runWebhook), newAgentCommand(runAgent))
+	root.AddCommand(newControllersCommand(runControllers), newWebhookCommand(runWebhook), newAgentCommand(runAgent), newSignerCommand(runSigner))
 	return root.ExecuteContext(ctx)
 }
 

@@ -34,6 +34,7 @@ func TestHelp(t *testing.T) {
 		"sakeeper help controllers":   {in: []string{"help", "controllers"}, want: "controllers.txt"},
 		"sakeeper webhook --help":     {in: []string{"webhook", "--help"}, want: "webhook.txt"},
 		"sakeeper agent --help":       {in: []string{"agent", "--help"}, want: "agent.txt"},
+		"sakeeper signer --help":      {in: []string{"signer", "--help"}, want: "signer.txt"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -135,22 +135,19 @@ func (p *webhookProcess) makeCertificates() error {
 		return err
 	}
 	p.certificates = files
-	return p.followReloads(files)
+	p.followReloads(files)
+	return nil
 }
 
 // followReloads counts and reports certificate files that turned bad.
-func (p *webhookProcess) followReloads(files *certfiles.Files) error {
-	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "sakeeper_reload_failures_total",
-		Help: "Changed files that could not be used, by source (certificate); the last good ones stay in use.",
-	}, []string{"source"})
+func (p *webhookProcess) followReloads(files *certfiles.Files) {
+	failures := newReloadFailures(p.registry, "certificate")
 	count := failures.WithLabelValues("certificate")
 	service := &corev1.ObjectReference{Kind: "Service", APIVersion: "v1", Namespace: p.cfg.options.ownNamespace(), Name: webhookComponent}
 	files.OnError(func(err error) {
 		count.Inc()
 		p.recorder.Eventf(service, corev1.EventTypeWarning, reasonReloadFailed, "The last good certificate stays in use: %v", err)
 	})
-	return p.registry.Register(failures)
 }
 
 // makeOwnCertificates is for a webhook that keeps its own.

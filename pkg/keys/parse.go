@@ -77,6 +77,15 @@ func ParsePublic(data []byte) ([]PublicKey, error) {
 	return found, nil
 }
 
+// ParseDER reads a public key as SubjectPublicKeyInfo.
+func ParseDER(der []byte) (PublicKey, error) {
+	key, err := x509.ParsePKIXPublicKey(der)
+	if err != nil {
+		return PublicKey{}, fmt.Errorf("does not parse: %w", err)
+	}
+	return NewPublicKey(key)
+}
+
 var (
 	errUnsupported = errors.New("is of an unsupported type")
 	// errDamaged replaces the parsers' own errors for private keys, whose text we do

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os/user"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+	cliflag "k8s.io/component-base/cli/flag"
+
+	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/reload"
+	"github.com/sakeeper/sakeeper/pkg/signer"
+)
+
+const signerComponent = "sakeeper-signer"
+
+func newSignerCommand(start func(context.Context, *signerConfig) error) *cobra.Command {
+	opts := newSignerOptions()
+	cmd := &cobra.Command{
+		Use:   "signer",
+		Short: "Run the signer that kube-apiserver asks to sign its tokens",
+		Long: `Runs the signer that kube-apiserver asks to sign its tokens and for the keys that
+verify them (--service-account-signing-endpoint), on a unix socket. Who may open
+that socket may have any token signed. A second socket signs nothing but legacy
+tokens, for 'sakeeper controllers'.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := opts.complete()
+			if err != nil {
+				return err
+			}
+			return start(cmd.Context(), cfg)
+		},
+	}
+	withSections(cmd, opts.sections())
+	return cmd
+}
+
+// signerOptions are all flags of sakeeper signer.
+type signerOptions struct {
+	servers *serverOptions
+	logs    *logOptions
+
+	keys          keyOptions
+	socket        string
+	legacySocket  string
+	mode          uint32
+	group         string
+	refreshHint   time.Duration
+	maxExpiration time.Duration
+}
+
+func newSignerOptions() *signerOptions {
+	return &signerOptions{
+		servers: newServerOptions(), logs: newLogOptions(),
+		socket: "/var/run/sakeeper/signer.sock", mode: 0o600,
+		refreshHint: time.Minute, maxExpiration: 8760 * time.Hour,
+	}
+}
+
+func (o *signerOptions) sections() *cliflag.NamedFlagSets {
+	sections := &cliflag.NamedFlagSets{}
+	o.addFlags(sections.FlagSet("signer"))
+	o.servers.addFlags(sections.FlagSet("metrics and probes"))
+	o.logs.addFlags(sections.FlagSet("logs"))
+	return sections
+}
+
+func (o *signerOptions) addFlags(fs *pflag.FlagSet) {
+	o.keys.addFlags(fs)
+	fs.StringVar(&o.socket, "socket", o.socket,
+		"Unix socket for kube-apiserver. Its directory must exist.")
+	fs.StringVar(&o.legacySocket, "legacy-socket", o.legacySocket,
+		"Unix socket that signs exactly the claims of legacy tokens, for 'sakeeper controllers'. Empty: there is none.")
+	fs.Var((*octal)(&o.mode), "socket-mode", "Mode of the sockets, octal. Whoever may write to one may use it.")
+	fs.StringVar(&o.group, "socket-group", o.group, "Group of the sockets, a name or a number. Empty: that of the process.")
+	fs.DurationVar(&o.refreshHint, "refresh-hint", o.refreshHint,
+		"How often kube-apiserver is to fetch the keys, in whole seconds. A removed key is refused after this time.")
+	fs.DurationVar(&o.maxExpiration, "max-token-expiration", o.maxExpiration,
+		"Longest lifetime of tokens that kube-apiserver may grant, at least 1h. It asks when it starts. Tell 'sakeeper keys' when it is not the default.")
+}
+
+func (o *signerOptions) complete() (*signerConfig, error) {
+	errs := append(o.servers.validate(), o.logs.validate()...)
+	errs = append(errs, o.keys.validate()...)
+	if o.socket == "" {
+		errs = append(errs, errors.New("--socket is required"))
+	}
+	if o.socket == o.legacySocket {
+		errs = append(errs, errors.New("--legacy-socket: is the same as --socket"))
+	}
+	if o.mode > 0o777 {
+		errs = append(errs, fmt.Errorf("--socket-mode: %#o is not between 0 and 0777", o.mode))
+	}
+	if o.refreshHint < time.Second || o.refreshHint%time.Second != 0 {
+		errs = append(errs, fmt.Errorf("--refresh-hint: %v is not a whole number of seconds, at least 1s", o.refreshHint))
+	}
+	if o.maxExpiration < signer.MinExpiration || o.maxExpiration%time.Second != 0 {
+		errs = append(errs, fmt.Errorf("--max-token-expiration: %v is not a whole number of seconds, at least %v", o.maxExpiration, signer.MinExpiration))
+	}
+	cfg := &signerConfig{options: o, group: -1}
+	var err error
+	if o.group != "" {
+		if cfg.group, err = groupID(o.group); err != nil {
+			errs = append(errs, fmt.Errorf("--socket-group: %w", err))
+		}
+	}
+	if !o.keys.given() {
+		errs = append(errs, errors.New("--key-dir or --service-account-private-key-file is required"))
+	} else {
+		cfg.keys, err = o.keys.load()
+		errs = append(errs, err)
+	}
+	return cfg, errors.Join(errs...)
+}
+
+func groupID(name string) (int, error) {
+	if id, err := strconv.Atoi(name); err == nil && id >= 0 {
+		return id, nil
+	}
+	group, err := user.LookupGroup(name)
+	if err != nil {
+		return 0, fmt.Errorf("there is no group %q", name)
+	}
+	return strconv.Atoi(group.Gid)
+}
+
+// octal is a flag with a file mode.
+type octal uint32
+
+func (o *octal) String() string { return fmt.Sprintf("%#o", uint32(*o)) }
+
+func (o *octal) Set(text string) error {
+	mode, err := strconv.ParseUint(text, 8, 32)
+	if err != nil {
+		return fmt.Errorf("%q is not an octal number", text)
+	}
+	*o = octal(mode)
+	return nil
+}
+
+func (o *octal) Type() string { return "mode" }
+
+// signerConfig is what the flags and the files that they name amount to.
+type signerConfig struct {
+	options *signerOptions
+	keys    *reload.Value[*keys.Set]
+	group   int
+}
+
+// runSigner runs until ctx ends (nil), or something that cannot be retried fails.
+func runSigner(ctx context.Context, cfg *signerConfig) error {
+	ctx, listeners, err := begin(ctx, signerComponent, cfg.options.logs, cfg.options.servers)
+	if err != nil {
+		return err
+	}
+	p, err := newSignerProcess(ctx, cfg)
+	if err != nil {
+		return errors.Join(err, listeners.close())
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return listeners.serve(ctx, p.registry, p.probesHandler()) })
+	group.Go(func() error { return cfg.keys.Run(ctx) })
+	group.Go(func() error { return p.server.Serve(ctx, p.main) })
+	if p.legacy != nil {
+		group.Go(func() error { return p.server.ServeLegacy(ctx, p.legacy) })
+	}
+	return group.Wait()
+}
+
+// signerProcess is everything in a process of sakeeper signer.
+type signerProcess struct {
+	cfg          *signerConfig
+	registry     *prometheus.Registry
+	server       *signer.Server
+	main, legacy net.Listener // legacy is nil where it is off
+}
+
+func newSignerProcess(ctx context.Context, cfg *signerConfig) (*signerProcess, error) {
+	p, o := &signerProcess{cfg: cfg, registry: prometheus.NewRegistry()}, cfg.options
+	kube.RegisterBuildInfo(p.registry, buildVersion())
+	p.registry.MustRegister(newKeyCollector(cfg.keys.Get))
+	failures := newReloadFailures(p.registry, "keys")
+	cfg.keys.OnError(func(error) { failures.WithLabelValues("keys").Inc() })
+	var err error
+	p.server, err = signer.New(signer.Config{
+		Keys: cfg.keys.Get, ReadAt: cfg.keys.ReadAt, RefreshHint: o.refreshHint, MaxExpiration: o.maxExpiration, Metrics: signer.NewMetrics(p.registry),
+	})
+	if err != nil {
+		return nil, err
+	}
+	socket := signer.Socket{Flag: "--socket", Path: o.socket, Mode: fs.FileMode(o.mode), Group: cfg.group}
+	if p.main, err = socket.Listen(ctx); err != nil {
+		return nil, err
+	}
+	if o.legacySocket != "" {
+		socket.Flag, socket.Path = "--legacy-socket", o.legacySocket
+		if p.legacy, err = socket.Listen(ctx); err != nil {
+			return nil, errors.Join(err, p.main.Close())
+		}
+	}
+	return p, nil
+}
+
+// probesHandler asks on the sockets themselves, so that one whose file went is seen: the
+// process must be started again to make it anew.
+func (p *signerProcess) probesHandler() http.Handler {
+	checks := []kube.Check{{Name: "socket", Probe: probeSocket(p.cfg.options.socket)}}
+	if p.legacy != nil {
+		checks = append(checks, kube.Check{Name: "legacy socket", Probe: probeSocket(p.cfg.options.legacySocket)})
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/livez", kube.Probe(checks...))
+	mux.Handle("/readyz", kube.Probe(checks...))
+	return mux
+}
+
+func probeSocket(path string) func(*http.Request) error {
+	return func(r *http.Request) error {
+		client, err := signer.Dial(r.Context(), path)
+		if err != nil {
+			return err
+		}
+		return client.Close()
+	}
+}

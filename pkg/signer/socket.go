@@ -1,0 +1,139 @@
+package signer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Socket is a unix socket to be served.
+type Socket struct {
+	// Flag names it in errors.
+	Flag, Path string
+	// Mode says who may connect: writing is what it takes.
+	Mode fs.FileMode
+	// Group owns it; negative leaves the process's own.
+	Group int
+}
+
+// Listen opens the socket. One that a dead process left is replaced; one that a process
+// serves is an error. The file goes with the listener's Close.
+func (s Socket) Listen(ctx context.Context) (net.Listener, error) {
+	listener, err := s.listen(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", s.Flag, s.Path, err)
+	}
+	return listener, nil
+}
+
+// maxPath is what fits into an address, less the zero byte at its end (unix(7)).
+const maxPath = 107
+
+var errServed = errors.New("another process serves this socket; stop it, or give this one another path")
+
+func (s Socket) listen(ctx context.Context) (net.Listener, error) {
+	// The kernel gives the lock back when its process dies, however it dies.
+	lock, err := os.OpenFile(s.Path+".lock", os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, reason(err)
+	}
+	l := &listener{path: s.Path, lock: lock}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(errServed, lock.Close())
+	}
+	if l.Listener, err = s.open(ctx); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return l, nil
+}
+
+// open makes the socket under another name and moves it to its place when only those who
+// may connect can.
+func (s Socket) open(ctx context.Context) (net.Listener, error) {
+	if err := s.checkPlace(ctx); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(s.Path), ".s") // 0700
+	if err != nil {
+		return nil, reason(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	temporary := filepath.Join(dir, "s")
+	opened, err := (&net.ListenConfig{}).Listen(ctx, "unix", temporary)
+	if err != nil {
+		return nil, reason(err)
+	}
+	opened.(*net.UnixListener).SetUnlinkOnClose(false)
+	err = os.Chown(temporary, -1, s.Group)
+	if err == nil {
+		err = os.Chmod(temporary, s.Mode)
+	}
+	if err == nil {
+		err = os.Rename(temporary, s.Path)
+	}
+	if err != nil {
+		return nil, errors.Join(reason(err), opened.Close())
+	}
+	return opened, nil
+}
+
+// checkPlace refuses what is no socket, and a socket that somebody serves without a lock.
+func (s Socket) checkPlace(ctx context.Context) error {
+	if longest := max(len(s.Path), len(filepath.Dir(s.Path))+len("/.s1234567890/s")); longest > maxPath {
+		return fmt.Errorf("the path is too long for a unix socket, by %d bytes", longest-maxPath)
+	}
+	info, err := os.Lstat(s.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return reason(err)
+	case info.Mode().Type() != fs.ModeSocket:
+		return errors.New("is there already, and is not a socket")
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", s.Path)
+	if err == nil {
+		return errors.Join(errServed, conn.Close())
+	}
+	return nil
+}
+
+// listener removes its file when it is closed, unless that is another's by then.
+type listener struct {
+	net.Listener
+
+	path string
+	lock *os.File
+}
+
+// Close implements [net.Listener].
+func (l *listener) Close() error {
+	err := l.Listener.Close()
+	if removeErr := os.Remove(l.path); err == nil && !errors.Is(removeErr, fs.ErrNotExist) {
+		err = removeErr
+	}
+	return errors.Join(err, l.lock.Close())
+}
+
+// reason is an error without the path, which is said already.
+func reason(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	if e, ok := errors.AsType[*os.LinkError](err); ok {
+		return e.Err
+	}
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		return e.Err
+	}
+	return err
+}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	cliflag "k8s.io/component-base/cli/flag"
+	"k8s.io/utils/clock"
 )
 
 // version is set by the build; see the Makefile.
@@ -41,7 +42,7 @@ ServiceAccounts, as software that runs on any cluster.`,
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newControllersCommand(runControllers), newWebhookCommand(runWebhook), newAgentCommand(runAgent), newSignerCommand(runSigner))
+	root.AddCommand(newControllersCommand(runControllers), newWebhookCommand(runWebhook), newAgentCommand(runAgent), newSignerCommand(runSigner), newKeysCommand(clock.RealClock{}))
 	return root.ExecuteContext(ctx)
 }
 

@@ -35,6 +35,11 @@ func TestHelp(t *testing.T) {
 		"sakeeper webhook --help":     {in: []string{"webhook", "--help"}, want: "webhook.txt"},
 		"sakeeper agent --help":       {in: []string{"agent", "--help"}, want: "agent.txt"},
 		"sakeeper signer --help":      {in: []string{"signer", "--help"}, want: "signer.txt"},
+		"sakeeper keys --help":        {in: []string{"keys", "--help"}, want: "keys.txt"},
+		"sakeeper keys rotate --help": {in: []string{"keys", "rotate", "--help"}, want: "keys-rotate.txt"},
+		"sakeeper keys status --help": {in: []string{"keys", "status", "--help"}, want: "keys-status.txt"},
+		"sakeeper keys prune --help":  {in: []string{"keys", "prune", "--help"}, want: "keys-prune.txt"},
+		"sakeeper keys import --help": {in: []string{"keys", "import", "--help"}, want: "keys-import.txt"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -29,7 +29,9 @@ const (
 )
 
 // quickly is how a connection is tried again: the socket is on this machine.
-var quickly = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}
+func quickly() backoff.Config {
+	return backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}
+}
 
 // Client has legacy tokens signed on a signer's legacy socket, and follows the signer's
 // keys. Its methods may be called concurrently.
@@ -50,7 +52,7 @@ type Client struct {
 func Dial(ctx context.Context, endpoint string) (*Client, error) {
 	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), // the socket's mode says who may
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(4<<20)), grpc.WithIdleTimeout(0),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: quickly, MinConnectTimeout: time.Second}))
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: quickly(), MinConnectTimeout: time.Second}))
 	if err != nil {
 		return nil, fmt.Errorf("signer at %s: %w", endpoint, err)
 	}

@@ -76,7 +76,7 @@ func (s *Server) ServeLegacy(ctx context.Context, listener net.Listener) error {
 
 func (s *Server) serve(ctx context.Context, listener net.Listener, service service, socket string) error {
 	server := grpc.NewServer(
-		grpc.MaxRecvMsgSize(maxRequest), grpc.MaxConcurrentStreams(maxStreams), grpc.SharedWriteBuffer(true),
+		grpc.MaxRecvMsgSize(maxRequest), grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(10*time.Second), grpc.UnaryInterceptor(s.cfg.Metrics.observe(socket)),
 	)
 	externaljwt.RegisterExternalJWTSignerServer(server, service)

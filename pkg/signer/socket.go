@@ -66,11 +66,14 @@ func (s Socket) open(ctx context.Context) (net.Listener, error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	temporary := filepath.Join(dir, "s")
-	opened, err := (&net.ListenConfig{}).Listen(ctx, "unix", temporary)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	opened, err := net.ListenUnix("unix", &net.UnixAddr{Name: temporary, Net: "unix"})
 	if err != nil {
 		return nil, reason(err)
 	}
-	opened.(*net.UnixListener).SetUnlinkOnClose(false)
+	opened.SetUnlinkOnClose(false)
 	err = os.Chown(temporary, -1, s.Group)
 	if err == nil {
 		err = os.Chmod(temporary, s.Mode)

@@ -72,7 +72,7 @@ func TestWhereNoSocketCanBe(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		file:                            "is there already, and is not a socket",
+		file:                             "is there already, and is not a socket",
 		filepath.Join(dir, "no", "such"): "no such file or directory",
 		filepath.Join(file, "below"):     "not a directory",
 	} {

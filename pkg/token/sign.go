@@ -68,7 +68,7 @@ func (s *Signer) SignLegacyPayload(payload string) (Segments, error) {
 	return s.sign(payload, checkLegacyClaims)
 }
 
-// ErrPayload: what should be signed is not what may be signed.
+// ErrPayload is why something is not signed: it is not what may be signed.
 var ErrPayload = errors.New("payload is not acceptable")
 
 func (s *Signer) sign(payload string, check func(claims []byte) error) (Segments, error) {
@@ -128,7 +128,7 @@ func checkLegacyClaims(claims []byte) error {
 	if err := c.complete(); err != nil {
 		return err
 	}
-	if exact, err := json.Marshal(c.payload()); err != nil || !bytes.Equal(exact, claims) {
+	if exact, err := json.Marshal(c.payload()); err != nil || !bytes.Equal(exact, claims) { //nolint:gosec // the name of a Secret is not secret
 		return errors.New("it is not exactly the claims of a legacy token")
 	}
 	return nil
@@ -140,7 +140,7 @@ func LegacyPayload(c LegacyClaims) (string, error) {
 	if err := c.complete(); err != nil {
 		return "", err
 	}
-	claims, err := json.Marshal(c.payload())
+	claims, err := json.Marshal(c.payload()) //nolint:gosec // the name of a Secret is not secret
 	return base64.RawURLEncoding.EncodeToString(claims), err
 }
 

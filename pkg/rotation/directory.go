@@ -1,0 +1,139 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sakeeper/sakeeper/pkg/keys"
+)
+
+// Directory keeps keys in a directory of this machine.
+type Directory struct {
+	path string
+	lock *os.File
+}
+
+// OpenDirectory touches nothing yet.
+func OpenDirectory(path string) *Directory { return &Directory{path: path} }
+
+// Begin implements [Store]: it makes the directory where it does not exist, and locks it,
+// so that one process at a time changes it.
+func (d *Directory) Begin(context.Context) error {
+	if err := os.MkdirAll(d.path, 0o700); err != nil {
+		return fmt.Errorf("--key-dir: %w", err)
+	}
+	var err error
+	if d.lock, err = os.OpenFile(filepath.Join(d.path, ".lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return fmt.Errorf("--key-dir: %w", err)
+	}
+	if unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return fmt.Errorf("--key-dir: %s: another 'sakeeper keys' is changing it; wait until that has ended", d.path)
+	}
+	parts, err := filepath.Glob(filepath.Join(d.path, temporary+"*"))
+	for _, part := range parts { // of a write that was cut short
+		err = errors.Join(err, os.Remove(part))
+	}
+	if err != nil {
+		return fmt.Errorf("--key-dir: %w", err)
+	}
+	return nil
+}
+
+// Close implements [Store].
+func (d *Directory) Close() error {
+	if d.lock == nil {
+		return nil
+	}
+	return d.lock.Close()
+}
+
+// Load implements [Store].
+func (d *Directory) Load(context.Context) (*keys.Ring, error) { return keys.Directory(d.path).Ring() }
+
+// temporary begins the names of files that are being written. Readers pass over them.
+const temporary = ".new-"
+
+// Apply implements [Store].
+func (d *Directory) Apply(_ context.Context, change Change) error {
+	if err := d.apply(change); err != nil {
+		return fmt.Errorf("--key-dir: %w", err)
+	}
+	return nil
+}
+
+func (d *Directory) apply(change Change) error {
+	file := func(name string) string { return filepath.Join(d.path, name) }
+	if change.New != "" && change.Old != "" {
+		old, err := os.ReadFile(file(change.Old))
+		if err != nil {
+			return err
+		}
+		if change.sameContent(old) {
+			return errors.Join(os.Rename(file(change.Old), file(change.New)), d.sync())
+		}
+	}
+	if change.New != "" {
+		if err := d.write(file(change.New), change.Content); err != nil {
+			return err
+		}
+	}
+	if change.Old != "" {
+		return errors.Join(d.erase(file(change.Old)), d.sync())
+	}
+	return nil
+}
+
+// write makes the whole file, or none.
+func (d *Directory) write(path string, content []byte) error {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s: %w", path, fs.ErrExist)
+	}
+	part, err := os.CreateTemp(d.path, temporary) // 0600
+	if err != nil {
+		return err
+	}
+	_, err = part.Write(content)
+	err = errors.Join(err, part.Sync(), part.Close())
+	if err == nil {
+		err = os.Rename(part.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(part.Name()))
+	}
+	return d.sync()
+}
+
+// erase removes a file. A private half is written over first, out of the sight of
+// readers. That is worth little on the disks of today, and costs nothing.
+func (d *Directory) erase(path string) error {
+	if !strings.HasSuffix(path, ".key") {
+		return os.Remove(path)
+	}
+	hidden := filepath.Join(d.path, temporary+"erase")
+	if err := os.Rename(path, hidden); err != nil {
+		return err
+	}
+	if file, err := os.OpenFile(hidden, os.O_WRONLY, 0); err == nil {
+		if info, err := file.Stat(); err == nil {
+			_, _ = file.Write(make([]byte, info.Size()))
+		}
+		_ = errors.Join(file.Sync(), file.Close())
+	}
+	return os.Remove(hidden)
+}
+
+// sync makes renames and removals last.
+func (d *Directory) sync() error {
+	dir, err := os.Open(d.path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

@@ -45,6 +45,9 @@ type Options struct {
 	// MaxTokenLifetime is the longest that TokenRequests get; zero: as long as they ask
 	// for.
 	MaxTokenLifetime time.Duration
+	// SigningEndpoint is the unix socket of a signer that runs already; the API server
+	// then has no keys of its own.
+	SigningEndpoint string
 }
 
 // ControlPlane is a running control plane.
@@ -102,6 +105,11 @@ func Start(opts Options) (*ControlPlane, error) {
 		Set("audit-log-path", cp.Audit.path).
 		Set("audit-log-mode", "blocking").
 		Set("audit-log-maxsize", "100000")
+	if opts.SigningEndpoint != "" {
+		apiserver.Configure().
+			Set("service-account-signing-endpoint", opts.SigningEndpoint).
+			Disable("service-account-key-file").Disable("service-account-signing-key-file")
+	}
 	if opts.MaxTokenLifetime > 0 {
 		apiserver.Configure().Set("service-account-max-token-expiration", opts.MaxTokenLifetime.String())
 	}

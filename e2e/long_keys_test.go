@@ -168,7 +168,7 @@ func runKeys(args []string, want string) error {
 	if err == nil {
 		err = checkLogs(string(out))
 	}
-	for _, part := range strings.Split(want, "<id>") {
+	for part := range strings.SplitSeq(want, "<id>") {
 		if err == nil && !strings.Contains(string(out), part) {
 			err = fmt.Errorf("it does not say %q", part)
 		}
@@ -330,9 +330,12 @@ func (b *bound) stop() {
 func (b *bound) live(ctx context.Context, i int) error {
 	for ctx.Err() == nil {
 		client, compact, err := b.renew(ctx)
-		if err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return nil //nolint:nilerr // it was stopped
+		case err != nil:
 			b.failed.Add(1)
-		} else {
+		default:
 			b.renewals.Add(1)
 			b.mu.Lock()
 			b.tokens[i] = compact
@@ -365,9 +368,6 @@ func (b *bound) renew(ctx context.Context) (kubernetes.Interface, string, error)
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}
 	granted, err := b.plane.client.CoreV1().ServiceAccounts(b.namespace).CreateToken(ctx, "robot", request, metav1.CreateOptions{})
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, "", nil
-		}
 		return nil, "", err
 	}
 	client, err := clientWith(b.plane, granted.Status.Token)
@@ -420,4 +420,3 @@ func (b *bound) expectProgress(t *testing.T, phase string) {
 		return nil
 	})
 }
-

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/pflag"
 
@@ -39,6 +40,14 @@ func (o *keyOptions) addFlags(fs *pflag.FlagSet) {
 		"Directory with the keys and their states, as 'sakeeper keys' keeps it; takes the place of both flags for key files. It is read again when it changes.")
 }
 
+// addVerificationFlags adds those of a process that only verifies.
+func (o *keyOptions) addVerificationFlags(fs *pflag.FlagSet) {
+	fs.StringArrayVar(&o.files.KeyFiles, "service-account-key-file", o.files.KeyFiles,
+		"PEM file with keys that verify tokens: public keys, certificates, or private keys of which the public half is used. May be repeated. It is read again when it changes.")
+	fs.StringVar(&o.dir, "key-dir", o.dir,
+		"Directory with the keys and their states, as 'sakeeper keys' keeps it, or with their public halves, as a mount of the ConfigMap sakeeper-public-keys; takes the place of --service-account-key-file. It is read again when it changes.")
+}
+
 func (o *keyOptions) given() bool { return o.files.PrivateKeyFile != "" || o.dir != "" }
 
 func (o *keyOptions) validate() []error {
@@ -46,6 +55,18 @@ func (o *keyOptions) validate() []error {
 		return []error{errors.New("--key-dir excludes --service-account-private-key-file and --service-account-key-file: bring their keys into the directory with 'sakeeper keys import'")}
 	}
 	return nil
+}
+
+// loadVerification reads the keys for a process that only verifies.
+func (o *keyOptions) loadVerification() (*reload.Value[*keys.Set], error) {
+	cfg := reload.Config[*keys.Set]{
+		What: "verification keys", Files: o.files.KeyFiles, Load: o.files.LoadVerification, Equal: (*keys.Set).Equal,
+		Describe: func(set *keys.Set) string { return fmt.Sprintf("%d keys", len(set.Verification())) },
+	}
+	if o.dir != "" {
+		cfg.Files, cfg.Dirs, cfg.Load = nil, []string{o.dir}, keys.Directory(o.dir).LoadVerification
+	}
+	return reload.New(cfg)
 }
 
 // load reads the keys, one of which signs, and follows them in the value's Run.

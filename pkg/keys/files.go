@@ -20,19 +20,32 @@ func (f Files) Paths() []string { return append([]string{f.PrivateKeyFile}, f.Ke
 
 // Load reads the files. Its error joins one per bad file, each naming flag and file.
 func (f Files) Load() (*Set, error) {
+	signing, errSigning := parseFile("--service-account-private-key-file", f.PrivateKeyFile, ParsePrivate)
+	verification, errVerification := f.loadKeyFiles()
+	if err := errors.Join(errSigning, errVerification); err != nil {
+		return nil, err
+	}
+	return NewSet(signing, verification...), nil
+}
+
+// LoadVerification reads KeyFiles alone, for a process that signs nothing.
+func (f Files) LoadVerification() (*Set, error) {
+	verification, err := f.loadKeyFiles()
+	if err != nil {
+		return nil, err
+	}
+	return NewVerificationSet(verification...), nil
+}
+
+func (f Files) loadKeyFiles() ([]PublicKey, error) {
 	var errs []error
-	signing, err := parseFile("--service-account-private-key-file", f.PrivateKeyFile, ParsePrivate)
-	errs = append(errs, err)
 	var verification []PublicKey
 	for _, path := range f.KeyFiles {
 		found, err := parseFile("--service-account-key-file", path, ParsePublic)
 		errs = append(errs, err)
 		verification = append(verification, found...)
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	return NewSet(signing, verification...), nil
+	return verification, errors.Join(errs...)
 }
 
 func parseFile[T any](flag, path string, parse func([]byte) (T, error)) (T, error) {

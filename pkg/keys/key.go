@@ -33,6 +33,12 @@ func NewPublicKey(key crypto.PublicKey) (PublicKey, error) {
 // ID is the key id that stands in the kid header of tokens and in JWKS.
 func (k PublicKey) ID() string { return k.id }
 
+// Named is the key under an id that another issuer has given it.
+func (k PublicKey) Named(id string) PublicKey {
+	k.id = id
+	return k
+}
+
 // Algorithm is the one JOSE algorithm that this key is used with.
 func (k PublicKey) Algorithm() jose.SignatureAlgorithm { return k.algorithm }
 

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/rest"
+	cliflag "k8s.io/component-base/cli/flag"
+
+	"github.com/sakeeper/sakeeper/pkg/authenticator"
+	"github.com/sakeeper/sakeeper/pkg/cabundle"
+	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/reload"
+)
+
+const authenticatorComponent = "sakeeper-authenticator"
+
+func newAuthenticatorCommand(start func(context.Context, *authenticatorConfig) error) *cobra.Command {
+	opts := newAuthenticatorOptions()
+	cmd := &cobra.Command{
+		Use:   "authenticator",
+		Short: "Run the webhook that says whose a ServiceAccount token is, and OIDC discovery",
+		Long: `Runs the TokenReview webhook that says whose a ServiceAccount token is, as
+kube-apiserver does (/authenticate), and serves OIDC discovery for the issuer
+(/.well-known/openid-configuration and /openid/v1/jwks). It holds public keys
+only. Several replicas may run; all of them work.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := opts.complete()
+			if err != nil {
+				return err
+			}
+			if opts.export != "" {
+				return cfg.discovery.Export(opts.export)
+			}
+			return start(cmd.Context(), cfg)
+		},
+	}
+	withSections(cmd, opts.sections())
+	return cmd
+}
+
+// authenticatorOptions are all flags of sakeeper authenticator.
+type authenticatorOptions struct {
+	api     *apiOptions
+	servers *serverOptions
+	logs    *logOptions
+
+	bindAddress       string
+	port              int
+	certFile, keyFile string
+	clientCAFile      string
+
+	keys      keyOptions
+	issuers   []string
+	jwksURI   string
+	audiences []string
+	maxAge    time.Duration
+	export    string
+
+	track       bool
+	foreignFile string
+}
+
+func newAuthenticatorOptions() *authenticatorOptions {
+	return &authenticatorOptions{
+		api: newAPIOptions(), servers: newServerOptions(), logs: newLogOptions(),
+		bindAddress: "0.0.0.0", port: 8443, maxAge: time.Hour,
+	}
+}
+
+func (o *authenticatorOptions) sections() *cliflag.NamedFlagSets {
+	sections := &cliflag.NamedFlagSets{}
+	o.addFlags(sections.FlagSet("authenticator"))
+	o.addServingFlags(sections.FlagSet("serving"))
+	o.api.addFlags(sections.FlagSet("API server"))
+	o.servers.addFlags(sections.FlagSet("metrics and probes"))
+	o.logs.addFlags(sections.FlagSet("logs"))
+	return sections
+}
+
+func (o *authenticatorOptions) addFlags(fs *pflag.FlagSet) {
+	o.keys.addVerificationFlags(fs)
+	fs.StringArrayVar(&o.issuers, "service-account-issuer", o.issuers,
+		"Issuer of bound tokens, a URL, as the API server has it. May be repeated: tokens of all are accepted, and discovery is that of the first.")
+	fs.StringVar(&o.jwksURI, "service-account-jwks-uri", o.jwksURI,
+		"URL of the JWKS that discovery shows. Empty: /openid/v1/jwks below the issuer.")
+	fs.StringSliceVar(&o.audiences, "api-audiences", o.audiences,
+		"Audiences that are meant where a review names none, and by tokens without any. Empty: the issuers.")
+	fs.DurationVar(&o.maxAge, "discovery-max-age", o.maxAge,
+		"How long others may keep a copy of the discovery documents, in whole seconds. A key must be published at least that long before it signs.")
+	fs.StringVar(&o.export, "export-discovery", o.export,
+		"Directory to which both discovery documents are written, at their paths, for a bucket or a web server; then the command ends.")
+	fs.BoolVar(&o.track, "track-legacy-tokens", o.track,
+		"Note the day of the last use on the Secrets of legacy tokens, as kube-apiserver does. It takes the right to patch Secrets.")
+	fs.StringVar(&o.foreignFile, "foreign-issuers-file", o.foreignFile,
+		"YAML file with the issuers of other clusters whose tokens are accepted. It is read at the start.")
+}
+
+func (o *authenticatorOptions) addServingFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.bindAddress, "bind-address", o.bindAddress, "IP address to serve on.")
+	fs.IntVar(&o.port, "secure-port", o.port, "Port to serve on, with HTTPS.")
+	fs.StringVar(&o.certFile, "tls-cert-file", o.certFile, "PEM file with the serving certificate and its intermediates. It is read again when it changes.")
+	fs.StringVar(&o.keyFile, "tls-private-key-file", o.keyFile, "PEM file with the key of --tls-cert-file. It is read again when it changes.")
+	fs.StringVar(&o.clientCAFile, "client-ca-file", o.clientCAFile,
+		"PEM file with the CAs of those who may ask on /authenticate: whoever has a client certificate of them. Empty: /authenticate is off. It is read again when it changes.")
+}
+
+func (o *authenticatorOptions) validate() []error {
+	errs := slices.Concat(o.api.validate(), o.servers.validate(), o.logs.validate())
+	if o.keys.dir != "" && len(o.keys.files.KeyFiles) > 0 {
+		errs = append(errs, errors.New("--key-dir excludes --service-account-key-file"))
+	}
+	if o.keys.dir == "" && len(o.keys.files.KeyFiles) == 0 {
+		errs = append(errs, errors.New("--key-dir or --service-account-key-file is required"))
+	}
+	if len(o.issuers) == 0 {
+		errs = append(errs, errors.New("--service-account-issuer is required"))
+	}
+	if o.maxAge < 0 || o.maxAge%time.Second != 0 {
+		errs = append(errs, fmt.Errorf("--discovery-max-age: %v is not a whole number of seconds", o.maxAge))
+	}
+	if o.export != "" {
+		return errs
+	}
+	if o.certFile == "" || o.keyFile == "" {
+		errs = append(errs, errors.New("--tls-cert-file and --tls-private-key-file are required"))
+	}
+	if net.ParseIP(o.bindAddress) == nil {
+		errs = append(errs, fmt.Errorf("--bind-address: %q is not an IP address", o.bindAddress))
+	}
+	if o.port < 1 || o.port > 65535 {
+		errs = append(errs, fmt.Errorf("--secure-port: %d is not between 1 and 65535", o.port))
+	}
+	if o.clientCAFile == "" && (o.track || o.foreignFile != "") {
+		errs = append(errs, errors.New("--track-legacy-tokens and --foreign-issuers-file need --client-ca-file: without it nobody may ask"))
+	}
+	return errs
+}
+
+// authenticatorConfig is what the flags and the files that they name amount to.
+type authenticatorConfig struct {
+	options   *authenticatorOptions
+	rest      *rest.Config                   // nil where nobody may ask
+	clientCA  *reload.Value[cabundle.Bundle] // nil where nobody may ask
+	keys      *reload.Value[*keys.Set]
+	discovery authenticator.Discovery
+	foreign   []foreignIssuer
+}
+
+func (o *authenticatorOptions) complete() (*authenticatorConfig, error) {
+	errs := o.validate()
+	cfg := &authenticatorConfig{options: o}
+	var err error
+	if o.keys.dir != "" || len(o.keys.files.KeyFiles) > 0 {
+		cfg.keys, err = o.keys.loadVerification()
+		errs = append(errs, err)
+	}
+	if len(o.issuers) > 0 {
+		cfg.discovery = authenticator.Discovery{Issuer: o.issuers[0], JWKSURI: o.jwksURI, MaxAge: o.maxAge, Keys: func() *keys.Set { return cfg.keys.Get() }}
+		if o.jwksURI == "" {
+			cfg.discovery.JWKSURI = o.issuers[0] + authenticator.JWKSPath
+		}
+		if err := cfg.discovery.Check(); err != nil {
+			errs = append(errs, fmt.Errorf("--service-account-issuer, --service-account-jwks-uri: %w", err))
+		}
+	}
+	if o.export == "" && o.clientCAFile != "" {
+		cfg.rest, err = kube.Connection{
+			Kubeconfig: o.api.kubeconfig, QPS: o.api.qps, Burst: o.api.burst, UserAgent: authenticatorComponent + "/" + buildVersion(),
+		}.Config()
+		errs = append(errs, err)
+		cfg.clientCA, err = loadClientCA(o.clientCAFile)
+		errs = append(errs, err)
+	}
+	if o.foreignFile != "" {
+		cfg.foreign, err = readForeignIssuers(o.foreignFile, o.issuers)
+		errs = append(errs, err)
+	}
+	return cfg, errors.Join(errs...)
+}
+
+func loadClientCA(file string) (*reload.Value[cabundle.Bundle], error) {
+	value, err := reload.New(reload.Config[cabundle.Bundle]{
+		What: "client CA", Files: []string{file}, Equal: cabundle.Equal,
+		Describe: func(ca cabundle.Bundle) string { return "SHA-256 " + ca.Fingerprint() },
+		Load: func() (cabundle.Bundle, error) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				return cabundle.Bundle{}, err
+			}
+			bundle, err := cabundle.Parse(data)
+			if err != nil {
+				return cabundle.Bundle{}, fmt.Errorf("%s: %w", file, err)
+			}
+			return bundle, nil
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("--client-ca-file: %w", err)
+	}
+	return value, nil
+}

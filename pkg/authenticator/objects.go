@@ -1,0 +1,124 @@
+package authenticator
+
+import (
+	"context"
+	"crypto/sha256"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation/path"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/metadata/metadatainformer"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/sakeeper/sakeeper/pkg/informers"
+)
+
+// Cluster answers from caches where it has them, and asks the API server for what is not
+// in them. Pods are always asked for: a cache of all pods of a cluster costs more than it
+// saves.
+type Cluster struct {
+	// Metadata and Secrets ask live. Required.
+	Metadata metadata.Interface
+	Secrets  typedcorev1.SecretsGetter
+	// Caches may each be nil; run them beside.
+	ServiceAccounts, Nodes cache.SharedIndexInformer
+	TokenSecrets           cache.TypedSharedIndexInformer[*informers.TokenSecret]
+}
+
+var _ Objects = Cluster{}
+
+// CacheServiceAccounts and CacheNodes make caches of metadata alone.
+func CacheServiceAccounts(client metadata.Interface) (cache.SharedIndexInformer, error) {
+	return cacheMetadata(client, "serviceaccounts")
+}
+
+// CacheNodes makes a cache of metadata alone.
+func CacheNodes(client metadata.Interface) (cache.SharedIndexInformer, error) {
+	return cacheMetadata(client, "nodes")
+}
+
+func cacheMetadata(client metadata.Interface, resource string) (cache.SharedIndexInformer, error) {
+	informer := metadatainformer.NewFilteredMetadataInformer(client, gvr(resource), metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer()
+	return informer, informer.SetTransform(func(object any) (any, error) {
+		if found, ok := object.(*metav1.PartialObjectMetadata); ok {
+			return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+				Namespace: found.Namespace, Name: found.Name, UID: found.UID, ResourceVersion: found.ResourceVersion, DeletionTimestamp: found.DeletionTimestamp,
+			}}, nil
+		}
+		return object, nil
+	})
+}
+
+func gvr(resource string) schema.GroupVersionResource {
+	return corev1.SchemeGroupVersion.WithResource(resource)
+}
+
+// ServiceAccount implements [Objects].
+func (c Cluster) ServiceAccount(ctx context.Context, namespace, name string) (Object, error) {
+	return c.cached(ctx, c.ServiceAccounts, "serviceaccounts", namespace, name)
+}
+
+// Node implements [Objects].
+func (c Cluster) Node(ctx context.Context, name string) (Object, error) {
+	return c.cached(ctx, c.Nodes, "nodes", "", name)
+}
+
+// Pod implements [Objects].
+func (c Cluster) Pod(ctx context.Context, namespace, name string) (Object, error) {
+	return c.live(ctx, "pods", namespace, name)
+}
+
+// BoundSecret implements [Objects].
+func (c Cluster) BoundSecret(ctx context.Context, namespace, name string) (Object, error) {
+	return c.live(ctx, "secrets", namespace, name)
+}
+
+// TokenSecret implements [Objects].
+func (c Cluster) TokenSecret(ctx context.Context, namespace, name string) (Secret, error) {
+	if c.TokenSecrets != nil {
+		if found, ok := informers.Get(c.TokenSecrets, namespace+"/"+name); ok {
+			return Secret{Object: found, Sum: found.Token.Sum}, nil
+		}
+	}
+	if !areNames(namespace, name) {
+		return Secret{}, apierrors.NewNotFound(gvr("secrets").GroupResource(), name)
+	}
+	found, err := c.Secrets.Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return Secret{}, err
+	}
+	return Secret{Object: &found.ObjectMeta, Sum: sha256.Sum256(found.Data[corev1.ServiceAccountTokenKey])}, nil
+}
+
+func (c Cluster) cached(ctx context.Context, informer cache.SharedIndexInformer, resource, namespace, name string) (Object, error) {
+	if informer != nil {
+		key := cache.ObjectName{Namespace: namespace, Name: name}.String()
+		if found, ok, err := informer.GetStore().GetByKey(key); err == nil && ok {
+			if object, ok := found.(*metav1.PartialObjectMetadata); ok {
+				return object, nil
+			}
+		}
+	}
+	return c.live(ctx, resource, namespace, name)
+}
+
+func (c Cluster) live(ctx context.Context, resource, namespace, name string) (Object, error) {
+	if !areNames(namespace, name) {
+		return nil, apierrors.NewNotFound(gvr(resource).GroupResource(), name)
+	}
+	getter := c.Metadata.Resource(gvr(resource))
+	if namespace != "" {
+		return getter.Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
+	}
+	return getter.Get(ctx, name, metav1.GetOptions{})
+}
+
+// areNames: others would make another path of the API. Objects have none such.
+func areNames(names ...string) bool {
+	return !slices.ContainsFunc(names, func(name string) bool { return len(path.IsValidPathSegmentName(name)) > 0 })
+}

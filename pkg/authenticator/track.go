@@ -1,0 +1,90 @@
+package authenticator
+
+import (
+	"context"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/token"
+)
+
+// Tracker notes the day of the last use on the Secrets of legacy tokens (KEP-2799), once a
+// day for each. Reviews never wait for it.
+type Tracker struct {
+	secrets typedcorev1.SecretsGetter
+	clock   clock.PassiveClock
+	used    chan Secret
+}
+
+// NewTracker writes nothing before Run.
+func NewTracker(secrets typedcorev1.SecretsGetter, clock clock.PassiveClock) *Tracker {
+	return &Tracker{secrets: secrets, clock: clock, used: make(chan Secret, 1000)}
+}
+
+// Used is [Config.Used]. More uses than can be noted are dropped: the next one will do.
+func (t *Tracker) Used(secret Secret) {
+	if !t.due(secret) {
+		return
+	}
+	select {
+	case t.used <- secret:
+	default:
+	}
+}
+
+const dayLayout = "2006-01-02"
+
+// due: tomorrow is for a clock that is a little ahead.
+func (t *Tracker) due(secret Secret) bool {
+	now := t.clock.Now().UTC()
+	last := secret.GetLabels()[token.LastUsedLabel]
+	return last != now.Format(dayLayout) && last != now.AddDate(0, 0, 1).Format(dayLayout)
+}
+
+// Run writes until ctx ends, and returns nil.
+func (t *Tracker) Run(ctx context.Context) error {
+	noted := map[types.UID]string{} // a cache may not show a note yet
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case secret := <-t.used:
+			today := t.clock.Now().UTC().Format(dayLayout)
+			if noted[secret.GetUID()] == today {
+				continue
+			}
+			if len(noted) > 10000 {
+				clear(noted)
+			}
+			if t.note(ctx, secret, today) {
+				noted[secret.GetUID()] = today
+			}
+		}
+	}
+}
+
+func (t *Tracker) note(ctx context.Context, secret Secret, today string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	logger := klog.FromContext(ctx)
+	patch, err := kube.MergePatch(secret, map[string]any{"metadata": map[string]any{"labels": map[string]string{token.LastUsedLabel: today}}})
+	if err == nil {
+		_, err = t.secrets.Secrets(secret.GetNamespace()).Patch(ctx, secret.GetName(), types.MergePatchType, patch, metav1.PatchOptions{})
+	}
+	switch {
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err): // the next use is of what it is now
+		return false
+	case err != nil:
+		logger.Error(kube.Withhold(err), "Could not note the use of a token", "secret", klog.KObj(secret))
+		return false
+	}
+	logger.V(2).Info("Noted the use of a token", "secret", klog.KObj(secret), "day", today)
+	return true
+}

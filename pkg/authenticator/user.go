@@ -1,0 +1,59 @@
+package authenticator
+
+import (
+	authenticationv1 "k8s.io/api/authentication/v1"
+
+	"github.com/sakeeper/sakeeper/pkg/token"
+)
+
+// Groups of ServiceAccounts, and of everybody who is somebody.
+const (
+	usernamePrefix     = "system:serviceaccount:"
+	groupAll           = "system:serviceaccounts"
+	groupAuthenticated = "system:authenticated"
+)
+
+// Keys of UserInfo.Extra, as kube-apiserver names them (KEP-4193).
+const (
+	extraPodName      = "authentication.kubernetes.io/pod-name"
+	extraPodUID       = "authentication.kubernetes.io/pod-uid"
+	extraNodeName     = "authentication.kubernetes.io/node-name"
+	extraNodeUID      = "authentication.kubernetes.io/node-uid"
+	extraCredentialID = "authentication.kubernetes.io/credential-id"
+)
+
+func userOf(c token.Claims) authenticationv1.UserInfo {
+	user := authenticationv1.UserInfo{
+		Username: usernamePrefix + c.Namespace + ":" + c.ServiceAccount.Name,
+		UID:      c.ServiceAccount.UID,
+		Groups:   []string{groupAll, groupAll + ":" + c.Namespace, groupAuthenticated},
+		Extra:    map[string]authenticationv1.ExtraValue{},
+	}
+	if c.Pod != nil && c.Pod.Name != "" && c.Pod.UID != "" {
+		user.Extra[extraPodName], user.Extra[extraPodUID] = authenticationv1.ExtraValue{c.Pod.Name}, authenticationv1.ExtraValue{c.Pod.UID}
+	}
+	if c.Node != nil && c.Node.Name != "" {
+		user.Extra[extraNodeName] = authenticationv1.ExtraValue{c.Node.Name}
+		if c.Node.UID != "" {
+			user.Extra[extraNodeUID] = authenticationv1.ExtraValue{c.Node.UID}
+		}
+	}
+	if c.ID != "" && c.Legacy == nil {
+		user.Extra[extraCredentialID] = authenticationv1.ExtraValue{"JTI=" + c.ID}
+	}
+	return user
+}
+
+// under puts a user of another cluster under a prefix. It keeps no group that begins with
+// "system:", because the prefix does not.
+func under(prefix string, user authenticationv1.UserInfo) authenticationv1.UserInfo {
+	user.Username = prefix + user.Username
+	var groups []string
+	for _, group := range user.Groups {
+		if group != groupAuthenticated {
+			groups = append(groups, prefix+group)
+		}
+	}
+	user.Groups = groups
+	return user
+}

@@ -131,6 +131,11 @@ func (o *authenticatorOptions) validate() []error {
 	if o.export != "" {
 		return errs
 	}
+	return append(errs, o.validateServing()...)
+}
+
+func (o *authenticatorOptions) validateServing() []error {
+	var errs []error
 	if o.certFile == "" || o.keyFile == "" {
 		errs = append(errs, errors.New("--tls-cert-file and --tls-private-key-file are required"))
 	}

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/sakeeper/sakeeper/pkg/authenticator"
+	"github.com/sakeeper/sakeeper/pkg/authenticator/live"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/reload"
@@ -105,7 +106,7 @@ func (e foreignIssuerEntry) make() (foreignIssuer, error) {
 		if err := errors.Join(err1, err2); err != nil {
 			return made, fmt.Errorf("issuer %q: %w", e.URL, err)
 		}
-		cfg.Objects = authenticator.Cluster{Metadata: meta, Secrets: client.CoreV1()}
+		cfg.Objects = live.Cluster{Metadata: meta, Secrets: client.CoreV1()}
 	}
 	made.Foreign, err = authenticator.NewForeign(cfg)
 	return made, err

@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/authenticator"
+	"github.com/sakeeper/sakeeper/pkg/authenticator/live"
 	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/webhook/certfiles"
@@ -90,10 +91,10 @@ func (p *authenticatorProcess) makeReviews() error {
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	cluster := authenticator.Cluster{Metadata: meta, Secrets: client.CoreV1()}
+	cluster := live.Cluster{Metadata: meta, Secrets: client.CoreV1()}
 	var errs [3]error
-	cluster.ServiceAccounts, errs[0] = authenticator.CacheServiceAccounts(meta)
-	cluster.Nodes, errs[1] = authenticator.CacheNodes(meta)
+	cluster.ServiceAccounts, errs[0] = live.CacheServiceAccounts(meta)
+	cluster.Nodes, errs[1] = live.CacheNodes(meta)
 	cluster.TokenSecrets, errs[2] = informers.TokenSecrets(client, nil)
 	if err := errors.Join(errs[:]...); err != nil {
 		return err
@@ -109,7 +110,7 @@ func (p *authenticatorProcess) makeReviews() error {
 		Keys: p.cfg.keys.Get, Issuers: o.issuers, Audiences: o.audiences, Objects: cluster, Clock: clock.RealClock{},
 	}
 	if o.track {
-		tracker := authenticator.NewTracker(client.CoreV1(), clock.RealClock{})
+		tracker := live.NewTracker(client.CoreV1(), clock.RealClock{})
 		cfg.Used = tracker.Used
 		p.runs = append(p.runs, tracker.Run)
 	}
@@ -157,7 +158,7 @@ var errCaches = errors.New("the objects that tokens are bound to were not all se
 
 func (p *authenticatorProcess) probesHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/livez", kube.Probe(kube.Check{Name: "ping", Probe: func(*http.Request) error { return nil }}))
+	mux.Handle("/livez", kube.Probe(ping()))
 	mux.Handle("/readyz", kube.Probe(
 		kube.Check{Name: "caches", Probe: func(*http.Request) error {
 			for _, synced := range p.synced {

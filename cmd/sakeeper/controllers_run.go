@@ -121,7 +121,7 @@ func (p *controllersProcess) followReloads() {
 
 func (p *controllersProcess) probesHandler() http.Handler {
 	mux := http.NewServeMux()
-	alive := []kube.Check{{Name: "ping", Probe: func(*http.Request) error { return nil }}}
+	alive := []kube.Check{ping()}
 	if p.election != nil {
 		alive = append(alive, kube.Check{Name: "leader election", Probe: p.election.Alive})
 	}

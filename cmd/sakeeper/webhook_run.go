@@ -205,7 +205,7 @@ var (
 // reviews are answered.
 func (p *webhookProcess) probesHandler(ctx context.Context) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/livez", kube.Probe(kube.Check{Name: "ping", Probe: func(*http.Request) error { return nil }}))
+	mux.Handle("/livez", kube.Probe(ping()))
 	mux.Handle("/readyz", kube.Probe(
 		kube.Check{Name: "running", Probe: func(*http.Request) error {
 			if ctx.Err() != nil {

@@ -132,11 +132,11 @@ func (a *Authenticator) Authenticate(ctx context.Context, compact string, audien
 	return verdict, nil
 }
 
-// common are those of meant that are asked for, in the order of meant.
+// common are those asked for that are meant, in the order in which they are asked for.
 func common(meant, asked []string) []string {
 	var both []string
-	for _, audience := range meant {
-		if slices.Contains(asked, audience) {
+	for _, audience := range asked {
+		if slices.Contains(meant, audience) {
 			both = append(both, audience)
 		}
 	}

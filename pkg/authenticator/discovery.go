@@ -31,16 +31,18 @@ type Discovery struct {
 	MaxAge time.Duration
 }
 
+const https = "https"
+
 // Check says what kube-apiserver would not serve.
 func (d Discovery) Check() error {
 	issuer, err := url.Parse(d.Issuer)
 	switch {
-	case err != nil || issuer.Scheme != "https" || issuer.RawQuery != "" || issuer.Fragment != "":
+	case err != nil || issuer.Scheme != https || issuer.RawQuery != "" || issuer.Fragment != "":
 		return fmt.Errorf("issuer %q is no https URL without query and fragment, which discovery needs", d.Issuer)
 	case d.JWKSURI == "":
 		return fmt.Errorf("issuer %q: the URL of its JWKS is required", d.Issuer)
 	}
-	if jwks, err := url.Parse(d.JWKSURI); err != nil || jwks.Scheme != "https" {
+	if jwks, err := url.Parse(d.JWKSURI); err != nil || jwks.Scheme != https {
 		return fmt.Errorf("URL of the JWKS %q is no https URL", d.JWKSURI)
 	}
 	return nil
@@ -109,7 +111,7 @@ func (d Discovery) Export(dir string) error {
 }
 
 func writeWhole(path string, content []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // what is in it is public
 		return err
 	}
 	part, err := os.CreateTemp(filepath.Dir(path), ".new-")
@@ -122,7 +124,7 @@ func writeWhole(path string, content []byte) error {
 		err = closeErr
 	}
 	if err == nil {
-		err = os.Chmod(part.Name(), 0o644) // they are public
+		err = os.Chmod(part.Name(), 0o644) //nolint:gosec // it is public
 	}
 	if err == nil {
 		err = os.Rename(part.Name(), path)

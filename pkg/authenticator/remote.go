@@ -47,7 +47,7 @@ type RemoteKeys struct {
 
 // NewRemoteKeys asks nothing yet. Of the client a copy is used that follows no redirects.
 func NewRemoteKeys(issuer string, client *http.Client, clock clock.PassiveClock) (*RemoteKeys, error) {
-	if found, err := url.Parse(issuer); err != nil || found.Scheme != "https" || found.Host == "" || found.RawQuery != "" || found.Fragment != "" {
+	if found, err := url.Parse(issuer); err != nil || found.Scheme != https || found.Host == "" || found.RawQuery != "" || found.Fragment != "" {
 		return nil, fmt.Errorf("issuer %q: is no https URL without query and fragment, which discovery needs; give it keyFiles instead", issuer)
 	}
 	own := *client
@@ -122,7 +122,7 @@ func (r *RemoteKeys) read(ctx context.Context) (*keys.Set, error) {
 	if config.Issuer != r.issuer {
 		return nil, fmt.Errorf("its discovery document is that of issuer %q", config.Issuer)
 	}
-	if found, err := url.Parse(config.JWKSURI); err != nil || found.Scheme != "https" {
+	if found, err := url.Parse(config.JWKSURI); err != nil || found.Scheme != https {
 		return nil, fmt.Errorf("its jwks_uri %q is no https URL", config.JWKSURI)
 	}
 	var document jose.JSONWebKeySet

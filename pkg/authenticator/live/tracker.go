@@ -1,4 +1,4 @@
-package authenticator
+package live
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
+	"github.com/sakeeper/sakeeper/pkg/authenticator"
 	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
@@ -20,16 +21,16 @@ import (
 type Tracker struct {
 	secrets typedcorev1.SecretsGetter
 	clock   clock.PassiveClock
-	used    chan Secret
+	used    chan authenticator.Secret
 }
 
 // NewTracker writes nothing before Run.
 func NewTracker(secrets typedcorev1.SecretsGetter, clock clock.PassiveClock) *Tracker {
-	return &Tracker{secrets: secrets, clock: clock, used: make(chan Secret, 1000)}
+	return &Tracker{secrets: secrets, clock: clock, used: make(chan authenticator.Secret, 1000)}
 }
 
-// Used is [Config.Used]. More uses than can be noted are dropped: the next one will do.
-func (t *Tracker) Used(secret Secret) {
+// Used is [authenticator.Config.Used]. More uses than can be noted are dropped: the next one will do.
+func (t *Tracker) Used(secret authenticator.Secret) {
 	if !t.due(secret) {
 		return
 	}
@@ -42,7 +43,7 @@ func (t *Tracker) Used(secret Secret) {
 const dayLayout = "2006-01-02"
 
 // due: tomorrow is for a clock that is a little ahead.
-func (t *Tracker) due(secret Secret) bool {
+func (t *Tracker) due(secret authenticator.Secret) bool {
 	now := t.clock.Now().UTC()
 	last := secret.GetLabels()[token.LastUsedLabel]
 	return last != now.Format(dayLayout) && last != now.AddDate(0, 0, 1).Format(dayLayout)
@@ -70,7 +71,7 @@ func (t *Tracker) Run(ctx context.Context) error {
 	}
 }
 
-func (t *Tracker) note(ctx context.Context, secret Secret, today string) bool {
+func (t *Tracker) note(ctx context.Context, secret authenticator.Secret, today string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	logger := klog.FromContext(ctx)

@@ -1,4 +1,7 @@
-package authenticator
+// Package live answers what a [authenticator.Authenticator] asks of a cluster, from caches of
+// metadata and from the API server, and notes there which legacy tokens are used. No cache
+// holds a token.
+package live
 
 import (
 	"context"
@@ -7,7 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -15,6 +18,7 @@ import (
 	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/sakeeper/sakeeper/pkg/authenticator"
 	"github.com/sakeeper/sakeeper/pkg/informers"
 )
 
@@ -30,7 +34,7 @@ type Cluster struct {
 	TokenSecrets           cache.TypedSharedIndexInformer[*informers.TokenSecret]
 }
 
-var _ Objects = Cluster{}
+var _ authenticator.Objects = Cluster{}
 
 // CacheServiceAccounts and CacheNodes make caches of metadata alone.
 func CacheServiceAccounts(client metadata.Interface) (cache.SharedIndexInformer, error) {
@@ -58,44 +62,44 @@ func gvr(resource string) schema.GroupVersionResource {
 	return corev1.SchemeGroupVersion.WithResource(resource)
 }
 
-// ServiceAccount implements [Objects].
-func (c Cluster) ServiceAccount(ctx context.Context, namespace, name string) (Object, error) {
+// ServiceAccount implements [authenticator.Objects].
+func (c Cluster) ServiceAccount(ctx context.Context, namespace, name string) (authenticator.Object, error) {
 	return c.cached(ctx, c.ServiceAccounts, "serviceaccounts", namespace, name)
 }
 
-// Node implements [Objects].
-func (c Cluster) Node(ctx context.Context, name string) (Object, error) {
+// Node implements [authenticator.Objects].
+func (c Cluster) Node(ctx context.Context, name string) (authenticator.Object, error) {
 	return c.cached(ctx, c.Nodes, "nodes", "", name)
 }
 
-// Pod implements [Objects].
-func (c Cluster) Pod(ctx context.Context, namespace, name string) (Object, error) {
+// Pod implements [authenticator.Objects].
+func (c Cluster) Pod(ctx context.Context, namespace, name string) (authenticator.Object, error) {
 	return c.live(ctx, "pods", namespace, name)
 }
 
-// BoundSecret implements [Objects].
-func (c Cluster) BoundSecret(ctx context.Context, namespace, name string) (Object, error) {
+// BoundSecret implements [authenticator.Objects].
+func (c Cluster) BoundSecret(ctx context.Context, namespace, name string) (authenticator.Object, error) {
 	return c.live(ctx, "secrets", namespace, name)
 }
 
-// TokenSecret implements [Objects].
-func (c Cluster) TokenSecret(ctx context.Context, namespace, name string) (Secret, error) {
+// TokenSecret implements [authenticator.Objects].
+func (c Cluster) TokenSecret(ctx context.Context, namespace, name string) (authenticator.Secret, error) {
 	if c.TokenSecrets != nil {
 		if found, ok := informers.Get(c.TokenSecrets, namespace+"/"+name); ok {
-			return Secret{Object: found, Sum: found.Token.Sum}, nil
+			return authenticator.Secret{Object: found, Sum: found.Token.Sum}, nil
 		}
 	}
 	if !areNames(namespace, name) {
-		return Secret{}, apierrors.NewNotFound(gvr("secrets").GroupResource(), name)
+		return authenticator.Secret{}, apierrors.NewNotFound(gvr("secrets").GroupResource(), name)
 	}
 	found, err := c.Secrets.Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return Secret{}, err
+		return authenticator.Secret{}, err
 	}
-	return Secret{Object: &found.ObjectMeta, Sum: sha256.Sum256(found.Data[corev1.ServiceAccountTokenKey])}, nil
+	return authenticator.Secret{Object: &found.ObjectMeta, Sum: sha256.Sum256(found.Data[corev1.ServiceAccountTokenKey])}, nil
 }
 
-func (c Cluster) cached(ctx context.Context, informer cache.SharedIndexInformer, resource, namespace, name string) (Object, error) {
+func (c Cluster) cached(ctx context.Context, informer cache.SharedIndexInformer, resource, namespace, name string) (authenticator.Object, error) {
 	if informer != nil {
 		key := cache.ObjectName{Namespace: namespace, Name: name}.String()
 		if found, ok, err := informer.GetStore().GetByKey(key); err == nil && ok {
@@ -107,7 +111,7 @@ func (c Cluster) cached(ctx context.Context, informer cache.SharedIndexInformer,
 	return c.live(ctx, resource, namespace, name)
 }
 
-func (c Cluster) live(ctx context.Context, resource, namespace, name string) (Object, error) {
+func (c Cluster) live(ctx context.Context, resource, namespace, name string) (authenticator.Object, error) {
 	if !areNames(namespace, name) {
 		return nil, apierrors.NewNotFound(gvr(resource).GroupResource(), name)
 	}
@@ -120,5 +124,5 @@ func (c Cluster) live(ctx context.Context, resource, namespace, name string) (Ob
 
 // areNames: others would make another path of the API. Objects have none such.
 func areNames(names ...string) bool {
-	return !slices.ContainsFunc(names, func(name string) bool { return len(path.IsValidPathSegmentName(name)) > 0 })
+	return !slices.ContainsFunc(names, func(name string) bool { return len(content.IsPathSegmentName(name)) > 0 })
 }

@@ -28,18 +28,19 @@ func TestHelp(t *testing.T) {
 		in   []string
 		want string // a file in testdata/help
 	}{
-		"sakeeper --help":             {in: []string{"--help"}, want: "sakeeper.txt"},
-		"sakeeper":                    {in: []string{}, want: "sakeeper.txt"},
-		"sakeeper controllers --help": {in: []string{"controllers", "--help"}, want: "controllers.txt"},
-		"sakeeper help controllers":   {in: []string{"help", "controllers"}, want: "controllers.txt"},
-		"sakeeper webhook --help":     {in: []string{"webhook", "--help"}, want: "webhook.txt"},
-		"sakeeper agent --help":       {in: []string{"agent", "--help"}, want: "agent.txt"},
-		"sakeeper signer --help":      {in: []string{"signer", "--help"}, want: "signer.txt"},
-		"sakeeper keys --help":        {in: []string{"keys", "--help"}, want: "keys.txt"},
-		"sakeeper keys rotate --help": {in: []string{"keys", "rotate", "--help"}, want: "keys-rotate.txt"},
-		"sakeeper keys status --help": {in: []string{"keys", "status", "--help"}, want: "keys-status.txt"},
-		"sakeeper keys prune --help":  {in: []string{"keys", "prune", "--help"}, want: "keys-prune.txt"},
-		"sakeeper keys import --help": {in: []string{"keys", "import", "--help"}, want: "keys-import.txt"},
+		"sakeeper --help":               {in: []string{"--help"}, want: "sakeeper.txt"},
+		"sakeeper":                      {in: []string{}, want: "sakeeper.txt"},
+		"sakeeper controllers --help":   {in: []string{"controllers", "--help"}, want: "controllers.txt"},
+		"sakeeper help controllers":     {in: []string{"help", "controllers"}, want: "controllers.txt"},
+		"sakeeper webhook --help":       {in: []string{"webhook", "--help"}, want: "webhook.txt"},
+		"sakeeper agent --help":         {in: []string{"agent", "--help"}, want: "agent.txt"},
+		"sakeeper signer --help":        {in: []string{"signer", "--help"}, want: "signer.txt"},
+		"sakeeper authenticator --help": {in: []string{"authenticator", "--help"}, want: "authenticator.txt"},
+		"sakeeper keys --help":          {in: []string{"keys", "--help"}, want: "keys.txt"},
+		"sakeeper keys rotate --help":   {in: []string{"keys", "rotate", "--help"}, want: "keys-rotate.txt"},
+		"sakeeper keys status --help":   {in: []string{"keys", "status", "--help"}, want: "keys-status.txt"},
+		"sakeeper keys prune --help":    {in: []string{"keys", "prune", "--help"}, want: "keys-prune.txt"},
+		"sakeeper keys import --help":   {in: []string{"keys", "import", "--help"}, want: "keys-import.txt"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -231,25 +230,9 @@ func realTokens(t *testing.T) map[string]string {
 		return &authenticationv1.BoundObjectReference{Kind: kind, APIVersion: "v1", Name: name, UID: uid}
 	}
 	return map[string]string{
-		"legacy": filledToken(t, namespace, "robot-token"), "for an account": request(nil), "for a pod": request(ref("Pod", app.Name, app.UID)),
+		"legacy": mustFillToken(t, plane{shared.cp, shared.client}, namespace, "robot-token"), "for an account": request(nil), "for a pod": request(ref("Pod", app.Name, app.UID)),
 		"for a secret": request(ref("Secret", secret.Name, secret.UID)), "for a node": request(ref("Node", node.Name, node.UID)),
 	}
-}
-
-func filledToken(t *testing.T, namespace, name string) string {
-	t.Helper()
-	var compact string
-	eventually(t, "token of secret "+name, func(ctx context.Context) error {
-		secret, err := shared.client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		if compact = string(secret.Data[corev1.ServiceAccountTokenKey]); compact == "" {
-			return errors.New("it has none")
-		}
-		return nil
-	})
-	return compact
 }
 
 // TestAuthenticatorFollowsTheCluster: what goes is refused, what is used is noted.
@@ -260,7 +243,7 @@ func TestAuthenticatorFollowsTheCluster(t *testing.T) {
 	secrets := shared.client.CoreV1().Secrets(namespace)
 	_, err := secrets.Create(t.Context(), tokenSecret("robot-token", "robot"), metav1.CreateOptions{})
 	must(t, err)
-	compact := filledToken(t, namespace, "robot-token")
+	compact := mustFillToken(t, plane{shared.cp, shared.client}, namespace, "robot-token")
 	accepted := func(want bool) func(context.Context) error {
 		return func(ctx context.Context) error {
 			status, err := r.ask(ctx, compact)

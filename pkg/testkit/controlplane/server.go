@@ -113,3 +113,16 @@ func (cp *ControlPlane) StartServer(ctx context.Context) error {
 		return client.CoreV1().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error() == nil, nil
 	})
 }
+
+// UseSigner starts the API server anew, with a signer's socket in the place of its key
+// files, as somebody who moves a cluster to one does.
+func (cp *ControlPlane) UseSigner(ctx context.Context, socket string) error {
+	if err := cp.KillServer(); err != nil {
+		return err
+	}
+	cp.server.args = slices.DeleteFunc(slices.Clone(cp.server.args), func(arg string) bool {
+		return strings.HasPrefix(arg, "--service-account-key-file=") || strings.HasPrefix(arg, "--service-account-signing-key-file=")
+	})
+	cp.server.args = append(cp.server.args, "--service-account-signing-endpoint="+socket)
+	return cp.StartServer(ctx)
+}

@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sakeeper/sakeeper/pkg/keys"
-	"github.com/sakeeper/sakeeper/pkg/rotation"
+	keyrotation "github.com/sakeeper/sakeeper/pkg/rotation"
 )
 
 // TestKeysInASecret rotates the keys of a Secret, whose public halves are mounted by
@@ -21,11 +21,11 @@ func TestKeysInASecret(t *testing.T) {
 	must(t, err)
 	run := func(command, want string, more ...string) {
 		t.Helper()
-		must(t, runKeys(append([]string{command, "--secret", namespace + "/" + rotation.SecretName, "--kubeconfig", kubeconfig, "--max-token-expiration=1h"}, more...), want))
+		must(t, runKeys(append([]string{command, "--secret", namespace + "/" + keyrotation.SecretName, "--kubeconfig", kubeconfig, "--max-token-expiration=1h"}, more...), want))
 	}
 	ring := func() *keys.Ring {
 		t.Helper()
-		secret, err := shared.client.CoreV1().Secrets(namespace).Get(t.Context(), rotation.SecretName, metav1.GetOptions{})
+		secret, err := shared.client.CoreV1().Secrets(namespace).Get(t.Context(), keyrotation.SecretName, metav1.GetOptions{})
 		must(t, err)
 		found, err := keys.ParseRing(secret.Data)
 		must(t, err)
@@ -43,7 +43,7 @@ func TestKeysInASecret(t *testing.T) {
 		t.Fatalf("key %s signs after %s, and there are %d", second.ID(), first.ID(), len(ring().Members()))
 	}
 
-	mirror, err := shared.client.CoreV1().ConfigMaps(namespace).Get(t.Context(), rotation.PublicName, metav1.GetOptions{})
+	mirror, err := shared.client.CoreV1().ConfigMaps(namespace).Get(t.Context(), keyrotation.PublicName, metav1.GetOptions{})
 	must(t, err)
 	mount, bucket := t.TempDir(), t.TempDir()
 	for name, content := range mirror.Data {

@@ -107,7 +107,7 @@ func newRotation(t *testing.T) rotation {
 func robotSecret(i int) string { return fmt.Sprintf("robot-%03d", i) }
 
 func secretsOfKey(key fmt.Stringer, n int) string {
-	return fmt.Sprintf("sakeeper_token_secrets{key_id=%q} %d", key, n)
+	return fmt.Sprintf("sakeeper_token_secrets{key_id=%q} %d", key.String(), n)
 }
 
 // user is a client that uses the token of one Secret again and again, and reads the

@@ -5,7 +5,9 @@
 //
 //   - The checks and the user that comes of them are those of kube-apiserver 1.36, for legacy
 //     and for bound tokens (a differential test compares both). Stricter on purpose: a token
-//     whose algorithm is not its key's own, or that has white space in it, is refused.
+//     is refused whose algorithm is not its key's own, that has white space in it, that is
+//     longer than 64 KiB, that has times of 2^62 s and more, or a claim iss beside an ISS
+//     that names another accepted issuer.
 //   - The order is shape, issuer, key and signature, audience, time, liveness: nothing is
 //     asked of a cluster for a token that nobody signed.
 //   - What cannot be asked is neither yes nor no: [ErrUnavailable], which the asker tries again.

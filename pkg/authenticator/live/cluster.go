@@ -100,7 +100,7 @@ func (c Cluster) TokenSecret(ctx context.Context, namespace, name string) (authe
 }
 
 func (c Cluster) cached(ctx context.Context, informer cache.SharedIndexInformer, resource, namespace, name string) (authenticator.Object, error) {
-	if informer != nil {
+	if informer != nil && areNames(namespace, name) {
 		key := cache.ObjectName{Namespace: namespace, Name: name}.String()
 		if found, ok, err := informer.GetStore().GetByKey(key); err == nil && ok {
 			if object, ok := found.(*metav1.PartialObjectMetadata); ok {

@@ -17,23 +17,10 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/boundtoken"
 )
 
-// agentCommand runs sakeeper agent with a start that only takes the config. % in an
-// argument is the directory.
+// agentCommand is the config of sakeeper agent.
 func (f files) agentCommand(t *testing.T, args ...string) (*agentConfig, error) {
 	t.Helper()
-	var cfg *agentConfig
-	cmd := newAgentCommand(func(_ context.Context, c *agentConfig) error {
-		cfg = c
-		return nil
-	})
-	cmd.SilenceErrors, cmd.SilenceUsage = true, true
-	mustNil(t, os.WriteFile(f.path("kubeconfig"), []byte(kubeconfig), 0o600))
-	all := []string{"--kubeconfig", f.path("kubeconfig")}
-	for _, arg := range args {
-		all = append(all, strings.ReplaceAll(arg, "%", string(f)))
-	}
-	cmd.SetArgs(all)
-	return cfg, cmd.ExecuteContext(t.Context())
+	return configOf(t, f, newAgentCommand, f.withKubeconfig(t, args)...)
 }
 
 func TestAgentOptions(t *testing.T) {

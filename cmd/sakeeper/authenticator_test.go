@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,23 +14,10 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
 )
 
-// authenticatorCommand runs sakeeper authenticator with a start that only takes the
-// config. % in an argument is the directory.
+// authenticatorCommand is the config of sakeeper authenticator.
 func (f files) authenticatorCommand(t *testing.T, args ...string) (*authenticatorConfig, error) {
 	t.Helper()
-	var cfg *authenticatorConfig
-	cmd := newAuthenticatorCommand(func(_ context.Context, c *authenticatorConfig) error {
-		cfg = c
-		return nil
-	})
-	cmd.SilenceErrors, cmd.SilenceUsage = true, true
-	mustNil(t, os.WriteFile(f.path("kubeconfig"), []byte(kubeconfig), 0o600))
-	all := []string{"--kubeconfig", f.path("kubeconfig")}
-	for _, arg := range args {
-		all = append(all, strings.ReplaceAll(arg, "%", string(f)))
-	}
-	cmd.SetArgs(all)
-	return cfg, cmd.ExecuteContext(t.Context())
+	return configOf(t, f, newAuthenticatorCommand, f.withKubeconfig(t, args)...)
 }
 
 const foreignIssuers = `issuers:

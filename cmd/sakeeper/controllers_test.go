@@ -20,6 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
@@ -83,19 +84,34 @@ func mustNil(t *testing.T, err error) {
 	}
 }
 
-// command runs sakeeper controllers with a start that only takes the config. %
-// in an argument is the directory.
-func (f files) command(t *testing.T, args ...string) (*controllersConfig, error) {
+// configOf runs a command with a start that only takes the config. % in an argument is the
+// directory.
+func configOf[C any](t *testing.T, f files, command func(func(context.Context, *C) error) *cobra.Command, args ...string) (*C, error) {
 	t.Helper()
-	var cfg *controllersConfig
-	cmd := newControllersCommand(func(_ context.Context, c *controllersConfig) error {
+	var cfg *C
+	cmd := command(func(_ context.Context, c *C) error {
 		cfg = c
 		return nil
 	})
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
-	for i := range args {
-		args[i] = strings.ReplaceAll(args[i], "%", string(f))
+	var all []string
+	for _, arg := range args {
+		all = append(all, strings.ReplaceAll(arg, "%", string(f)))
 	}
+	cmd.SetArgs(all)
+	return cfg, cmd.ExecuteContext(t.Context())
+}
+
+// withKubeconfig is args after a kubeconfig, which it writes.
+func (f files) withKubeconfig(t *testing.T, args []string) []string {
+	t.Helper()
+	mustNil(t, os.WriteFile(f.path("kubeconfig"), []byte(kubeconfig), 0o600))
+	return append([]string{"--kubeconfig=%/kubeconfig"}, args...)
+}
+
+// command is the config of sakeeper controllers.
+func (f files) command(t *testing.T, args ...string) (*controllersConfig, error) {
+	t.Helper()
 	for name, ca := range map[string]string{
 		"kubeconfig":              "",
 		"kubeconfig-with-ca":      "certificate-authority-data: " + base64.StdEncoding.EncodeToString(testkit.Bundle().PEM()),
@@ -104,8 +120,7 @@ func (f files) command(t *testing.T, args ...string) (*controllersConfig, error)
 	} {
 		mustNil(t, os.WriteFile(f.path(name), []byte(strings.Replace(kubeconfig, "server:", strings.TrimPrefix(ca+", server:", ", "), 1)), 0o600))
 	}
-	cmd.SetArgs(append([]string{"--kubeconfig", f.path("kubeconfig")}, args...))
-	return cfg, cmd.ExecuteContext(t.Context())
+	return configOf(t, f, newControllersCommand, append([]string{"--kubeconfig=%/kubeconfig"}, args...)...)
 }
 
 func TestTheCommandStartsWithTheConfigOfItsFlags(t *testing.T) {

@@ -15,22 +15,10 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// signerCommand runs sakeeper signer with a start that only takes the config. % in an
-// argument is the directory.
+// signerCommand is the config of sakeeper signer.
 func (f files) signerCommand(t *testing.T, args ...string) (*signerConfig, error) {
 	t.Helper()
-	var cfg *signerConfig
-	cmd := newSignerCommand(func(_ context.Context, c *signerConfig) error {
-		cfg = c
-		return nil
-	})
-	cmd.SilenceErrors, cmd.SilenceUsage = true, true
-	var all []string
-	for _, arg := range args {
-		all = append(all, strings.ReplaceAll(arg, "%", string(f)))
-	}
-	cmd.SetArgs(all)
-	return cfg, cmd.ExecuteContext(t.Context())
+	return configOf(t, f, newSignerCommand, args...)
 }
 
 func TestSignerOptions(t *testing.T) {

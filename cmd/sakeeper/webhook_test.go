@@ -19,23 +19,10 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
 )
 
-// webhookCommand runs sakeeper webhook with a start that only takes the config. % in
-// an argument is the directory.
+// webhookCommand is the config of sakeeper webhook.
 func (f files) webhookCommand(t *testing.T, args ...string) (*webhookConfig, error) {
 	t.Helper()
-	var cfg *webhookConfig
-	cmd := newWebhookCommand(func(_ context.Context, c *webhookConfig) error {
-		cfg = c
-		return nil
-	})
-	cmd.SilenceErrors, cmd.SilenceUsage = true, true
-	mustNil(t, os.WriteFile(f.path("kubeconfig"), []byte(kubeconfig), 0o600))
-	all := []string{"--kubeconfig", f.path("kubeconfig")}
-	for _, arg := range args {
-		all = append(all, strings.ReplaceAll(arg, "%", string(f)))
-	}
-	cmd.SetArgs(all)
-	return cfg, cmd.ExecuteContext(t.Context())
+	return configOf(t, f, newWebhookCommand, f.withKubeconfig(t, args)...)
 }
 
 func TestWebhookOptions(t *testing.T) {

@@ -79,7 +79,7 @@ func (h Reviews) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	answer, err := json.Marshal(authenticationv1.TokenReview{TypeMeta: review.TypeMeta, Status: status})
 	if err != nil {
-		panic(err) // plain values
+		panic("authenticator: internal error: " + err.Error()) // plain values
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(answer)

@@ -1,7 +1,6 @@
 package rotation
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -109,6 +108,3 @@ func Import(ctx context.Context, store Store, m keys.Member) (added bool, err er
 	}
 	return true, store.Apply(ctx, change)
 }
-
-// sameContent tells whether a change only renames.
-func (c Change) sameContent(old []byte) bool { return bytes.Equal(old, c.Content) }

@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -75,7 +76,7 @@ func (d *Directory) apply(change Change) error {
 		if err != nil {
 			return err
 		}
-		if change.sameContent(old) {
+		if bytes.Equal(old, change.Content) {
 			return errors.Join(os.Rename(file(change.Old), file(change.New)), d.sync())
 		}
 	}

@@ -79,7 +79,11 @@ func Rotate(ring *keys.Ring, now time.Time, s Settings) Step {
 		if now.Before(due) && !s.Force {
 			return Step{Action: ActionNone, Key: next, NotBefore: due, Reason: fmt.Sprintf("the next key must be published for %v before it signs, because copies of the published keys are kept that long", s.PublishFor)}
 		}
-		return Step{Action: ActionPromote, Key: next, Since: after(now, signing.Since), Reason: "it was published long enough"}
+		reason := "it was published long enough"
+		if now.Before(due) {
+			reason = "forced, before everybody could have fetched it"
+		}
+		return Step{Action: ActionPromote, Key: next, Since: after(now, signing.Since), Reason: reason}
 	case !signs:
 		return Step{Action: ActionFirst, Since: now, Reason: "there is no key that signs"}
 	case now.Before(signing.Since.Add(s.RotateAfter)):
@@ -121,8 +125,8 @@ func Prune(ring *keys.Ring, m keys.Member, now time.Time, carriers Carriers, s S
 		return Step{Action: ActionNone, Key: m, Reason: "it signs, or is the next to sign"}
 	case m.State == keys.StateSigning:
 		return Step{Action: ActionNone, Key: m, Reason: "it is to be retired: run 'sakeeper keys rotate'"}
-	case now.Before(DeadAt(ring, m, s)):
-		return Step{Action: ActionNone, Key: m, NotBefore: DeadAt(ring, m, s), Reason: fmt.Sprintf("bound tokens that it signed live up to %v", lifetime(m, s))}
+	case now.Before(deadAt(ring, m, s)):
+		return Step{Action: ActionNone, Key: m, NotBefore: deadAt(ring, m, s), Reason: fmt.Sprintf("bound tokens that it signed live up to %v", lifetime(m, s))}
 	case carriers == nil:
 		return Step{Action: ActionNone, Key: m, Reason: "token Secrets may carry tokens of it; ask the API server with --kubeconfig"}
 	case carriers[m.ID()] > 0 && m.State == keys.StateRetired:
@@ -134,8 +138,8 @@ func Prune(ring *keys.Ring, m keys.Member, now time.Time, carriers Carriers, s S
 	}
 }
 
-// DeadAt is when the last bound token of a key that signs no more has expired.
-func DeadAt(ring *keys.Ring, m keys.Member, s Settings) time.Time {
+// deadAt is when the last bound token of a key that signs no more has expired.
+func deadAt(ring *keys.Ring, m keys.Member, s Settings) time.Time {
 	return ring.RetiredAt(m).Add(lifetime(m, s) + margin)
 }
 

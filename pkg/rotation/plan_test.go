@@ -83,7 +83,7 @@ func TestRotate(t *testing.T) {
 		"it is to sign longer":                   {[]keys.Member{old}, 1, later, told{Action: rotation.ActionNone, Key: old.Name(), NotBefore: at(30 * 24), Reason: "the key that signs is to sign for 720h0m0s"}},
 		"it has signed long enough":              {[]keys.Member{old}, 30 * 24, later, told{Action: rotation.ActionPublish, Since: at(30 * 24), Reason: "no key is published as the next one"}},
 		"the next one is published":              {[]keys.Member{old, next}, 2.9, settings, told{Action: rotation.ActionNone, Key: next.Name(), NotBefore: at(3), Reason: tooEarly}},
-		"the next one is published, and forced":  {[]keys.Member{old, next}, 2.9, forced, told{Action: rotation.ActionPromote, Key: next.Name(), Since: at(2.9), Reason: "it was published long enough"}},
+		"the next one is published, and forced":  {[]keys.Member{old, next}, 2.9, forced, told{Action: rotation.ActionPromote, Key: next.Name(), Since: at(2.9), Reason: "forced, before everybody could have fetched it"}},
 		"it was published long enough":           {[]keys.Member{old, next}, 3, settings, told{Action: rotation.ActionPromote, Key: next.Name(), Since: at(3), Reason: "it was published long enough"}},
 		"of two the one that waited longest":     {[]keys.Member{old, next, other}, 3.5, settings, told{Action: rotation.ActionPromote, Key: next.Name(), Since: at(3.5), Reason: "it was published long enough"}},
 		"nothing signs, and one is published":    {[]keys.Member{next}, 2.5, settings, told{Action: rotation.ActionNone, Key: next.Name(), NotBefore: at(3), Reason: tooEarly}},

@@ -200,8 +200,12 @@ func setOf(found []*externaljwt.Key) (*keys.Set, error) {
 	return keys.NewSet(keys.Elsewhere(published[0]), published[1:]...).WithLegacy(legacy...), nil
 }
 
-// failed says what a request met; the text of a status is the signer's own.
+// failed says what a request met. The words are the signer's own, and may quote what it
+// was given.
 func (c *Client) failed(doing string, err error) error {
 	s := status.Convert(err)
+	if token.Quotes(s.Message()) {
+		return fmt.Errorf("%s: signer at %s: %s, in words that are withheld because they quote a token", doing, c.endpoint, s.Code())
+	}
 	return fmt.Errorf("%s: signer at %s: %s: %s", doing, c.endpoint, s.Code(), s.Message())
 }

@@ -273,7 +273,7 @@ func (l liar) Sign(_ context.Context, request *externaljwt.SignJWTRequest) (*ext
 	return l.sign(request.GetClaims()), nil
 }
 
-func serveLiar(t *testing.T, l liar) (socket string) {
+func serve(t *testing.T, l externaljwt.ExternalJWTSignerServer) (socket string) {
 	t.Helper()
 	socket = filepath.Join(t.TempDir(), "liar.sock")
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
@@ -314,7 +314,7 @@ func TestClientBelievesNothing(t *testing.T) {
 		"an id of its own":   {func(r *externaljwt.FetchKeysResponse) { r.Keys[0].KeyId = "mine" }, `its key 1 has the id "mine", and should have `},
 		"a hidden first key": {func(r *externaljwt.FetchKeysResponse) { r.Keys[0].ExcludeFromOidcDiscovery = true }, "its first key, which signs, is excluded from discovery"},
 	} {
-		socket := serveLiar(t, liar{keys: answer(tc.in)})
+		socket := serve(t, liar{keys: answer(tc.in)})
 		if _, err := signer.Dial(t.Context(), socket); err == nil || !strings.HasPrefix(err.Error(), "fetch keys: signer at "+socket+": "+tc.want) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -334,7 +334,7 @@ func TestClientBelievesNothing(t *testing.T) {
 			return segments(t, testkit.Keys("p256"), claims)
 		}, "answered with no such token: token signature is wrong"},
 	} {
-		client, err := signer.Dial(t.Context(), serveLiar(t, liar{keys: answer(func(*externaljwt.FetchKeysResponse) {}), sign: tc.in}))
+		client, err := signer.Dial(t.Context(), serve(t, liar{keys: answer(func(*externaljwt.FetchKeysResponse) {}), sign: tc.in}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -342,6 +342,30 @@ func TestClientBelievesNothing(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		_ = client.Close()
+	}
+}
+
+// quoting refuses in words that hold what it was given.
+type quoting struct{ liar }
+
+func (quoting) Sign(_ context.Context, request *externaljwt.SignJWTRequest) (*externaljwt.SignJWTResponse, error) {
+	return nil, status.Error(codes.InvalidArgument, "cannot sign "+request.GetClaims())
+}
+
+func TestAnErrorQuotesNoPayload(t *testing.T) {
+	fetched, err := dial(t, newFixture(t, testkit.Keys("p256")).main).FetchKeys(t.Context(), &externaljwt.FetchKeysRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := serve(t, quoting{liar{keys: func() *externaljwt.FetchKeysResponse { return fetched }}})
+	client, err := signer.Dial(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	want := "sign token: signer at " + socket + ": InvalidArgument, in words that are withheld because they quote a token"
+	if _, err := client.SignLegacy(t.Context(), builder); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }
 

@@ -91,7 +91,8 @@ func UnverifiedIssuer(compact string) (string, error) {
 	return unverified.Issuer, nil
 }
 
-// boundPrivate are the private claims of a bound token on the wire.
+// boundPrivate are the private claims of a bound token on the wire. Nobody looks at
+// warnafter; but where it is no time, kube-apiserver cannot read the claims.
 type boundPrivate struct {
 	Kubernetes struct {
 		Namespace      string           `json:"namespace"`

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/kubernetes"
+	cliflag "k8s.io/component-base/cli/flag"
+
+	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/rotation"
+)
+
+func newKeysPruneCommand(clock keysClock) *cobra.Command {
+	o := newKeysOptions(clock)
+	var id string
+	cmd := &cobra.Command{
+		Use:   "prune",
+		Short: "Remove keys of which no token can be alive",
+		Long: `Removes keys of which no token can be alive: those that were retired for longer than
+any token of theirs lives, and that no token Secret carries. To know the latter, it
+asks the API server: give it --kubeconfig. A key that only token Secrets carry
+becomes legacy: it verifies, and discovery does not show it.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.settings.Force && len(id) < 8 {
+				return errors.New("--force needs --key, with 8 characters of the key's id at least")
+			}
+			return o.change(cmd.Context(), func(s rotation.Store, client *kubernetes.Clientset) error {
+				return prune(cmd.Context(), cmd.OutOrStdout(), o, s, client, id)
+			})
+		},
+	}
+	sections := &cliflag.NamedFlagSets{}
+	fs := sections.FlagSet("keys")
+	o.addFlags(fs)
+	fs.StringVar(&id, "key", id, "Look at this key alone: the beginning of its id.")
+	fs.BoolVar(&o.settings.Force, "force", o.settings.Force,
+		"Remove the key of --key, whatever it is needed for, unless it is the one that signs: all its tokens are refused from then on.")
+	withSections(cmd, sections)
+	return cmd
+}
+
+func prune(ctx context.Context, out io.Writer, o *keysOptions, s rotation.Store, client *kubernetes.Clientset, id string) error {
+	ring, carriers, err := survey(ctx, s, client)
+	if err != nil {
+		return err
+	}
+	if o.settings.Force {
+		return remove(ctx, out, o, s, ring, id)
+	}
+	steps := rotation.Prunable(ring, o.clock.Now(), carriers, o.settings)
+	steps = slices.DeleteFunc(steps, func(step rotation.Step) bool { return id != "" && !strings.HasPrefix(step.Key.ID(), id) })
+	if len(steps) == 0 {
+		fmt.Fprintln(out, "nothing to remove: no key was retired")
+	}
+	for _, step := range steps {
+		if step.Action == rotation.ActionNone {
+			fmt.Fprintf(out, "key %s: stays%s: %s\n", step.Key.ID(), until(step.NotBefore), step.Reason)
+			continue
+		}
+		if err := do(ctx, out, s, step, "", o.settings); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove is for --force.
+func remove(ctx context.Context, out io.Writer, o *keysOptions, s rotation.Store, ring *keys.Ring, id string) error {
+	found := slices.DeleteFunc(ring.Members(), func(m keys.Member) bool { return !strings.HasPrefix(m.ID(), id) })
+	if len(found) != 1 {
+		return fmt.Errorf("--key: %d keys have an id that begins with %q", len(found), id)
+	}
+	if signing, _ := ring.Signing(); signing.ID() == found[0].ID() {
+		return fmt.Errorf("--key: %s signs; rotate first", found[0].ID())
+	}
+	return do(ctx, out, s, rotation.Step{Action: rotation.ActionRemove, Key: found[0], Reason: "forced"}, "", o.settings)
+}
+
+func until(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return " until " + t.UTC().Format(time.RFC3339)
+}

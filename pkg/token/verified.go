@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4/jwt"
+	"k8s.io/apimachinery/pkg/util/validation"
 
-	"github.com/sakeeper/sakeeper/pkg/keys"
 )
 
 // leeway is what clocks may differ by, as kube-apiserver has it.
@@ -70,7 +70,7 @@ func (c Claims) CheckTime(now time.Time) error {
 // UnverifiedIssuer is the iss claim, read as kube-apiserver does before it looks for a
 // key. The error is [ErrMalformed]: it is no JWT in compact serialization.
 func UnverifiedIssuer(compact string) (string, error) {
-	if len(compact) > maxLength || strings.ContainsAny(compact, "\r\n") {
+	if !acceptable(compact) {
 		return "", ErrMalformed
 	}
 	_, rest, _ := strings.Cut(compact, ".")
@@ -116,28 +116,23 @@ type legacyPrivate struct {
 // its claims are whole. It checks neither time ([Claims.CheckTime]) nor audience, and says
 // nothing of whether the token is alive. Errors are, or wrap, the sentinels of this package.
 func (v *Verifier) Verify(compact, issuer string) (Claims, error) {
-	if len(compact) > maxLength || strings.ContainsAny(compact, "\r\n") {
-		return Claims{}, ErrMalformed
-	}
-	parsed, err := jwt.ParseSigned(compact, keys.Algorithms())
+	parsed, err := parse(compact)
 	if err != nil {
-		return Claims{}, ErrMalformed
+		return Claims{}, err
 	}
 	candidates, err := candidates(v.keys(), parsed.Headers[0])
 	if err != nil {
 		return Claims{}, err
 	}
+	var public jwt.Claims
+	var bound boundPrivate
+	var legacy legacyPrivate
+	private := any(&bound)
+	if issuer == LegacyIssuer {
+		private = &legacy
+	}
 	for _, key := range candidates {
-		// The signature is checked before claims are read, and claims that cannot be read
-		// fail as a signature does.
-		var public jwt.Claims
-		var bound boundPrivate
-		var legacy legacyPrivate
-		private := any(&bound)
-		if issuer == LegacyIssuer {
-			private = &legacy
-		}
-		if parsed.Claims(key.Key(), &public, private) != nil {
+		if parsed.Claims(key.Key(), &public, private) != nil { // reads nothing before the signature is good
 			continue
 		}
 		if public.Issuer != issuer {
@@ -147,6 +142,9 @@ func (v *Verifier) Verify(compact, issuer string) (Claims, error) {
 			return legacy.verified(public)
 		}
 		return bound.verified(public), nil
+	}
+	if parsed.UnsafeClaimsWithoutVerification(&public, private) != nil {
+		return Claims{}, ErrMalformed // which Claims tells in the same way
 	}
 	return Claims{}, ErrSignature
 }
@@ -164,7 +162,7 @@ func (p legacyPrivate) verified(public jwt.Claims) (Claims, error) {
 	if err := legacy.complete(); err != nil {
 		return Claims{}, fmt.Errorf("%w: %w", ErrClaims, err)
 	}
-	if public.Subject != legacy.Subject() {
+	if public.Subject != legacy.Subject() || len(validation.IsDNS1123Label(p.Namespace)) > 0 || len(validation.IsDNS1123Subdomain(p.ServiceAccountName)) > 0 {
 		return Claims{}, fmt.Errorf("%w: sub claim does not name the service account", ErrClaims)
 	}
 	return Claims{

@@ -2,7 +2,6 @@ package token
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/go-jose/go-jose/v4"
@@ -43,28 +42,18 @@ func NewVerifier(current func() *keys.Set) *Verifier { return &Verifier{keys: cu
 // signature, claims. It says nothing of whether the token is alive. Errors are,
 // or wrap, the sentinels of this package.
 func (v *Verifier) VerifyLegacy(compact string) (LegacyClaims, error) {
-	parsed, unverified, err := parseLegacyUnverified(compact)
-	if err != nil {
+	issuer, err := UnverifiedIssuer(compact)
+	switch {
+	case err != nil:
 		return LegacyClaims{}, err
-	}
-	if unverified.Issuer != LegacyIssuer {
+	case issuer != LegacyIssuer:
 		return LegacyClaims{}, ErrIssuer
 	}
-	key, err := verifyingKey(v.keys(), parsed)
+	claims, err := v.Verify(compact, LegacyIssuer)
 	if err != nil {
 		return LegacyClaims{}, err
 	}
-	if key == nil {
-		return LegacyClaims{}, ErrSignature
-	}
-	claims := unverified.claims() // verified by now
-	if err := claims.complete(); err != nil {
-		return LegacyClaims{}, fmt.Errorf("%w: %w", ErrClaims, err)
-	}
-	if unverified.Subject != claims.Subject() {
-		return LegacyClaims{}, fmt.Errorf("%w: sub claim does not name the service account", ErrClaims)
-	}
-	return claims, nil
+	return *claims.Legacy, nil
 }
 
 // Facts are what a legacy token says of itself and who vouches for that. They stay
@@ -144,14 +133,27 @@ func candidates(set *keys.Set, header jose.Header) ([]keys.PublicKey, error) {
 	return fitting, nil
 }
 
-func parseLegacyUnverified(compact string) (*jwt.JSONWebToken, legacyPayload, error) {
-	// The decoder would pass over line breaks, with which no client could send it.
-	if len(compact) > maxLength || strings.ContainsAny(compact, "\r\n") {
-		return nil, legacyPayload{}, ErrMalformed
+// acceptable bounds what is parsed. The decoder would pass over line breaks, with which no
+// client could send a token.
+func acceptable(compact string) bool {
+	return len(compact) <= maxLength && !strings.ContainsAny(compact, "\r\n")
+}
+
+func parse(compact string) (*jwt.JSONWebToken, error) {
+	if !acceptable(compact) {
+		return nil, ErrMalformed
 	}
 	parsed, err := jwt.ParseSigned(compact, keys.Algorithms())
 	if err != nil {
-		return nil, legacyPayload{}, ErrMalformed
+		return nil, ErrMalformed
+	}
+	return parsed, nil
+}
+
+func parseLegacyUnverified(compact string) (*jwt.JSONWebToken, legacyPayload, error) {
+	parsed, err := parse(compact)
+	if err != nil {
+		return nil, legacyPayload{}, err
 	}
 	var payload legacyPayload
 	if err := parsed.UnsafeClaimsWithoutVerification(&payload); err != nil {

@@ -58,6 +58,13 @@ func (g generator) make() labelled {
 	if g.oneIn(2) {
 		claims = g.spoilClaims(&l, claims)
 	}
+	if g.oneIn(20) {
+		l.labels = append(l.labels, l.kind+" of a name that no account can have")
+		for i := range claims {
+			claims[i].value = strings.ReplaceAll(strings.ReplaceAll(claims[i].value, `"robot"`, `"Ro_bot"`), `:robot"`, `:Ro_bot"`)
+		}
+		l.State.Accounts = map[string]object{"team/Ro_bot": l.State.Accounts["team/robot"]}
+	}
 	l.Token = g.sign(&l, claims)
 	secret := l.State.Secrets["team/robot-token"]
 	secret.Token = l.Token

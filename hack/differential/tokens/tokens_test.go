@@ -87,7 +87,7 @@ func (c coverage) require(t *testing.T) {
 	t.Helper()
 	both := []string{"legacy", "account", "pod", "pod on a node", "secret", "node", "RS256", "ES256", "ES384", "ES512", "its key", "no kid", "swapped kid", "another alg", "with typ", "audiences asked for",
 		"account deleted", "pod deleted", "secret deleted", "node deleted", "pod gone", "node made again", "secret made again", "secret marked invalid", "secret another token"}
-	refused := []string{"unknown kid", "unknown key", "unknown key under a known kid", "alg none", "HS256 with the public key", "no signature", "damaged signature", "account gone", "account made again", "JSON", "one part more", "padding", "iss twice", "sub twice", "kubernetes.io twice", "without iss"}
+	refused := []string{"unknown kid", "unknown key", "unknown key under a known kid", "alg none", "HS256 with the public key", "no signature", "damaged signature", "account gone", "account made again", "JSON", "one part more", "padding", "iss twice", "sub twice", "kubernetes.io twice", "without iss", "legacy of a name that no account can have"}
 	for _, label := range both {
 		if c[label+": accepted"] == 0 || c[label+": refused"] == 0 {
 			t.Errorf("%s: %d cases were accepted and %d refused", label, c[label+": accepted"], c[label+": refused"])

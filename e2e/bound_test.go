@@ -1,0 +1,179 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/token"
+)
+
+// isAccepted asks on a connection of its own.
+func isAccepted(ctx context.Context, p plane, compact string) bool {
+	client, err := clientWith(p, compact)
+	return err == nil && ask(ctx, client) == nil
+}
+
+func expectAccepted(t *testing.T, p plane, compact string) {
+	t.Helper()
+	if !isAccepted(t.Context(), p, compact) {
+		t.Error("a token of a key that verifies is refused")
+	}
+}
+
+func clientWith(p plane, compact string) (kubernetes.Interface, error) {
+	config := rest.AnonymousClientConfig(p.Admin)
+	config.BearerToken, config.Dial = compact, new(net.Dialer).DialContext
+	return kubernetes.NewForConfig(config)
+}
+
+// bound are clients that use bound tokens, each one of its own for renewAfter. It stands
+// for kubelet, which renews at 80 % of a lifetime that here is too long for a test.
+type bound struct {
+	plane     plane
+	namespace string
+	outages   bool
+
+	mu     sync.Mutex
+	tokens map[int]string
+
+	uses, renewals, refused, failed atomic.Int64
+
+	cancel context.CancelFunc
+	group  *errgroup.Group
+}
+
+const renewAfter = 2 * time.Second
+
+// startBound starts n clients. With outages a TokenRequest may fail; they go on with the
+// token that they have.
+func startBound(t *testing.T, p plane, namespace string, n int, outages bool) *bound {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	group, ctx := errgroup.WithContext(ctx)
+	b := &bound{plane: p, namespace: namespace, outages: outages, tokens: map[int]string{}, cancel: cancel, group: group}
+	for i := range n {
+		group.Go(func() error { return b.live(ctx, i) })
+	}
+	t.Cleanup(b.stop)
+	eventuallyIn(t, 2*patience, "every client has a token", func(context.Context) error {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if len(b.tokens) < n {
+			return fmt.Errorf("%d of %d", len(b.tokens), n)
+		}
+		return nil
+	})
+	return b
+}
+
+func (b *bound) stop() {
+	b.cancel()
+	_ = b.group.Wait() // what goes wrong is counted
+}
+
+func (b *bound) live(ctx context.Context, i int) error {
+	for ctx.Err() == nil {
+		client, compact, err := b.renew(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil //nolint:nilerr // it was stopped
+		case err != nil:
+			b.failed.Add(1)
+		default:
+			b.renewals.Add(1)
+			b.mu.Lock()
+			b.tokens[i] = compact
+			b.mu.Unlock()
+		}
+		for until := time.Now().Add(renewAfter); client != nil && time.Now().Before(until) && ctx.Err() == nil; sleep(ctx, 200*time.Millisecond) {
+			switch err := ask(ctx, client); {
+			case apierrors.IsUnauthorized(err):
+				b.refused.Add(1)
+			case err == nil:
+				b.uses.Add(1)
+			}
+		}
+		if client == nil {
+			sleep(ctx, 100*time.Millisecond)
+		}
+	}
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+func (b *bound) renew(ctx context.Context) (kubernetes.Interface, string, error) {
+	seconds := int64(600)
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}
+	granted, err := b.plane.client.CoreV1().ServiceAccounts(b.namespace).CreateToken(ctx, "robot", request, metav1.CreateOptions{})
+	if err != nil {
+		return nil, "", err
+	}
+	client, err := clientWith(b.plane, granted.Status.Token)
+	return client, granted.Status.Token, err
+}
+
+// sample is the token of a client, which has to be of this key.
+func (b *bound) sample(t *testing.T, key []keys.PublicKey) string {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, compact := range b.tokens {
+		if token.UnverifiedKeyID(compact) == key[0].ID() {
+			return compact
+		}
+	}
+	t.Fatal("no token is of the key that signs")
+	return ""
+}
+
+// expectAll waits until every client has a token of this key.
+func (b *bound) expectAll(t *testing.T, key []keys.PublicKey) {
+	t.Helper()
+	eventuallyIn(t, 2*patience, "every client has a token of the new key", func(context.Context) error {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for i, compact := range b.tokens {
+			if id := token.UnverifiedKeyID(compact); id != key[0].ID() {
+				return fmt.Errorf("client %d has one of key %s", i, id)
+			}
+		}
+		return nil
+	})
+}
+
+// expectProgress waits until tokens were renewed and used as often as in two rounds of all.
+func (b *bound) expectProgress(t *testing.T, phase string) {
+	t.Helper()
+	b.mu.Lock()
+	n := int64(len(b.tokens))
+	b.mu.Unlock()
+	renewals, uses := b.renewals.Load(), b.uses.Load()
+	eventuallyIn(t, 2*patience, phase+": the clients go on", func(context.Context) error {
+		if more := b.renewals.Load() - renewals; more < 2*n {
+			return fmt.Errorf("%d renewals since", more)
+		}
+		if more := b.uses.Load() - uses; more < 4*n {
+			return fmt.Errorf("%d requests since", more)
+		}
+		return nil
+	})
+}

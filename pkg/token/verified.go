@@ -10,7 +10,6 @@ import (
 
 	"github.com/go-jose/go-jose/v4/jwt"
 	"k8s.io/apimachinery/pkg/util/validation"
-
 )
 
 // leeway is what clocks may differ by, as kube-apiserver has it.

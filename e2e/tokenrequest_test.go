@@ -27,6 +27,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/boundtoken"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
@@ -442,7 +443,7 @@ func TestRightsThatAreMissingInOneNamespace(t *testing.T) {
 // TestTheClockOfTheServerIsHeard: a real API server dates its answers.
 func TestTheClockOfTheServerIsHeard(t *testing.T) {
 	t.Parallel()
-	heard := tokenrequest.NewServerClock(clocktesting.NewFakePassiveClock(time.Now().Add(-1000 * time.Hour)))
+	heard := kube.NewServerClock(clocktesting.NewFakePassiveClock(time.Now().Add(-1000 * time.Hour)))
 	config := rest.CopyConfig(shared.cp.Admin)
 	config.Wrap(heard.Wrap)
 	_, err := mustClient(t, config).CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{})

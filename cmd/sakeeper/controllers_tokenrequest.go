@@ -93,7 +93,7 @@ func connectionCA(config *rest.Config, kubeconfig string) (*reload.Value[cabundl
 func (a *assembly) tokenRequest() (controller, error) {
 	config := a.restFor(tokenrequest.Name)
 	// Its first list tells what the server's time is, before anything is decided on it.
-	serverClock := tokenrequest.NewServerClock(clock.RealClock{})
+	serverClock := kube.NewServerClock(clock.RealClock{})
 	config.Wrap(serverClock.Wrap)
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {

@@ -155,6 +155,9 @@ func (p *webhookProcess) makeOwnCertificates() error {
 	o := p.cfg.options
 	config := rest.CopyConfig(p.cfg.rest)
 	config.UserAgent += "/" + certs.Name
+	// Its first list tells what the server's time is, before anything is decided on it.
+	serverClock := kube.NewServerClock(clock.RealClock{})
+	config.Wrap(serverClock.Wrap)
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
@@ -163,7 +166,7 @@ func (p *webhookProcess) makeOwnCertificates() error {
 		Client: client.CoreV1(), Configurations: client.AdmissionregistrationV1(),
 		SecretName:   cache.ObjectName{Namespace: o.ownNamespace(), Name: o.certSecret},
 		MutatingName: o.mutating, ValidatingName: o.validating,
-		Hosts: o.certificateHosts(), Recorder: p.recorder, Clock: clock.RealClock{},
+		Hosts: o.certificateHosts(), Recorder: p.recorder, Clock: serverClock,
 		Metrics: loop.NewMetrics(p.registry), Registerer: p.registry,
 	}
 	if cfg.Secrets, err = certs.Secrets(client, cfg.SecretName); err != nil {

@@ -58,7 +58,7 @@ type Config struct {
 	// empty.
 	PublicServer string
 	Recorder     record.EventRecorder
-	// Clock should be near to the API server's; see [ServerClock]. Running only runs: nobody
+	// Clock should be near to the API server's; see [kube.ServerClock]. Running only runs: nobody
 	// corrects it.
 	Clock, Running clock.PassiveClock
 	// Metrics, Contention and Registerer may be nil.

@@ -19,7 +19,7 @@
 // one hash in an annotation. Another value of sakeeper.io/rotate renews it too.
 //
 // Times are the server's: those in the token's claims, compared with a clock that
-// follows the Date of the server's answers ([ServerClock]). For a token that this process
+// follows the Date of the server's answers ([kube.ServerClock]). For a token that this process
 // has asked for itself, the time since then counts too (pkg/stopwatch), so that clocks which are far
 // apart neither make a renewal late nor make one follow the other.
 //

@@ -71,7 +71,8 @@ func (c *Controller) writeSecret(ctx context.Context, s state, p plan) (time.Dur
 		c.cfg.Recorder.Eventf(c.reference(), corev1.EventTypeNormal, ReasonChanged, "%s, because %s", did(p.act), p.reason)
 		return 0, nil
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-		return lag, nil // most likely another replica was faster: what it wrote will be seen
+		c.writes.wrote(c.secretLabel(), s.now) // a quarrel may be made of conflicts
+		return lag, nil                        // most likely another replica was faster: what it wrote will be seen
 	}
 	return 0, c.refused(ctx, fmt.Errorf("write secret %s: %w", c.cfg.SecretName, err))
 }
@@ -98,8 +99,17 @@ func set(secret *corev1.Secret, data map[string][]byte) {
 
 // writeBundles gives every configuration that lacks it the bundle.
 func (c *Controller) writeBundles(ctx context.Context, s state, p plan) (time.Duration, error) {
-	if len(p.repairs) == 0 {
-		return 0, nil
+	var again time.Duration
+	var now []repair
+	for _, r := range p.repairs {
+		if wait := c.paced(ctx, s, r.configuration.String()); wait > 0 {
+			again = soonest(wait, again)
+		} else {
+			now = append(now, r)
+		}
+	}
+	if len(now) == 0 {
+		return again, nil
 	}
 	// The version of a configuration does not tell whether the Secret that the bundle
 	// comes from is still the one: another replica may just have put a CA in both.
@@ -112,9 +122,8 @@ func (c *Controller) writeBundles(ctx context.Context, s state, p plan) (time.Du
 	case live.UID != s.found.UID, live.ResourceVersion != s.found.ResourceVersion:
 		return lag, nil
 	}
-	var again time.Duration
 	var errs error
-	for _, r := range p.repairs {
+	for _, r := range now {
 		wait, err := c.writeBundle(ctx, s, r, p.bundle)
 		if wait > 0 {
 			again = soonest(wait, again)
@@ -125,9 +134,6 @@ func (c *Controller) writeBundles(ctx context.Context, s state, p plan) (time.Du
 }
 
 func (c *Controller) writeBundle(ctx context.Context, s state, r repair, bundle []byte) (time.Duration, error) {
-	if wait := c.paced(ctx, s, r.configuration.String()); wait > 0 {
-		return wait, nil
-	}
 	patch, err := bundlePatch(r, bundle)
 	if err != nil {
 		return 0, err
@@ -148,6 +154,7 @@ func (c *Controller) writeBundle(ctx context.Context, s state, r repair, bundle 
 		c.cfg.Recorder.Eventf(c.reference(), corev1.EventTypeNormal, ReasonPublished, "Set the caBundle of %s in %s", strings.Join(r.webhooks, ", "), r.configuration)
 		return 0, nil
 	case apierrors.IsConflict(err):
+		c.writes.wrote(r.configuration.String(), s.now)
 		return lag, nil // it changed; but not every conflict has an event behind it
 	case apierrors.IsNotFound(err):
 		return 0, nil // it went: its event decides anew

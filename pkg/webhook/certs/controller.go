@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	admissionregistrationv1 "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -63,8 +65,10 @@ type Config struct {
 	// host is not ours.
 	Hosts    []string
 	Recorder record.EventRecorder
-	Clock    clock.PassiveClock
-	Metrics  *loop.Metrics
+	// Clock is that of the API server, by whose time certificates are judged: every answer
+	// to Client sets it right (kube.ServerClock).
+	Clock   clock.PassiveClock
+	Metrics *loop.Metrics
 	// Registerer gets the controller's own metrics.
 	Registerer prometheus.Registerer
 }
@@ -190,6 +194,15 @@ func (c *Controller) Ready() error {
 func (c *Controller) sync(ctx context.Context, _ everything) (time.Duration, error) {
 	s := c.gather()
 	p := decide(s)
+	if p.act.writes() && c.writes.wait(c.secretLabel(), s.now) == 0 {
+		// A clock that was set, or that stood still while the machine slept, is put right by
+		// an answer. Without one, it could take a CA for expired and throw it away.
+		if err := c.askTime(ctx); err != nil {
+			return 0, err
+		}
+		s = c.gather()
+		p = decide(s)
+	}
 	c.published = p.published
 	c.complain(ctx, s, p)
 	c.serve(ctx, s, p)
@@ -212,6 +225,15 @@ func (c *Controller) sync(ctx context.Context, _ everything) (time.Duration, err
 		again = lookAgain // what goes on is known, and a look would cost a request
 	}
 	return soonest(again, waitSecret, waitBundles), errors.Join(errSecret, errBundles)
+}
+
+// askTime has the API server answer, whatever it says of the Secret.
+func (c *Controller) askTime(ctx context.Context) error {
+	_, err := c.cfg.Client.Secrets(c.cfg.SecretName.Namespace).Get(ctx, c.cfg.SecretName.Name, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("get secret %s: %w", c.cfg.SecretName, withhold(err))
+	}
+	return nil
 }
 
 func (c *Controller) gather() state {

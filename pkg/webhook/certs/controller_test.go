@@ -129,41 +129,41 @@ func TestSync(t *testing.T) {
 		},
 		"an empty secret is one update, which keeps all else": {
 			inCached: []metav1.Object{secretOf(t, contents{}, user, label)},
-			want: []testkit.Request{{Verb: "update", Resource: "secrets", Name: namespace + "/" + secretName, Body: secret(
+			want: []testkit.Request{get(), {Verb: "update", Resource: "secrets", Name: namespace + "/" + secretName, Body: secret(
 				map[string]string{keyCA: "made 0s ago", keyCAKey: "its key", keyServing: "made 0s ago", keyServingKey: "its key"}, user, label)}},
 			wantEvents:  []string{"Normal ChangedCertificates Made a new CA and a serving certificate, because the CA is missing"},
 			wantUnready: "there is no certificate yet",
 		},
 		"so is garbage": {
 			inCached: []metav1.Object{secretOf(t, contents{}, testkit.WithData(keyCA, "garbage"), testkit.WithData(keyOldCAs, "garbage"), testkit.WithData(keyNextCA, "garbage"), testkit.WithData(keyServing, "garbage"))},
-			want: []testkit.Request{{Verb: "update", Resource: "secrets", Name: namespace + "/" + secretName, Body: secret(
+			want: []testkit.Request{get(), {Verb: "update", Resource: "secrets", Name: namespace + "/" + secretName, Body: secret(
 				map[string]string{keyCA: "made 0s ago", keyCAKey: "its key", keyServing: "made 0s ago", keyServingKey: "its key"})}},
 			wantEvents:  []string{"Normal ChangedCertificates Made a new CA and a serving certificate, because the CA is damaged"},
 			wantUnready: "there is no certificate yet",
 		},
 		"expired ones are replaced at once, and the old bundle is not written": {
 			inCached: []metav1.Object{secretOf(t, expired), mutating(nil), validating(expired.bundle())},
-			want: []testkit.Request{{Verb: "update", Resource: "secrets", Name: namespace + "/" + secretName, Body: secret(
+			want: []testkit.Request{get(), {Verb: "update", Resource: "secrets", Name: namespace + "/" + secretName, Body: secret(
 				map[string]string{keyCA: "made 0s ago", keyCAKey: "its key", keyServing: "made 0s ago", keyServingKey: "its key"})}},
 			wantEvents:  []string{"Normal ChangedCertificates Made a new CA and a serving certificate, because the CA is expired"},
 			wantUnready: "MutatingWebhookConfiguration sakeeper-webhook, webhook a.sakeeper.io: its caBundle does not trust the certificate that is served",
 		},
 		"renewing keeps the CA": {
 			inCached: []metav1.Object{secretOf(t, old), mutating(old.bundle()), validating(old.bundle())},
-			want: []testkit.Request{{Verb: "update", Resource: "secrets", Name: namespace + "/" + secretName, Body: secret(
+			want: []testkit.Request{get(), {Verb: "update", Resource: "secrets", Name: namespace + "/" + secretName, Body: secret(
 				map[string]string{keyCA: "made 1920h0m0s ago", keyCAKey: "its key", keyServing: "made 0s ago", keyServingKey: "its key"})}},
 			wantEvents: []string{"Normal ChangedCertificates Made a serving certificate, because the serving certificate is in the last third of its life"},
 		},
 		"what is published waits for the change of the secret": {
 			inCached: []metav1.Object{secretOf(t, old), mutating(nil), validating(old.bundle())},
-			want: []testkit.Request{{Verb: "update", Resource: "secrets", Name: namespace + "/" + secretName, Body: secret(
+			want: []testkit.Request{get(), {Verb: "update", Resource: "secrets", Name: namespace + "/" + secretName, Body: secret(
 				map[string]string{keyCA: "made 1920h0m0s ago", keyCAKey: "its key", keyServing: "made 0s ago", keyServingKey: "its key"})}},
 			wantEvents:  []string{"Normal ChangedCertificates Made a serving certificate, because the serving certificate is in the last third of its life"},
 			wantUnready: "MutatingWebhookConfiguration sakeeper-webhook, webhook a.sakeeper.io: its caBundle does not trust the certificate that is served",
 		},
 		"the next CA is made while the first goes on": {
 			inCached: []metav1.Object{secretOf(t, due), mutating(due.bundle()), validating(due.bundle())},
-			want: []testkit.Request{{Verb: "update", Resource: "secrets", Name: namespace + "/" + secretName, Body: secret(
+			want: []testkit.Request{get(), {Verb: "update", Resource: "secrets", Name: namespace + "/" + secretName, Body: secret(
 				map[string]string{keyCA: "made 6000h0m0s ago", keyCAKey: "its key", keyNextCA: "made 0s ago", keyNextCAKey: "its key", keyServing: "made 24h0m0s ago", keyServingKey: "its key"})}},
 			wantEvents: []string{"Normal ChangedCertificates Made the next CA, which signs nothing yet, because the CA is in the last third of its life"},
 		},

@@ -40,7 +40,9 @@
 // objects (pkg/contention): while a bundle is wrong, every request that the webhook is
 // asked about fails. What is undone five times is written once a minute instead.
 //
-// A process whose clock is behind that of the API server makes no certificates.
+// Time is that of the API server, which is asked for before anything is written: a clock
+// that is far ahead would take a CA for expired and throw it away. A process whose clock is
+// still behind what the API server wrote makes no certificates.
 //
 // Inputs: the Secret and the two configurations, watched by name. Writes: one UPDATE
 // of the Secret per change, and one strategic merge patch with UID and

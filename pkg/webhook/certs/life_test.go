@@ -13,7 +13,9 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 
@@ -209,6 +211,36 @@ func TestAClockThatIsSet(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		l.expectWrites("and right again")
 		l.expectTrust("and right again")
+	})
+}
+
+// TestAClockFarAheadReplacesNothing: the answer to a question tells the API server's time,
+// before anything is taken for expired.
+func TestAClockFarAheadReplacesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, clock := life{t: t, client: fake.NewClientset(
+			secretOf(t, contents{}, func(o metav1.Object) { o.SetCreationTimestamp(metav1.Now()) }), mutating(nil), validating(nil),
+		)}, &settable{}
+		l.Controller, _, _ = newController(t, l.client, clock)
+		defer l.start(newContext(t))()
+		time.Sleep(time.Minute)
+		l.client.ClearActions()
+		l.expectTrust("at first")
+		before := l.contents().serving.String()
+
+		l.client.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) {
+			clock.ahead.Store(0) // as its Date does
+			return false, nil, nil
+		})
+		for _, ahead := range []time.Duration{pki.ServingLifetime, pki.ServingLifetime + day, 300 * day, 400 * day, 4000 * day} {
+			clock.ahead.Store(int64(ahead))
+			time.Sleep(10 * time.Second)
+			l.expectWrites("a clock that is ahead by " + ahead.String())
+			l.expectTrust("a clock that is ahead by " + ahead.String())
+		}
+		if got := l.contents().serving.String(); got != before {
+			t.Errorf("serving %s, and before %s", got, before)
+		}
 	})
 }
 

@@ -1,4 +1,4 @@
-package tokenrequest
+package kube
 
 import (
 	"errors"
@@ -11,13 +11,13 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// answers is a transport that answers with one Date, or not.
-type answers struct {
+// dated is a transport that answers with one Date, or not.
+type dated struct {
 	date string
 	err  error
 }
 
-func (a answers) RoundTrip(*http.Request) (*http.Response, error) {
+func (a dated) RoundTrip(*http.Request) (*http.Response, error) {
 	if a.err != nil {
 		return nil, a.err
 	}
@@ -31,18 +31,18 @@ func (a answers) RoundTrip(*http.Request) (*http.Response, error) {
 func TestServerClock(t *testing.T) {
 	at := func(d time.Duration) string { return testkit.Instant().Add(d).Format(http.TimeFormat) }
 	cases := map[string]struct {
-		in   []answers
+		in   []dated
 		want time.Duration
 	}{
 		"no answer yet":       {},
-		"a server ahead":      {in: []answers{{date: at(time.Hour)}}, want: time.Hour},
-		"a server behind":     {in: []answers{{date: at(-1000 * time.Hour)}}, want: -1000 * time.Hour},
-		"clocks that agree":   {in: []answers{{date: at(-2 * time.Second)}}},
-		"they agree again":    {in: []answers{{date: at(time.Hour)}, {date: at(-time.Second)}}},
-		"the last one counts": {in: []answers{{date: at(time.Hour)}, {date: at(2 * time.Hour)}}, want: 2 * time.Hour},
-		"no date":             {in: []answers{{date: at(time.Hour)}, {}}, want: time.Hour},
-		"something else":      {in: []answers{{date: at(time.Hour)}, {date: "yesterday"}}, want: time.Hour},
-		"no answer":           {in: []answers{{date: at(time.Hour)}, {err: errBoom}}, want: time.Hour},
+		"a server ahead":      {in: []dated{{date: at(time.Hour)}}, want: time.Hour},
+		"a server behind":     {in: []dated{{date: at(-1000 * time.Hour)}}, want: -1000 * time.Hour},
+		"clocks that agree":   {in: []dated{{date: at(-2 * time.Second)}}},
+		"they agree again":    {in: []dated{{date: at(time.Hour)}, {date: at(-time.Second)}}},
+		"the last one counts": {in: []dated{{date: at(time.Hour)}, {date: at(2 * time.Hour)}}, want: 2 * time.Hour},
+		"no date":             {in: []dated{{date: at(time.Hour)}, {}}, want: time.Hour},
+		"something else":      {in: []dated{{date: at(time.Hour)}, {date: "yesterday"}}, want: time.Hour},
+		"no answer":           {in: []dated{{date: at(time.Hour)}, {err: errBoom}}, want: time.Hour},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

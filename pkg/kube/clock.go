@@ -1,4 +1,4 @@
-package tokenrequest
+package kube
 
 import (
 	"net/http"
@@ -8,7 +8,7 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// ServerClock tells the time as the API server does, by whose clock tokens expire: it
+// ServerClock tells the time as the API server does, by whose clock tokens and certificates are judged: it
 // corrects the local clock by the Date of answers. It is safe for concurrent use.
 type ServerClock struct {
 	local  clock.PassiveClock

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -102,7 +104,12 @@ func (o *electionOptions) leaseNamespace() string {
 // serverOptions are the addresses of the two plain HTTP servers.
 type serverOptions struct {
 	metrics, probes string
+	// shared: other processes of this machine may listen on the same ports.
+	shared bool
 }
+
+// unixPrefix begins the address of a unix socket.
+const unixPrefix = "unix:"
 
 func newServerOptions() *serverOptions { return &serverOptions{metrics: ":8080", probes: ":8081"} }
 
@@ -110,11 +117,19 @@ func (o *serverOptions) addFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.metrics, "metrics-bind-address", o.metrics,
 		"Address of the HTTP server for /metrics, as [host]:port. 0: off.")
 	fs.StringVar(&o.probes, "health-probe-bind-address", o.probes,
-		"Address of the HTTP server for /livez and /readyz, as [host]:port. 0: off.")
+		"Address of the HTTP server for /livez and /readyz, as [host]:port, or unix:PATH for 'sakeeper probe'. 0: off.")
 }
 
 func (o *serverOptions) validate() []error {
-	return append(validateAddress("--metrics-bind-address", o.metrics), validateAddress("--health-probe-bind-address", o.probes)...)
+	errs := validateAddress("--metrics-bind-address", o.metrics)
+	path, isUnix := strings.CutPrefix(o.probes, unixPrefix)
+	switch {
+	case !isUnix:
+		return append(errs, validateAddress("--health-probe-bind-address", o.probes)...)
+	case !filepath.IsAbs(path):
+		return append(errs, fmt.Errorf("--health-probe-bind-address: %q is not unix: and an absolute path", o.probes))
+	}
+	return errs
 }
 
 func validateAddress(flag, address string) []error {

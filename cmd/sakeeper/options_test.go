@@ -116,6 +116,8 @@ func TestValidate(t *testing.T) {
 		},
 		"a rate with a burst":       {in: []string{"--kube-api-qps=20", "--kube-api-burst=30"}},
 		"both servers can be off":   {in: []string{"--metrics-bind-address=0", "--health-probe-bind-address=0"}},
+		"a socket for the probes":   {in: []string{"--health-probe-bind-address=unix:/run/health.sock"}},
+		"a relative socket":         {in: []string{"--health-probe-bind-address=unix:health.sock"}, want: []string{`--health-probe-bind-address: "unix:health.sock" is not unix: and an absolute path`}},
 		"an address of the probes":  {in: []string{"--health-probe-bind-address=x"}, want: []string{`--health-probe-bind-address: "x" is not [host]:port, nor 0 for off`}},
 		"an IPv6 address":           {in: []string{"--metrics-bind-address=[::1]:8080"}},
 		"a renew deadline too near": {in: []string{"--leader-elect-renew-deadline=2400ms"}, want: []string{"--leader-elect-renew-deadline: 2.4s is not more than 1.2 times --leader-elect-retry-period (2s)"}},

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
 	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/signer"
 )
 
 // begin is the start of every server: it sets up logging and opens what people and
@@ -27,13 +29,26 @@ func begin(ctx context.Context, component string, logs *logOptions, servers *ser
 		logger.Info("Verbosity was reduced: above it, request bodies are logged, which hold tokens", "verbosity", maxVerbosity)
 	}
 	var l listeners
+	listen := kube.Listen
+	if servers.shared {
+		listen = kube.ListenShared
+	}
 	var errMetrics, errProbes error
-	l.metrics, errMetrics = kube.Listen(ctx, "--metrics-bind-address", servers.metrics)
-	l.probes, errProbes = kube.Listen(ctx, "--health-probe-bind-address", servers.probes)
+	l.metrics, errMetrics = listen(ctx, "--metrics-bind-address", servers.metrics)
+	l.probes, errProbes = listenForProbes(ctx, servers.probes)
 	if err := errors.Join(errMetrics, errProbes); err != nil {
 		return ctx, listeners{}, errors.Join(err, l.close())
 	}
 	return ctx, l, nil
+}
+
+// listenForProbes never shares a port: a probe is about one process.
+func listenForProbes(ctx context.Context, address string) (net.Listener, error) {
+	const flag = "--health-probe-bind-address"
+	if path, ok := strings.CutPrefix(address, unixPrefix); ok {
+		return signer.Socket{Flag: flag, Path: path, Mode: 0o600, Group: -1}.Listen(ctx)
+	}
+	return kube.Listen(ctx, flag, address)
 }
 
 // listeners are those of the two plain HTTP servers; nil where one is off.

@@ -42,7 +42,7 @@ ServiceAccounts, as software that runs on any cluster.`,
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newControllersCommand(runControllers), newWebhookCommand(runWebhook), newAgentCommand(runAgent), newSignerCommand(runSigner), newAuthenticatorCommand(runAuthenticator), newKeysCommand(clock.RealClock{}))
+	root.AddCommand(newControllersCommand(runControllers), newWebhookCommand(runWebhook), newAgentCommand(runAgent), newSignerCommand(runSigner), newAuthenticatorCommand(runAuthenticator), newKeysCommand(clock.RealClock{}), newProbeCommand())
 	return root.ExecuteContext(ctx)
 }
 

@@ -35,7 +35,11 @@ func runWebhook(ctx context.Context, cfg *webhookConfig) error {
 	if err != nil {
 		return err
 	}
-	reviews, err := kube.Listen(ctx, "--bind-address, --secure-port", net.JoinHostPort(cfg.options.bindAddress, strconv.Itoa(cfg.options.port)))
+	listen := kube.Listen
+	if cfg.options.servers.shared {
+		listen = kube.ListenShared
+	}
+	reviews, err := listen(ctx, "--bind-address, --secure-port", net.JoinHostPort(cfg.options.bindAddress, strconv.Itoa(cfg.options.port)))
 	if err != nil {
 		return errors.Join(err, listeners.close())
 	}

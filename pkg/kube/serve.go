@@ -7,7 +7,10 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Listen opens the TCP address that flag was given. "0" means off: the listener
@@ -16,11 +19,30 @@ func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	if address == "0" {
 		return nil, nil //nolint:nilnil // off is not an error
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	return listen(ctx, net.ListenConfig{}, flag, address)
+}
+
+// ListenShared is Listen for a port on which several processes of this machine may
+// listen at once (SO_REUSEPORT): each new connection goes to one of them.
+func ListenShared(ctx context.Context, flag, address string) (net.Listener, error) {
+	if address == "0" {
+		return nil, nil //nolint:nilnil // off is not an error
+	}
+	return listen(ctx, net.ListenConfig{Control: share}, flag, address)
+}
+
+func listen(ctx context.Context, config net.ListenConfig, flag, address string) (net.Listener, error) {
+	listener, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", flag, err)
 	}
 	return listener, nil
+}
+
+func share(_, _ string, raw syscall.RawConn) error {
+	var errSet error
+	err := raw.Control(func(fd uintptr) { errSet = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+	return errors.Join(err, errSet)
 }
 
 // Serve answers on listener until ctx ends. A nil listener serves nobody.

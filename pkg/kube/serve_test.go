@@ -53,6 +53,26 @@ func TestListen(t *testing.T) {
 			t.Errorf("got %v, %v", listener, err)
 		}
 	})
+	t.Run("a shared port is for those who share", func(t *testing.T) {
+		first, err := ListenShared(t.Context(), "--some-address", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		address := first.Addr().String()
+		second, err := ListenShared(t.Context(), "--some-address", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if third, err := Listen(t.Context(), "--some-address", address); err == nil {
+			t.Errorf("who does not share got %v", third.Addr())
+		}
+		if err := errors.Join(first.Close(), second.Close()); err != nil {
+			t.Error(err)
+		}
+		if listener, err := ListenShared(t.Context(), "--some-address", "0"); listener != nil || err != nil {
+			t.Errorf("0: got %v, %v", listener, err)
+		}
+	})
 	t.Run("an address that is taken is an error that names the flag", func(t *testing.T) {
 		first, err := Listen(t.Context(), "--some-address", "127.0.0.1:0")
 		if err != nil {

@@ -3,18 +3,24 @@
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 K8S_VERSION := $(shell awk '$$1 == "k8s.io/kubernetes" {print $$2; exit}' hack/tools/go.mod)
 
+IMAGE       ?= sakeeper:dev
+PLATFORM    ?= linux/$(shell go env GOARCH 2>/dev/null || echo amd64)
+
 ASSETS    := bin/k8s/$(K8S_VERSION)
 LDFLAGS   := -X main.version=$(VERSION)
 LINT      := bin/tools/golangci-lint
 LOGCHECK  := bin/tools/logcheck
 
-.PHONY: help build assets demo up test test-long lint fuzz clean
+.PHONY: help build image assets demo up test test-long lint fuzz clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## Build bin/sakeeper
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/sakeeper ./cmd/sakeeper
+
+image: ## Build the container image IMAGE (sakeeper:dev) for PLATFORM (linux/amd64), with docker alone
+	hack/image.sh $(IMAGE) $(PLATFORM) $(VERSION)
 
 assets: $(ASSETS)/.done ## Build etcd, kube-apiserver, kube-controller-manager and kubectl (some 5 minutes, once)
 

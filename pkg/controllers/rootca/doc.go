@@ -7,7 +7,7 @@
 // Writes: one CREATE per missing ConfigMap, one JSON merge patch with UID and
 // resourceVersion per wrong one.
 //
-// RBAC: manifests/base/controllers/rootca.yaml.
+// RBAC: manifests/components/in-tree-controllers/rootca.yaml.
 //
 // The floor is root-ca-certificate-publisher-controller of
 // kube-controller-manager.

@@ -6,7 +6,7 @@
 // holds. A namespace that is not active is left alone, and a refusal because it
 // is on its way out is not retried.
 //
-// RBAC: manifests/base/controllers/serviceaccount.yaml.
+// RBAC: manifests/components/in-tree-controllers/serviceaccount.yaml.
 //
 // The floor is serviceaccount-controller of kube-controller-manager.
 package serviceaccount

@@ -27,13 +27,16 @@ const (
 	Account   = "sakeeper-controllers"
 )
 
+// noPods is the component that leaves out what belongs to pods, of which there are none.
+const noPods = "no-pods"
+
 // Username is what the API server and its audit log call sakeeper controllers.
 const Username = "system:serviceaccount:" + Namespace + ":" + Account
 
-// Install applies the manifests of sakeeper controllers, with those components of
-// manifests/components.
+// Install applies the manifests for sakeeper controllers outside of the cluster, with
+// those components of manifests/components.
 func (cp *ControlPlane) Install(ctx context.Context, components ...string) error {
-	return cp.kustomize(ctx, "base/controllers", components, "")
+	return cp.kustomize(ctx, "overlays/outside", components, "")
 }
 
 // kustomize applies a base, components and patches as the kustomization of a user

@@ -29,9 +29,9 @@ func NewWebhook() (Webhook, error) {
 // place of its Service, as on a control plane that reaches no Services. The
 // namespace must be there.
 func (cp *ControlPlane) InstallWebhook(ctx context.Context, w Webhook) error {
-	var components []string
+	components := []string{noPods}
 	if w.TokensFromSecrets {
-		components = []string{"token-volumes-from-secrets"}
+		components = append(components, "token-volumes-from-secrets")
 	}
 	return cp.kustomize(ctx, "base/webhook", components, fmt.Sprintf(`patches:
 - target: {kind: MutatingWebhookConfiguration}

@@ -56,6 +56,7 @@ type Loop[K comparable] struct {
 	// not been handled yet.
 	initial map[K]struct{}
 	started bool
+	since   time.Time // started
 }
 
 // New makes a loop. No key is handled before Run, but keys may already be added.
@@ -97,6 +98,17 @@ func (l *Loop[K]) Ready() bool {
 	return l.started && len(l.initial) == 0
 }
 
+// Completed notes that an object that was created at that time has now got what it was
+// to get. One from before the loop started says nothing of how long that takes.
+func (l *Loop[K]) Completed(created time.Time) {
+	l.mu.Lock()
+	since := l.since
+	l.mu.Unlock()
+	if !since.IsZero() && created.After(since) {
+		l.cfg.Metrics.observeReady(l.cfg.Name, time.Since(created))
+	}
+}
+
 // Run waits for synced, which must cover every cache that sync reads and every
 // handler that adds keys, then serves the queue until ctx ends. It returns nil.
 func (l *Loop[K]) Run(ctx context.Context, synced ...cache.DoneChecker) error {
@@ -107,7 +119,7 @@ func (l *Loop[K]) Run(ctx context.Context, synced ...cache.DoneChecker) error {
 		return nil
 	}
 	l.mu.Lock()
-	l.started = true
+	l.started, l.since = true, time.Now()
 	l.mu.Unlock()
 	logger.Info("Started", "workers", l.cfg.Workers)
 	defer logger.Info("Stopped")

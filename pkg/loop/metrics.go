@@ -11,6 +11,7 @@ type Metrics struct {
 	duration *prometheus.HistogramVec
 	failing  *prometheus.GaugeVec
 	panics   *prometheus.CounterVec
+	ready    *prometheus.HistogramVec
 }
 
 const labelController = "controller"
@@ -32,8 +33,13 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "sakeeper_sync_panics_total",
 			Help: "Syncs that ended in a panic, by controller.",
 		}, []string{labelController}),
+		ready: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "sakeeper_creation_to_ready_seconds",
+			Help:    "Time from the creation of a namespace or token Secret, which API servers note in whole seconds, until it has what the controller gives it, by controller. Objects from before its start do not count.",
+			Buckets: []float64{0.25, 0.5, 1, 1.5, 2, 3, 5, 10, 30, 60, 300},
+		}, []string{labelController}),
 	}
-	reg.MustRegister(m.duration, m.failing, m.panics)
+	reg.MustRegister(m.duration, m.failing, m.panics, m.ready)
 	return m
 }
 
@@ -57,5 +63,11 @@ func (m *Metrics) setFailing(name string, n int) {
 func (m *Metrics) panicked(name string) {
 	if m != nil {
 		m.panics.WithLabelValues(name).Inc()
+	}
+}
+
+func (m *Metrics) observeReady(name string, took time.Duration) {
+	if m != nil {
+		m.ready.WithLabelValues(name).Observe(max(0, took).Seconds())
 	}
 }

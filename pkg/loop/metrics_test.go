@@ -113,3 +113,37 @@ func TestBeingStoppedIsNoFailure(t *testing.T) {
 		expectMetrics(t, registry, "", "sakeeper_failing_keys", "sakeeper_sync_duration_seconds")
 	})
 }
+
+func TestTimeToReadyCountsForWhatCameAfterTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := prometheus.NewRegistry()
+		l := newLoop(t, Config[string]{Metrics: NewMetrics(registry), Sync: func(context.Context, string) (time.Duration, error) { return 0, nil }})
+		before := time.Now()
+		l.Completed(before.Add(-time.Hour)) // nothing has started
+		wait(time.Minute)
+		stop := start(t, l)
+		wait(time.Minute)
+		l.Completed(before)
+		l.Completed(time.Now().Add(-20 * time.Second))
+		l.Completed(time.Now().Add(time.Second)) // a clock that is behind
+		stop()
+		expectMetrics(t, registry, `
+# HELP sakeeper_creation_to_ready_seconds Time from the creation of a namespace or token Secret, which API servers note in whole seconds, until it has what the controller gives it, by controller. Objects from before its start do not count.
+# TYPE sakeeper_creation_to_ready_seconds histogram
+sakeeper_creation_to_ready_seconds_bucket{controller="test",le="0.25"} 1
+sakeeper_creation_to_ready_seconds_bucket{controller="test",le="0.5"} 1
+sakeeper_creation_to_ready_seconds_bucket{controller="test",le="1"} 1
+sakeeper_creation_to_ready_seconds_bucket{controller="test",le="1.5"} 1
+sakeeper_creation_to_ready_seconds_bucket{controller="test",le="2"} 1
+sakeeper_creation_to_ready_seconds_bucket{controller="test",le="3"} 1
+sakeeper_creation_to_ready_seconds_bucket{controller="test",le="5"} 1
+sakeeper_creation_to_ready_seconds_bucket{controller="test",le="10"} 1
+sakeeper_creation_to_ready_seconds_bucket{controller="test",le="30"} 2
+sakeeper_creation_to_ready_seconds_bucket{controller="test",le="60"} 2
+sakeeper_creation_to_ready_seconds_bucket{controller="test",le="300"} 2
+sakeeper_creation_to_ready_seconds_bucket{controller="test",le="+Inf"} 2
+sakeeper_creation_to_ready_seconds_sum{controller="test"} 20
+sakeeper_creation_to_ready_seconds_count{controller="test"} 2
+`, "sakeeper_creation_to_ready_seconds")
+	})
+}

@@ -125,7 +125,8 @@ func (c *Controller) sync(ctx context.Context, key namespaceKey) (time.Duration,
 	ca := c.cfg.CA()
 	s := state{sum: ca.Sum()}
 	object := contested{name: key}
-	if namespace, ok := informers.Get(c.cfg.Namespaces, string(key)); ok {
+	namespace, ok := informers.Get(c.cfg.Namespaces, string(key))
+	if ok {
 		s.phase, object.namespace = namespace.Status.Phase, namespace.UID
 	}
 	s.found, _ = informers.Get(c.cfg.RootCAs, string(key)+"/"+informers.RootCAName)
@@ -151,7 +152,10 @@ func (c *Controller) sync(ctx context.Context, key namespaceKey) (time.Duration,
 	}
 	wrote := func() { c.truces.Wrote(object, ca.Fingerprint()) }
 	if act == create {
-		return 0, c.create(ctx, string(key), ca, wrote)
+		return 0, c.create(ctx, string(key), ca, func() {
+			wrote()
+			c.loop.Completed(namespace.CreationTimestamp.Time)
+		})
 	}
 	return c.repair(ctx, s.found, ca, reason, wrote)
 }

@@ -93,7 +93,8 @@ func (c *Controller) Ready() bool { return c.loop.Ready() }
 func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
 	var s state
 	object := contested{name: key.Name}
-	if namespace, ok := informers.Get(c.cfg.Namespaces, key.Namespace); ok {
+	namespace, ok := informers.Get(c.cfg.Namespaces, key.Namespace)
+	if ok {
 		s.phase, object.namespace = namespace.Status.Phase, namespace.UID
 	}
 	_, s.exists = informers.Get(c.cfg.ServiceAccounts, key.String())
@@ -107,18 +108,19 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Durat
 	if verdict.Wait > 0 {
 		return verdict.Wait, nil
 	}
-	return 0, c.create(ctx, key, object)
+	return 0, c.create(ctx, key, object, namespace.CreationTimestamp.Time)
 }
 
 // content is all that is ever written: that there is an account.
 const content = "exists"
 
-func (c *Controller) create(ctx context.Context, key cache.ObjectName, object contested) error {
+func (c *Controller) create(ctx context.Context, key cache.ObjectName, object contested, since time.Time) error {
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
 	_, err := c.cfg.Client.ServiceAccounts(key.Namespace).Create(ctx, account, metav1.CreateOptions{})
 	switch {
 	case err == nil:
 		c.truces.Wrote(object, content)
+		c.loop.Completed(since)
 		klog.FromContext(ctx).V(2).Info("Created service account", "serviceAccount", klog.KObj(account))
 		return nil
 	case apierrors.IsAlreadyExists(err):

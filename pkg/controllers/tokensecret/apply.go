@@ -65,6 +65,7 @@ func (c *Controller) fill(ctx context.Context, cached *informers.TokenSecret, ac
 	})
 	if err == nil {
 		c.rests.contents.Wrote(object, content)
+		c.secrets.Completed(cached.Unfilled.CreationTimestamp.Time)
 	}
 	return c.answer(ctx, cached, "Filled token secret", "token was missing", err)
 }

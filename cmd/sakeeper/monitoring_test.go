@@ -1,0 +1,214 @@
+package main
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"sigs.k8s.io/yaml"
+
+	"github.com/sakeeper/sakeeper/pkg/kube"
+)
+
+const monitoring = "../../manifests/components/monitoring"
+
+// standard are metrics that are not ours, with their labels.
+func standard() map[string][]string {
+	return map[string][]string{
+		"leader_election_master_status": {"name"},
+		"workqueue_depth":               {"name"},
+		"rest_client_requests_total":    {"code", "method", "host"},
+		"process_resident_memory_bytes": nil,
+		"process_cpu_seconds_total":     nil,
+	}
+}
+
+// TestMonitoringKnowsTheMetrics: alerts and dashboard name metrics and labels that are
+// exported, and every metric of ours is somewhere in them.
+func TestMonitoringKnowsTheMetrics(t *testing.T) {
+	exported := exportedMetrics(t)
+	used := map[string]bool{}
+	for where, expression := range expressions(t) {
+		names := metricName.FindAllString(expression, -1)
+		if len(names) == 0 {
+			t.Errorf("%s: no metric in %s", where, expression)
+		}
+		for _, name := range names {
+			labels, ok := exported[family(name, exported)]
+			if !ok {
+				t.Errorf("%s: nobody exports %s", where, name)
+				continue
+			}
+			used[family(name, exported)] = true
+			for _, label := range labelsIn(expression) {
+				if !slices.Contains(labels, label) && !slices.Contains(scraped(), label) {
+					t.Errorf("%s: %s has no label %s, but %v", where, name, label, labels)
+				}
+			}
+		}
+	}
+	for name := range exported {
+		// What the agent exports belongs to the users' own pods.
+		if !used[name] && strings.HasPrefix(name, "sakeeper_") && !strings.HasPrefix(name, "sakeeper_agent_") {
+			t.Errorf("%s is neither in the alerts nor on the dashboard", name)
+		}
+	}
+}
+
+// scraped are the labels that come with the target, or are part of a histogram.
+func scraped() []string { return []string{"le", "namespace", "component", "pod"} }
+
+var (
+	metricName  = regexp.MustCompile(`\b(?:sakeeper|leader_election|workqueue|rest_client|process)_[a-z_]+`)
+	selector    = regexp.MustCompile(`\{([^}]*)\}`)
+	matcher     = regexp.MustCompile(`([a-z_]+)\s*(?:=~|!~|!=|=)`)
+	grouping    = regexp.MustCompile(`\bby \(([^)]*)\)`)
+	description = regexp.MustCompile(`fqName: "([^"]+)".*constLabels: \{([^}]*)\}, variableLabels: \{([^}]*)\}`)
+)
+
+func labelsIn(expression string) []string {
+	var labels []string
+	for _, found := range selector.FindAllStringSubmatch(expression, -1) {
+		for _, label := range matcher.FindAllStringSubmatch(found[1], -1) {
+			labels = append(labels, label[1])
+		}
+	}
+	for _, found := range grouping.FindAllStringSubmatch(expression, -1) {
+		for label := range strings.SplitSeq(found[1], ",") {
+			labels = append(labels, strings.TrimSpace(label))
+		}
+	}
+	return labels
+}
+
+// family is the metric that a series of that name belongs to.
+func family(name string, exported map[string][]string) string {
+	for _, suffix := range []string{"_bucket", "_count", "_sum"} {
+		if base, ok := strings.CutSuffix(name, suffix); ok {
+			if _, ok := exported[base]; ok {
+				return base
+			}
+		}
+	}
+	return name
+}
+
+// exportedMetrics are all metrics of all servers, with their labels.
+func exportedMetrics(t *testing.T) map[string][]string {
+	t.Helper()
+	f := newFiles(t)
+	const key, ca = "--service-account-private-key-file=%/good.key", "--root-ca-file=%/good.crt"
+	var registries []*prometheus.Registry
+
+	controllers, err := f.command(t, key, ca, "--controllers=*,token-request-controller", "--auto-generate-token-secrets=all")
+	mustNil(t, err)
+	controllersProcess, err := newControllersProcess(t.Context(), controllers)
+	mustNil(t, err)
+	t.Cleanup(controllersProcess.broadcaster.Shutdown)
+	registries = append(registries, controllersProcess.registry)
+
+	mustNil(t, os.WriteFile(f.path("kubeconfig"), []byte(kubeconfig), 0o600))
+	writePair(t, f)
+	for _, certificates := range [][]string{nil, {"--tls-cert-file=%/tls.crt", "--tls-private-key-file=%/tls.key"}} {
+		webhook, err := f.webhookCommand(t, certificates...)
+		mustNil(t, err)
+		listener, err := kube.Listen(t.Context(), "test", "127.0.0.1:0")
+		mustNil(t, err)
+		t.Cleanup(func() { _ = listener.Close() })
+		webhookProcess, err := newWebhookProcess(t.Context(), webhook, listener)
+		mustNil(t, err)
+		t.Cleanup(webhookProcess.broadcaster.Shutdown)
+		registries = append(registries, webhookProcess.registry)
+	}
+
+	signer, err := f.signerCommand(t, key, "--socket=%/s")
+	mustNil(t, err)
+	signerProcess, err := newSignerProcess(t.Context(), signer)
+	mustNil(t, err)
+	t.Cleanup(func() { _ = signerProcess.main.Close() })
+	registries = append(registries, signerProcess.registry)
+
+	authenticator, err := f.authenticatorCommand(t, "--client-ca-file=%/good.crt", "--service-account-key-file=%/public.key", "--service-account-issuer=https://issuer", "--tls-cert-file=%/tls.crt", "--tls-private-key-file=%/tls.key")
+	mustNil(t, err)
+	authenticatorProcess, err := newAuthenticatorProcess(authenticator)
+	mustNil(t, err)
+	registries = append(registries, authenticatorProcess.registry)
+
+	exported := standard()
+	for _, registry := range registries {
+		for name, labels := range described(t, registry) {
+			exported[name] = labels
+		}
+	}
+	return exported
+}
+
+func described(t *testing.T, registry *prometheus.Registry) map[string][]string {
+	t.Helper()
+	descriptions := make(chan *prometheus.Desc)
+	go func() {
+		registry.Describe(descriptions)
+		close(descriptions)
+	}()
+	all := map[string][]string{}
+	for d := range descriptions {
+		found := description.FindStringSubmatch(d.String())
+		if found == nil {
+			t.Errorf("cannot read %s", d)
+			continue
+		}
+		var labels []string
+		for _, label := range strings.Split(found[2]+","+found[3], ",") {
+			if name, _, _ := strings.Cut(label, "="); name != "" {
+				labels = append(labels, name)
+			}
+		}
+		all[found[1]] = labels
+	}
+	return all
+}
+
+// expressions are those of the alerts and of the dashboard, by where they stand.
+func expressions(t *testing.T) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	var rules struct {
+		Spec struct {
+			Groups []struct {
+				Rules []struct{ Alert, Expr string }
+			}
+		}
+	}
+	content, err := os.ReadFile(filepath.Join(monitoring, "alerts.yaml"))
+	mustNil(t, err)
+	mustNil(t, yaml.Unmarshal(content, &rules))
+	for _, group := range rules.Spec.Groups {
+		for _, rule := range group.Rules {
+			all["alert "+rule.Alert] = rule.Expr
+		}
+	}
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ RefID, Expr string }
+		}
+	}
+	content, err = os.ReadFile(filepath.Join(monitoring, "dashboard.json"))
+	mustNil(t, err)
+	mustNil(t, json.Unmarshal(content, &dashboard))
+	for _, panel := range dashboard.Panels {
+		for _, target := range panel.Targets {
+			all["panel "+panel.Title+" "+target.RefID] = target.Expr
+		}
+	}
+	if len(all) < 30 {
+		t.Fatalf("only %v", slices.Sorted(maps.Keys(all)))
+	}
+	return all
+}

@@ -10,8 +10,9 @@ ASSETS    := bin/k8s/$(K8S_VERSION)
 LDFLAGS   := -X main.version=$(VERSION)
 LINT      := bin/tools/golangci-lint
 LOGCHECK  := bin/tools/logcheck
+KIND      := bin/tools/kind
 
-.PHONY: help build image assets demo up test test-long lint fuzz clean
+.PHONY: help build image assets demo up manifests test test-long e2e-kind lint fuzz clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,14 +35,24 @@ demo: assets build ## Show the main job, step by step, on a control plane of its
 up: assets build ## Keep a control plane with sakeeper running, for kubectl, until interrupted
 	go build -o bin/demo ./hack/demo && exec bin/demo -up
 
+manifests: assets ## Render the overlays of manifests into manifests/rendered
+	go test ./manifests -run TestRendered -count 1 -update
+
 test: assets ## Run the unit and integration tests, with the race detector
-	go test -race -timeout 10m ./cmd/... ./pkg/... ./hack/...
+	go test -race -timeout 10m ./cmd/... ./pkg/... ./hack/... ./manifests/...
 	# What e2e builds and applies is hidden from the test cache.
 	go test -race -short -count 1 -timeout 20m ./e2e/...
 
 test-long: assets ## Run the tests that must take their time: faults, kills, comparison with in-tree
 	cd hack/differential && go test -count 1 -timeout 20m ./...
 	go test -race -run '^TestLong' -count 1 -timeout 30m -v ./e2e/...
+
+e2e-kind: assets build $(KIND) ## Run the tests on clusters of kind; needs a docker engine. KIND_NODE_IMAGE names the nodes' image
+	$(MAKE) image IMAGE=sakeeper:dev
+	E2E_KIND=1 go test -count 1 -timeout 40m -v ./e2e/kind/...
+
+$(KIND): hack/tools/kind/go.mod hack/tools/kind/go.sum
+	cd hack/tools/kind && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../../bin/tools/ tool
 
 lint: $(LINT) $(LOGCHECK) ## Run the linters
 	$(LINT) run

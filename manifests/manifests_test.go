@@ -1,0 +1,211 @@
+// Package manifests holds what an admin applies: bases, components and overlays for
+// kustomize, and in rendered/ what the overlays come to (`make manifests`).
+package manifests
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/kubernetes/scheme"
+)
+
+var update = flag.Bool("update", false, "write rendered anew")
+
+// overlays are all directories of overlays, and what else can be applied as it is.
+func overlays(t *testing.T) []string {
+	t.Helper()
+	found, err := filepath.Glob("overlays/*")
+	if err != nil || len(found) < 4 {
+		t.Fatalf("found %v, %v", found, err)
+	}
+	return append(found, "base/authenticator")
+}
+
+func kustomize(t *testing.T, dir string) string {
+	t.Helper()
+	kubectl, err := filepath.Glob("../bin/k8s/v*/kubectl")
+	if err != nil || len(kubectl) == 0 {
+		t.Fatal("no kubectl: run `make assets` first")
+	}
+	cmd := exec.Command(kubectl[len(kubectl)-1], "kustomize", dir)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("kustomize %s: %v: %s", dir, err, &stderr)
+	}
+	if stderr.Len() > 0 {
+		t.Errorf("kustomize %s warns: %s", dir, &stderr)
+	}
+	return stdout.String()
+}
+
+// TestRendered: what is reviewed in rendered/ is what people apply.
+func TestRendered(t *testing.T) {
+	for _, dir := range overlays(t) {
+		got := kustomize(t, dir)
+		path := filepath.Join("rendered", filepath.Base(dir)+".yaml")
+		if *update {
+			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), got); diff != "" {
+			t.Errorf("%s: run `make manifests` (-%s +now):\n%s", dir, path, diff)
+		}
+	}
+	kustomize(t, "components/monitoring")
+}
+
+// objects decodes what is in a stream, strictly: a field that Kubernetes does not know is
+// an error.
+func objects(t *testing.T, name, content string) []runtime.Object {
+	t.Helper()
+	decoder := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
+	var all []runtime.Object
+	reader := yaml.NewYAMLReader(bufio.NewReader(strings.NewReader(content)))
+	for {
+		document, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		object, _, err := decoder.Decode(document, nil, nil)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		all = append(all, object)
+	}
+}
+
+// pod is a pod that somebody will run.
+type pod struct {
+	where string
+	spec  corev1.PodSpec
+	// static pods read files that are root's.
+	static bool
+}
+
+func pods(t *testing.T) []pod {
+	t.Helper()
+	var all []pod
+	add := func(name, content string) {
+		for _, object := range objects(t, name, content) {
+			switch o := object.(type) {
+			case *appsv1.Deployment:
+				all = append(all, pod{where: name + " " + o.Name, spec: o.Spec.Template.Spec})
+				if *o.Spec.Replicas != 2 || len(o.Spec.Template.Spec.TopologySpreadConstraints) == 0 {
+					t.Errorf("%s %s: %d replicas, spread by %v", name, o.Name, *o.Spec.Replicas, o.Spec.Template.Spec.TopologySpreadConstraints)
+				}
+			case *appsv1.DaemonSet:
+				all = append(all, pod{where: name + " " + o.Name, spec: o.Spec.Template.Spec})
+			case *corev1.Pod:
+				all = append(all, pod{where: name, spec: o.Spec, static: true})
+			}
+		}
+	}
+	for _, dir := range overlays(t) {
+		add(dir, kustomize(t, dir))
+	}
+	static, err := filepath.Glob("overlays/static-pod/pods/*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range static {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		add(path, string(content))
+	}
+	if len(all) != 8 {
+		t.Errorf("found %d pods", len(all))
+	}
+	return all
+}
+
+func TestPodsAreHardened(t *testing.T) {
+	for _, p := range pods(t) {
+		for what, ok := range map[string]bool{
+			"one container":                       len(p.spec.Containers) == 1,
+			"seccomp":                             p.spec.SecurityContext.SeccompProfile.Type == corev1.SeccompProfileTypeRuntimeDefault,
+			"not root, but where files are":       p.static || *p.spec.SecurityContext.RunAsNonRoot && *p.spec.SecurityContext.RunAsUser != 0,
+			"a priority":                          strings.HasPrefix(p.spec.PriorityClassName, "system-"),
+			"nobody adds a token":                 !*p.spec.AutomountServiceAccountToken,
+			"a token of its own, or a kubeconfig": p.static || slices.ContainsFunc(p.spec.Volumes, bringsToken),
+		} {
+			if !ok {
+				t.Errorf("%s lacks: %s", p.where, what)
+			}
+		}
+		for _, c := range p.spec.Containers {
+			s := c.SecurityContext
+			for what, ok := range map[string]bool{
+				"a read-only root":            *s.ReadOnlyRootFilesystem,
+				"no escalation":               !*s.AllowPrivilegeEscalation,
+				"no capabilities":             len(s.Capabilities.Drop) == 1 && s.Capabilities.Drop[0] == "ALL" && len(s.Capabilities.Add) == 0,
+				"requests":                    !c.Resources.Requests.Cpu().IsZero() && !c.Resources.Requests.Memory().IsZero(),
+				"probes":                      c.LivenessProbe != nil && c.ReadinessProbe != nil,
+				"the log's end in the status": c.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError,
+				"mounts that cannot be written, but of its own": !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
+					return !m.ReadOnly && m.MountPath != "/run/sakeeper"
+				}),
+			} {
+				if !ok {
+					t.Errorf("%s lacks: %s", p.where, what)
+				}
+			}
+		}
+	}
+}
+
+func bringsToken(v corev1.Volume) bool {
+	return v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool { return s.ServiceAccountToken != nil })
+}
+
+// TestRulesSayWhy: every rule of every role has a comment.
+func TestRulesSayWhy(t *testing.T) {
+	rules := 0
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || filepath.Ext(path) != ".yaml" || strings.HasPrefix(path, "rendered") {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		before := ""
+		for line := range strings.Lines(string(content)) {
+			if strings.HasPrefix(line, "- apiGroups:") {
+				if rules++; !strings.HasPrefix(before, "#") {
+					return fmt.Errorf("%s: a rule without a comment after %q", path, before)
+				}
+			}
+			before = line
+		}
+		return err
+	})
+	if err != nil || rules < 20 {
+		t.Errorf("%d rules: %v", rules, err)
+	}
+}

@@ -129,7 +129,7 @@ func TestTheWebhookRecoversWithoutAHand(t *testing.T) {
 	expectToken(t, mustCreatePod(t, p.client, namespace, pod("after-applying")))
 
 	must(t, s.Stop())
-	expectOnlyTheWebhookUnchecked(t, p, namespace)
+	expectOnlyOurOwnUnchecked(t, p, namespace)
 	startReadySakeeper(t, p.webhookArgs(t, w))
 	startReadySakeeper(t, p.webhookArgs(t, mustElsewhere(t))) // a second replica agrees
 	expectToken(t, expectAdmitted(t, p.client, namespace, "after-all"))
@@ -230,8 +230,8 @@ func expectSecretOutlastsApply(t *testing.T, p plane, w controlplane.Webhook) {
 	}
 }
 
-// expectOnlyTheWebhookUnchecked is for when there is no replica.
-func expectOnlyTheWebhookUnchecked(t *testing.T, p plane, elsewhere string) {
+// expectOnlyOurOwnUnchecked is for when there is no replica.
+func expectOnlyOurOwnUnchecked(t *testing.T, p plane, elsewhere string) {
 	t.Helper()
 	for name, tc := range map[string]struct {
 		namespace, account string
@@ -243,7 +243,8 @@ func expectOnlyTheWebhookUnchecked(t *testing.T, p plane, elsewhere string) {
 		"own-and-a-mirror-pod":   {namespace: controlplane.Namespace, account: controlplane.WebhookAccount, annotations: map[string]string{corev1.MirrorPodAnnotationKey: "hash"}},
 		"own-with-annotations":   {namespace: controlplane.Namespace, account: controlplane.WebhookAccount, annotations: map[string]string{"a": "b"}, admitted: true},
 		"own-elsewhere":          {namespace: elsewhere, account: controlplane.WebhookAccount},
-		"another-beside":         {namespace: controlplane.Namespace, account: controlplane.Account},
+		"the-controllers":        {namespace: controlplane.Namespace, account: controlplane.Account, admitted: true},
+		"another-beside":         {namespace: controlplane.Namespace, account: "default"},
 		"another-without-a-name": {namespace: controlplane.Namespace},
 	} {
 		wanted := pod(name)

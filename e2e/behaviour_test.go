@@ -1,0 +1,16 @@
+package e2e
+
+import (
+	"testing"
+
+	"github.com/sakeeper/sakeeper/e2e/behaviour"
+)
+
+// TestBehaviour is what clusters with nodes are asked too, in e2e/kind.
+func TestBehaviour(t *testing.T) {
+	p := newPlane(t)
+	must(t, p.Install(t.Context(), "token-requests"))
+	startReadySakeeper(t, p.sakeeperArgs(t, "--controllers=*,token-request-controller"))
+	startWebhook(t, p)
+	behaviour.Cluster{Admin: p.Admin, TokenRequests: true}.Check(t)
+}

@@ -1,0 +1,183 @@
+package kind
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+)
+
+// patience is how long a test waits for what should take seconds.
+const patience = 5 * time.Minute
+
+const namespace = controlplane.Namespace
+
+// cluster is one of kind, with one node.
+type cluster struct {
+	name, node string
+	root       string
+	kubeconfig string
+	overlay    string
+	admin      *rest.Config
+	client     kubernetes.Interface
+}
+
+// newCluster makes a cluster with the image in it, and deletes it in the end.
+func newCluster(t *testing.T, kind string) *cluster {
+	t.Helper()
+	root, err := controlplane.RepositoryRoot()
+	must(t, err)
+	c := &cluster{
+		name: "sakeeper-e2e-" + kind, node: "sakeeper-e2e-" + kind + "-control-plane", root: root,
+		kubeconfig: filepath.Join(t.TempDir(), "kubeconfig"),
+	}
+	args := []string{"create", "cluster", "--name", c.name, "--config", filepath.Join("testdata", kind+".yaml"), "--kubeconfig", c.kubeconfig, "--wait", "2m"}
+	if image := os.Getenv("KIND_NODE_IMAGE"); image != "" {
+		args = append(args, "--image", image)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("%s", c.describe())
+		}
+		if out, err := c.command("bin/tools/kind", "delete", "cluster", "--name", c.name, "--kubeconfig", c.kubeconfig); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+	out, err := c.command("bin/tools/kind", args...)
+	if err != nil {
+		t.Fatalf("kind create cluster: %v: %s", err, out)
+	}
+	out, err = c.command("bin/tools/kind", "load", "docker-image", "--name", c.name, "sakeeper:dev")
+	if err != nil {
+		t.Fatalf("kind load: %v: %s", err, out)
+	}
+	c.admin, err = clientcmd.BuildConfigFromFlags("", c.kubeconfig)
+	must(t, err)
+	c.admin.QPS = -1
+	c.client, err = kubernetes.NewForConfig(c.admin)
+	must(t, err)
+	return c
+}
+
+// command runs a program; a relative path is one of the repository.
+func (c *cluster) command(program string, args ...string) (string, error) {
+	if strings.Contains(program, "/") {
+		program = filepath.Join(c.root, program)
+	}
+	cmd := exec.Command(program, args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.kubeconfig)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	return strings.TrimSpace(out.String()), err
+}
+
+// kubectl fails the test with what it printed when it fails.
+func (c *cluster) kubectl(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := c.try(args...)
+	if err != nil {
+		t.Fatalf("kubectl %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func (c *cluster) try(args ...string) (string, error) {
+	kubectl, err := filepath.Glob(filepath.Join(c.root, "bin/k8s/v*/kubectl"))
+	if err != nil || len(kubectl) == 0 {
+		return "", errors.New("no kubectl: run `make assets` first")
+	}
+	path, err := filepath.Rel(c.root, kubectl[len(kubectl)-1])
+	if err != nil {
+		return "", err
+	}
+	return c.command(path, args...)
+}
+
+// onNode runs a program on the node.
+func (c *cluster) onNode(args ...string) (string, error) {
+	return c.command("docker", append([]string{"exec", c.node}, args...)...)
+}
+
+// manifests is a directory below manifests.
+func (c *cluster) manifests(path ...string) string {
+	return filepath.Join(append([]string{c.root, "manifests"}, path...)...)
+}
+
+// waitRolledOut waits until what is named (kind/name) has its pods.
+func (c *cluster) waitRolledOut(t *testing.T, in string, workloads ...string) {
+	t.Helper()
+	for _, workload := range workloads {
+		c.kubectl(t, "-n", in, "rollout", "status", workload, "--timeout", patience.String())
+	}
+}
+
+// describe is what people would look at first.
+func (c *cluster) describe() string {
+	var all strings.Builder
+	for _, args := range [][]string{
+		{"get", "pods", "-A", "-o", "wide"},
+		{"-n", namespace, "get", "events", "--sort-by", ".lastTimestamp"},
+		{"-n", namespace, "logs", "-l", "app.kubernetes.io/component=controllers", "--tail", "40", "--prefix"},
+		{"-n", namespace, "logs", "-l", "app.kubernetes.io/component=webhook", "--tail", "40", "--prefix"},
+	} {
+		out, err := c.try(args...)
+		fmt.Fprintf(&all, "kubectl %s: %v\n%s\n", strings.Join(args, " "), err, out)
+	}
+	return all.String()
+}
+
+// newNamespace creates a namespace of a user.
+func (c *cluster) newNamespace(t *testing.T, name string) {
+	t.Helper()
+	c.kubectl(t, "create", "namespace", name)
+	t.Cleanup(func() { _, _ = c.try("delete", "namespace", name, "--wait=false") })
+}
+
+// waitAccount waits for the default account of a namespace, and tells how long it took.
+func (c *cluster) waitAccount(t *testing.T, namespace string) time.Duration {
+	t.Helper()
+	began := time.Now()
+	eventually(t, "default account of "+namespace, func(ctx context.Context) error {
+		_, err := c.client.CoreV1().ServiceAccounts(namespace).Get(ctx, "default", metav1.GetOptions{})
+		return err
+	})
+	return time.Since(began)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventually waits until check returns nil, and fails with its last error.
+func eventually(t *testing.T, what string, check func(ctx context.Context) error) {
+	t.Helper()
+	last := errors.New("never checked")
+	err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		err := check(ctx)
+		if ctx.Err() == nil {
+			last = err // later ones only say that time was up
+		}
+		return err == nil, nil
+	})
+	if err != nil {
+		t.Fatalf("%s: %v (last: %v)", what, err, last)
+	}
+}

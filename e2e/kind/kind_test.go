@@ -1,0 +1,348 @@
+// Package kind tests sakeeper as an admin installs it: the image and the overlays of
+// manifests, in clusters of kind. It needs a docker engine, so `make e2e-kind` runs it,
+// and nothing else does.
+package kind
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sakeeper/sakeeper/e2e/behaviour"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv("E2E_KIND") == "" {
+		fmt.Println("e2e/kind is skipped: it needs a docker engine. `make e2e-kind` runs it.")
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// TestReplace: a cluster without any in-tree part becomes whole.
+func TestReplace(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "bare")
+	c.overlay = c.manifests("overlays", "replace")
+	before := c.everything(t)
+	becomeWhole(t, c)
+	agent := c.startAgent(t)
+	t.Run("it behaves", func(t *testing.T) { behaviour.Cluster{Admin: c.admin}.Check(t) })
+	t.Run("another pod takes over", func(t *testing.T) { failOver(t, c) })
+	t.Run("everything at once", func(t *testing.T) { comeBack(t, c) })
+	t.Run("a rolling update", func(t *testing.T) { rollingUpdate(t, c, "daemonset/sakeeper-webhook") })
+	t.Run("the agent renews", func(t *testing.T) { agent.expectRenewal(t) })
+	t.Run("it goes without a trace", func(t *testing.T) { remove(t, c, before) })
+	t.Run("without a key it says so", func(t *testing.T) { missingKey(t, c) })
+}
+
+// TestCoexist: beside the in-tree parts.
+func TestCoexist(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "stock")
+	c.overlay = c.manifests("overlays", "coexist")
+	before := c.everything(t)
+	began := time.Now()
+	c.kubectl(t, "apply", "-k", c.overlay)
+	c.waitRolledOut(t, namespace, "deployment/sakeeper-controllers", "deployment/sakeeper-webhook")
+	t.Logf("from apply to all ready: %v", time.Since(began).Round(100*time.Millisecond))
+	agent := c.startAgent(t)
+	t.Run("it behaves", func(t *testing.T) { behaviour.Cluster{Admin: c.admin, TokenRequests: true}.Check(t) })
+	t.Run("it checks what in-tree does not", func(t *testing.T) { moreReferences(t, c) })
+	t.Run("everything at once", func(t *testing.T) { comeBack(t, c) })
+	t.Run("a rolling update", func(t *testing.T) { rollingUpdate(t, c, "deployment/sakeeper-webhook") })
+	t.Run("the agent renews", func(t *testing.T) { agent.expectRenewal(t) })
+	t.Run("it goes without a trace", func(t *testing.T) { remove(t, c, before) })
+}
+
+// becomeWhole does what the README says.
+func becomeWhole(t *testing.T, c *cluster) {
+	t.Helper()
+	key := filepath.Join(t.TempDir(), "sa.key")
+	out, err := c.command("docker", "cp", c.node+":/etc/kubernetes/pki/sa.key", key)
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	began := time.Now()
+	c.kubectl(t, "apply", "-k", c.manifests("base", "namespace"))
+	out, err = c.command("bin/sakeeper", "keys", "import", "--kubeconfig", c.kubeconfig, "--secret=sakeeper-system/sakeeper-signing-keys", "--file", key)
+	if err != nil {
+		t.Fatalf("keys import: %v: %s", err, out)
+	}
+	c.kubectl(t, "apply", "-k", c.overlay)
+	c.waitRolledOut(t, namespace, "daemonset/sakeeper-controllers", "daemonset/sakeeper-webhook")
+	t.Logf("from apply to all ready: %v", time.Since(began).Round(100*time.Millisecond))
+	c.kubectl(t, "-n", "kube-system", "rollout", "restart", "ds/kube-proxy", "deploy/coredns")
+	c.waitRolledOut(t, "kube-system", "ds/kube-proxy", "deploy/coredns")
+	t.Logf("from apply to a whole cluster: %v", time.Since(began).Round(100*time.Millisecond))
+}
+
+// agent is the pod of testdata/agent.yaml.
+type agent struct {
+	*cluster
+	uid   string
+	first string
+}
+
+// startAgent starts the pod, which asks the API server with the token that it was given,
+// by the address that every pod has.
+func (c *cluster) startAgent(t *testing.T) agent {
+	t.Helper()
+	c.newNamespace(t, "agent")
+	c.waitAccount(t, "agent")
+	c.kubectl(t, "-n", "agent", "apply", "-f", "testdata/agent.yaml")
+	c.kubectl(t, "-n", "agent", "wait", "--for=condition=Ready", "pod/app", "--timeout", patience.String())
+	pod, err := c.client.CoreV1().Pods("agent").Get(t.Context(), "app", metav1.GetOptions{})
+	must(t, err)
+	if !slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return strings.HasPrefix(v.Name, "kube-api-access-") }) {
+		t.Errorf("the pod was given no token: %v", pod.Spec.Volumes)
+	}
+	a := agent{cluster: c, uid: string(pod.UID)}
+	eventually(t, "a token in the file", func(context.Context) (err error) {
+		a.first, err = a.token()
+		return err
+	})
+	return a
+}
+
+// token is what is in the file now.
+func (a agent) token() (string, error) {
+	out, err := a.onNode("cat", "/var/lib/kubelet/pods/"+a.uid+"/volumes/kubernetes.io~empty-dir/tokens/token")
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return out, nil
+}
+
+// expectRenewal waits for 80 % of ten minutes, less what has passed.
+func (a agent) expectRenewal(t *testing.T) {
+	began := time.Now()
+	second := ""
+	for time.Since(began) < 10*time.Minute && (second == "" || second == a.first) {
+		time.Sleep(time.Second)
+		var err error
+		if second, err = a.token(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if second == a.first {
+		t.Fatal("it did not")
+	}
+	review := a.kubectl(t, "--token", second, "auth", "whoami", "-o", "jsonpath={.status.userInfo.username}")
+	if review != "system:serviceaccount:agent:robot" {
+		t.Errorf("the token is that of %q", review)
+	}
+}
+
+// failOver kills who works in two ways.
+func failOver(t *testing.T, c *cluster) {
+	leader := func() string {
+		lease, err := c.client.CoordinationV1().Leases(namespace).Get(t.Context(), "sakeeper-controllers", metav1.GetOptions{})
+		must(t, err)
+		if lease.Spec.HolderIdentity == nil {
+			return ""
+		}
+		return *lease.Spec.HolderIdentity
+	}
+	for _, way := range []struct {
+		name string
+		kill func() (string, error)
+	}{
+		{"kill -9", func() (string, error) { return c.onNode("pkill", "-9", "-f", "^/sakeeper controllers") }},
+		{"deleted", func() (string, error) {
+			return c.try("-n", namespace, "delete", "pod", "-l", "app.kubernetes.io/component=controllers")
+		}},
+	} {
+		before := leader()
+		if out, err := way.kill(); err != nil {
+			t.Fatalf("%s: %v: %s", way.name, err, out)
+		}
+		name := "after-" + strings.ReplaceAll(way.name, " ", "")
+		c.newNamespace(t, name)
+		t.Logf("%s: the next default account after %v", way.name, c.waitAccount(t, name).Round(10*time.Millisecond))
+		if after := leader(); after == before {
+			t.Errorf("%s: %s works as before", way.name, after)
+		}
+	}
+	c.waitRolledOut(t, namespace, "daemonset/sakeeper-controllers")
+}
+
+// comeBack deletes the pods of the webhook and of kube-proxy at once.
+func comeBack(t *testing.T, c *cluster) {
+	deleteAll := func(in, selector string) {
+		out, err := c.try("-n", in, "delete", "pod", "-l", selector, "--force", "--grace-period=0")
+		if err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+	began := time.Now()
+	deleteAll(namespace, "app.kubernetes.io/component=webhook")
+	deleteAll("kube-system", "k8s-app=kube-proxy")
+	eventually(t, "a pod is admitted", func(ctx context.Context) error { return c.createPod(ctx, "default") })
+	c.kubectl(t, "-n", namespace, "wait", "--for=condition=Ready", "pod", "-l", "app.kubernetes.io/component=webhook", "--timeout", patience.String())
+	c.waitRolledOut(t, "kube-system", "ds/kube-proxy")
+	t.Logf("everything is back after %v", time.Since(began).Round(10*time.Millisecond))
+}
+
+// createPod creates one that no node takes.
+func (c *cluster) createPod(ctx context.Context, in string) error {
+	_, err := c.client.CoreV1().Pods(in).Create(ctx, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "p-"},
+		Spec:       corev1.PodSpec{NodeSelector: map[string]string{"sakeeper.io/no": "node"}, Containers: []corev1.Container{{Name: "c", Image: "none:0"}}},
+	}, metav1.CreateOptions{})
+	return err
+}
+
+// rollingUpdate creates 20 pods a second while the webhook's pods are replaced.
+func rollingUpdate(t *testing.T, c *cluster, workload string) {
+	c.newNamespace(t, "busy")
+	c.waitAccount(t, "busy")
+	ctx, cancel := context.WithCancel(t.Context())
+	var created atomic.Int64
+	failed := make(chan error, 10000)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(50 * time.Millisecond)
+		defer ticker.Stop()
+		for ctx.Err() == nil {
+			<-ticker.C
+			if err := c.createPod(context.WithoutCancel(ctx), "busy"); err != nil {
+				failed <- err
+			}
+			created.Add(1)
+		}
+	}()
+	for range 2 {
+		c.kubectl(t, "-n", namespace, "rollout", "restart", workload)
+		c.waitRolledOut(t, namespace, workload)
+	}
+	// The last pod of before is still going.
+	eventually(t, "the old pods are gone", func(ctx context.Context) error {
+		pods, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=webhook"})
+		if err != nil {
+			return err
+		}
+		for _, pod := range pods.Items {
+			if pod.DeletionTimestamp != nil {
+				return fmt.Errorf("%s is still there", pod.Name)
+			}
+		}
+		return nil
+	})
+	cancel()
+	<-done
+	close(failed)
+	for err := range failed {
+		t.Error(err)
+	}
+	t.Logf("%d pods were created during two updates", created.Load())
+}
+
+// moreReferences: a projected Secret, which in-tree does not look at.
+func moreReferences(t *testing.T, c *cluster) {
+	c.newNamespace(t, "strict")
+	c.waitAccount(t, "strict")
+	c.kubectl(t, "-n", "strict", "annotate", "serviceaccount", "default", "kubernetes.io/enforce-mountable-secrets=true")
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "p-"},
+		Spec: corev1.PodSpec{
+			NodeSelector: map[string]string{"sakeeper.io/no": "node"}, Containers: []corev1.Container{{Name: "c", Image: "none:0"}},
+			Volumes: []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+				{Secret: &corev1.SecretProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "of-others"}}},
+			}}}}},
+		},
+	}
+	eventually(t, "it is refused", func(ctx context.Context) error {
+		switch _, err := c.client.CoreV1().Pods("strict").Create(ctx, pod, metav1.CreateOptions{}); {
+		case err == nil:
+			return errors.New("it was not")
+		case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "of-others"):
+			return nil
+		default:
+			return err
+		}
+	})
+	pod.Namespace = "kube-system" // is left alone
+	must(t, c.createPod(t.Context(), "kube-system"))
+}
+
+// everything is what a cluster has that sakeeper could leave behind, by kind.
+func (c *cluster) everything(t *testing.T) map[string][]string {
+	t.Helper()
+	all := map[string][]string{}
+	for _, kind := range []string{
+		"namespaces", "clusterroles", "clusterrolebindings", "mutatingwebhookconfigurations", "validatingwebhookconfigurations",
+		"-n kube-system roles", "-n kube-system rolebindings", "-n kube-system leases", "-n kube-system configmaps", "-n kube-system secrets", "priorityclasses", "customresourcedefinitions",
+	} {
+		args := append([]string{"get", "-o", "name"}, strings.Fields(kind)...)
+		for line := range strings.Lines(c.kubectl(t, args...)) {
+			if name := strings.TrimSpace(line); !strings.Contains(name, "apiserver-") { // comes with time
+				all[kind] = append(all[kind], name)
+			}
+		}
+		slices.Sort(all[kind])
+	}
+	return all
+}
+
+// remove applies the manifests once more, removes them, and looks for what is left. What
+// controllers gave to namespaces stays: pods use it.
+func remove(t *testing.T, c *cluster, before map[string][]string) {
+	c.kubectl(t, "apply", "-k", c.overlay)
+	c.kubectl(t, "delete", "-k", c.overlay, "--timeout", patience.String())
+	for _, name := range []string{"agent", "busy", "strict", "after-kill-9", "after-deleted"} {
+		_, _ = c.try("delete", "namespace", name, "--timeout", patience.String())
+	}
+	eventually(t, "nothing is left", func(context.Context) error {
+		after := c.everything(t)
+		for _, kind := range slices.Sorted(maps.Keys(after)) {
+			for _, name := range after[kind] {
+				if !slices.Contains(before[kind], name) && !strings.HasSuffix(name, "/kube-root-ca.crt") && !strings.Contains(name, "behaviour-") {
+					return fmt.Errorf("%s", name)
+				}
+			}
+		}
+		return nil
+	})
+	must(t, c.createPod(t.Context(), "default")) // nobody is asked any more
+	if out, err := c.try("delete", "-k", c.overlay, "--ignore-not-found"); err != nil {
+		t.Errorf("removed twice: %v: %s", err, out)
+	}
+}
+
+// missingKey: the pod says what it lacks, in its log and its status.
+func missingKey(t *testing.T, c *cluster) {
+	c.kubectl(t, "apply", "-k", c.overlay)
+	t.Cleanup(func() { _, _ = c.try("delete", "-k", c.overlay, "--wait=false") })
+	const want = "--key-dir"
+	eventually(t, "the status says it", func(ctx context.Context) error {
+		pods, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=controllers"})
+		if err != nil {
+			return err
+		}
+		for _, pod := range pods.Items {
+			for _, status := range pod.Status.ContainerStatuses {
+				for _, ended := range []*corev1.ContainerStateTerminated{status.State.Terminated, status.LastTerminationState.Terminated} {
+					if ended != nil && strings.Contains(ended.Message, want) {
+						t.Logf("status: %s", ended.Message)
+						return nil
+					}
+				}
+			}
+		}
+		return fmt.Errorf("%d pods say nothing", len(pods.Items))
+	})
+}

@@ -49,7 +49,8 @@ func (h Reviews) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start, result := time.Now(), resultMalformed
 	defer func() {
 		if p := recover(); p != nil {
-			klog.FromContext(r.Context()).Error(fmt.Errorf("%v", p), "Panicked in a token review", "stack", string(debug.Stack()))
+			// The panic's value stays out: it may quote a token.
+			klog.FromContext(r.Context()).Error(fmt.Errorf("%T", p), "Panicked in a token review", "stack", string(debug.Stack()))
 			result = resultUnavailable
 			http.Error(w, "internal error", http.StatusInternalServerError)
 		}

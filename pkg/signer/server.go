@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime/debug"
 	"time"
 
 	"google.golang.org/grpc"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	externaljwt "k8s.io/externaljwt/apis/v1"
+	"k8s.io/klog/v2"
 
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/token"
@@ -77,7 +79,7 @@ func (s *Server) ServeLegacy(ctx context.Context, listener net.Listener) error {
 func (s *Server) serve(ctx context.Context, listener net.Listener, service service, socket string) error {
 	server := grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxRequest), grpc.MaxConcurrentStreams(maxStreams),
-		grpc.ConnectionTimeout(10*time.Second), grpc.UnaryInterceptor(s.cfg.Metrics.observe(socket)),
+		grpc.ConnectionTimeout(10*time.Second), grpc.ChainUnaryInterceptor(s.cfg.Metrics.observe(socket), survive),
 	)
 	externaljwt.RegisterExternalJWTSignerServer(server, service)
 	done := make(chan error, 1)
@@ -92,6 +94,18 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, service servi
 	server.GracefulStop()
 	timer.Stop()
 	return <-done
+}
+
+// survive makes a panic the failure of one request: API servers wait for the others.
+func survive(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			// The panic's value stays out: it may quote claims.
+			klog.FromContext(ctx).Error(fmt.Errorf("%T", p), "Panicked in a request", "stack", string(debug.Stack()))
+			response, err = nil, status.Error(codes.Internal, "a defect of the signer, whose log has the stack")
+		}
+	}()
+	return handler(ctx, request)
 }
 
 // service implements the protocol for one kind of socket.

@@ -394,3 +394,18 @@ func TestNewWantsAWholeConfig(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAPanicIsTheFailureOfOneRequest(t *testing.T) {
+	good := testkit.Keys("p256")
+	f := newFixture(t, good)
+	client := dial(t, f.main)
+	request := &externaljwt.SignJWTRequest{Claims: encode(podClaims)}
+	f.keys.Store(nil) // nobody does that
+	if _, err := client.Sign(t.Context(), request); status.Code(err) != codes.Internal || !strings.Contains(err.Error(), "a defect of the signer") {
+		t.Errorf("got %v", err)
+	}
+	f.keys.Store(good)
+	if _, err := client.Sign(t.Context(), request); err != nil {
+		t.Errorf("the next request: %v", err)
+	}
+}

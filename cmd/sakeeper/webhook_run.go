@@ -103,6 +103,7 @@ func newWebhookProcess(ctx context.Context, cfg *webhookConfig, listener net.Lis
 		GetCertificate: p.certificates.GetCertificate,
 		Handlers:       map[string]webhook.Handler{"/mutate/pods": p.reviewer.Mutate, "/validate/pods": p.reviewer.Validate},
 		Drain:          cfg.options.drain,
+		Shared:         cfg.options.servers.shared,
 		Registerer:     p.registry,
 	})
 	if err != nil {

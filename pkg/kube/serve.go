@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -23,12 +24,19 @@ func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
 }
 
 // ListenShared is Listen for a port on which several processes of this machine may
-// listen at once (SO_REUSEPORT): each new connection goes to one of them.
+// listen at once (SO_REUSEPORT): each new connection goes to one of them. Close hands new
+// connections over to the others without losing one; Accept must go on meanwhile.
 func ListenShared(ctx context.Context, flag, address string) (net.Listener, error) {
 	if address == "0" {
 		return nil, nil //nolint:nilnil // off is not an error
 	}
-	return listen(ctx, net.ListenConfig{Control: share}, flag, address)
+	config := net.ListenConfig{Control: share}
+	config.SetMultipathTCP(false) // whose sockets take no filter
+	listener, err := listen(ctx, config, flag, address)
+	if err != nil {
+		return nil, err
+	}
+	return &sharedListener{Listener: listener}, nil
 }
 
 func listen(ctx context.Context, config net.ListenConfig, flag, address string) (net.Listener, error) {
@@ -43,6 +51,30 @@ func share(_, _ string, raw syscall.RawConn) error {
 	var errSet error
 	err := raw.Control(func(fd uintptr) { errSet = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
 	return errors.Join(err, errSet)
+}
+
+// sharedListener closes gently.
+type sharedListener struct {
+	net.Listener
+
+	close sync.Once
+	err   error
+}
+
+// handshake is longer than a connection on its way takes until it is accepted.
+const handshake = 200 * time.Millisecond
+
+// Close implements [net.Listener]. The kernel resets connections that nobody has accepted
+// when their listener goes. So it first takes no new ones: whoever knocks now knocks again
+// a second later, at one of the others.
+func (l *sharedListener) Close() error {
+	l.close.Do(func() {
+		if conn, ok := l.Listener.(syscall.Conn); ok && ignoreNew(conn) == nil {
+			time.Sleep(handshake)
+		}
+		l.err = l.Listener.Close()
+	})
+	return l.err
 }
 
 // Serve answers on listener until ctx ends. A nil listener serves nobody.

@@ -38,7 +38,7 @@ const (
 	finishTimeout = writeTimeout
 )
 
-// Config is what the server needs; all but Drain is required.
+// Config is what the server needs; all but Drain and Shared is required.
 type Config struct {
 	// Listener is where to serve; Run closes it.
 	Listener net.Listener
@@ -49,6 +49,11 @@ type Config struct {
 	// Drain is how long the server goes on as usual once it was told to stop, so that
 	// API servers and proxies see that it is going. Zero: not at all.
 	Drain time.Duration
+	// Shared: another process serves the same port (SO_REUSEPORT) when this one is told to
+	// stop. The listener is then closed before the draining, so that whoever is sent away
+	// comes to the other one: a connection that is made when the draining ends would be
+	// lost.
+	Shared bool
 	// Registerer gets the server's metrics.
 	Registerer prometheus.Registerer
 }
@@ -119,6 +124,9 @@ func (s *Server) Run(ctx context.Context) error {
 // stop lets clients go away by themselves for a while, and then finishes what is
 // under way.
 func (s *Server) stop(ctx context.Context, server *http.Server) {
+	if s.cfg.Shared {
+		_ = s.cfg.Listener.Close() // before anybody is sent away
+	}
 	s.draining.Store(true)
 	if s.cfg.Drain > 0 {
 		timer := time.NewTimer(s.cfg.Drain)

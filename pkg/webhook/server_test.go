@@ -19,6 +19,7 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	"k8s.io/klog/v2"
 
+	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
 )
 
@@ -38,23 +39,27 @@ func run(t *testing.T, handler Handler, drain time.Duration) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &running{url: "https://" + listener.Addr().String() + path, done: make(chan error, 1)}
+	r := &running{}
 	if r.ca, err = pki.NewCA(time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	r.issue(t, "127.0.0.1")
-	s, err := New(Config{
-		Listener: listener,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if pair := r.pair.Load(); pair != nil {
-				return pair.TLS(), nil
-			}
-			return nil, errBoom
-		},
-		Handlers:   map[string]Handler{path: handler},
-		Drain:      drain,
-		Registerer: prometheus.NewRegistry(),
-	})
+	r.start(t, Config{Listener: listener, Handlers: map[string]Handler{path: handler}, Drain: drain})
+	return r
+}
+
+// start serves with the certificate of r.
+func (r *running) start(t *testing.T, cfg Config) {
+	t.Helper()
+	r.url, r.done = "https://"+cfg.Listener.Addr().String()+path, make(chan error, 1)
+	cfg.Registerer = prometheus.NewRegistry()
+	cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if pair := r.pair.Load(); pair != nil {
+			return pair.TLS(), nil
+		}
+		return nil, errBoom
+	}
+	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +77,6 @@ func run(t *testing.T, handler Handler, drain time.Duration) *running {
 			t.Errorf("ended with %v", err)
 		}
 	})
-	return r
 }
 
 func (r *running) issue(t *testing.T, host string) {
@@ -261,6 +265,59 @@ func TestDrainingServesAndSendsClientsAway(t *testing.T) {
 		if fresh() {
 			seen++
 		}
+	}
+}
+
+// TestASharedPortIsHandedOver: from the stop on, new connections come to the other
+// process alone, while the one that goes serves those that it has, and sends them away.
+func TestASharedPortIsHandedOver(t *testing.T) {
+	var byOld atomic.Int64
+	count := func(ctx context.Context, request *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
+		byOld.Add(1)
+		return allow(ctx, request)
+	}
+	begin := func(address string, ca pki.Pair, handler Handler, drain time.Duration) *running {
+		listener, err := kube.ListenShared(t.Context(), "test", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &running{ca: ca}
+		r.issue(t, "127.0.0.1")
+		r.start(t, Config{Listener: listener, Handlers: map[string]Handler{path: handler}, Drain: drain, Shared: true})
+		return r
+	}
+	ca, err := pki.NewCA(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := begin("127.0.0.1:0", ca, count, 5*time.Second)
+	kept := old.client(t, true)
+	old.expectAllowed(t, kept, "HTTP/2.0")
+	next := begin(strings.TrimSuffix(strings.TrimPrefix(old.url, "https://"), path), ca, allow, 0)
+
+	old.stop()
+	for inARow := 0; inARow < 20; inARow++ { // half of them went to the old one before
+		before := byOld.Load()
+		next.expectAllowed(t, next.client(t, true), "HTTP/2.0")
+		if byOld.Load() != before {
+			inARow = 0
+		}
+		select {
+		case <-old.done:
+			t.Fatal("it took new connections to the end")
+		default:
+		}
+	}
+	before := byOld.Load()
+	next.expectAllowed(t, kept, "HTTP/2.0")
+	if byOld.Load() != before+1 {
+		t.Error("a connection was not kept")
+	}
+	for range 20 { // one of the next requests finds another connection
+		next.expectAllowed(t, kept, "HTTP/2.0")
+	}
+	if byOld.Load() > before+10 {
+		t.Error("a client was not sent away")
 	}
 }
 

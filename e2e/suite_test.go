@@ -65,7 +65,7 @@ func runSuite(m *testing.M) (code int, err error) {
 	if shared.cp, err = startPlane(controlplane.Options{Dir: filepath.Join(dir, "shared")}); err != nil {
 		return 1, err
 	}
-	defer func() { err = errors.Join(err, shared.cp.Stop()) }()
+	defer func() { err = errors.Join(err, shared.cp.Stop(), rights.note(shared.cp), rights.check()) }()
 	// The API server removes no namespaces by itself. Without a signing key, the
 	// token controller of kube-controller-manager stays off.
 	stop, err := shared.cp.StartControllerManager(controlplane.ControllerManager{
@@ -205,7 +205,7 @@ func newPlaneWith(t *testing.T, opts controlplane.Options) plane {
 	cp, err := startPlane(opts)
 	must(t, err)
 	t.Cleanup(func() {
-		if err := cp.Stop(); err != nil {
+		if err := errors.Join(cp.Stop(), rights.note(cp)); err != nil {
 			t.Errorf("stop control plane: %v", err)
 		}
 	})

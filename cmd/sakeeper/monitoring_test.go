@@ -142,9 +142,7 @@ func exportedMetrics(t *testing.T) map[string][]string {
 
 	exported := standard()
 	for _, registry := range registries {
-		for name, labels := range described(t, registry) {
-			exported[name] = labels
-		}
+		maps.Copy(exported, described(t, registry))
 	}
 	return exported
 }
@@ -164,7 +162,7 @@ func described(t *testing.T, registry *prometheus.Registry) map[string][]string 
 			continue
 		}
 		var labels []string
-		for _, label := range strings.Split(found[2]+","+found[3], ",") {
+		for label := range strings.SplitSeq(found[2]+","+found[3], ",") {
 			if name, _, _ := strings.Cut(label, "="); name != "" {
 				labels = append(labels, name)
 			}
@@ -195,9 +193,12 @@ func expressions(t *testing.T) map[string]string {
 	}
 	var dashboard struct {
 		Panels []struct {
-			Title   string
-			Targets []struct{ RefID, Expr string }
-		}
+			Title   string `json:"title"`
+			Targets []struct {
+				RefID string `json:"refId"`
+				Expr  string `json:"expr"`
+			} `json:"targets"`
+		} `json:"panels"`
 	}
 	content, err = os.ReadFile(filepath.Join(monitoring, "dashboard.json"))
 	mustNil(t, err)

@@ -38,6 +38,7 @@ type Cluster struct {
 
 // Check runs everything as subtests.
 func (c Cluster) Check(t *testing.T) {
+	t.Helper()
 	client, err := kubernetes.NewForConfig(c.Admin)
 	if err != nil {
 		t.Fatal(err)
@@ -81,6 +82,7 @@ func newSite(t *testing.T, admin *rest.Config, client kubernetes.Interface) site
 }
 
 func accountAndCA(t *testing.T, s site) {
+	t.Helper()
 	first := s.account(t, "default")
 	eventually(t, "kube-root-ca.crt", s.rootCA)
 	must(t, s.client.CoreV1().ServiceAccounts(s.namespace).Delete(t.Context(), "default", metav1.DeleteOptions{}))
@@ -104,6 +106,7 @@ func (s site) rootCA(ctx context.Context) error {
 }
 
 func tokenSecret(t *testing.T, s site) {
+	t.Helper()
 	s.createAccount(t, "builder")
 	s.createSecret(t, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "builder-token", Annotations: map[string]string{corev1.ServiceAccountNameKey: "builder"}},
@@ -119,6 +122,7 @@ func tokenSecret(t *testing.T, s site) {
 }
 
 func reference(t *testing.T, s site) {
+	t.Helper()
 	s.createAccount(t, "keeper", "keeper-token-bcdfg", "theirs")
 	s.createSecret(t, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "keeper-token-bcdfg", Annotations: map[string]string{corev1.ServiceAccountNameKey: "keeper"}},
@@ -136,6 +140,7 @@ func reference(t *testing.T, s site) {
 }
 
 func podDefaults(t *testing.T, s site) {
+	t.Helper()
 	account := s.account(t, "default")
 	patch := []byte(`{"imagePullSecrets":[{"name":"registry"}]}`)
 	_, err := s.client.CoreV1().ServiceAccounts(s.namespace).Patch(t.Context(), account.Name, types.MergePatchType, patch, metav1.PatchOptions{})
@@ -160,6 +165,7 @@ func podDefaults(t *testing.T, s site) {
 }
 
 func podOfNobody(t *testing.T, s site) {
+	t.Helper()
 	s.account(t, "default")
 	_, err := s.createPod(t.Context(), corev1.PodSpec{ServiceAccountName: "nobody"})
 	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "error looking up service account "+s.namespace+"/nobody") {
@@ -168,6 +174,7 @@ func podOfNobody(t *testing.T, s site) {
 }
 
 func podSecrets(t *testing.T, s site) {
+	t.Helper()
 	s.createAccount(t, "strict")
 	patch := []byte(`{"metadata":{"annotations":{"kubernetes.io/enforce-mountable-secrets":"true"}},"secrets":[{"name":"its-own"}]}`)
 	_, err := s.client.CoreV1().ServiceAccounts(s.namespace).Patch(t.Context(), "strict", types.MergePatchType, patch, metav1.PatchOptions{})
@@ -192,6 +199,7 @@ func podSecrets(t *testing.T, s site) {
 }
 
 func managedSecret(t *testing.T, s site) {
+	t.Helper()
 	s.createAccount(t, "ci")
 	s.createSecret(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
 		Name: "ci", Labels: map[string]string{"sakeeper.io/token": "managed"},
@@ -270,9 +278,9 @@ func (s site) filled(t *testing.T, name string, keys ...string) map[string]strin
 	return data
 }
 
-// whoAmI is what the API server calls the bearer of a token.
-func (s site) whoAmI(ctx context.Context, token string) (string, error) {
-	config := rest.AnonymousClientConfig(s.admin)
+// WhoAmI is what the API server of admin calls the bearer of a token.
+func WhoAmI(ctx context.Context, admin *rest.Config, token string) (string, error) {
+	config := rest.AnonymousClientConfig(admin)
 	config.BearerToken = token
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -288,7 +296,7 @@ func (s site) whoAmI(ctx context.Context, token string) (string, error) {
 func (s site) expectUser(t *testing.T, token, account string) {
 	t.Helper()
 	eventually(t, "the token of "+account, func(ctx context.Context) error {
-		got, err := s.whoAmI(ctx, token)
+		got, err := WhoAmI(ctx, s.admin, token)
 		if want := "system:serviceaccount:" + s.namespace + ":" + account; err == nil && got != want {
 			err = fmt.Errorf("it is that of %q, not of %q", got, want)
 		}
@@ -301,7 +309,7 @@ func (s site) expectUser(t *testing.T, token, account string) {
 func (s site) expectRefused(t *testing.T, token string) {
 	t.Helper()
 	eventually(t, "the token is refused", func(ctx context.Context) error {
-		switch user, err := s.whoAmI(ctx, token); {
+		switch user, err := WhoAmI(ctx, s.admin, token); {
 		case err == nil:
 			return errors.New("it is still that of " + user)
 		case apierrors.IsUnauthorized(err):

@@ -148,15 +148,13 @@ func (c *cluster) newNamespace(t *testing.T, name string) {
 	t.Cleanup(func() { _, _ = c.try("delete", "namespace", name, "--wait=false") })
 }
 
-// waitAccount waits for the default account of a namespace, and tells how long it took.
-func (c *cluster) waitAccount(t *testing.T, namespace string) time.Duration {
+// waitAccount waits for the default account of a namespace.
+func (c *cluster) waitAccount(t *testing.T, namespace string) {
 	t.Helper()
-	began := time.Now()
 	eventually(t, "default account of "+namespace, func(ctx context.Context) error {
 		_, err := c.client.CoreV1().ServiceAccounts(namespace).Get(ctx, "default", metav1.GetOptions{})
 		return err
 	})
-	return time.Since(began)
 }
 
 func must(t *testing.T, err error) {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -40,7 +41,7 @@ func TestReplace(t *testing.T) {
 	becomeWhole(t, c)
 	agent := c.startAgent(t)
 	t.Run("it behaves", func(t *testing.T) { behaviour.Cluster{Admin: c.admin}.Check(t) })
-	t.Run("another pod takes over", func(t *testing.T) { failOver(t, c) })
+	t.Run("another pod takes over", func(t *testing.T) { failOver(t, c, "daemonset/sakeeper-controllers", c.defaultAccount) })
 	t.Run("everything at once", func(t *testing.T) { comeBack(t, c) })
 	t.Run("a rolling update", func(t *testing.T) { rollingUpdate(t, c, "daemonset/sakeeper-webhook") })
 	t.Run("the agent renews", func(t *testing.T) { agent.expectRenewal(t) })
@@ -60,6 +61,7 @@ func TestCoexist(t *testing.T) {
 	t.Logf("from apply to all ready: %v", time.Since(began).Round(100*time.Millisecond))
 	agent := c.startAgent(t)
 	t.Run("it behaves", func(t *testing.T) { behaviour.Cluster{Admin: c.admin, TokenRequests: true}.Check(t) })
+	t.Run("another pod takes over", func(t *testing.T) { failOver(t, c, "deployment/sakeeper-controllers", c.managedToken) })
 	t.Run("it checks what in-tree does not", func(t *testing.T) { moreReferences(t, c) })
 	t.Run("everything at once", func(t *testing.T) { comeBack(t, c) })
 	t.Run("a rolling update", func(t *testing.T) { rollingUpdate(t, c, "deployment/sakeeper-webhook") })
@@ -140,14 +142,14 @@ func (a agent) expectRenewal(t *testing.T) {
 	if second == a.first {
 		t.Fatal("it did not")
 	}
-	review := a.kubectl(t, "--token", second, "auth", "whoami", "-o", "jsonpath={.status.userInfo.username}")
-	if review != "system:serviceaccount:agent:robot" {
-		t.Errorf("the token is that of %q", review)
+	if user, err := behaviour.WhoAmI(t.Context(), a.admin, second); err != nil || user != "system:serviceaccount:agent:robot" {
+		t.Errorf("the token is that of %q: %v", user, err)
 	}
 }
 
-// failOver kills who works in two ways.
-func failOver(t *testing.T, c *cluster) {
+// failOver kills who works, by force and gently, and sees how long it takes until work
+// goes on. waitWork makes work, in a namespace of that name, and waits until it is done.
+func failOver(t *testing.T, c *cluster, workload string, waitWork func(t *testing.T, name string)) {
 	leader := func() string {
 		lease, err := c.client.CoordinationV1().Leases(namespace).Get(t.Context(), "sakeeper-controllers", metav1.GetOptions{})
 		must(t, err)
@@ -158,25 +160,77 @@ func failOver(t *testing.T, c *cluster) {
 	}
 	for _, way := range []struct {
 		name string
-		kill func() (string, error)
+		kill func(pod string) (string, error)
 	}{
-		{"kill -9", func() (string, error) { return c.onNode("pkill", "-9", "-f", "^/sakeeper controllers") }},
-		{"deleted", func() (string, error) {
-			return c.try("-n", namespace, "delete", "pod", "-l", "app.kubernetes.io/component=controllers")
+		{"killed", c.killProcess},
+		{"stopped", func(pod string) (string, error) {
+			return c.try("-n", namespace, "delete", "pod", pod)
 		}},
 	} {
+		c.waitRolledOut(t, namespace, workload)
 		before := leader()
-		if out, err := way.kill(); err != nil {
+		pod := c.leaderPod(t, before)
+		if out, err := way.kill(pod); err != nil {
 			t.Fatalf("%s: %v: %s", way.name, err, out)
 		}
-		name := "after-" + strings.ReplaceAll(way.name, " ", "")
-		c.newNamespace(t, name)
-		t.Logf("%s: the next default account after %v", way.name, c.waitAccount(t, name).Round(10*time.Millisecond))
+		began := time.Now()
+		waitWork(t, "after-"+way.name)
+		t.Logf("%s: work goes on after %v", way.name, time.Since(began).Round(10*time.Millisecond))
 		if after := leader(); after == before {
 			t.Errorf("%s: %s works as before", way.name, after)
 		}
 	}
-	c.waitRolledOut(t, namespace, "daemonset/sakeeper-controllers")
+	c.waitRolledOut(t, namespace, workload)
+}
+
+// leaderPod is the pod with that identity: it begins with the name of the pod's host.
+func (c *cluster) leaderPod(t *testing.T, identity string) string {
+	t.Helper()
+	pods, err := c.client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=controllers"})
+	must(t, err)
+	host, _, _ := strings.Cut(identity, "_")
+	for _, pod := range pods.Items {
+		if pod.Name == host || pod.Spec.HostNetwork && pod.Spec.NodeName == host {
+			return pod.Name
+		}
+	}
+	t.Fatalf("nobody of %d pods is %s", len(pods.Items), identity)
+	return ""
+}
+
+// killProcess is kill -9 for the one process of a pod, which is told by its hostname.
+func (c *cluster) killProcess(pod string) (string, error) {
+	const script = `for p in $(pgrep -f '^/sakeeper controllers'); do
+		h=$(tr '\0' '\n' </proc/$p/environ | sed -n 's/^HOSTNAME=//p')
+		if [ "$h" = "$0" ] || [ "$h" = "$(hostname)" ]; then kill -9 $p && exit 0; fi
+	done; exit 1`
+	return c.onNode("sh", "-c", script, pod)
+}
+
+// defaultAccount is work of the controllers that in-tree has too.
+func (c *cluster) defaultAccount(t *testing.T, name string) {
+	t.Helper()
+	c.newNamespace(t, name)
+	c.waitAccount(t, name)
+}
+
+// managedToken is work of the token-request-controller.
+func (c *cluster) managedToken(t *testing.T, name string) {
+	t.Helper()
+	c.newNamespace(t, name)
+	c.kubectl(t, "label", "namespace", name, "sakeeper.io/token-requests=allowed")
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
+		Name: "ci", Labels: map[string]string{"sakeeper.io/token": "managed"}, Annotations: map[string]string{"sakeeper.io/service-account": "default"},
+	}}
+	_, err := c.client.CoreV1().Secrets(name).Create(t.Context(), secret, metav1.CreateOptions{})
+	must(t, err)
+	eventually(t, "a token in "+name, func(ctx context.Context) error {
+		secret, err := c.client.CoreV1().Secrets(name).Get(ctx, "ci", metav1.GetOptions{})
+		if err == nil && len(secret.Data["token"]) == 0 {
+			err = errors.New("there is none")
+		}
+		return err
+	})
 }
 
 // comeBack deletes the pods of the webhook and of kube-proxy at once.
@@ -212,19 +266,21 @@ func rollingUpdate(t *testing.T, c *cluster, workload string) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var created atomic.Int64
 	failed := make(chan error, 10000)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		ticker := time.NewTicker(50 * time.Millisecond)
+	var all sync.WaitGroup
+	all.Go(func() {
+		ticker := time.NewTicker(time.Second / 20)
 		defer ticker.Stop()
 		for ctx.Err() == nil {
 			<-ticker.C
-			if err := c.createPod(context.WithoutCancel(ctx), "busy"); err != nil {
-				failed <- err
-			}
-			created.Add(1)
+			all.Go(func() {
+				if err := c.createPod(context.WithoutCancel(ctx), "busy"); err != nil {
+					failed <- err
+				}
+				created.Add(1)
+			})
 		}
-	}()
+	})
+	began := time.Now()
 	for range 2 {
 		c.kubectl(t, "-n", namespace, "rollout", "restart", workload)
 		c.waitRolledOut(t, namespace, workload)
@@ -243,12 +299,12 @@ func rollingUpdate(t *testing.T, c *cluster, workload string) {
 		return nil
 	})
 	cancel()
-	<-done
+	all.Wait()
 	close(failed)
 	for err := range failed {
 		t.Error(err)
 	}
-	t.Logf("%d pods were created during two updates", created.Load())
+	t.Logf("%d pods were created in %v, during two updates", created.Load(), time.Since(began).Round(time.Second))
 }
 
 // moreReferences: a projected Secret, which in-tree does not look at.
@@ -275,8 +331,7 @@ func moreReferences(t *testing.T, c *cluster) {
 			return err
 		}
 	})
-	pod.Namespace = "kube-system" // is left alone
-	must(t, c.createPod(t.Context(), "kube-system"))
+	must(t, c.createPod(t.Context(), "kube-system")) // which is left alone
 }
 
 // everything is what a cluster has that sakeeper could leave behind, by kind.
@@ -303,7 +358,7 @@ func (c *cluster) everything(t *testing.T) map[string][]string {
 func remove(t *testing.T, c *cluster, before map[string][]string) {
 	c.kubectl(t, "apply", "-k", c.overlay)
 	c.kubectl(t, "delete", "-k", c.overlay, "--timeout", patience.String())
-	for _, name := range []string{"agent", "busy", "strict", "after-kill-9", "after-deleted"} {
+	for _, name := range []string{"agent", "busy", "strict", "after-killed", "after-stopped"} {
 		_, _ = c.try("delete", "namespace", name, "--timeout", patience.String())
 	}
 	eventually(t, "nothing is left", func(context.Context) error {

@@ -252,11 +252,19 @@ func writeSigningKey(path string) error {
 	return os.WriteFile(path, pem.EncodeToMemory(block), 0o600)
 }
 
-// assetsDir finds the newest version below bin/k8s of this repository.
+// assetsDir finds the version below bin/k8s of this repository that the environment's
+// KUBERNETES_VERSION names, or the newest.
 func assetsDir() (string, error) {
 	root, err := RepositoryRoot()
 	if err != nil {
 		return "", err
+	}
+	if version := os.Getenv("KUBERNETES_VERSION"); version != "" {
+		dir := filepath.Join(root, "bin", "k8s", version)
+		if _, err := os.Stat(filepath.Join(dir, ".done")); err != nil {
+			return "", fmt.Errorf("no binaries of Kubernetes %s: run `make assets VERSION=%s` first", version, version)
+		}
+		return dir, nil
 	}
 	found, err := filepath.Glob(filepath.Join(root, "bin", "k8s", "v*", ".done"))
 	if err != nil || len(found) == 0 {

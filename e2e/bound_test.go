@@ -3,7 +3,9 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,7 +13,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	authenticationv1 "k8s.io/api/authentication/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -48,8 +49,9 @@ type bound struct {
 
 	mu     sync.Mutex
 	tokens map[int]string
+	errors []error
 
-	uses, renewals, refused, failed atomic.Int64
+	uses, kept, renewals, refused, failed atomic.Int64
 
 	cancel context.CancelFunc
 	group  *errgroup.Group
@@ -99,18 +101,58 @@ func (b *bound) live(ctx context.Context, i int) error {
 			b.mu.Unlock()
 		}
 		for until := time.Now().Add(renewAfter); client != nil && time.Now().Before(until) && ctx.Err() == nil; sleep(ctx, 200*time.Millisecond) {
-			switch err := ask(ctx, client); {
-			case apierrors.IsUnauthorized(err):
-				b.refused.Add(1)
-			case err == nil:
-				b.uses.Add(1)
-			}
+			b.count(ctx, ask(ctx, client))
 		}
 		if client == nil {
 			sleep(ctx, 100*time.Millisecond)
 		}
 	}
 	return nil
+}
+
+// count notes what became of a request. The API server is there all the time, so that
+// nothing else can go wrong than that it refuses.
+func (b *bound) count(ctx context.Context, err error) {
+	switch {
+	case ctx.Err() != nil:
+	case err == nil:
+		b.uses.Add(1)
+	default:
+		b.refused.Add(1)
+		b.mu.Lock()
+		b.errors = append(b.errors, err)
+		b.mu.Unlock()
+	}
+}
+
+// keep lets clients go on with the tokens of the moment, without renewal, until the
+// returned function is called. Each is used less often than the API server forgets that it
+// was good, so that it is verified every time.
+func (b *bound) keep(t *testing.T) (stop func()) {
+	t.Helper()
+	b.mu.Lock()
+	tokens := slices.Collect(maps.Values(b.tokens))
+	b.mu.Unlock()
+	ctx, cancel := context.WithCancel(t.Context())
+	var keepers sync.WaitGroup
+	for i, compact := range tokens {
+		client, err := clientWith(b.plane, compact)
+		must(t, err)
+		keepers.Go(func() {
+			const every = 11 * time.Second
+			for sleep(ctx, every*time.Duration(i)/time.Duration(len(tokens))); ctx.Err() == nil; sleep(ctx, every) {
+				err := ask(ctx, client)
+				b.count(ctx, err)
+				if err == nil {
+					b.kept.Add(1)
+				}
+			}
+		})
+	}
+	return func() {
+		cancel()
+		keepers.Wait()
+	}
 }
 
 func sleep(ctx context.Context, d time.Duration) {

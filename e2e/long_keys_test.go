@@ -43,6 +43,7 @@ func rotateWithoutRefusal(t *testing.T, kill bool) {
 
 	clients := startBound(t, p.plane, namespace, 100, kill)
 	oldToken := clients.sample(t, old)
+	stopKeeping := clients.keep(t)
 	phase := func(name string) {
 		t.Helper()
 		if kill {
@@ -69,6 +70,10 @@ func rotateWithoutRefusal(t *testing.T, kill bool) {
 	p.keysWith(t, []string{"prune", "--kubeconfig", p.admin}, "stays until")
 	expectAccepted(t, p.plane, oldToken)
 
+	stopKeeping()
+	if clients.kept.Load() < 100 {
+		t.Errorf("only %d requests were made with tokens of the old key", clients.kept.Load())
+	}
 	p.pruneLater(t, 2*time.Hour)
 	phase("removed")
 	expectJWKS(t, p, current)
@@ -81,9 +86,9 @@ func rotateWithoutRefusal(t *testing.T, kill bool) {
 	clients.expectProgress(t, "at last")
 	clients.stop()
 	uses, renewals, refused, failed := clients.uses.Load(), clients.renewals.Load(), clients.refused.Load(), clients.failed.Load()
-	t.Logf("%d requests with %d tokens: %d refused; %d TokenRequests failed", uses, renewals, refused, failed)
+	t.Logf("%d requests with %d tokens, %d of them with old ones: %d refused; %d TokenRequests failed", uses, renewals, clients.kept.Load(), refused, failed)
 	if refused > 0 {
-		t.Errorf("%d of %d requests were refused", refused, uses)
+		t.Errorf("%d of %d requests were refused: %v", refused, uses, clients.errors)
 	}
 	if failed > 0 && !kill {
 		t.Errorf("%d TokenRequests failed with a signer that ran", failed)

@@ -42,7 +42,7 @@ func TestLongMoveToASigner(t *testing.T) {
 	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	keyDir, socket := filepath.Join(dir, "keys"), filepath.Join(dir, "s")
-	must(t, runKeys([]string{"import", "--key-dir", keyDir, "--file", p.SigningKeyFile}, "imported as signing"))
+	must(t, runKeys([]string{"import", "--key-dir", keyDir, "--max-token-expiration=8760h", "--file", p.SigningKeyFile}, "imported as signing"))
 	startReadySakeeper(t, []string{"signer", "--key-dir", keyDir, "--socket", socket})
 	must(t, p.UseSigner(t.Context(), socket))
 	mark := mustMark(t, p.ControlPlane)

@@ -21,12 +21,16 @@ func newKeysImportCommand(clock keysClock) *cobra.Command {
 		Use:   "import",
 		Short: "Bring a key that exists, such as kubeadm's sa.key, into the directory or Secret",
 		Long: `Brings a key that exists, such as kubeadm's sa.key, into the directory or Secret. The
-file stays as it is. Again, it does nothing.`,
+file stays as it is. Again, it does nothing. How long tokens of the key live, only
+you know: --max-token-expiration is required for the states signing and retired.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m, err := readMember(file, keys.State(state))
 			if err != nil {
 				return err
+			}
+			if m.State != keys.StateLegacy && m.State != keys.StatePublished && !cmd.Flags().Changed("max-token-expiration") {
+				return errors.New("--max-token-expiration is required with a key that has signed: give what the API server had in --service-account-max-token-expiration; where it had none, the longest duration that anybody asked for (8760h is what pods get at most). Its tokens are good for so long")
 			}
 			m.Note.MaxExpiration = o.settings.MaxExpiration
 			return o.change(cmd.Context(), func(s rotation.Store, _ *kubernetes.Clientset) error {

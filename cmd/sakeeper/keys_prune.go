@@ -48,6 +48,9 @@ becomes legacy: it verifies, and discovery does not show it.`,
 }
 
 func prune(ctx context.Context, out io.Writer, o *keysOptions, s rotation.Store, client *kubernetes.Clientset, id string) error {
+	if err := tidy(ctx, out, o, s); err != nil {
+		return err
+	}
 	ring, carriers, err := survey(ctx, s, client)
 	if err != nil {
 		return err
@@ -57,7 +60,10 @@ func prune(ctx context.Context, out io.Writer, o *keysOptions, s rotation.Store,
 	}
 	steps := rotation.Prunable(ring, o.clock.Now(), carriers, o.settings)
 	steps = slices.DeleteFunc(steps, func(step rotation.Step) bool { return id != "" && !strings.HasPrefix(step.Key.ID(), id) })
-	if len(steps) == 0 {
+	switch {
+	case len(steps) == 0 && id != "":
+		return fmt.Errorf("--key: no key that signs no more has an id that begins with %q", id)
+	case len(steps) == 0:
 		fmt.Fprintln(out, "nothing to remove: no key was retired")
 	}
 	for _, step := range steps {
@@ -70,6 +76,24 @@ func prune(ctx context.Context, out io.Writer, o *keysOptions, s rotation.Store,
 		}
 	}
 	return nil
+}
+
+// tidy finishes what an earlier command began. A file of a state that a key has left would
+// bring the key back when that of its present state goes.
+func tidy(ctx context.Context, out io.Writer, o *keysOptions, s rotation.Store) error {
+	for {
+		ring, err := s.Load(ctx)
+		if err != nil {
+			return err
+		}
+		step, ok := rotation.Tidy(ring)
+		if !ok {
+			return nil
+		}
+		if err := do(ctx, out, s, step, "", o.settings); err != nil {
+			return err
+		}
+	}
 }
 
 // remove is for --force.

@@ -72,9 +72,9 @@ func rotate(ctx context.Context, out io.Writer, o *keysOptions, s rotation.Store
 		}
 		step := rotation.Rotate(ring, o.clock.Now(), o.settings)
 		switch {
-		case promoted && (step.Action == rotation.ActionPublish || step.Action == rotation.ActionNone):
+		case promoted && slices.Contains([]rotation.Action{rotation.ActionPublish, rotation.ActionPromote, rotation.ActionNone}, step.Action):
 			return nil // the next rotation is another command's
-		case step.Action == rotation.ActionNone && wait && step.Key.State == keys.StatePublished:
+		case step.Action == rotation.ActionNone && wait && step.Key.State == keys.StatePublished && !step.NotBefore.IsZero():
 			fmt.Fprintf(out, "waiting until %s: %s\n", step.NotBefore.UTC().Format(time.RFC3339), step.Reason)
 			select {
 			case <-ctx.Done():
@@ -83,7 +83,7 @@ func rotate(ctx context.Context, out io.Writer, o *keysOptions, s rotation.Store
 			}
 			continue
 		case step.Action == rotation.ActionNone:
-			fmt.Fprintf(out, "nothing to do before %s: %s\n", step.NotBefore.UTC().Format(time.RFC3339), step.Reason)
+			fmt.Fprintf(out, "nothing to do%s: %s\n", before(step.NotBefore), step.Reason)
 			return nil
 		}
 		if err := do(ctx, out, s, step, algorithm(flagAlgorithm, ring), o.settings); err != nil {
@@ -95,4 +95,11 @@ func rotate(ctx context.Context, out io.Writer, o *keysOptions, s rotation.Store
 			o.settings.Force = false // it is for a key that was published before
 		}
 	}
+}
+
+func before(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return " before " + t.UTC().Format(time.RFC3339)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -35,8 +36,8 @@ func TestKeysOverALife(t *testing.T) {
 		want []string
 		err  string
 	}{
-		{in: "import --file=" + f.path("good.key"), want: []string{"key <id>: imported as signing"}},
-		{in: "import --file=" + f.path("good.key"), want: []string{"key <id>: is signing already"}},
+		{in: "import --max-token-expiration=8760h --file=" + f.path("good.key"), want: []string{"key <id>: imported as signing"}},
+		{in: "import --max-token-expiration=8760h --file=" + f.path("good.key"), want: []string{"key <id>: is signing already"}},
 		{in: "rotate", want: []string{
 			"key <id>: published (no key is published as the next one)",
 			"nothing to do before 2026-01-02T04:04:05Z: the next key must be published for 1h0m0s before it signs, because copies of the published keys are kept that long",
@@ -124,25 +125,64 @@ key <id>: retired, and its private half destroyed (a newer key signs)
 	}
 }
 
+// TestAStolenKeyGoesWhole: also where retiring it was cut short, and a file of its private
+// half is left.
+func TestAStolenKeyGoesWhole(t *testing.T) {
+	f := newFiles(t)
+	clock := testingclock.NewFakeClock(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
+	dir := "--key-dir=" + f.path("keys")
+	run := func(args ...string) string {
+		t.Helper()
+		out, err := keysRun(t, clock, append(args, dir)...)
+		mustNil(t, err)
+		return out
+	}
+	run("import", "--max-token-expiration=8760h", "--file="+f.path("good.key"))
+	files := func() []string {
+		t.Helper()
+		found, err := filepath.Glob(f.path("keys/2*"))
+		mustNil(t, err)
+		return found
+	}
+	stolen := files()[0]
+	content, err := os.ReadFile(stolen)
+	mustNil(t, err)
+	run("rotate")
+	clock.Step(time.Hour)
+	run("rotate")
+	mustNil(t, os.WriteFile(stolen, content, 0o600))
+	id := strings.Split(filepath.Base(stolen), ".")[2]
+	if out := run("prune", "--force", "--key="+id); !strings.Contains(out, "removed (forced)") {
+		t.Errorf("got %s", out)
+	}
+	for _, file := range files() {
+		if strings.Contains(file, id) {
+			t.Errorf("%s is left", file)
+		}
+	}
+}
+
 func TestKeysRefuses(t *testing.T) {
 	f := newFiles(t)
 	cases := map[string]struct {
 		in   string
 		want string
 	}{
-		"nothing":               {"status", "either --key-dir or --secret is required"},
-		"both":                  {"prune --key-dir=% --secret=a/b", "either --key-dir or --secret is required"},
-		"no namespace":          {"rotate --secret=name", `--secret: "name" is not namespace/name`},
-		"a negative wait":       {"rotate --key-dir=%/k --publish-for=-1s", "--publish-for: -1s is negative"},
-		"lives too short":       {"rotate --key-dir=%/k --max-token-expiration=9m", "--max-token-expiration: 9m0s is less than 10m, the least that an API server grants"},
-		"a directory of others": {"rotate --key-dir=%", "--key-dir: %: edwards.key: is not named "},
-		"no file":               {"import --key-dir=%/k", "--file is required"},
-		"a missing file":        {"import --key-dir=%/k --file=%/missing", "--file: open %/missing: no such file or directory"},
-		"half of a key":         {"import --key-dir=%/k --file=%/public.key", "--file: %/public.key: holds no private key"},
-		"several keys":          {"import --key-dir=%/k --file=%/two.key --state=legacy", "--file: %/two.key: holds 2 keys; import each of a file of its own"},
-		"no such state":         {"import --key-dir=%/k --file=%/good.key --state=active", `--state: "active" is not one of [published signing retired legacy]`},
-		"a missing directory":   {"status --key-dir=%/missing", "--key-dir: %/missing: no such file or directory"},
-		"an unknown output":     {"status --key-dir=% --output=yaml", `--output: "yaml" is not one of table, json`},
+		"nothing":                {"status", "either --key-dir or --secret is required"},
+		"both":                   {"prune --key-dir=% --secret=a/b", "either --key-dir or --secret is required"},
+		"no namespace":           {"rotate --secret=name", `--secret: "name" is not namespace/name`},
+		"a negative wait":        {"rotate --key-dir=%/k --publish-for=-1s", "--publish-for: -1s is negative"},
+		"lives too short":        {"rotate --key-dir=%/k --max-token-expiration=9m", "--max-token-expiration: 9m0s is less than 10m, the least that an API server grants"},
+		"a directory of others":  {"rotate --key-dir=%", "--key-dir: %: edwards.key: is not named "},
+		"no file":                {"import --key-dir=%/k", "--file is required"},
+		"a missing file":         {"import --key-dir=%/k --file=%/missing", "--file: open %/missing: no such file or directory"},
+		"a life that is unknown": {"import --key-dir=%/k --file=%/good.key", "--max-token-expiration is required with a key that has signed: "},
+		"a retired one as well":  {"import --key-dir=%/k --file=%/public.key --state=retired", "--max-token-expiration is required with a key that has signed: "},
+		"half of a key":          {"import --key-dir=%/k --file=%/public.key", "--file: %/public.key: holds no private key"},
+		"several keys":           {"import --key-dir=%/k --file=%/two.key --state=legacy", "--file: %/two.key: holds 2 keys; import each of a file of its own"},
+		"no such state":          {"import --key-dir=%/k --file=%/good.key --state=active", `--state: "active" is not one of [published signing retired legacy]`},
+		"a missing directory":    {"status --key-dir=%/missing", "--key-dir: %/missing: no such file or directory"},
+		"an unknown output":      {"status --key-dir=% --output=yaml", `--output: "yaml" is not one of table, json`},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -57,6 +57,8 @@ type signerOptions struct {
 	legacySocket  string
 	mode          uint32
 	group         string
+	legacyMode    uint32
+	legacyGroup   string
 	refreshHint   time.Duration
 	maxExpiration time.Duration
 }
@@ -64,7 +66,7 @@ type signerOptions struct {
 func newSignerOptions() *signerOptions {
 	return &signerOptions{
 		servers: newServerOptions(), logs: newLogOptions(),
-		socket: "/var/run/sakeeper/signer.sock", mode: 0o600,
+		socket: "/var/run/sakeeper/signer.sock", mode: 0o600, legacyMode: 0o600,
 		refreshHint: time.Minute, maxExpiration: 8760 * time.Hour,
 	}
 }
@@ -83,12 +85,14 @@ func (o *signerOptions) addFlags(fs *pflag.FlagSet) {
 		"Unix socket for kube-apiserver. Its directory must exist.")
 	fs.StringVar(&o.legacySocket, "legacy-socket", o.legacySocket,
 		"Unix socket that signs exactly the claims of legacy tokens, for 'sakeeper controllers'. Empty: there is none.")
-	fs.Var((*octal)(&o.mode), "socket-mode", "Mode of the sockets, octal. Whoever may write to one may use it.")
-	fs.StringVar(&o.group, "socket-group", o.group, "Group of the sockets, a name or a number. Empty: that of the process.")
+	fs.Var((*octal)(&o.mode), "socket-mode", "Mode of --socket, octal. Whoever may write to it may have any token signed.")
+	fs.StringVar(&o.group, "socket-group", o.group, "Group of --socket, a name or a number. Empty: that of the process.")
+	fs.Var((*octal)(&o.legacyMode), "legacy-socket-mode", "Mode of --legacy-socket, octal.")
+	fs.StringVar(&o.legacyGroup, "legacy-socket-group", o.legacyGroup, "Group of --legacy-socket, a name or a number. Empty: that of the process.")
 	fs.DurationVar(&o.refreshHint, "refresh-hint", o.refreshHint,
 		"How often kube-apiserver is to fetch the keys, in whole seconds. A removed key is refused after this time.")
 	fs.DurationVar(&o.maxExpiration, "max-token-expiration", o.maxExpiration,
-		"Longest lifetime of tokens that kube-apiserver may grant, at least 1h. It asks when it starts. Tell 'sakeeper keys' when it is not the default.")
+		"Longest lifetime of tokens that kube-apiserver may grant, at least 1h. It asks when it starts: after lowering it, restart all API servers before 'sakeeper keys' is told. Tell 'sakeeper keys' when it is not the default.")
 }
 
 func (o *signerOptions) complete() (*signerConfig, error) {
@@ -100,8 +104,10 @@ func (o *signerOptions) complete() (*signerConfig, error) {
 	if o.socket == o.legacySocket {
 		errs = append(errs, errors.New("--legacy-socket: is the same as --socket"))
 	}
-	if o.mode > 0o777 {
-		errs = append(errs, fmt.Errorf("--socket-mode: %#o is not between 0 and 0777", o.mode))
+	for flag, mode := range map[string]uint32{"--socket-mode": o.mode, "--legacy-socket-mode": o.legacyMode} {
+		if mode > 0o777 {
+			errs = append(errs, fmt.Errorf("%s: %#o is not between 0 and 0777", flag, mode))
+		}
 	}
 	if o.refreshHint < time.Second || o.refreshHint%time.Second != 0 {
 		errs = append(errs, fmt.Errorf("--refresh-hint: %v is not a whole number of seconds, at least 1s", o.refreshHint))
@@ -109,12 +115,13 @@ func (o *signerOptions) complete() (*signerConfig, error) {
 	if o.maxExpiration < signer.MinExpiration || o.maxExpiration%time.Second != 0 {
 		errs = append(errs, fmt.Errorf("--max-token-expiration: %v is not a whole number of seconds, at least %v", o.maxExpiration, signer.MinExpiration))
 	}
-	cfg := &signerConfig{options: o, group: -1}
+	cfg := &signerConfig{options: o}
 	var err error
-	if o.group != "" {
-		if cfg.group, err = groupID(o.group); err != nil {
-			errs = append(errs, fmt.Errorf("--socket-group: %w", err))
-		}
+	if cfg.group, err = groupID(o.group); err != nil {
+		errs = append(errs, fmt.Errorf("--socket-group: %w", err))
+	}
+	if cfg.legacyGroup, err = groupID(o.legacyGroup); err != nil {
+		errs = append(errs, fmt.Errorf("--legacy-socket-group: %w", err))
 	}
 	if !o.keys.given() {
 		errs = append(errs, errors.New("--key-dir or --service-account-private-key-file is required"))
@@ -125,7 +132,11 @@ func (o *signerOptions) complete() (*signerConfig, error) {
 	return cfg, errors.Join(errs...)
 }
 
+// groupID is -1, which changes nothing, for no name.
 func groupID(name string) (int, error) {
+	if name == "" {
+		return -1, nil
+	}
 	if id, err := strconv.Atoi(name); err == nil && id >= 0 {
 		return id, nil
 	}
@@ -156,7 +167,8 @@ func (o *octal) Type() string { return "mode" }
 type signerConfig struct {
 	options *signerOptions
 	keys    *reload.Value[*keys.Set]
-	group   int
+	// group and legacyGroup are negative where they are the process's.
+	group, legacyGroup int
 }
 
 // runSigner runs until ctx ends (nil), or something that cannot be retried fails.
@@ -205,7 +217,7 @@ func newSignerProcess(ctx context.Context, cfg *signerConfig) (*signerProcess, e
 		return nil, err
 	}
 	if o.legacySocket != "" {
-		socket.Flag, socket.Path = "--legacy-socket", o.legacySocket
+		socket = signer.Socket{Flag: "--legacy-socket", Path: o.legacySocket, Mode: fs.FileMode(o.legacyMode), Group: cfg.legacyGroup}
 		if p.legacy, err = socket.Listen(ctx); err != nil {
 			return nil, errors.Join(err, p.main.Close())
 		}

@@ -58,6 +58,8 @@ func TestCoexist(t *testing.T) {
 	began := time.Now()
 	c.kubectl(t, "apply", "-k", c.overlay)
 	c.waitRolledOut(t, namespace, "deployment/sakeeper-controllers", "deployment/sakeeper-webhook")
+	// kube-proxy needs a moment to know the new Service.
+	eventually(t, "a pod is admitted", func(ctx context.Context) error { return c.createPod(ctx, "default") })
 	t.Logf("from apply to all ready: %v", time.Since(began).Round(100*time.Millisecond))
 	agent := c.startAgent(t)
 	t.Run("it behaves", func(t *testing.T) { behaviour.Cluster{Admin: c.admin, TokenRequests: true}.Check(t) })
@@ -79,7 +81,7 @@ func becomeWhole(t *testing.T, c *cluster) {
 	}
 	began := time.Now()
 	c.kubectl(t, "apply", "-k", c.manifests("base", "namespace"))
-	out, err = c.command("bin/sakeeper", "keys", "import", "--kubeconfig", c.kubeconfig, "--secret=sakeeper-system/sakeeper-signing-keys", "--file", key)
+	out, err = c.command("bin/sakeeper", "keys", "import", "--kubeconfig", c.kubeconfig, "--secret=sakeeper-system/sakeeper-signing-keys", "--max-token-expiration=8760h", "--file", key)
 	if err != nil {
 		t.Fatalf("keys import: %v: %s", err, out)
 	}

@@ -68,26 +68,22 @@ func New[T any](cfg Config[T]) (*Value[T], error) {
 	if cfg.What == "" || len(cfg.Files)+len(cfg.Dirs) == 0 || cfg.Load == nil || cfg.Describe == nil || cfg.Equal == nil {
 		return nil, errors.New("reload: What, Files or Dirs, Load, Describe and Equal are required")
 	}
+	began := time.Now()
 	first, err := cfg.Load()
 	if err != nil {
 		return nil, err
 	}
 	v := &Value[T]{cfg: cfg}
 	v.current.Store(&first)
-	v.noteRead()
+	v.read.Store(&began)
 	return v, nil
-}
-
-func (v *Value[T]) noteRead() {
-	now := time.Now()
-	v.read.Store(&now)
 }
 
 // Get returns the last good value. Callers must not change what it points to.
 func (v *Value[T]) Get() T { return *v.current.Load() }
 
-// ReadAt is when the files were last read and found good, changed or not: what Get
-// returns was the truth then.
+// ReadAt is when the last reading began that found the files good, changed or not: what a
+// Get after it returns was the truth then.
 func (v *Value[T]) ReadAt() time.Time { return *v.read.Load() }
 
 // OnChange makes f run after every change of the value, in the goroutine of Run:
@@ -187,10 +183,8 @@ func (v *Value[T]) watch(w *fsnotify.Watcher) {
 
 func (v *Value[T]) load(ctx context.Context) {
 	logger := klog.FromContext(ctx)
+	began := time.Now()
 	next, err := v.cfg.Load()
-	if err == nil {
-		v.noteRead()
-	}
 	onChange, onError, before := v.note(err)
 	switch {
 	case err != nil && err.Error() == before:
@@ -207,6 +201,9 @@ func (v *Value[T]) load(ctx context.Context) {
 		}
 	case before != "":
 		logger.Info("The files hold the value in use again", "what", v.cfg.What)
+	}
+	if err == nil {
+		v.read.Store(&began) // after the value, which must not be older
 	}
 }
 

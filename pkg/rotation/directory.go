@@ -38,9 +38,10 @@ func (d *Directory) Begin(context.Context) error {
 		return fmt.Errorf("--key-dir: %s: another 'sakeeper keys' is changing it; wait until that has ended", d.path)
 	}
 	parts, err := filepath.Glob(filepath.Join(d.path, temporary+"*"))
-	for _, part := range parts { // of a write that was cut short
-		err = errors.Join(err, os.Remove(part))
+	for _, part := range parts { // of a command that was cut short
+		err = errors.Join(err, destroy(part))
 	}
+	err = errors.Join(err, d.own(d.lock))
 	if err != nil {
 		return fmt.Errorf("--key-dir: %w", err)
 	}
@@ -101,7 +102,7 @@ func (d *Directory) write(path string, content []byte) error {
 		return err
 	}
 	_, err = part.Write(content)
-	err = errors.Join(err, part.Sync(), part.Close())
+	err = errors.Join(err, d.own(part), part.Sync(), part.Close())
 	if err == nil {
 		err = os.Rename(part.Name(), path)
 	}
@@ -118,16 +119,34 @@ func (d *Directory) erase(path string) error {
 		return os.Remove(path)
 	}
 	hidden := filepath.Join(d.path, temporary+"erase")
-	if err := os.Rename(path, hidden); err != nil {
+	if err := errors.Join(os.Rename(path, hidden), d.sync()); err != nil {
 		return err
 	}
-	if file, err := os.OpenFile(hidden, os.O_WRONLY, 0); err == nil {
+	return destroy(hidden)
+}
+
+// destroy writes over what nobody reads any more, and removes it.
+func destroy(path string) error {
+	if file, err := os.OpenFile(path, os.O_WRONLY, 0); err == nil {
 		if info, err := file.Stat(); err == nil {
 			_, _ = file.Write(make([]byte, info.Size()))
 		}
 		_ = errors.Join(file.Sync(), file.Close())
 	}
-	return os.Remove(hidden)
+	return os.Remove(path)
+}
+
+// own gives a file to the owner of the directory, who is not always root that runs this
+// command: a signer that cannot read the next key would end with the last one.
+func (d *Directory) own(file *os.File) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	var info unix.Stat_t
+	if err := unix.Stat(d.path, &info); err != nil {
+		return err
+	}
+	return file.Chown(int(info.Uid), int(info.Gid))
 }
 
 // sync makes renames and removals last.

@@ -75,6 +75,9 @@ func Rotate(ring *keys.Ring, now time.Time, s Settings) Step {
 	switch {
 	case len(published) > 0:
 		next := published[len(published)-1] // the one that has waited longest
+		if !next.Private.CanSign() {
+			return Step{Action: ActionNone, Key: next, Reason: fmt.Sprintf("key %s cannot sign: only its public half is here. Bring its private half, or remove it with 'sakeeper keys prune --force'", next.ID())}
+		}
 		due := next.Since.Add(s.PublishFor)
 		if now.Before(due) && !s.Force {
 			return Step{Action: ActionNone, Key: next, NotBefore: due, Reason: fmt.Sprintf("the next key must be published for %v before it signs, because copies of the published keys are kept that long", s.PublishFor)}
@@ -84,8 +87,10 @@ func Rotate(ring *keys.Ring, now time.Time, s Settings) Step {
 			reason = "forced, before everybody could have fetched it"
 		}
 		return Step{Action: ActionPromote, Key: next, Since: after(now, signing.Since), Reason: reason}
-	case !signs:
+	case !signs && (len(ring.Members()) == 0 || s.Force):
 		return Step{Action: ActionFirst, Since: now, Reason: "there is no key that signs"}
+	case !signs: // but some that verify: somebody has copies of them
+		return Step{Action: ActionPublish, Since: now, Reason: "there is no key that signs, and a new one must be published first"}
 	case now.Before(signing.Since.Add(s.RotateAfter)):
 		return Step{Action: ActionNone, Key: signing, NotBefore: signing.Since.Add(s.RotateAfter), Reason: fmt.Sprintf("the key that signs is to sign for %v", s.RotateAfter)}
 	default:
@@ -95,14 +100,24 @@ func Rotate(ring *keys.Ring, now time.Time, s Settings) Step {
 
 // finish is what an earlier step has left to do.
 func finish(ring *keys.Ring, now time.Time) (Step, bool) {
-	if leftover := ring.Leftover(); len(leftover) > 0 {
-		return Step{Action: ActionTidy, File: leftover[0], Reason: "its key has another state since"}, true
+	if step, ok := Tidy(ring); ok {
+		return step, true
 	}
-	if signing := ring.In(keys.StateSigning); len(signing) > 1 {
+	if signing := ring.In(keys.StateSigning); len(signing) > 1 && signing[0].Private.CanSign() {
 		overtaken := signing[len(signing)-1]
 		return Step{Action: ActionRetire, Key: overtaken, Since: after(now, overtaken.Since), Reason: "a newer key signs"}, true
 	}
 	return Step{}, false
+}
+
+// Tidy removes a file of a state that its key has left, if there is one. It comes before
+// everything else.
+func Tidy(ring *keys.Ring) (Step, bool) {
+	leftover := ring.Leftover()
+	if len(leftover) == 0 {
+		return Step{}, false
+	}
+	return Step{Action: ActionTidy, File: leftover[0], Reason: "its key has another state since"}, true
 }
 
 // after is now, or the second after another time where a clock says that is later: the
@@ -147,13 +162,13 @@ func lifetime(m keys.Member, s Settings) time.Duration {
 	return max(m.Note.MaxExpiration, s.MaxExpiration)
 }
 
-// Prunable are the steps for all keys that signed once, and what is left to tidy up. Those
-// of [ActionNone] say what they wait for.
+// Prunable are the steps for all keys that signed once. Those of [ActionNone] say what they
+// wait for. While there is something to tidy up, that is the only step.
 func Prunable(ring *keys.Ring, now time.Time, carriers Carriers, s Settings) []Step {
-	var steps []Step
-	for _, file := range ring.Leftover() {
-		steps = append(steps, Step{Action: ActionTidy, File: file, Reason: "its key has another state since"})
+	if step, ok := Tidy(ring); ok {
+		return []Step{step}
 	}
+	var steps []Step
 	for _, m := range slices.Backward(ring.Members()) {
 		if !ring.RetiredAt(m).IsZero() {
 			steps = append(steps, Prune(ring, m, now, carriers, s))

@@ -78,7 +78,10 @@ func TestRotate(t *testing.T) {
 		want     told
 	}{
 		"nothing is there":                       {nil, 1, settings, told{Action: rotation.ActionFirst, Since: at(1), Reason: "there is no key that signs"}},
-		"only keys that verify":                  {[]keys.Member{member("p256", keys.StateRetired, 0)}, 1, settings, told{Action: rotation.ActionFirst, Since: at(1), Reason: "there is no key that signs"}},
+		"only keys that verify":                  {[]keys.Member{member("p256", keys.StateRetired, 0)}, 1, settings, told{Action: rotation.ActionPublish, Since: at(1), Reason: "there is no key that signs, and a new one must be published first"}},
+		"only keys that verify, and forced":      {[]keys.Member{member("p256", keys.StateRetired, 0)}, 1, forced, told{Action: rotation.ActionFirst, Since: at(1), Reason: "there is no key that signs"}},
+		"a published key without private half":   {[]keys.Member{old, next.PublicHalf()}, 9, forced, told{Action: rotation.ActionNone, Key: next.PublicHalf().Name(), Reason: "key " + next.ID() + " cannot sign: only its public half is here. Bring its private half, or remove it with 'sakeeper keys prune --force'"}},
+		"a signing key without private half":     {[]keys.Member{old, member("p384", keys.StateSigning, 3).PublicHalf()}, 3, settings, told{Action: rotation.ActionPublish, Since: at(3), Reason: "no key is published as the next one"}},
 		"a key signs":                            {[]keys.Member{old}, 1, settings, told{Action: rotation.ActionPublish, Since: at(1), Reason: "no key is published as the next one"}},
 		"it is to sign longer":                   {[]keys.Member{old}, 1, later, told{Action: rotation.ActionNone, Key: old.Name(), NotBefore: at(30 * 24), Reason: "the key that signs is to sign for 720h0m0s"}},
 		"it has signed long enough":              {[]keys.Member{old}, 30 * 24, later, told{Action: rotation.ActionPublish, Since: at(30 * 24), Reason: "no key is published as the next one"}},
@@ -145,7 +148,7 @@ func TestPrunable(t *testing.T) {
 		"a legacy key of a moment ago":   {[]keys.Member{signing, legacy}, 11, none, []told{{Action: rotation.ActionNone, Key: legacy.Name(), NotBefore: at(dead), Reason: "bound tokens that it signed live up to 24h0m0s"}}},
 		"what was cut short": {
 			[]keys.Member{signing, retired, member("p384", keys.StateSigning, 9)}, dead, none,
-			[]told{{Action: rotation.ActionTidy, Key: member("p384", keys.StateSigning, 9).Name(), Reason: "its key has another state since"}, {Action: rotation.ActionRemove, Key: retired.Name(), Reason: "no token of it is alive"}},
+			[]told{{Action: rotation.ActionTidy, Key: member("p384", keys.StateSigning, 9).Name(), Reason: "its key has another state since"}},
 		},
 	}
 	for name, tc := range cases {

@@ -112,6 +112,9 @@ func (s *Secret) Apply(ctx context.Context, change Change) error {
 		}
 	}
 	written, err := s.write(ctx, next)
+	if errors.Is(err, errChanged) {
+		return errors.Join(err, s.restore(ctx))
+	}
 	if err != nil {
 		return err
 	}
@@ -119,6 +122,18 @@ func (s *Secret) Apply(ctx context.Context, change Change) error {
 	_, err = s.mirror(ctx, ring)
 	return err
 }
+
+// restore makes the mirror that of the Secret as somebody else has written it.
+func (s *Secret) restore(ctx context.Context) error {
+	ring, err := s.Load(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = s.mirror(ctx, ring)
+	return err
+}
+
+var errChanged = errors.New("somebody else changed it meanwhile; run the command again")
 
 func (s *Secret) write(ctx context.Context, next *corev1.Secret) (*corev1.Secret, error) {
 	secrets := s.client.Secrets(s.name.Namespace)
@@ -131,7 +146,7 @@ func (s *Secret) write(ctx context.Context, next *corev1.Secret) (*corev1.Secret
 	}
 	switch {
 	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err), apierrors.IsNotFound(err) && s.loaded != nil:
-		return nil, fmt.Errorf("write secret %s: somebody else changed it meanwhile; run the command again", s.name)
+		return nil, fmt.Errorf("write secret %s: %w", s.name, errChanged)
 	case err != nil:
 		return nil, withoutObject(fmt.Errorf("write secret %s", s.name), err)
 	}

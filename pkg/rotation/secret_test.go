@@ -1,6 +1,8 @@
 package rotation_test
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -139,6 +141,13 @@ func TestASecretThatIsNotAsItWas(t *testing.T) {
 		_, err := rotation.Do(t.Context(), f, rotation.Step{Action: rotation.ActionPublish, Since: at(2)}, jose.ES256, rotation.Settings{})
 		if err == nil || err.Error() != tc.want {
 			t.Errorf("%s: %v", name, err)
+		}
+		if tc.want == answers["a conflict"].want { // verifiers have what the Secret has
+			mirror, err := f.client.CoreV1().ConfigMaps("ours").Get(t.Context(), rotation.PublicName, metav1.GetOptions{})
+			mustDo(t, err)
+			if names := slices.Collect(maps.Keys(mirror.Data)); len(names) != 1 || names[0] != signing.PublicHalf().Name() {
+				t.Errorf("%s: the mirror has %v", name, names)
+			}
 		}
 	}
 	f = newSecretFixture(t, 5)

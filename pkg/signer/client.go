@@ -95,13 +95,14 @@ func (c *Client) SignLegacy(ctx context.Context, claims token.LegacyClaims) (str
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
+	known := c.Get() // before the signature: a rotation in between shows itself
 	response, err := c.signer.Sign(ctx, &externaljwt.SignJWTRequest{Claims: payload})
 	if err != nil {
 		return "", c.failed("sign token", err)
 	}
 	compact := response.GetHeader() + "." + payload + "." + response.GetSignature()
 	signedWith := token.UnverifiedKeyID(compact)
-	if known := c.Get(); signedWith != known.Signing().String() {
+	if signedWith != known.Signing().String() {
 		c.refresh(ctx) // it rotates: what is written next must be the new key's canary
 		if c.Get().Equal(known) {
 			return "", fmt.Errorf("sign token: signer at %s: signs with key %q, and names %s as the one that signs", c.endpoint, signedWith, known.Signing())

@@ -93,7 +93,10 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, service servi
 	timer := time.AfterFunc(stopFor, server.Stop)
 	server.GracefulStop()
 	timer.Stop()
-	return <-done
+	if err := <-done; !errors.Is(err, grpc.ErrServerStopped) { // which it was before it served
+		return err
+	}
+	return nil
 }
 
 // survive makes a panic the failure of one request: API servers wait for the others.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/cryptosigner"
+	josejson "github.com/go-jose/go-jose/v4/json"
 	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/sakeeper/sakeeper/pkg/keys"
@@ -99,13 +100,13 @@ func (s *Signer) sign(payload string, check func(claims []byte) error) (Segments
 }
 
 // checkClaims wants one JSON object with an end: a token that lives for ever would
-// outlive its key.
+// outlive its key. Names are read as verifiers read them: with their case, and once.
 func checkClaims(claims []byte) error {
 	var found struct {
 		Issuer  string   `json:"iss"`
 		Expires *float64 `json:"exp"`
 	}
-	if !bytes.HasPrefix(claims, []byte("{")) || json.Unmarshal(claims, &found) != nil {
+	if !bytes.HasPrefix(claims, []byte("{")) || josejson.Unmarshal(claims, &found) != nil {
 		return errors.New("it is not a JSON object of claims")
 	}
 	if found.Issuer == LegacyIssuer {

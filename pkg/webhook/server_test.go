@@ -303,8 +303,8 @@ func TestASharedPortIsHandedOver(t *testing.T) {
 			inARow = 0
 		}
 		select {
-		case <-old.done:
-			t.Fatal("it took new connections to the end")
+		case err := <-old.done:
+			t.Fatalf("it took new connections to the end, which was %v", err)
 		default:
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/client-go/util/keyutil"
 	testingclock "k8s.io/utils/clock/testing"
 )
 
@@ -158,6 +159,35 @@ func TestAStolenKeyGoesWhole(t *testing.T) {
 	for _, file := range files() {
 		if strings.Contains(file, id) {
 			t.Errorf("%s is left", file)
+		}
+	}
+}
+
+// TestAPIServersReadTheFilesToo: kubeadm starts API servers with key files, which README
+// makes of a directory.
+func TestAPIServersReadTheFilesToo(t *testing.T) {
+	f := newFiles(t)
+	clock := testingclock.NewFakeClock(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
+	for _, args := range []string{"import --max-token-expiration=8760h --file=" + f.path("good.key"), "rotate", "rotate", "rotate"} {
+		_, err := keysRun(t, clock, append(strings.Fields(args), "--key-dir="+f.path("keys"))...)
+		mustNil(t, err)
+		clock.Step(time.Hour)
+	}
+	found, err := filepath.Glob(f.path("keys/2*"))
+	mustNil(t, err)
+	if len(found) != 3 {
+		t.Errorf("found %v", found)
+	}
+	for _, file := range found {
+		content, err := os.ReadFile(file)
+		mustNil(t, err)
+		if strings.HasSuffix(file, ".key") {
+			_, err = keyutil.ParsePrivateKeyPEM(content)
+		} else {
+			_, err = keyutil.ParsePublicKeysPEM(content)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
 		}
 	}
 }

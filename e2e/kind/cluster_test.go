@@ -36,16 +36,17 @@ type cluster struct {
 	client     kubernetes.Interface
 }
 
-// newCluster makes a cluster with the image in it, and deletes it in the end.
-func newCluster(t *testing.T, kind string) *cluster {
+// newCluster makes a cluster of a config in testdata, with the image in it, and deletes it
+// in the end.
+func newCluster(t *testing.T, name, config string) *cluster {
 	t.Helper()
 	root, err := controlplane.RepositoryRoot()
 	must(t, err)
 	c := &cluster{
-		name: "sakeeper-e2e-" + kind, node: "sakeeper-e2e-" + kind + "-control-plane", root: root,
+		name: "sakeeper-e2e-" + name, node: "sakeeper-e2e-" + name + "-control-plane", root: root,
 		kubeconfig: filepath.Join(t.TempDir(), "kubeconfig"),
 	}
-	args := []string{"create", "cluster", "--name", c.name, "--config", filepath.Join("testdata", kind+".yaml"), "--kubeconfig", c.kubeconfig, "--wait", "2m"}
+	args := []string{"create", "cluster", "--name", c.name, "--config", filepath.Join("testdata", config+".yaml"), "--kubeconfig", c.kubeconfig, "--wait", "2m"}
 	if image := os.Getenv("KIND_NODE_IMAGE"); image != "" {
 		args = append(args, "--image", image)
 	}

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 // TestReplace: a cluster without any in-tree part becomes whole.
 func TestReplace(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "bare")
+	c := newCluster(t, "replace", "bare")
 	c.overlay = c.manifests("overlays", "replace")
 	before := c.everything(t)
 	becomeWhole(t, c)
@@ -52,7 +52,7 @@ func TestReplace(t *testing.T) {
 // TestCoexist: beside the in-tree parts.
 func TestCoexist(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "stock")
+	c := newCluster(t, "coexist", "stock")
 	c.overlay = c.manifests("overlays", "coexist")
 	before := c.everything(t)
 	began := time.Now()

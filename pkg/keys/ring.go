@@ -98,7 +98,7 @@ func (r *Ring) Set() (*Set, error) {
 	signing, ok := r.Signing()
 	switch {
 	case !ok:
-		return nil, errors.New("no key is in the state signing: make one with 'sakeeper keys rotate'")
+		return nil, errors.New("no key is in the state signing: bring one with 'sakeeper keys import', or make one with 'sakeeper keys rotate'")
 	case !signing.Private.CanSign():
 		return nil, fmt.Errorf("%s: the private half of the key that signs is missing", signing.Name())
 	}

@@ -120,7 +120,7 @@ func TestDirectoryLoadReportsWhatIsIllegal(t *testing.T) {
 		in   map[string]string
 		want []string
 	}{
-		"an empty directory": {nil, []string{"no key is in the state signing: make one with 'sakeeper keys rotate'"}},
+		"an empty directory": {nil, []string{"no key is in the state signing: bring one with 'sakeeper keys import', or make one with 'sakeeper keys rotate'"}},
 		"nothing that signs": {
 			map[string]string{nameIn(keys.StatePublished, p256At1): "p256-pkcs8"}, []string{"no key is in the state signing"},
 		},

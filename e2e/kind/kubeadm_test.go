@@ -1,0 +1,164 @@
+package kind
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sakeeper/sakeeper/e2e/behaviour"
+	"github.com/sakeeper/sakeeper/pkg/token"
+)
+
+// TestKubeadm does what README says of control planes of kubeadm, on a node that kubeadm
+// made: static pods, and then the move of its API server to a signer, and a rotation.
+func TestKubeadm(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "kubeadm", "bare")
+	c.overlay = c.manifests("overlays", "static-pod")
+	staticPods(t, c)
+	t.Run("it behaves", func(t *testing.T) { behaviour.Cluster{Admin: c.admin}.Check(t) })
+	t.Run("a signer and a rotation", func(t *testing.T) { moveToSigner(t, c) })
+	t.Run("it still behaves", func(t *testing.T) { behaviour.Cluster{Admin: c.admin}.Check(t) })
+}
+
+// onNodeMust runs a script on the node.
+func (c *cluster) onNodeMust(t *testing.T, script string) string {
+	t.Helper()
+	out, err := c.onNode("bash", "-euc", script)
+	if err != nil {
+		t.Fatalf("on the node: %s: %v: %s", script, err, out)
+	}
+	return out
+}
+
+// copyToNode copies a file of the repository, or of this machine.
+func (c *cluster) copyToNode(t *testing.T, from, to string) {
+	t.Helper()
+	if !filepath.IsAbs(from) {
+		from = filepath.Join(c.root, from)
+	}
+	if out, err := c.command("docker", "cp", from, c.node+":"+to); err != nil {
+		t.Fatalf("docker cp: %v: %s", err, out)
+	}
+}
+
+func staticPods(t *testing.T, c *cluster) {
+	t.Helper()
+	began := time.Now()
+	c.onNodeMust(t, `for part in controllers webhook; do
+		kubeadm kubeconfig user --config /kind/kubeadm.conf --client-name=system:serviceaccount:sakeeper-system:sakeeper-$part --org=system:serviceaccounts > /etc/kubernetes/sakeeper-$part.conf
+	done`)
+	for _, part := range []string{"controllers", "webhook"} {
+		c.copyToNode(t, "manifests/overlays/static-pod/pods/"+part+".yaml", "/etc/kubernetes/manifests/sakeeper-"+part+".yaml")
+	}
+	c.kubectl(t, "apply", "-k", c.overlay)
+	eventually(t, "the pods are ready", func(context.Context) error {
+		for _, part := range []string{"controllers", "webhook"} {
+			if out, err := c.try("-n", "kube-system", "wait", "--for=condition=Ready", "pod", "-l", "app.kubernetes.io/component="+part, "--timeout=5s"); err != nil {
+				return fmt.Errorf("%s: %w: %s", part, err, out)
+			}
+		}
+		return nil
+	})
+	t.Logf("from the first file to all ready: %v", time.Since(began).Round(100*time.Millisecond))
+	c.kubectl(t, "-n", "kube-system", "rollout", "restart", "ds/kube-proxy", "deploy/coredns")
+	c.waitRolledOut(t, "kube-system", "ds/kube-proxy", "deploy/coredns")
+	t.Logf("a whole cluster: %v", time.Since(began).Round(100*time.Millisecond))
+}
+
+// fromReadme is the part of README that begins and ends with these lines.
+func (c *cluster) fromReadme(t *testing.T, first, last string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(c.root, "README.md"))
+	must(t, err)
+	found := regexp.MustCompile(`(?s)    ` + regexp.QuoteMeta(first) + `\n.*?` + regexp.QuoteMeta(last) + `\n`).FindString(string(content))
+	if found == "" {
+		t.Fatalf("README has no %q", first)
+	}
+	return regexp.MustCompile(`(?m)^    `).ReplaceAllString(found, "")
+}
+
+func moveToSigner(t *testing.T, c *cluster) {
+	before := c.newToken(t)
+	c.copyToNode(t, "bin/sakeeper", "/usr/local/bin/sakeeper")
+	unit := filepath.Join(t.TempDir(), "unit")
+	must(t, os.WriteFile(unit, []byte(c.fromReadme(t, "[Unit]", "WantedBy=multi-user.target")), 0o600))
+	c.copyToNode(t, unit, "/etc/systemd/system/sakeeper-signer.service")
+	const keys = " --key-dir=/etc/kubernetes/pki/sakeeper "
+	c.onNodeMust(t, "sakeeper keys import"+keys+"--file=/etc/kubernetes/pki/sa.key --max-token-expiration=8760h")
+	c.onNodeMust(t, "systemctl enable --now sakeeper-signer && curl -s --retry 9 --retry-connrefused http://127.0.0.1:9081/readyz")
+
+	// What README shows as a diff. The controllers take the keys from the directory.
+	c.onNodeMust(t, `cd /etc/kubernetes/manifests
+	sed -i -e 's,- --service-account-private-key-file=.*,- --key-dir=/etc/kubernetes/pki/sakeeper,' sakeeper-controllers.yaml
+	sed -e '/--service-account-key-file=/d' \
+		-e 's,- --service-account-signing-key-file=.*,- --service-account-signing-endpoint=/run/sakeeper/signer.sock,' \
+		-e 's,^    volumeMounts:,&\n    - {name: sakeeper\, mountPath: /run/sakeeper},' \
+		-e 's,^  volumes:,&\n  - {name: sakeeper\, hostPath: {path: /run/sakeeper\, type: Directory}},' kube-apiserver.yaml > /tmp/new.yaml
+	mv /tmp/new.yaml kube-apiserver.yaml`)
+	// The API server that says so has the new flags: its process is another one.
+	eventually(t, "the API server has the signer", func(context.Context) error {
+		_, err := c.onNode("pgrep", "-f", "kube-apiserver.*service-account-signing-endpoint")
+		return err
+	})
+	eventually(t, "the API server answers", func(ctx context.Context) error {
+		_, err := behaviour.WhoAmI(ctx, c.admin, before)
+		return err
+	})
+	if id := token.UnverifiedKeyID(c.newToken(t)); id != token.UnverifiedKeyID(before) {
+		t.Errorf("the key changed to %s", id)
+	}
+
+	c.onNodeMust(t, "sakeeper keys rotate"+keys)
+	if out := c.onNodeMust(t, "sakeeper keys rotate"+keys); !strings.HasPrefix(out, "nothing to do before ") {
+		t.Errorf("rotate at once: %s", out)
+	}
+	// An hour is too long for a test. The API server has fetched the key after a minute.
+	time.Sleep(65 * time.Second)
+	c.onNodeMust(t, "sakeeper keys rotate --force"+keys)
+	var after string
+	eventually(t, "a token of the next key", func(context.Context) error {
+		if after = c.newToken(t); token.UnverifiedKeyID(after) == token.UnverifiedKeyID(before) {
+			return errors.New("it is of the old one")
+		}
+		return nil
+	})
+	for _, compact := range []string{before, after} {
+		if _, err := behaviour.WhoAmI(t.Context(), c.admin, compact); err != nil {
+			t.Errorf("a token of key %s: %v", token.UnverifiedKeyID(compact), err)
+		}
+	}
+	t.Logf("%s", c.onNodeMust(t, "sakeeper keys status"+keys+"--kubeconfig=/etc/kubernetes/admin.conf"))
+
+	c.onNodeMust(t, "systemctl restart sakeeper-signer")
+	eventually(t, "a token after a restart of the signer", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		_, err := c.requestToken(ctx)
+		return err
+	})
+}
+
+func (c *cluster) newToken(t *testing.T) string {
+	t.Helper()
+	compact, err := c.requestToken(t.Context())
+	must(t, err)
+	return compact
+}
+
+func (c *cluster) requestToken(ctx context.Context) (string, error) {
+	request, err := c.client.CoreV1().ServiceAccounts("default").CreateToken(ctx, "default", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		return "", err
+	}
+	return request.Status.Token, nil
+}

@@ -10,6 +10,9 @@ PLATFORM    ?= linux/$(shell go env GOARCH 2>/dev/null || echo amd64)
 K8S_VERSION := v$(VERSION:v%=%)
 ASSETS    := bin/k8s/$(K8S_VERSION)
 LDFLAGS   := -X main.version=$(RELEASE)
+# gRPC's tracing pages bring text/template, with which the linker must keep every exported
+# method: without them the binary and its resident memory are a third smaller.
+TAGS      := grpcnotrace
 LINT      := bin/tools/golangci-lint
 LOGCHECK  := bin/tools/logcheck
 KIND      := bin/tools/kind
@@ -20,10 +23,10 @@ help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## Build bin/sakeeper
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/sakeeper ./cmd/sakeeper
+	CGO_ENABLED=0 go build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/sakeeper ./cmd/sakeeper
 
 image: ## Build the container image IMAGE (sakeeper:dev) for PLATFORM (linux/amd64), with docker alone
-	hack/image.sh $(IMAGE) $(PLATFORM) $(RELEASE)
+	TAGS=$(TAGS) hack/image.sh $(IMAGE) $(PLATFORM) $(RELEASE)
 
 assets: $(ASSETS)/.done ## Build etcd, kube-apiserver, kube-controller-manager and kubectl (some 5 minutes, once)
 

@@ -244,16 +244,19 @@ func TestAuthenticatorFollowsTheCluster(t *testing.T) {
 	_, err := secrets.Create(t.Context(), tokenSecret("robot-token", "robot"), metav1.CreateOptions{})
 	must(t, err)
 	compact := mustFillToken(t, plane{shared.cp, shared.client}, namespace, "robot-token")
-	accepted := func(want bool) func(context.Context) error {
-		return func(ctx context.Context) error {
-			status, err := r.ask(ctx, compact)
-			if err == nil && status.Authenticated != want {
-				err = fmt.Errorf("accepted: %t, %s", status.Authenticated, status.Error)
+	accepted := func(compact string) func(bool) func(context.Context) error {
+		return func(want bool) func(context.Context) error {
+			return func(ctx context.Context) error {
+				status, err := r.ask(ctx, compact)
+				if err == nil && status.Authenticated != want {
+					err = fmt.Errorf("accepted: %t, %s", status.Authenticated, status.Error)
+				}
+				return err
 			}
-			return err
 		}
 	}
-	eventually(t, "the token is accepted", accepted(true))
+	legacy := accepted(compact)
+	eventually(t, "the token is accepted", legacy(true))
 	eventually(t, "its use is noted", func(ctx context.Context) error {
 		secret, err := secrets.Get(ctx, "robot-token", metav1.GetOptions{})
 		if err == nil && secret.Labels[token.LastUsedLabel] != time.Now().UTC().Format(time.DateOnly) {
@@ -267,11 +270,29 @@ func TestAuthenticatorFollowsTheCluster(t *testing.T) {
 		must(t, err)
 	}
 	mark(`"2026-01-01"`)
-	eventually(t, "a marked token is refused", accepted(false))
+	eventually(t, "a marked token is refused", legacy(false))
 	mark("null")
-	eventually(t, "and accepted again", accepted(true))
-	must(t, shared.client.CoreV1().ServiceAccounts(namespace).Delete(t.Context(), "robot", metav1.DeleteOptions{}))
-	eventually(t, "a token of nobody is refused", accepted(false))
+	eventually(t, "and accepted again", legacy(true))
+	// The tokens above and these are refused for what is gone, whatever else goes with it.
+	core := shared.client.CoreV1()
+	mustCreateAccount(t, shared.client, namespace, "sailor")
+	node, err := core.Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
+	must(t, err)
+	request := func(account string, ref *authenticationv1.BoundObjectReference) func(bool) func(context.Context) error {
+		t.Helper()
+		granted, err := core.ServiceAccounts(namespace).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: ref}}, metav1.CreateOptions{})
+		must(t, err)
+		return accepted(granted.Status.Token)
+	}
+	ofRobot := request("robot", nil)
+	onNode := request("sailor", &authenticationv1.BoundObjectReference{Kind: "Node", APIVersion: "v1", Name: node.Name, UID: node.UID})
+	eventually(t, "a token of the account is accepted", ofRobot(true))
+	eventually(t, "a token for the node is accepted", onNode(true))
+	must(t, core.Nodes().Delete(t.Context(), node.Name, metav1.DeleteOptions{}))
+	must(t, core.ServiceAccounts(namespace).Delete(t.Context(), "robot", metav1.DeleteOptions{}))
+	eventually(t, "a token for no node is refused", onNode(false))
+	eventually(t, "a token of nobody is refused", ofRobot(false))
+	eventually(t, "and so is the one in the Secret", legacy(false))
 
 	r.client = r.anonymous
 	if _, err := r.ask(t.Context(), compact); err == nil || err.Error() != "answered 401 Unauthorized" {

@@ -24,7 +24,7 @@ func TestLongIdle(t *testing.T) {
 	}
 	const n, minutes, maxRSS = 1000, 2, 40 << 20
 	binary := filepath.Join(t.TempDir(), "sakeeper")
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", binary, "./cmd/sakeeper")
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-tags", "grpcnotrace", "-o", binary, "./cmd/sakeeper")
 	build.Dir, build.Env = "..", append(build.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v: %s", err, out)

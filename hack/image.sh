@@ -12,7 +12,7 @@ docker=${DOCKER:-docker}
 cd "$(dirname "$0")/.."
 
 out=bin/image/${platform/\//_}
-build=(go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version" -o "$out/sakeeper" ./cmd/sakeeper)
+build=(go build -trimpath -buildvcs=false -tags "${TAGS:-}" -ldflags "-s -w -X main.version=$version" -o "$out/sakeeper" ./cmd/sakeeper)
 settings=(CGO_ENABLED=0 "GOOS=${platform%/*}" "GOARCH=${platform#*/}" GOFLAGS=)
 
 if ! "$docker" version >/dev/null 2>&1; then

@@ -54,7 +54,11 @@ e2e: assets ## Run the built binary against a real API server; VERSION=1.35.4 is
 	# What e2e builds and applies is hidden from the test cache.
 	KUBERNETES_VERSION=$(K8S_VERSION) go test -race -count 1 -timeout 40m -v ./e2e
 
-e2e-kind: assets build $(KIND) ## Run the tests on clusters of kind; needs a docker engine. KIND_NODE_IMAGE names the nodes' image
+.PHONY: docker
+docker:
+	@docker version >/dev/null 2>&1 || { echo "No docker engine answers 'docker version': start one, and run this again." >&2; exit 1; }
+
+e2e-kind: docker assets build $(KIND) ## Run the tests on clusters of kind; needs a docker engine. KIND_NODE_IMAGE names the nodes' image
 	$(MAKE) image IMAGE=sakeeper:dev
 	E2E_KIND=1 go test -count 1 -timeout 40m -v ./e2e/kind/...
 

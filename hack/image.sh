@@ -30,11 +30,17 @@ else
 fi
 chmod 0755 "$out/sakeeper"
 
-# One layer, the same bytes on every machine.
-tar --create --directory "$out" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --format=ustar sakeeper |
-  "$docker" import --platform "$platform" \
-    --change 'ENTRYPOINT ["/sakeeper"]' \
-    --change 'USER 65532:65532' \
-    --change "LABEL org.opencontainers.image.title=sakeeper org.opencontainers.image.version=$version org.opencontainers.image.licenses=Apache-2.0" \
-    - "$image" >/dev/null
+# One layer and its config, the same bytes on every machine.
+digest() { sha256sum "$1" | cut -d' ' -f1; }
+pack() { tar --create --directory "$1" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --format=ustar "${@:2}"; }
+pack "$out" sakeeper >"$out/layer.tar"
+cat >"$out/config.json" <<JSON
+{"architecture": "${platform#*/}", "os": "${platform%/*}", "created": "1970-01-01T00:00:00Z",
+ "config": {"Entrypoint": ["/sakeeper"], "User": "65532:65532", "Labels": {"org.opencontainers.image.title": "sakeeper",
+  "org.opencontainers.image.version": "$version", "org.opencontainers.image.licenses": "Apache-2.0"}},
+ "rootfs": {"type": "layers", "diff_ids": ["sha256:$(digest "$out/layer.tar")"]},
+ "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "hack/image.sh"}]}
+JSON
+echo '[{"Config": "config.json", "RepoTags": ["'"$image"'"], "Layers": ["layer.tar"]}]' >"$out/manifest.json"
+pack "$out" config.json layer.tar manifest.json | "$docker" load >/dev/null
 echo "$image: $platform, $(du --apparent-size -m "$out/sakeeper" | cut -f1) MB"

@@ -114,7 +114,9 @@ func (e foreignIssuerEntry) make() (foreignIssuer, error) {
 
 func (e foreignIssuerEntry) remoteKeys() (*authenticator.RemoteKeys, error) {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}}
-	if e.CAFile != "" {
+	if e.CAFile == "" {
+		kube.UsePublicRoots()
+	} else {
 		data, err := os.ReadFile(e.CAFile)
 		if err != nil {
 			return nil, fmt.Errorf("caFile: %w", err)

@@ -11,8 +11,6 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
-
-	_ "golang.org/x/crypto/x509roots/fallback" // an image from scratch has no CA certificates
 )
 
 func main() {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"sigs.k8s.io/yaml"
 
 	"github.com/sakeeper/sakeeper/pkg/kube"
@@ -142,6 +143,11 @@ func exportedMetrics(t *testing.T) map[string][]string {
 
 	exported := standard()
 	for _, registry := range registries {
+		problems, err := testutil.GatherAndLint(registry)
+		mustNil(t, err)
+		for _, p := range problems {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
 		maps.Copy(exported, described(t, registry))
 	}
 	return exported

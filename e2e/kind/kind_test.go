@@ -380,9 +380,17 @@ func remove(t *testing.T, c *cluster, before map[string][]string) {
 	}
 }
 
-// missingKey: the pod says what it lacks, in its log and its status.
+// missingKey: the pod says what it lacks, in its log and its status. Objects come in the
+// worst order here, so that they have to be applied twice.
 func missingKey(t *testing.T, c *cluster) {
-	c.kubectl(t, "apply", "-k", c.overlay)
+	documents := strings.Split(c.kubectl(t, "kustomize", c.overlay), "\n---\n")
+	slices.Reverse(documents)
+	file := filepath.Join(t.TempDir(), "reversed.yaml")
+	must(t, os.WriteFile(file, []byte(strings.Join(documents, "\n---\n")+"\n"), 0o600))
+	if out, err := c.try("apply", "-f", file); err == nil {
+		t.Errorf("there was a namespace before there was one: %s", out)
+	}
+	c.kubectl(t, "apply", "-f", file)
 	t.Cleanup(func() { _, _ = c.try("delete", "-k", c.overlay, "--wait=false") })
 	const want = "--key-dir"
 	eventually(t, "the status says it", func(ctx context.Context) error {

@@ -40,8 +40,15 @@ func TestCommand(t *testing.T) {
 	must(t, err)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	must(t, err)
-	if state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && !strings.Contains(string(state), ") Z ") { // nobody may have waited for it yet
-		t.Errorf("its child goes on: %s", state)
+	// It was killed, which takes its time; and nobody may have waited for it yet.
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || strings.Contains(string(state), ") Z ") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("its child goes on: %s", state)
+		}
 	}
 	for _, name := range []string{file, file + " $HOME;"} {
 		if _, err := os.Stat(name); err != nil {

@@ -36,6 +36,9 @@ func (c Connection) Config() (*rest.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	if tls := config.TLSClientConfig; len(tls.CAData) == 0 && tls.CAFile == "" && !tls.Insecure {
+		UsePublicRoots()
+	}
 	config.QPS, config.Burst = c.QPS, c.Burst
 	config.UserAgent = c.UserAgent
 	config.ContentType = runtime.ContentTypeProtobuf

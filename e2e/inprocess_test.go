@@ -173,6 +173,25 @@ func (i *inProcess) metric(t *testing.T, name string, labels ...string) float64 
 	return 0
 }
 
+// expectExams compares how often the API server was asked about tokens that look dead. It
+// may be asked about a canary more than once: API servers lag.
+func (i *inProcess) expectExams(t *testing.T, want float64, why string) {
+	t.Helper()
+	families, err := i.registry.Gather()
+	must(t, err)
+	got := 0.0
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			if family.GetName() == "sakeeper_token_reviews_total" && metric.GetLabel()[0].GetValue() == "repair" {
+				got += metric.GetCounter().GetValue()
+			}
+		}
+	}
+	if got != want {
+		t.Errorf("%v reviews of tokens that look dead, want %v: %s", got, want, why)
+	}
+}
+
 // expectCounts compares how many Secrets hang on each key.
 func expectCounts(t *testing.T, c *inProcess, want map[string]float64) {
 	t.Helper()

@@ -3,8 +3,9 @@
 // kube-apiserver. Requests are counted in the API server's audit log.
 //
 // Tests share one control plane and one process of sakeeper controllers, and keep
-// apart by namespace, unless they say otherwise. Tests named TestLong run by `make
-// test-long` only.
+// apart by namespace, unless they say otherwise. `make e2e` runs all of them; -short
+// leaves out those that are named TestLong. What clusters with nodes are asked too is in
+// behaviour, and what takes nodes in kind.
 package e2e
 
 import (

@@ -13,8 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"sigs.k8s.io/yaml"
-
-	"github.com/sakeeper/sakeeper/pkg/kube"
 )
 
 const monitoring = "../../manifests/components/monitoring"
@@ -119,10 +117,7 @@ func exportedMetrics(t *testing.T) map[string][]string {
 	for _, certificates := range [][]string{nil, {"--tls-cert-file=%/tls.crt", "--tls-private-key-file=%/tls.key"}} {
 		webhook, err := f.webhookCommand(t, certificates...)
 		mustNil(t, err)
-		listener, err := kube.Listen(t.Context(), "test", "127.0.0.1:0")
-		mustNil(t, err)
-		t.Cleanup(func() { _ = listener.Close() })
-		webhookProcess, err := newWebhookProcess(t.Context(), webhook, listener)
+		webhookProcess, err := newWebhookProcess(t.Context(), webhook)
 		mustNil(t, err)
 		t.Cleanup(webhookProcess.broadcaster.Shutdown)
 		registries = append(registries, webhookProcess.registry)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -106,6 +107,14 @@ type serverOptions struct {
 	metrics, probes string
 	// shared: other processes of this machine may listen on the same ports.
 	shared bool
+}
+
+// listen is how TCP ports are opened that others may share.
+func (o *serverOptions) listen(ctx context.Context, flag, address string) (net.Listener, error) {
+	if o.shared {
+		return kube.ListenShared(ctx, flag, address)
+	}
+	return kube.Listen(ctx, flag, address)
 }
 
 // unixPrefix begins the address of a unix socket.

@@ -29,12 +29,8 @@ func begin(ctx context.Context, component string, logs *logOptions, servers *ser
 		logger.Info("Verbosity was reduced: above it, request bodies are logged, which hold tokens", "verbosity", maxVerbosity)
 	}
 	var l listeners
-	listen := kube.Listen
-	if servers.shared {
-		listen = kube.ListenShared
-	}
 	var errMetrics, errProbes error
-	l.metrics, errMetrics = listen(ctx, "--metrics-bind-address", servers.metrics)
+	l.metrics, errMetrics = servers.listen(ctx, "--metrics-bind-address", servers.metrics)
 	l.probes, errProbes = listenForProbes(ctx, servers.probes)
 	if err := errors.Join(errMetrics, errProbes); err != nil {
 		return ctx, listeners{}, errors.Join(err, l.close())

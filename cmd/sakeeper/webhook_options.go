@@ -80,7 +80,7 @@ func (o *webhookOptions) addServingFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.bindAddress, "bind-address", o.bindAddress, "IP address to serve on. Empty: all.")
 	fs.IntVar(&o.port, "secure-port", o.port, "Port to serve HTTPS on.")
 	fs.BoolVar(&o.servers.shared, "permit-port-sharing", o.servers.shared,
-		"Let other processes of the host listen on --secure-port and the port of the metrics too (SO_REUSEPORT), so that a pod in the host's network can start before the one that it replaces has stopped. Give each a unix socket for its probes.")
+		"Let other processes of the host listen on --secure-port and the port of the metrics too (SO_REUSEPORT), so that a pod in the host's network can start before the one that it replaces has stopped. The port is opened when all else is ready. Give each a unix socket for its probes.")
 	fs.DurationVar(&o.drain, "shutdown-delay-duration", o.drain,
 		"How long it goes on serving once it was told to stop, so that API servers see that it is going.")
 }

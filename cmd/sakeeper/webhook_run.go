@@ -6,11 +6,15 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
+	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -35,19 +39,17 @@ func runWebhook(ctx context.Context, cfg *webhookConfig) error {
 	if err != nil {
 		return err
 	}
-	listen := kube.Listen
-	if cfg.options.servers.shared {
-		listen = kube.ListenShared
-	}
-	reviews, err := listen(ctx, "--bind-address, --secure-port", net.JoinHostPort(cfg.options.bindAddress, strconv.Itoa(cfg.options.port)))
+	p, err := newWebhookProcess(ctx, cfg)
 	if err != nil {
 		return errors.Join(err, listeners.close())
 	}
-	p, err := newWebhookProcess(ctx, cfg, reviews)
-	if err != nil {
-		return errors.Join(err, reviews.Close(), listeners.close())
-	}
 	defer p.broadcaster.Shutdown()
+	var reviews net.Listener
+	if !cfg.options.servers.shared { // what is in the way of a port of its own ends the start
+		if reviews, err = p.listen(ctx); err != nil {
+			return errors.Join(err, listeners.close())
+		}
+	}
 
 	// What reviews need goes on until the last one is answered.
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -58,7 +60,7 @@ func runWebhook(ctx context.Context, cfg *webhookConfig) error {
 		serving, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(working, cancel)()
-		return p.server.Run(serving)
+		return p.serve(serving, reviews)
 	})
 	group.Go(func() error { return listeners.serve(working, p.registry, p.probesHandler(ctx)) })
 	group.Go(func() error { return p.certificates.Run(working) })
@@ -83,9 +85,10 @@ type webhookProcess struct {
 	reviewer     *podreview.Reviewer
 	certificates certificates
 	server       *webhook.Server
+	listening    atomic.Bool
 }
 
-func newWebhookProcess(ctx context.Context, cfg *webhookConfig, listener net.Listener) (*webhookProcess, error) {
+func newWebhookProcess(ctx context.Context, cfg *webhookConfig) (*webhookProcess, error) {
 	p := &webhookProcess{cfg: cfg, registry: prometheus.NewRegistry()}
 	var err error
 	if p.client, err = kubernetes.NewForConfig(cfg.rest); err != nil {
@@ -99,7 +102,6 @@ func newWebhookProcess(ctx context.Context, cfg *webhookConfig, listener net.Lis
 		return nil, err
 	}
 	p.server, err = webhook.New(webhook.Config{
-		Listener:       listener,
 		GetCertificate: p.certificates.GetCertificate,
 		Handlers:       map[string]webhook.Handler{"/mutate/pods": p.reviewer.Mutate, "/validate/pods": p.reviewer.Validate},
 		Drain:          cfg.options.drain,
@@ -110,6 +112,30 @@ func newWebhookProcess(ctx context.Context, cfg *webhookConfig, listener net.Lis
 		p.broadcaster.Shutdown()
 	}
 	return p, err
+}
+
+func (p *webhookProcess) listen(ctx context.Context) (net.Listener, error) {
+	o := p.cfg.options
+	return o.servers.listen(ctx, "--bind-address, --secure-port", net.JoinHostPort(o.bindAddress, strconv.Itoa(o.port)))
+}
+
+// serve answers reviews until ctx ends. Without a listener, as on a port that is shared,
+// it opens one when it is ready: connections that it got before, others would have
+// answered.
+func (p *webhookProcess) serve(ctx context.Context, reviews net.Listener) error {
+	if reviews == nil {
+		err := wait.PollUntilContextCancel(ctx, 50*time.Millisecond, true, func(context.Context) (bool, error) {
+			return !slices.ContainsFunc(p.needs(), func(need kube.Check) bool { return need.Probe(nil) != nil }), nil
+		})
+		if err != nil {
+			return nil //nolint:nilerr // ctx ended, which is how processes stop
+		}
+		if reviews, err = p.listen(ctx); err != nil {
+			return err
+		}
+	}
+	p.listening.Store(true)
+	return p.server.Run(ctx, reviews)
 }
 
 func (p *webhookProcess) makeReviewer() error {
@@ -207,32 +233,44 @@ func (p *webhookProcess) announce(ctx context.Context) error {
 var (
 	errAccountsUnseen = errors.New("the ServiceAccounts were not all seen yet: the API server has not answered, or does not allow to list them")
 	errStopping       = errors.New("stopping")
+	errNotListening   = errors.New("the port is opened when all else is there")
 )
 
-// probesHandler turns unready when ctx ends, so that nobody new comes while the last
-// reviews are answered.
-func (p *webhookProcess) probesHandler(ctx context.Context) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("/livez", kube.Probe(ping()))
-	mux.Handle("/readyz", kube.Probe(
-		kube.Check{Name: "running", Probe: func(*http.Request) error {
-			if ctx.Err() != nil {
-				return errStopping
-			}
-			return nil
-		}},
-		kube.Check{Name: "service accounts", Probe: func(*http.Request) error {
+// needs are what reviews cannot be answered without.
+func (p *webhookProcess) needs() []kube.Check {
+	return []kube.Check{
+		{Name: "service accounts", Probe: func(*http.Request) error {
 			if !p.reviewer.Ready() {
 				return errAccountsUnseen
 			}
 			return nil
 		}},
-		kube.Check{Name: "certificate", Probe: func(*http.Request) error {
+		{Name: "certificate", Probe: func(*http.Request) error {
 			if err := p.certificates.Ready(); err != nil {
 				return fmt.Errorf("serving certificate: %w", err)
 			}
 			return nil
 		}},
-	))
+	}
+}
+
+// probesHandler turns unready when ctx ends, so that nobody new comes while the last
+// reviews are answered.
+func (p *webhookProcess) probesHandler(ctx context.Context) http.Handler {
+	running := kube.Check{Name: "running", Probe: func(*http.Request) error {
+		if ctx.Err() != nil {
+			return errStopping
+		}
+		return nil
+	}}
+	port := kube.Check{Name: "port", Probe: func(*http.Request) error {
+		if !p.listening.Load() {
+			return errNotListening
+		}
+		return nil
+	}}
+	mux := http.NewServeMux()
+	mux.Handle("/livez", kube.Probe(ping()))
+	mux.Handle("/readyz", kube.Probe(slices.Concat([]kube.Check{running}, p.needs(), []kube.Check{port})...))
 	return mux
 }

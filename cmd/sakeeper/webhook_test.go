@@ -15,7 +15,6 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/sakeeper/sakeeper/pkg/admission"
-	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
 )
 
@@ -92,10 +91,7 @@ func TestProbesOfTheWebhook(t *testing.T) {
 	f := newFiles(t)
 	cfg, err := f.webhookCommand(t)
 	mustNil(t, err)
-	listener, err := kube.Listen(t.Context(), "test", "127.0.0.1:0")
-	mustNil(t, err)
-	t.Cleanup(func() { _ = listener.Close() })
-	p, err := newWebhookProcess(t.Context(), cfg, listener)
+	p, err := newWebhookProcess(t.Context(), cfg)
 	mustNil(t, err)
 	t.Cleanup(p.broadcaster.Shutdown)
 	ctx, stop := context.WithCancel(t.Context())
@@ -108,7 +104,7 @@ func TestProbesOfTheWebhook(t *testing.T) {
 		t.Errorf("livez: %d %s", code, body)
 	}
 	code, body := ask("/readyz")
-	if code != http.StatusServiceUnavailable || !strings.Contains(body, errAccountsUnseen.Error()) || !strings.Contains(body, "serving certificate: ") {
+	if code != http.StatusServiceUnavailable || !strings.Contains(body, errAccountsUnseen.Error()) || !strings.Contains(body, "serving certificate: ") || !strings.Contains(body, errNotListening.Error()) {
 		t.Errorf("readyz: %d %s", code, body)
 	}
 	stop()

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -40,7 +39,6 @@ func newServer(t testing.TB, handler Handler) (*Server, *prometheus.Registry) {
 	t.Helper()
 	registry := prometheus.NewRegistry()
 	s, err := New(Config{
-		Listener:       closedListener{},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errBoom },
 		Handlers:       map[string]Handler{path: handler},
 		Registerer:     registry,
@@ -50,9 +48,6 @@ func newServer(t testing.TB, handler Handler) (*Server, *prometheus.Registry) {
 	}
 	return s, registry
 }
-
-// closedListener is for servers that are not run.
-type closedListener struct{ net.Listener }
 
 // bufferedLogger keeps what is logged, at any verbosity.
 func bufferedLogger(t testing.TB) (logger klog.Logger, text func() string) {

@@ -40,8 +40,6 @@ const (
 
 // Config is what the server needs; all but Drain and Shared is required.
 type Config struct {
-	// Listener is where to serve; Run closes it.
-	Listener net.Listener
 	// GetCertificate returns the certificate of the moment, for every handshake.
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// Handlers are called by path, which begins with "/".
@@ -69,8 +67,8 @@ type Server struct {
 // New checks cfg. Nothing is served before Run.
 func New(cfg Config) (*Server, error) {
 	switch {
-	case cfg.Listener == nil, cfg.GetCertificate == nil, cfg.Registerer == nil:
-		return nil, errors.New("webhook: Listener, GetCertificate and Registerer are required")
+	case cfg.GetCertificate == nil, cfg.Registerer == nil:
+		return nil, errors.New("webhook: GetCertificate and Registerer are required")
 	case len(cfg.Handlers) == 0:
 		return nil, errors.New("webhook: Handlers are required")
 	}
@@ -87,9 +85,9 @@ func New(cfg Config) (*Server, error) {
 	return &Server{cfg: cfg, metrics: m}, nil
 }
 
-// Run serves until ctx ends and then until the requests under way are answered.
-// It returns nil, unless the listener fails.
-func (s *Server) Run(ctx context.Context) error {
+// Run serves on listener, which it closes, until ctx ends and then until the requests
+// under way are answered. It returns nil, unless the listener fails.
+func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	logger := klog.FromContext(ctx).WithName("webhook")
 	// What is under way when ctx ends is finished, so it must not see that.
 	working := klog.NewContext(context.WithoutCancel(ctx), logger)
@@ -108,12 +106,12 @@ func (s *Server) Run(ctx context.Context) error {
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		s.stop(working, server)
+		s.stop(working, server, listener)
 	})
-	logger.Info("Serving", "address", s.cfg.Listener.Addr().String())
-	if err := server.ServeTLS(s.cfg.Listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+	logger.Info("Serving", "address", listener.Addr().String())
+	if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
 		if stop() {
-			return fmt.Errorf("serve on %s: %w", s.cfg.Listener.Addr(), errors.Join(err, server.Close()))
+			return fmt.Errorf("serve on %s: %w", listener.Addr(), errors.Join(err, server.Close()))
 		}
 	}
 	<-stopped
@@ -123,9 +121,9 @@ func (s *Server) Run(ctx context.Context) error {
 
 // stop lets clients go away by themselves for a while, and then finishes what is
 // under way.
-func (s *Server) stop(ctx context.Context, server *http.Server) {
+func (s *Server) stop(ctx context.Context, server *http.Server, listener net.Listener) {
 	if s.cfg.Shared {
-		_ = s.cfg.Listener.Close() // before anybody is sent away
+		_ = listener.Close() // before anybody is sent away
 	}
 	s.draining.Store(true)
 	if s.cfg.Drain > 0 {

@@ -44,14 +44,14 @@ func run(t *testing.T, handler Handler, drain time.Duration) *running {
 		t.Fatal(err)
 	}
 	r.issue(t, "127.0.0.1")
-	r.start(t, Config{Listener: listener, Handlers: map[string]Handler{path: handler}, Drain: drain})
+	r.start(t, listener, Config{Handlers: map[string]Handler{path: handler}, Drain: drain})
 	return r
 }
 
 // start serves with the certificate of r.
-func (r *running) start(t *testing.T, cfg Config) {
+func (r *running) start(t *testing.T, listener net.Listener, cfg Config) {
 	t.Helper()
-	r.url, r.done = "https://"+cfg.Listener.Addr().String()+path, make(chan error, 1)
+	r.url, r.done = "https://"+listener.Addr().String()+path, make(chan error, 1)
 	cfg.Registerer = prometheus.NewRegistry()
 	cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if pair := r.pair.Load(); pair != nil {
@@ -68,7 +68,7 @@ func (r *running) start(t *testing.T, cfg Config) {
 	ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), logger))
 	r.stop = cancel
 	go func() {
-		r.done <- s.Run(ctx)
+		r.done <- s.Run(ctx, listener)
 		close(r.done)
 	}()
 	t.Cleanup(func() {
@@ -283,7 +283,7 @@ func TestASharedPortIsHandedOver(t *testing.T) {
 		}
 		r := &running{ca: ca}
 		r.issue(t, "127.0.0.1")
-		r.start(t, Config{Listener: listener, Handlers: map[string]Handler{path: handler}, Drain: drain, Shared: true})
+		r.start(t, listener, Config{Handlers: map[string]Handler{path: handler}, Drain: drain, Shared: true})
 		return r
 	}
 	ca, err := pki.NewCA(time.Now())
@@ -328,8 +328,7 @@ func TestRunFailsWithItsListener(t *testing.T) {
 	}
 	_ = listener.Close()
 	s, _ := newServer(t, allow)
-	s.cfg.Listener = listener
-	if err := s.Run(t.Context()); !errors.Is(err, net.ErrClosed) {
+	if err := s.Run(t.Context(), listener); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("ended with %v", err)
 	}
 }
@@ -342,7 +341,6 @@ func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 		return cfg
 	}
 	cases := map[string]func(*Config){
-		"no listener":          func(c *Config) { c.Listener = nil },
 		"no certificate":       func(c *Config) { c.GetCertificate = nil },
 		"no registerer":        func(c *Config) { c.Registerer = nil },
 		"no handlers":          func(c *Config) { c.Handlers = nil },

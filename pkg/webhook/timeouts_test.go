@@ -58,7 +58,7 @@ func served(t *testing.T, test func(t *testing.T, p *pipes, trust *tls.Config)) 
 			t.Fatal(err)
 		}
 		s, err := New(Config{
-			Listener: p, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return pair.TLS(), nil },
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return pair.TLS(), nil },
 			Handlers: map[string]Handler{path: allow}, Registerer: prometheus.NewRegistry(),
 		})
 		if err != nil {
@@ -67,7 +67,7 @@ func served(t *testing.T, test func(t *testing.T, p *pipes, trust *tls.Config)) 
 		logger, _ := bufferedLogger(t)
 		ctx, stop := context.WithCancel(klog.NewContext(t.Context(), logger))
 		done := make(chan error)
-		go func() { done <- s.Run(ctx) }()
+		go func() { done <- s.Run(ctx, p) }()
 		roots := x509.NewCertPool()
 		roots.AddCert(ca.Cert())
 		test(t, p, &tls.Config{RootCAs: roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12})

@@ -280,7 +280,7 @@ func (s *site) start(clk clock.PassiveClock) *replica {
 	r.Controller, err = certs.New(cfg)
 	must(t, err)
 	server, err := webhook.New(webhook.Config{
-		Listener: listener, GetCertificate: r.GetCertificate, Registerer: prometheus.NewRegistry(),
+		GetCertificate: r.GetCertificate, Registerer: prometheus.NewRegistry(),
 		Handlers: map[string]webhook.Handler{"/allow": func(context.Context, *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
 			r.asked.Add(1)
 			return &admissionv1.AdmissionResponse{Allowed: true}, nil
@@ -289,7 +289,8 @@ func (s *site) start(clk clock.PassiveClock) *replica {
 	must(t, err)
 	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true), ktesting.Verbosity(verbosity)))
 	ctx := klog.NewContext(context.WithoutCancel(t.Context()), logger)
-	stop := testkit.Start(ctx, t, r.Run, server.Run, testkit.Informer(cfg.Secrets), testkit.Informer(cfg.Mutating), testkit.Informer(cfg.Validating))
+	serve := func(ctx context.Context) error { return server.Run(ctx, listener) }
+	stop := testkit.Start(ctx, t, r.Run, serve, testkit.Informer(cfg.Secrets), testkit.Informer(cfg.Mutating), testkit.Informer(cfg.Validating))
 	stopped := false
 	r.stop = func() {
 		if !stopped {

@@ -59,7 +59,7 @@ func served(t *testing.T, test func(t *testing.T, p *pipes, trust *tls.Config)) 
 		}
 		s, err := New(Config{
 			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return pair.TLS(), nil },
-			Handlers: map[string]Handler{path: allow}, Registerer: prometheus.NewRegistry(),
+			Handlers:       map[string]Handler{path: allow}, Registerer: prometheus.NewRegistry(),
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -19,9 +19,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
@@ -145,14 +145,7 @@ func populate(t *testing.T, p plane, from, namespaces, secrets int) {
 // eventuallyIn is eventually for what takes its time and is dear to look at.
 func eventuallyIn(t *testing.T, d time.Duration, what string, check func(ctx context.Context) error) {
 	t.Helper()
-	var last error
-	err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, d, true, func(ctx context.Context) (bool, error) {
-		last = check(ctx)
-		return last == nil, nil
-	})
-	if err != nil {
-		t.Fatalf("%s: %v (last: %v)", what, err, last)
-	}
+	testkit.Await(t, 200*time.Millisecond, d, what, check)
 }
 
 // tokenSecrets are all token Secrets of the plane by namespace and name.

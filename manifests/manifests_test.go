@@ -3,12 +3,9 @@
 package manifests
 
 import (
-	"bufio"
 	"bytes"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -22,8 +19,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes/scheme"
+
+	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
 var update = flag.Bool("update", false, "write rendered anew")
@@ -82,16 +80,12 @@ func TestRendered(t *testing.T) {
 func objects(t *testing.T, name, content string) []runtime.Object {
 	t.Helper()
 	decoder := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
+	documents, err := testkit.Documents([]byte(content))
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
 	var all []runtime.Object
-	reader := yaml.NewYAMLReader(bufio.NewReader(strings.NewReader(content)))
-	for {
-		document, err := reader.Read()
-		if errors.Is(err, io.EOF) {
-			return all
-		}
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
+	for _, document := range documents {
 		object, _, err := decoder.Decode(document, nil, nil)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -99,6 +93,7 @@ func objects(t *testing.T, name, content string) []runtime.Object {
 		}
 		all = append(all, object)
 	}
+	return all
 }
 
 // pod is a pod that somebody will run.

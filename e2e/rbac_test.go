@@ -1,12 +1,9 @@
 package e2e
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -16,31 +13,45 @@ import (
 	"testing"
 
 	rbacv1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes/scheme"
 
+	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// right is what a rule grants, less the names of objects.
+// right is what is asked, or granted. As something that is granted, it is for all
+// namespaces and all names where these are empty.
 type right struct {
 	account         string // in our namespace
 	verb            string
 	group, resource string // the resource with its subresource
+	namespace, name string
 }
 
 func (r right) String() string {
-	return fmt.Sprintf("%s: %s %s", r.account, r.verb, strings.TrimSuffix(r.resource+"."+r.group, "."))
+	return strings.TrimRight(fmt.Sprintf("%s: %s %s %s/%s", r.account, r.verb, strings.TrimSuffix(r.resource+"."+r.group, "."), r.namespace, r.name), "/ ")
 }
 
-// exercised is what our identities asked of all API servers of this package's tests.
+// covers tells whether a right that is granted allows what is asked.
+func (r right) covers(asked right) bool {
+	return (r.namespace == "" || r.namespace == asked.namespace) && (r.name == "" || r.name == asked.name) && r.kind() == asked.kind()
+}
+
+// kind is the right without the object.
+func (r right) kind() right {
+	r.namespace, r.name = "", ""
+	return r
+}
+
+// exercised is what our identities asked of all API servers of this package's tests, and
+// whether that was ever allowed.
 type exercised struct {
-	mu             sync.Mutex
-	allowed, asked map[right]bool
+	mu    sync.Mutex
+	asked map[right]bool
 }
 
 // rights are those of the tests of this process.
-var rights = exercised{allowed: map[right]bool{}, asked: map[right]bool{}}
+var rights = exercised{asked: map[right]bool{}}
 
 // note reads the audit log of a control plane that is being stopped.
 func (e *exercised) note(cp *controlplane.ControlPlane) error {
@@ -52,14 +63,11 @@ func (e *exercised) note(cp *controlplane.ControlPlane) error {
 		if !ok || r.Object.Resource == "" {
 			return
 		}
-		asked := right{account, r.Verb, r.Object.Group, r.Object.Resource}
+		asked := right{account, r.Verb, r.Object.Group, r.Object.Resource, r.Object.Namespace, r.Object.Name}
 		if r.Object.Subresource != "" {
 			asked.resource += "/" + r.Object.Subresource
 		}
-		e.asked[asked] = true
-		if r.Annotations["authorization.k8s.io/decision"] == "allow" {
-			e.allowed[asked] = true
-		}
+		e.asked[asked] = e.asked[asked] || r.Annotations["authorization.k8s.io/decision"] == "allow"
 	})
 }
 
@@ -72,24 +80,44 @@ func (e *exercised) check() error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var errs []error
-	for _, r := range sorted(e.asked) {
-		// What tests take away for a while is granted here all the same.
-		if !granted[r] {
-			errs = append(errs, fmt.Errorf("no role grants %v", r))
+	lacking, used := map[right]bool{}, map[right]bool{}
+	for asked, allowed := range e.asked {
+		found := false
+		for _, r := range granted[asked.kind()] {
+			if r.covers(asked) {
+				found = true
+				used[r] = used[r] || allowed
+			}
+		}
+		if !found { // what tests take away for a while is granted all the same
+			lacking[asked] = true
 		}
 	}
+	var errs []error
+	for _, asked := range sorted(lacking) {
+		errs = append(errs, fmt.Errorf("no role grants %v", asked))
+	}
 	if everyTestRan() {
-		for _, r := range sorted(granted) {
-			watch := r
-			watch.verb = "watch"
-			// Lists come as watches, but from servers that cannot do that.
-			if used := e.allowed[r] || r.verb == "list" && e.allowed[watch]; !used {
-				errs = append(errs, fmt.Errorf("nobody uses %v", r))
-			}
+		for _, r := range sorted(inVain(granted, used)) {
+			errs = append(errs, fmt.Errorf("nobody uses %v", r))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func inVain(granted map[right][]right, used map[right]bool) map[right]bool {
+	vain := map[right]bool{}
+	for _, list := range granted {
+		for _, r := range list {
+			watch := r
+			watch.verb = "watch"
+			// Lists come as watches, but from servers that cannot do that.
+			if !used[r] && (r.verb != "list" || !used[watch]) {
+				vain[r] = true
+			}
+		}
+	}
+	return vain
 }
 
 func everyTestRan() bool {
@@ -100,9 +128,9 @@ func sorted(rights map[right]bool) []right {
 	return slices.SortedFunc(maps.Keys(rights), func(a, b right) int { return strings.Compare(a.String(), b.String()) })
 }
 
-// grantedRights are those of all roles of manifests, for the accounts that they are
-// bound to.
-func grantedRights() (map[right]bool, error) {
+// grantedRights are those of all roles of manifests, by kind, for the accounts that they
+// are bound to.
+func grantedRights() (map[right][]right, error) {
 	files, err := filepath.Glob("../manifests/components/*/*.yaml")
 	if err != nil {
 		return nil, err
@@ -111,59 +139,93 @@ func grantedRights() (map[right]bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	rules, accounts := map[string][]rbacv1.PolicyRule{}, map[string]string{}
+	roles := roles{rules: map[rbacv1.RoleRef]map[string][]rbacv1.PolicyRule{}}
 	for _, path := range append(files, more...) {
-		if err := readRoles(path, rules, accounts); err != nil {
+		if err := roles.read(path); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	granted := map[right]bool{}
-	for role, account := range accounts {
-		if len(rules[role]) == 0 {
-			return nil, fmt.Errorf("%s is bound to, but does not exist", role)
+	granted := map[right][]right{}
+	for _, b := range roles.bindings {
+		home := b.namespace
+		if b.role.Kind == "ClusterRole" {
+			home = ""
 		}
-		for _, rule := range rules[role] {
-			for _, group := range rule.APIGroups {
-				for _, resource := range rule.Resources {
-					for _, verb := range rule.Verbs {
-						granted[right{account, verb, group, resource}] = true
-					}
-				}
+		rules := roles.rules[b.role][home]
+		if len(rules) == 0 {
+			return nil, fmt.Errorf("%s %s is bound to, but does not exist", b.role.Kind, b.role.Name)
+		}
+		for _, rule := range rules {
+			for _, r := range expand(b.account, b.namespace, rule) {
+				granted[r.kind()] = append(granted[r.kind()], r)
 			}
 		}
 	}
 	return granted, nil
 }
 
-// readRoles adds the rules of roles, and the accounts to which they are bound, by kind,
-// namespace and name of the role.
-func readRoles(path string, rules map[string][]rbacv1.PolicyRule, accounts map[string]string) error {
+func expand(account, namespace string, rule rbacv1.PolicyRule) []right {
+	names := rule.ResourceNames
+	if len(names) == 0 {
+		names = []string{""}
+	}
+	var all []right
+	for _, group := range rule.APIGroups {
+		for _, resource := range rule.Resources {
+			for _, verb := range rule.Verbs {
+				for _, name := range names {
+					all = append(all, right{account, verb, group, resource, namespace, name})
+				}
+			}
+		}
+	}
+	return all
+}
+
+// roles are the rules by role and, for a Role, its namespace.
+type roles struct {
+	rules    map[rbacv1.RoleRef]map[string][]rbacv1.PolicyRule
+	bindings []binding
+}
+
+type binding struct {
+	role      rbacv1.RoleRef
+	namespace string // empty: all
+	account   string
+}
+
+func (r *roles) read(path string) error {
 	content, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	reader := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(content)))
-	for {
-		document, err := reader.Read()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	documents, err := testkit.Documents(content)
+	if err != nil {
+		return err
+	}
+	for _, document := range documents {
 		object, _, err := scheme.Codecs.UniversalDeserializer().Decode(document, nil, nil)
 		if err != nil {
 			continue // not of Kubernetes
 		}
 		switch o := object.(type) {
 		case *rbacv1.Role:
-			rules["Role/"+o.Namespace+"/"+o.Name] = o.Rules
+			r.add("Role", o.Name, o.Namespace, o.Rules)
 		case *rbacv1.ClusterRole:
-			rules["ClusterRole//"+o.Name] = o.Rules
+			r.add("ClusterRole", o.Name, "", o.Rules)
 		case *rbacv1.RoleBinding:
-			accounts[o.RoleRef.Kind+"/"+map[bool]string{true: o.Namespace}[o.RoleRef.Kind == "Role"]+"/"+o.RoleRef.Name] = o.Subjects[0].Name
+			r.bindings = append(r.bindings, binding{o.RoleRef, o.Namespace, o.Subjects[0].Name})
 		case *rbacv1.ClusterRoleBinding:
-			accounts["ClusterRole//"+o.RoleRef.Name] = o.Subjects[0].Name
+			r.bindings = append(r.bindings, binding{o.RoleRef, "", o.Subjects[0].Name})
 		}
 	}
+	return nil
+}
+
+func (r *roles) add(kind, name, namespace string, rules []rbacv1.PolicyRule) {
+	ref := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: name}
+	if r.rules[ref] == nil {
+		r.rules[ref] = map[string][]rbacv1.PolicyRule{}
+	}
+	r.rules[ref][namespace] = rules
 }

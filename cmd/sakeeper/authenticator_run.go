@@ -60,7 +60,7 @@ func newAuthenticatorProcess(cfg *authenticatorConfig) (*authenticatorProcess, e
 	p := &authenticatorProcess{cfg: cfg, registry: prometheus.NewRegistry(), handler: http.NewServeMux()}
 	kube.RegisterBuildInfo(p.registry, buildVersion())
 	p.registry.MustRegister(newKeyCollector(cfg.keys.Get))
-	failures := newReloadFailures(p.registry, "keys, ca, certificate")
+	failures := newReloadFailures(p.registry, "keys", "ca", "certificate")
 	count := func(source string) func(error) {
 		return func(error) { failures.WithLabelValues(source).Inc() }
 	}

@@ -98,7 +98,7 @@ func newControllersProcess(ctx context.Context, cfg *controllersConfig) (*contro
 
 // followReloads counts and reports files that turned bad.
 func (p *controllersProcess) followReloads() {
-	failures := newReloadFailures(p.registry, "keys, ca")
+	failures := newReloadFailures(p.registry, "keys", "ca")
 	lease := &corev1.ObjectReference{
 		Kind: "Lease", APIVersion: "coordination.k8s.io/v1",
 		Namespace: p.cfg.options.election.leaseNamespace(), Name: p.cfg.options.election.name,

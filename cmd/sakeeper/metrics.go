@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sakeeper/sakeeper/pkg/keys"
@@ -33,12 +35,16 @@ func (c *keyCollector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// newReloadFailures counts, by source, the files that turned bad; sources names them.
-func newReloadFailures(registry prometheus.Registerer, sources string) *prometheus.CounterVec {
+// newReloadFailures counts, by source, the files that turned bad. All series are there
+// from the start, so that the first failure is an increase.
+func newReloadFailures(registry prometheus.Registerer, sources ...string) *prometheus.CounterVec {
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sakeeper_reload_failures_total",
-		Help: "Changed files that could not be used, by source (" + sources + "); the last good ones stay in use.",
+		Help: "Changed files that could not be used, by source (" + strings.Join(sources, ", ") + "); the last good ones stay in use.",
 	}, []string{"source"})
+	for _, source := range sources {
+		failures.WithLabelValues(source)
+	}
 	registry.MustRegister(failures)
 	return failures
 }

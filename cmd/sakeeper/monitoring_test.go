@@ -20,6 +20,7 @@ const monitoring = "../../manifests/components/monitoring"
 // standard are metrics that are not ours, with their labels.
 func standard() map[string][]string {
 	return map[string][]string{
+		"up":                            nil,
 		"leader_election_master_status": {"name"},
 		"workqueue_depth":               {"name"},
 		"rest_client_requests_total":    {"code", "method", "host"},
@@ -64,7 +65,7 @@ func TestMonitoringKnowsTheMetrics(t *testing.T) {
 func scraped() []string { return []string{"le", "namespace", "component", "pod"} }
 
 var (
-	metricName  = regexp.MustCompile(`\b(?:sakeeper|leader_election|workqueue|rest_client|process)_[a-z_]+`)
+	metricName  = regexp.MustCompile(`\bup\b|\b(?:sakeeper|leader_election|workqueue|rest_client|process)_[a-z_]+`)
 	selector    = regexp.MustCompile(`\{([^}]*)\}`)
 	matcher     = regexp.MustCompile(`([a-z_]+)\s*(?:=~|!~|!=|=)`)
 	grouping    = regexp.MustCompile(`\bby \(([^)]*)\)`)

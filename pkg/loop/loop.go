@@ -68,6 +68,7 @@ func New[K comparable](cfg Config[K]) (*Loop[K], error) {
 	if cfg.MaxDelay == 0 {
 		cfg.MaxDelay = defaultMaxDelay
 	}
+	cfg.Metrics.begin(cfg.Name)
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[K](cmp.Or(cfg.BaseDelay, baseDelay), cfg.MaxDelay)
 	return &Loop[K]{
 		cfg: cfg,

@@ -54,6 +54,13 @@ func (m *Metrics) observe(name string, took time.Duration, err error) {
 	m.duration.WithLabelValues(name, result).Observe(took.Seconds())
 }
 
+// begin makes the series of a loop, so that the first panic is an increase.
+func (m *Metrics) begin(name string) {
+	if m != nil {
+		m.panics.WithLabelValues(name)
+	}
+}
+
 func (m *Metrics) setFailing(name string, n int) {
 	if m != nil {
 		m.failing.WithLabelValues(name).Set(float64(n))

@@ -68,7 +68,7 @@ func prune(ctx context.Context, out io.Writer, o *keysOptions, s rotation.Store,
 	}
 	for _, step := range steps {
 		if step.Action == rotation.ActionNone {
-			fmt.Fprintf(out, "key %s: stays%s: %s\n", step.Key.ID(), until(step.NotBefore), step.Reason)
+			fmt.Fprintf(out, "key %s: stays%s: %s\n", step.Key.ID(), when(" until ", step.NotBefore), step.Reason)
 			continue
 		}
 		if err := do(ctx, out, s, step, "", o.settings); err != nil {
@@ -108,9 +108,10 @@ func remove(ctx context.Context, out io.Writer, o *keysOptions, s rotation.Store
 	return do(ctx, out, s, rotation.Step{Action: rotation.ActionRemove, Key: found[0], Reason: "forced"}, "", o.settings)
 }
 
-func until(t time.Time) string {
+// when is the time after its word, and nothing where there is none.
+func when(word string, t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return " until " + t.UTC().Format(time.RFC3339)
+	return word + t.UTC().Format(time.RFC3339)
 }

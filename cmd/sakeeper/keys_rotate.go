@@ -83,7 +83,7 @@ func rotate(ctx context.Context, out io.Writer, o *keysOptions, s rotation.Store
 			}
 			continue
 		case step.Action == rotation.ActionNone:
-			fmt.Fprintf(out, "nothing to do%s: %s\n", before(step.NotBefore), step.Reason)
+			fmt.Fprintf(out, "nothing to do%s: %s\n", when(" before ", step.NotBefore), step.Reason)
 			return nil
 		}
 		if err := do(ctx, out, s, step, algorithm(flagAlgorithm, ring), o.settings); err != nil {
@@ -95,11 +95,4 @@ func rotate(ctx context.Context, out io.Writer, o *keysOptions, s rotation.Store
 			o.settings.Force = false // it is for a key that was published before
 		}
 	}
-}
-
-func before(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return " before " + t.UTC().Format(time.RFC3339)
 }

@@ -93,13 +93,16 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 	stopped := make(chan struct{})
 	defer context.AfterFunc(ctx, func() {
 		defer close(stopped)
+		if shared, ok := listener.(*sharedListener); ok {
+			_ = shared.Close() // takes its time, for which Shutdown would hold a lock
+		}
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
 		if server.Shutdown(grace) != nil {
 			_ = server.Close()
 		}
 	})()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(listener); ctx.Err() == nil {
 		return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
 	}
 	<-stopped

@@ -5,7 +5,7 @@ RELEASE     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 VERSION     ?= $(shell awk '$$1 == "k8s.io/kubernetes" {print $$2; exit}' hack/tools/go.mod)
 
 IMAGE       ?= sakeeper:dev
-PLATFORM    ?= linux/$(shell go env GOARCH 2>/dev/null || echo amd64)
+PLATFORM    ?= linux/$(shell go env GOARCH 2>/dev/null || docker version --format '{{.Server.Arch}}')
 
 K8S_VERSION := v$(VERSION:v%=%)
 ASSETS    := bin/k8s/$(K8S_VERSION)
@@ -25,7 +25,7 @@ help: ## Show what there is to make
 build: ## Build bin/sakeeper
 	CGO_ENABLED=0 go build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/sakeeper ./cmd/sakeeper
 
-image: ## Build the container image IMAGE (sakeeper:dev) for PLATFORM (linux/amd64), with docker alone
+image: ## Build the container image IMAGE (sakeeper:dev) for PLATFORM (that of this machine), with docker alone
 	TAGS=$(TAGS) hack/image.sh $(IMAGE) $(PLATFORM) $(RELEASE)
 
 assets: $(ASSETS)/.done ## Build etcd, kube-apiserver, kube-controller-manager and kubectl (some 5 minutes, once)

@@ -20,8 +20,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sakeeper/sakeeper/e2e/behaviour"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -132,18 +134,13 @@ func (a agent) token() (string, error) {
 
 // expectRenewal waits for 80 % of ten minutes, less what has passed.
 func (a agent) expectRenewal(t *testing.T) {
-	began := time.Now()
-	second := ""
-	for time.Since(began) < 10*time.Minute && (second == "" || second == a.first) {
-		time.Sleep(time.Second)
-		var err error
-		if second, err = a.token(); err != nil {
-			t.Fatal(err)
+	var second string
+	testkit.Await(t, time.Second, 10*time.Minute, "another token", func(context.Context) (err error) {
+		if second, err = a.token(); err == nil && second == a.first {
+			err = errors.New("it is the first one")
 		}
-	}
-	if second == a.first {
-		t.Fatal("it did not")
-	}
+		return err
+	})
 	if user, err := behaviour.WhoAmI(t.Context(), a.admin, second); err != nil || user != "system:serviceaccount:agent:robot" {
 		t.Errorf("the token is that of %q: %v", user, err)
 	}
@@ -161,13 +158,14 @@ func failOver(t *testing.T, c *cluster, workload string, waitWork func(t *testin
 		return *lease.Spec.HolderIdentity
 	}
 	for _, way := range []struct {
-		name string
-		kill func(pod string) (string, error)
+		name  string
+		kill  func(pod string) (string, error)
+		guard time.Duration // ten times what is promised
 	}{
-		{"killed", c.killProcess},
+		{"killed", c.killProcess, 250 * time.Second},
 		{"stopped", func(pod string) (string, error) {
 			return c.try("-n", namespace, "delete", "pod", pod)
-		}},
+		}, 50 * time.Second},
 	} {
 		c.waitRolledOut(t, namespace, workload)
 		before := leader()
@@ -177,7 +175,11 @@ func failOver(t *testing.T, c *cluster, workload string, waitWork func(t *testin
 		}
 		began := time.Now()
 		waitWork(t, "after-"+way.name)
-		t.Logf("%s: work goes on after %v", way.name, time.Since(began).Round(10*time.Millisecond))
+		took := time.Since(began).Round(10 * time.Millisecond)
+		t.Logf("%s: work goes on after %v", way.name, took)
+		if took > way.guard {
+			t.Errorf("%s: it took more than %v", way.name, way.guard)
+		}
 		if after := leader(); after == before {
 			t.Errorf("%s: %s works as before", way.name, after)
 		}
@@ -243,13 +245,44 @@ func comeBack(t *testing.T, c *cluster) {
 			t.Errorf("%v: %s", err, out)
 		}
 	}
+	before, err := c.webhookPods(t.Context())
+	must(t, err)
 	began := time.Now()
 	deleteAll(namespace, "app.kubernetes.io/component=webhook")
 	deleteAll("kube-system", "k8s-app=kube-proxy")
+	eventually(t, "others are ready", func(ctx context.Context) error {
+		after, err := c.webhookPods(ctx)
+		if err != nil {
+			return err
+		}
+		for uid, ready := range after {
+			if _, old := before[uid]; old || !ready {
+				return fmt.Errorf("pod %s: of before: %t, ready: %t", uid, old, ready)
+			}
+		}
+		if len(after) < len(before) {
+			return fmt.Errorf("%d of %d", len(after), len(before))
+		}
+		return nil
+	})
 	eventually(t, "a pod is admitted", func(ctx context.Context) error { return c.createPod(ctx, "default") })
-	c.kubectl(t, "-n", namespace, "wait", "--for=condition=Ready", "pod", "-l", "app.kubernetes.io/component=webhook", "--timeout", patience.String())
 	c.waitRolledOut(t, "kube-system", "ds/kube-proxy")
 	t.Logf("everything is back after %v", time.Since(began).Round(10*time.Millisecond))
+}
+
+// webhookPods are the pods of the webhook by UID, and whether they are ready.
+func (c *cluster) webhookPods(ctx context.Context) (map[types.UID]bool, error) {
+	pods, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=webhook"})
+	if err != nil {
+		return nil, err
+	}
+	found := map[types.UID]bool{}
+	for _, pod := range pods.Items {
+		found[pod.UID] = slices.ContainsFunc(pod.Status.Conditions, func(condition corev1.PodCondition) bool {
+			return condition.Type == corev1.PodReady && condition.Status == corev1.ConditionTrue
+		})
+	}
+	return found, nil
 }
 
 // createPod creates one that no node takes.

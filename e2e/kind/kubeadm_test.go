@@ -118,12 +118,19 @@ func moveToSigner(t *testing.T, c *cluster) {
 		t.Errorf("the key changed to %s", id)
 	}
 
-	c.onNodeMust(t, "sakeeper keys rotate"+keys)
+	published := strings.Fields(c.onNodeMust(t, "sakeeper keys rotate"+keys))[1]
+	published = strings.TrimSuffix(published, ":")
 	if out := c.onNodeMust(t, "sakeeper keys rotate"+keys); !strings.HasPrefix(out, "nothing to do before ") {
 		t.Errorf("rotate at once: %s", out)
 	}
-	// An hour is too long for a test. The API server has fetched the key after a minute.
-	time.Sleep(65 * time.Second)
+	// An hour is too long for a test. This API server has fetched the key after a minute.
+	eventually(t, "the API server shows the next key", func(context.Context) error {
+		jwks, err := c.try("get", "--raw", "/openid/v1/jwks")
+		if err == nil && !strings.Contains(jwks, published) {
+			err = errors.New("not yet")
+		}
+		return err
+	})
 	c.onNodeMust(t, "sakeeper keys rotate --force"+keys)
 	var after string
 	eventually(t, "a token of the next key", func(context.Context) error {

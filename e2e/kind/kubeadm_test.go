@@ -54,12 +54,10 @@ func (c *cluster) copyToNode(t *testing.T, from, to string) {
 func staticPods(t *testing.T, c *cluster) {
 	t.Helper()
 	began := time.Now()
-	c.onNodeMust(t, `for part in controllers webhook; do
-		kubeadm kubeconfig user --config /kind/kubeadm.conf --client-name=system:serviceaccount:sakeeper-system:sakeeper-$part --org=system:serviceaccounts > /etc/kubernetes/sakeeper-$part.conf
-	done`)
-	for _, part := range []string{"controllers", "webhook"} {
-		c.copyToNode(t, "manifests/overlays/static-pod/pods/"+part+".yaml", "/etc/kubernetes/manifests/sakeeper-"+part+".yaml")
-	}
+	c.copyToNode(t, "manifests", "/root/manifests")
+	script := c.fromReadme(t, "kubectl -n kube-system get configmap kubeadm-config", "done")
+	script = strings.ReplaceAll(script, "registry.example.com/sakeeper:v1", "sakeeper:dev")
+	c.onNodeMust(t, "export KUBECONFIG=/etc/kubernetes/admin.conf; cd /root\n"+script)
 	c.kubectl(t, "apply", "-k", c.overlay)
 	eventually(t, "the pods are ready", func(context.Context) error {
 		for _, part := range []string{"controllers", "webhook"} {
@@ -75,12 +73,13 @@ func staticPods(t *testing.T, c *cluster) {
 	t.Logf("a whole cluster: %v", time.Since(began).Round(100*time.Millisecond))
 }
 
-// fromReadme is the part of README that begins and ends with these lines.
+// fromReadme is the part of README whose first line begins, and whose last line ends like
+// this.
 func (c *cluster) fromReadme(t *testing.T, first, last string) string {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(c.root, "README.md"))
 	must(t, err)
-	found := regexp.MustCompile(`(?s)    ` + regexp.QuoteMeta(first) + `\n.*?` + regexp.QuoteMeta(last) + `\n`).FindString(string(content))
+	found := regexp.MustCompile(`(?s)    ` + regexp.QuoteMeta(first) + `[^\n]*\n.*?` + regexp.QuoteMeta(last) + `\n`).FindString(string(content))
 	if found == "" {
 		t.Fatalf("README has no %q", first)
 	}

@@ -1,0 +1,54 @@
+package kind
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// everything is what a cluster has that sakeeper could leave behind, by kind.
+func (c *cluster) everything(t *testing.T) map[string][]string {
+	t.Helper()
+	all := map[string][]string{}
+	for _, kind := range []string{
+		"namespaces", "clusterroles", "clusterrolebindings", "mutatingwebhookconfigurations", "validatingwebhookconfigurations",
+		"-n kube-system roles", "-n kube-system rolebindings", "-n kube-system leases", "-n kube-system configmaps", "-n kube-system secrets", "priorityclasses", "customresourcedefinitions",
+	} {
+		args := append([]string{"get", "-o", "name"}, strings.Fields(kind)...)
+		for line := range strings.Lines(c.kubectl(t, args...)) {
+			if name := strings.TrimSpace(line); !strings.Contains(name, "apiserver-") { // comes with time
+				all[kind] = append(all[kind], name)
+			}
+		}
+		slices.Sort(all[kind])
+	}
+	return all
+}
+
+// remove applies the manifests once more, removes them, and looks for what is left. What
+// controllers gave to namespaces stays: pods use it.
+func remove(t *testing.T, c *cluster, before map[string][]string) {
+	c.kubectl(t, "apply", "-k", c.overlay)
+	c.kubectl(t, "delete", "-k", c.overlay, "--timeout", patience.String())
+	for _, name := range []string{"agent", "busy", "strict", "after-killed", "after-stopped"} {
+		_, _ = c.try("delete", "namespace", name, "--timeout", patience.String())
+	}
+	eventually(t, "nothing is left", func(context.Context) error {
+		after := c.everything(t)
+		for _, kind := range slices.Sorted(maps.Keys(after)) {
+			for _, name := range after[kind] {
+				if !slices.Contains(before[kind], name) && !strings.HasSuffix(name, "/kube-root-ca.crt") && !strings.Contains(name, "behaviour-") {
+					return fmt.Errorf("%s", name)
+				}
+			}
+		}
+		return nil
+	})
+	must(t, c.createPod(t.Context(), "default")) // nobody is asked any more
+	if out, err := c.try("delete", "-k", c.overlay, "--ignore-not-found"); err != nil {
+		t.Errorf("removed twice: %v: %s", err, out)
+	}
+}

@@ -21,14 +21,17 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 // patience is how long a test waits for what should take milliseconds.
@@ -96,7 +99,30 @@ func runSuite(m *testing.M) (code int, err error) {
 	if err := shared.sakeeper.WaitReady(context.Background()); err != nil {
 		return 1, err
 	}
+	if err := letCanaryPass(context.Background()); err != nil {
+		return 1, err
+	}
 	return m.Run(), errors.Join(checkRequests(), checkMetricsAndEvents())
+}
+
+// letCanaryPass has the first token written, and waits until the API server has noted on
+// its Secret that it was used: in the Secrets of tests, it would be a change that they do
+// not know of.
+func letCanaryPass(ctx context.Context) error {
+	secrets := shared.client.CoreV1().Secrets(metav1.NamespaceDefault)
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		secret, err := secrets.Get(ctx, "canary", metav1.GetOptions{})
+		if apierrors.IsNotFound(err) { // it is deleted as long as there is no account
+			secret, err = secrets.Create(ctx, tokenSecret("canary", "default"), metav1.CreateOptions{})
+		}
+		last = err
+		return err == nil && secret.Labels[token.LastUsedLabel] != "", nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait for the use of the first token: %w", errors.Join(err, last))
+	}
+	return nil
 }
 
 // checkRequests looks at everything that sakeeper asked of the API server while the
@@ -315,7 +341,7 @@ func requests(t *testing.T, cp *controlplane.ControlPlane, mark controlplane.Mar
 
 func mustMark(t *testing.T, cp *controlplane.ControlPlane) controlplane.Mark {
 	t.Helper()
-	mark, err := cp.Audit.Mark()
+	mark, err := cp.Audit.Mark(t.Context())
 	must(t, err)
 	return mark
 }

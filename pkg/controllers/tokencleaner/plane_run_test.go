@@ -62,7 +62,7 @@ func (p *plane) run(clock clock.PassiveClock, before func(*http.Request), change
 // less what the informers and the tracking need.
 func (p *plane) pass(at time.Time, before func(*http.Request), change func(*Config)) (events, requests []string) {
 	p.t.Helper()
-	mark, err := p.Audit.Mark()
+	mark, err := p.Audit.Mark(p.t.Context())
 	must(p.t, err)
 	r := p.run(clocktesting.NewFakePassiveClock(at), before, change)
 	p.eventually("the first pass", func(context.Context) error {

@@ -34,7 +34,7 @@ func TestWithARealAPIServer(t *testing.T) {
 
 func (p plane) testAll(t *testing.T) {
 	defer p.start(t, ModeAll, asItIs)()
-	mark, err := p.Audit.Mark()
+	mark, err := p.Audit.Mark(t.Context())
 	must(t, err)
 	var want []string
 	for range 5 {
@@ -161,7 +161,7 @@ func (p plane) testRefused(t *testing.T) {
 	}
 	setRules(without)
 	defer p.start(t, ModeAll, asItIs)()
-	mark, err := p.Audit.Mark()
+	mark, err := p.Audit.Mark(t.Context())
 	must(t, err)
 	namespace := p.newNamespace(t, nil)
 	eventually(t, "refusals", func(ctx context.Context) error {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -48,8 +49,20 @@ type Request struct {
 // Mark is a place in the log.
 type Mark int64
 
-// Mark returns the end of the log as it is now.
-func (a *Audit) Mark() (Mark, error) {
+// Mark returns the end of the log as it is now. Everything that was answered before the
+// call lies before it.
+func (a *Audit) Mark(ctx context.Context) (Mark, error) {
+	before, err := a.end()
+	if err != nil {
+		return 0, err
+	}
+	if _, err := a.Since(ctx, before, nil); err != nil {
+		return 0, err
+	}
+	return a.end()
+}
+
+func (a *Audit) end() (Mark, error) {
 	info, err := os.Stat(a.path)
 	if err != nil {
 		return 0, err
@@ -57,11 +70,14 @@ func (a *Audit) Mark() (Mark, error) {
 	return Mark(info.Size()), nil
 }
 
+// barrierPrefix begins the names of what Since asks for.
+const barrierPrefix = "audit-barrier-"
+
 // Since returns the requests from mark on that keep, which may be nil, is true
 // for. Everything that was answered before the call is in it: Since sends a
 // request of its own and waits until the log shows it.
 func (a *Audit) Since(ctx context.Context, mark Mark, keep func(Request) bool) ([]Request, error) {
-	barrier := "audit-barrier-" + rand.String(10)
+	barrier := barrierPrefix + rand.String(10)
 	if _, err := a.admin.CoreV1().Namespaces().Get(ctx, barrier, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("audit barrier: %w", err)
 	}
@@ -73,7 +89,7 @@ func (a *Audit) Since(ctx context.Context, mark Mark, keep func(Request) bool) (
 			seen = seen || r.Object.Name == barrier
 			// A watch counts when it begins, everything else when it is answered.
 			done := r.Stage == "ResponseComplete" && r.Verb != "watch" || r.Stage == "ResponseStarted" && r.Verb == "watch"
-			if done && r.Object.Name != barrier && (keep == nil || keep(r)) {
+			if done && !strings.HasPrefix(r.Object.Name, barrierPrefix) && (keep == nil || keep(r)) {
 				requests = append(requests, r)
 			}
 		})

@@ -95,7 +95,7 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	mark, err := shared.cp.Audit.Mark()
+	mark, err := shared.cp.Audit.Mark(t.Context())
 	must(t, err)
 	s := &site{t: t, name: "webhook-" + rand.String(8), mark: mark}
 	_, err = shared.admin.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: s.meta()}, metav1.CreateOptions{})

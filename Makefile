@@ -17,7 +17,7 @@ LINT      := bin/tools/golangci-lint
 LOGCHECK  := bin/tools/logcheck
 KIND      := bin/tools/kind
 
-.PHONY: help build image assets demo up manifests test test-long e2e e2e-kind lint fuzz clean
+.PHONY: help build image assets demo up manifests test test-long e2e e2e-kind bench lint fuzz clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ demo: assets build ## Show the main job, step by step, on a control plane of its
 
 up: assets build ## Keep a control plane with sakeeper running, for kubectl, until interrupted
 	go build -o bin/demo ./hack/demo && exec bin/demo -up
+
+BENCH_SCALE ?= small
+bench: assets build ## Measure side by side with kube-controller-manager; BENCH_SCALE=small (minutes) or full (half an hour)
+	go build -o bin/bench ./hack/bench && exec bin/bench -scale $(BENCH_SCALE) -json bin/bench-$(BENCH_SCALE).json
 
 manifests: assets ## Render the overlays of manifests into manifests/rendered
 	go test ./manifests -run TestRendered -count 1 -update

@@ -180,6 +180,9 @@ func (cp *ControlPlane) Kubeconfig(name string, config *rest.Config) (string, er
 	}, path)
 }
 
+// ServerPID is the process of the API server.
+func (cp *ControlPlane) ServerPID() int { return cp.server.pid }
+
 // Kubectl is the path of kubectl.
 func (cp *ControlPlane) Kubectl() string { return filepath.Join(cp.assets, "kubectl") }
 
@@ -211,6 +214,8 @@ type ControllerManager struct {
 	// RootCAFile is the CA that it publishes and puts into token Secrets; empty: that
 	// of the control plane.
 	RootCAFile string
+	// Flags come after those of a client that is nearly unlimited.
+	Flags []string
 	// Output gets its log; nil: nobody does.
 	Output io.Writer
 }
@@ -218,6 +223,22 @@ type ControllerManager struct {
 // StartControllerManager runs kube-controller-manager with the admin's rights
 // until stop is called.
 func (cp *ControlPlane) StartControllerManager(m ControllerManager) (stop func() error, err error) {
+	cmd, err := cp.ControllerManager(m)
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start kube-controller-manager: %w", err)
+	}
+	return func() error {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed: its exit code says nothing
+		return nil
+	}, nil
+}
+
+// ControllerManager is a kube-controller-manager that has not been started.
+func (cp *ControlPlane) ControllerManager(m ControllerManager) (*exec.Cmd, error) {
 	kubeconfig, err := cp.Kubeconfig("kube-controller-manager.kubeconfig", cp.Admin)
 	if err != nil {
 		return nil, err
@@ -230,17 +251,10 @@ func (cp *ControlPlane) StartControllerManager(m ControllerManager) (stop func()
 	if m.SigningKey {
 		args = append(args, "--service-account-private-key-file", cp.SigningKeyFile)
 	}
-	cmd := exec.Command(filepath.Join(cp.assets, "kube-controller-manager"), args...)
+	cmd := exec.Command(filepath.Join(cp.assets, "kube-controller-manager"), append(args, m.Flags...)...)
 	cmd.Stdout, cmd.Stderr = m.Output, m.Output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start kube-controller-manager: %w", err)
-	}
-	return func() error {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // it was killed: its exit code says nothing
-		return nil
-	}, nil
+	return cmd, nil
 }
 
 func writeSigningKey(path string) error {

@@ -1,0 +1,302 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sakeeper/sakeeper/hack/bench/load"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+)
+
+// bed is a control plane of its own, on which contestants run one after the other.
+type bed struct {
+	plane           *controlplane.ControlPlane
+	dir, kubeconfig string
+	keyFile, caFile string
+	binaries        map[string]string
+	contestant      contestant
+	running         *process
+	timeout         time.Duration
+	parallel        int
+}
+
+// key is the algorithm of the signing key.
+type key string
+
+const (
+	rsa2048 key = "RSA-2048"
+	es256   key = "ES256"
+)
+
+// newBed starts a control plane, whose API server accepts the signing key.
+func (s *session) newBed(ctx context.Context, signing key, podAdmission bool) (*bed, error) {
+	dir, err := os.MkdirTemp(s.dir, "plane-")
+	if err != nil {
+		return nil, err
+	}
+	ec := filepath.Join(dir, "es256.key")
+	if err := writeECKey(ec); err != nil {
+		return nil, err
+	}
+	plane, err := controlplane.Start(controlplane.Options{Dir: dir, MoreKeyFiles: []string{ec}, PodAdmission: podAdmission})
+	if err != nil {
+		return nil, err
+	}
+	b := &bed{plane: plane, dir: dir, keyFile: plane.SigningKeyFile, caFile: plane.CAFile, binaries: s.binaries, timeout: 5 * time.Minute, parallel: s.size.parallel}
+	if signing == es256 {
+		b.keyFile = ec
+	}
+	if b.kubeconfig, err = plane.Kubeconfig("bench.kubeconfig", plane.Admin); err != nil {
+		return nil, errors.Join(err, plane.Stop())
+	}
+	if err := plane.Install(ctx); err != nil {
+		return nil, errors.Join(err, plane.Stop())
+	}
+	return b, nil
+}
+
+func writeECKey(path string) error {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	der, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), 0o600)
+}
+
+func (b *bed) close() error {
+	b.stop()
+	return errors.Join(b.plane.Stop(), os.RemoveAll(b.dir))
+}
+
+// start runs a contestant until it has settled.
+func (b *bed) start(ctx context.Context, c contestant, o options) error {
+	if err := b.launch(c, o); err != nil {
+		return err
+	}
+	return b.settle(ctx)
+}
+
+// launch starts a contestant.
+func (b *bed) launch(c contestant, o options) error {
+	b.stop()
+	cmd, err := c.command(b, o)
+	if err != nil {
+		return err
+	}
+	b.contestant = c
+	b.running, err = startProcess(cmd, filepath.Join(b.dir, "contestant.log"))
+	return err
+}
+
+func (b *bed) stop() {
+	if b.running != nil {
+		b.running.stop()
+		b.running = nil
+	}
+}
+
+func (b *bed) settle(ctx context.Context) error {
+	_, err := b.running.settle(ctx)
+	return b.explain(err)
+}
+
+// explain adds what the contestant said last.
+func (b *bed) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	log, _ := os.ReadFile(filepath.Join(b.dir, "contestant.log"))
+	return fmt.Errorf("%s: %w; the end of its log:\n%s", b.contestant.name, err, log[max(0, len(log)-2000):])
+}
+
+// loader is a process that is ready to do its job.
+type loader struct {
+	cmd    *exec.Cmd
+	begin  func() error
+	output *bufio.Reader
+	errors *bytes.Buffer
+}
+
+// prepare starts the process of a job, and returns when it is ready.
+func (b *bed) prepare(job load.Job) (*loader, error) {
+	job.Kubeconfig, job.Timeout = b.kubeconfig, b.timeout
+	if job.Parallel == 0 {
+		job.Parallel = b.parallel
+	}
+	if job.KeyFile == "" {
+		job.KeyFile = b.keyFile
+	}
+	if job.CAFile == "" {
+		job.CAFile = b.caFile
+	}
+	text, err := json.Marshal(job)
+	if err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	l := &loader{cmd: exec.Command(self, "load"), errors: &bytes.Buffer{}}
+	l.cmd.Stderr = l.errors
+	in, err1 := l.cmd.StdinPipe()
+	out, err2 := l.cmd.StdoutPipe()
+	if err := errors.Join(err1, err2, l.cmd.Start()); err != nil {
+		return nil, err
+	}
+	l.output = bufio.NewReader(out)
+	l.begin = func() error {
+		_, err := fmt.Fprintln(in, "go")
+		return err
+	}
+	if _, err := fmt.Fprintf(in, "%s\n", text); err != nil {
+		return nil, l.failed(err)
+	}
+	if line, err := l.output.ReadString('\n'); err != nil || strings.TrimSpace(line) != "ready" {
+		return nil, l.failed(err)
+	}
+	return l, nil
+}
+
+func (l *loader) failed(err error) error {
+	return errors.Join(err, l.cmd.Wait(), errors.New(strings.TrimSpace(l.errors.String())))
+}
+
+// result is what came of the job.
+func (l *loader) result() (load.Result, error) {
+	var r load.Result
+	line, err := l.output.ReadBytes('\n')
+	if err != nil {
+		return r, l.failed(err)
+	}
+	return r, errors.Join(json.Unmarshal(line, &r), l.cmd.Wait())
+}
+
+// do does a job that is not measured, and lets whoever runs settle.
+func (b *bed) do(ctx context.Context, job load.Job) error {
+	l, err := b.prepare(job)
+	if err != nil {
+		return err
+	}
+	if err := l.begin(); err != nil {
+		return l.failed(err)
+	}
+	if _, err = l.result(); err != nil || b.running == nil {
+		return b.explain(err)
+	}
+	return b.settle(ctx)
+}
+
+// measure does a job that is, with what the contestant and the API server need for it.
+// begin, where it is not nil, happens when the load begins.
+func (b *bed) measure(ctx context.Context, job load.Job, objects int, begin func() error) (sample, error) {
+	l, err := b.prepare(job)
+	if err != nil {
+		return nil, err
+	}
+	if b.running != nil {
+		if err := b.settle(ctx); err != nil {
+			return nil, err
+		}
+	}
+	before, err := b.meters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	if err := l.begin(); err != nil {
+		return nil, l.failed(err)
+	}
+	if begin != nil {
+		if err := begin(); err != nil {
+			return nil, err
+		}
+	}
+	r, err := l.result()
+	if err != nil {
+		return nil, b.explain(err)
+	}
+	if err := b.settle(ctx); err != nil {
+		return nil, err
+	}
+	out := sample{}
+	elapsed := r.Elapsed
+	if begin != nil {
+		elapsed = r.Ended.Sub(began)
+	}
+	out[rate] = float64(objects) / elapsed.Seconds()
+	out[last] = elapsed.Seconds()
+	out[p50], out[p99] = ms(r.P50), ms(r.P99)
+	out[left] = float64(r.Left)
+	return out, b.readMeters(ctx, before, objects, out)
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// meters are read before and after.
+type meters struct {
+	own, server time.Duration
+	pid         int
+	mark        controlplane.Mark
+}
+
+func (b *bed) meters(ctx context.Context) (m meters, err error) {
+	if m.mark, err = b.plane.Audit.Mark(ctx); err != nil {
+		return m, err
+	}
+	if b.running != nil {
+		m.pid = b.running.pid
+		if m.own, err = cpu(m.pid); err != nil {
+			return m, err
+		}
+	}
+	m.server, err = cpu(b.plane.ServerPID())
+	return m, err
+}
+
+// readMeters adds what was used since before. A process that was started since counts
+// from its start.
+func (b *bed) readMeters(ctx context.Context, before meters, objects int, out sample) error {
+	after, err := b.meters(ctx)
+	if err != nil {
+		return err
+	}
+	if after.pid != before.pid {
+		before.own = 0
+	}
+	out[ownCPU] = ms(after.own-before.own) / float64(objects)
+	out[serverCPU] = ms(after.server-before.server) / float64(objects)
+	requests, err := b.plane.Audit.Since(ctx, before.mark, func(r controlplane.Request) bool {
+		return strings.HasPrefix(r.UserAgent, b.contestant.userAgent) && r.Verb != "watch" && r.Object.Resource != "leases" && r.Object.Resource != "events"
+	})
+	if err != nil {
+		return err
+	}
+	_, out[peak], err = memory(after.pid)
+	for _, r := range requests {
+		out[requested+r.Verb+" "+r.Object.Resource] += 1 / float64(objects)
+		out[requestsPer] += 1 / float64(objects)
+		if r.Verb != "get" && r.Verb != "list" {
+			out[writes]++
+		}
+	}
+	return err
+}

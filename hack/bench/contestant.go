@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+
+	"github.com/sakeeper/sakeeper/hack/bench/load"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+)
+
+// contestant is a program that does the work.
+type contestant struct {
+	name string
+	// userAgent begins those of all its requests.
+	userAgent string
+	command   func(b *bed, o options) (*exec.Cmd, error)
+}
+
+// options are how a contestant is started.
+type options struct {
+	// defaults: with the limits that a user gets who sets none.
+	defaults bool
+}
+
+// workers is how many token Secrets every contestant works on at once. It is sakeeper's
+// default; that of kube-controller-manager is 5.
+const workers = "10"
+
+func (b *bed) binary(name string) string { return b.binaries[name] }
+
+var sakeeper = contestant{
+	name: "sakeeper", userAgent: "sakeeper-controllers",
+	command: func(b *bed, o options) (*exec.Cmd, error) {
+		args, err := b.plane.ControllersArgs()
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, "--leader-elect=false", "--metrics-bind-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0",
+			"--service-account-private-key-file="+b.keyFile, "--root-ca-file="+b.caFile)
+		if !o.defaults {
+			args = append(args, "--kube-api-qps=-1", "--concurrent-serviceaccount-token-syncs="+workers)
+		}
+		return exec.Command(b.binary("sakeeper"), args...), nil
+	},
+}
+
+var inTree = contestant{
+	name: "kube-controller-manager", userAgent: "kube-controller-manager",
+	command: func(b *bed, o options) (*exec.Cmd, error) {
+		flags := []string{"--service-account-private-key-file=" + b.keyFile}
+		if o.defaults {
+			flags = append(flags, "--kube-api-qps=20", "--kube-api-burst=30")
+		} else {
+			flags = append(flags, "--kube-api-qps=100000", "--kube-api-burst=100000", "--concurrent-serviceaccount-token-syncs="+workers)
+		}
+		return b.plane.ControllerManager(controlplane.ControllerManager{
+			Controllers: []string{
+				"serviceaccount-controller", "serviceaccount-token-controller", "root-ca-certificate-publisher-controller",
+				"legacy-serviceaccount-token-cleaner-controller",
+			},
+			RootCAFile: b.caFile, Flags: flags,
+		})
+	},
+}
+
+var bare = contestant{
+	name: "bare client", userAgent: load.BareUserAgent,
+	command: func(b *bed, _ options) (*exec.Cmd, error) {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, err
+		}
+		return exec.Command(self, "bare", b.kubeconfig, b.keyFile, b.caFile, workers), nil
+	},
+}
+
+func (c contestant) String() string { return fmt.Sprintf("%-24s", c.name) }

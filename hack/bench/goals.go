@@ -1,0 +1,87 @@
+package main
+
+import (
+	"fmt"
+	"math"
+)
+
+// goal is something to be reached.
+type goal struct {
+	name    string
+	atLeast bool // else at most
+	bound   float64
+	value   func(r results) float64
+}
+
+func ratioOf(workload, metric string) func(results) float64 {
+	return func(r results) float64 { return r.ratio(workload, metric) }
+}
+
+func ours(workload, metric string) func(results) float64 {
+	return func(r results) float64 { return r.median(workload, sakeeper.name, metric) }
+}
+
+func inverse(of func(results) float64) func(results) float64 {
+	return func(r results) float64 { return 1 / of(r) }
+}
+
+// ofBare is our rate in parts of that of a client that only writes.
+func ofBare(workload string) func(results) float64 {
+	return func(r results) float64 {
+		return r.median(workload, sakeeper.name, rate) / r.median(workload, bare.name, rate)
+	}
+}
+
+// added is what admission adds to the creation of a pod, in parts of what a webhook that
+// does nothing adds.
+func added(workload string) func(results) float64 {
+	return func(r results) float64 {
+		none := r.median(workload, podsNone, p50)
+		return (r.median(workload, podsWebhook, p50) - none) / (r.median(workload, podsNothing, p50) - none)
+	}
+}
+
+// exponent is that of N in the time for N objects, between the smallest and the largest.
+func exponent(workload string) func(results) float64 {
+	return func(r results) float64 {
+		for _, size := range sizes {
+			small := r.median(fmt.Sprintf("%s%s, %d", growing, workload, size.growth), sakeeper.name, last)
+			large := r.median(fmt.Sprintf("%s%s, %d", growing, workload, 4*size.growth), sakeeper.name, last)
+			if e := math.Log(large/small) / math.Log(4); !math.IsNaN(e) {
+				return e
+			}
+		}
+		return math.NaN()
+	}
+}
+
+var goals = []goal{
+	{"requests per filled token Secret", false, 1, ours(secrets+string(rsa2048), requestsPer)},
+	{"  of them PUT", true, 1, ours(secrets+string(rsa2048), requested+"update secrets")},
+	{"namespaces at once: rate", true, 2, ratioOf(namespaces, rate)},
+	{"  CPU per namespace", false, 0.6, ratioOf(namespaces, ownCPU)},
+	{"token Secrets at once, RSA-2048: rate", true, 1.5, ratioOf(secrets+string(rsa2048), rate)},
+	{"  of the bare client's", true, 0.8, ofBare(secrets + string(rsa2048))},
+	{"token Secrets at once, ES256: rate", true, 2, ratioOf(secrets+string(es256), rate)},
+	{"  of the bare client's", true, 0.8, ofBare(secrets + string(es256))},
+	{"cold start on unfilled Secrets: rate", true, 1.3, ratioOf(coldStart, rate)},
+	{"restart on filled Secrets: time to idle", false, 0.7, ratioOf(restart, last)},
+	{"  writes", false, 0, ours(restart, writes)},
+	{"accounts deleted in a full namespace: CPU, in parts of an empty one", false, 1.2, func(r results) float64 {
+		return r.median(accountsCrowd, sakeeper.name, ownCPU) / r.median(accountsAlone, sakeeper.name, ownCPU)
+	}},
+	{"referenced Secrets deleted: references lost", false, 0, ours(references, left)},
+	{"  writes", false, 10, ours(references, writes)},
+	{"  times as fast", true, 5, inverse(ratioOf(references, last))},
+	{"another CA, without a restart: rate", true, 2, ratioOf(anotherCA, rate)},
+	{"resident MiB: empty", false, 35, ours(memoryEmpty, resident)},
+	{"  unrelated Secrets", false, 36, ours(memoryUnrelated, resident)},
+	{"  and token Secrets", false, 90, ours(memoryTokens, resident)},
+	{"default limits: namespaces", true, 10, ratioOf(limitedSpaces, rate)},
+	{"default limits: token Secrets", true, 10, ratioOf(limitedTokens, rate)},
+	{"pods: added p50, in parts of a webhook that does nothing", false, 1.2, added(podsSequential)},
+	{"  8 at once", false, 1.2, added(podsParallel)},
+	{"growth, exponent: namespaces", false, 1.05, exponent(namespaces)},
+	{"  token Secrets", false, 1.05, exponent(secrets + string(es256))},
+	{"  accounts deleted", false, 1.05, exponent(accounts)},
+}

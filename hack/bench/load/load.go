@@ -1,0 +1,265 @@
+// Package load is what benchmarks do to a cluster, and what they see of it: as a process
+// of its own, so that neither its memory nor its CPU is taken for that of a contestant.
+//
+// A process does one [Job], which it reads from its standard input. It connects and
+// watches, says "ready", waits for a line, begins, and prints its [Result] when everything
+// has happened that the job waits for. Times are those of the events of a watch.
+package load
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Job is what to do.
+type Job struct {
+	// Kubeconfig is that of an admin.
+	Kubeconfig string `json:"kubeconfig"`
+	// Kind is one of [Kinds].
+	Kind string `json:"kind"`
+	// Prefix begins the names of all objects.
+	Prefix string `json:"prefix"`
+	// N is how many objects, over Spread namespaces <prefix>-0000 and so on; Spread 0: in
+	// one namespace, which is called Namespace, or, where that is empty, Prefix.
+	N         int    `json:"n"`
+	Spread    int    `json:"spread"`
+	Namespace string `json:"namespace,omitempty"`
+	// Own: every Secret has a ServiceAccount of its own, of the same name; else those of a
+	// namespace share one, which is called Prefix.
+	Own bool `json:"own"`
+	// Parallel is how many requests are under way at once.
+	Parallel int `json:"parallel"`
+	// KeyFile signs tokens, CAFile goes with them.
+	KeyFile string `json:"keyFile,omitempty"`
+	CAFile  string `json:"caFile,omitempty"`
+	// Timeout is when to give up.
+	Timeout time.Duration `json:"timeout"`
+}
+
+// Result is what came of it.
+type Result struct {
+	// P50 and P99 are of the time from the request for an object until what the job waits
+	// for, and Elapsed is from the first request until the last event.
+	P50     time.Duration `json:"p50"`
+	P99     time.Duration `json:"p99"`
+	Elapsed time.Duration `json:"elapsed"`
+	// Ended is the time of the last event.
+	Ended time.Time `json:"ended"`
+	// Left is how many objects are not as they should be.
+	Left int `json:"left"`
+}
+
+// action is a job that is being done.
+type action interface {
+	// prepare gets everything ready, and sees nothing of what act does.
+	prepare(ctx context.Context) error
+	act(ctx context.Context) (Result, error)
+}
+
+// worker is what every action has.
+type worker struct {
+	Job
+
+	client kubernetes.Interface
+}
+
+func (j Job) action(client kubernetes.Interface) action {
+	w := worker{Job: j, client: client}
+	switch j.Kind {
+	case Namespaces:
+		return &namespaces{worker: w}
+	case Accounts, UnfilledSecrets, FilledSecrets, UnrelatedSecrets, UnrelatedConfigMaps:
+		return &setup{worker: w}
+	case Fill, AwaitFill:
+		return &fill{worker: w}
+	case DeleteAccounts:
+		return &deleteAccounts{worker: w}
+	case DeleteReferenced:
+		return &deleteReferenced{worker: w}
+	case NewCA:
+		return &newCA{worker: w}
+	case Pods:
+		return &pods{worker: w}
+	case PodsAtOnce:
+		return &podsAtOnce{worker: w}
+	default:
+		return nil
+	}
+}
+
+// Kinds of jobs. Those in the first block are done when the API server has answered.
+const (
+	Accounts            = "accounts"             // N ServiceAccounts
+	UnfilledSecrets     = "unfilled-secrets"     // of the accounts, one each
+	FilledSecrets       = "filled-secrets"       // as UnfilledSecrets, but with tokens
+	UnrelatedSecrets    = "unrelated-secrets"    // of 4 KB
+	UnrelatedConfigMaps = "unrelated-configmaps" // of 4 KB
+
+	Namespaces       = "namespaces"        // until each has its ServiceAccount and its CA
+	Fill             = "fill"              // UnfilledSecrets, until they are filled
+	AwaitFill        = "await-fill"        // until those that are there are filled
+	DeleteAccounts   = "delete-accounts"   // until their Secrets are gone
+	DeleteReferenced = "delete-referenced" // the Secrets of one account, until it lists none
+	NewCA            = "new-ca"            // until all Secrets and ConfigMaps have the CA of CAFile
+	Pods             = "pods"              // until they are admitted
+	PodsAtOnce       = "pods-at-once"      // as Pods, each right after its namespace
+)
+
+// Client is one without limits.
+func Client(kubeconfig, userAgent string) (kubernetes.Interface, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = -1
+	config.ContentType = "application/vnd.kubernetes.protobuf"
+	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	return kubernetes.NewForConfig(rest.AddUserAgent(config, userAgent))
+}
+
+// Run does the job on in.
+func Run(ctx context.Context, in io.Reader, out io.Writer) error {
+	lines := bufio.NewReader(in)
+	text, err := lines.ReadBytes('\n')
+	if err != nil {
+		return err
+	}
+	var job Job
+	if err := json.Unmarshal(text, &job); err != nil {
+		return err
+	}
+	client, err := Client(job.Kubeconfig, "bench-load")
+	if err != nil {
+		return err
+	}
+	act := job.action(client)
+	if act == nil {
+		return fmt.Errorf("no such kind of job: %q", job.Kind)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, job.Timeout, fmt.Errorf("%s took longer than %v", job.Kind, job.Timeout))
+	defer cancel()
+	if err := act.prepare(ctx); err != nil {
+		return errors.Join(err, context.Cause(ctx))
+	}
+	if _, err := fmt.Fprintln(out, "ready"); err != nil {
+		return err
+	}
+	if _, err := lines.ReadBytes('\n'); err != nil {
+		return err
+	}
+	result, err := act.act(ctx)
+	if err != nil {
+		return errors.Join(err, context.Cause(ctx))
+	}
+	return json.NewEncoder(out).Encode(result)
+}
+
+// each calls do for 0 to N-1, Parallel at once.
+func (w worker) each(ctx context.Context, do func(ctx context.Context, i int) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(w.Parallel)
+	for i := range w.N {
+		group.Go(func() error { return do(ctx, i) })
+	}
+	return group.Wait()
+}
+
+// namespace is that of the object i.
+func (w worker) in(i int) string {
+	if w.Spread == 0 {
+		return cmp.Or(w.Namespace, w.Prefix)
+	}
+	return fmt.Sprintf("%s-%04d", w.Prefix, i%w.Spread)
+}
+
+func (w worker) name(i int) string { return fmt.Sprintf("%s-%05d", w.Prefix, i) }
+
+// clock notes when things begin and happen, by name. It is safe for concurrent use.
+type clock struct {
+	mu    sync.Mutex
+	begun map[string]time.Time
+	took  map[string]time.Duration
+	first time.Time
+	last  time.Time
+	want  int
+	all   chan struct{}
+}
+
+// newClock is done when so many things have happened.
+func newClock(want int) *clock {
+	return &clock{begun: map[string]time.Time{}, took: map[string]time.Duration{}, want: want, all: make(chan struct{})}
+}
+
+func (c *clock) begin(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.begun[name] = time.Now()
+	if c.first.IsZero() {
+		c.first = c.begun[name]
+	}
+}
+
+// happen counts for every name once, and only when it has begun.
+func (c *clock) happen(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	begun, known := c.begun[name]
+	if _, again := c.took[name]; again || !known {
+		return
+	}
+	c.last = time.Now()
+	c.took[name] = c.last.Sub(begun)
+	if len(c.took) == c.want {
+		close(c.all)
+	}
+}
+
+// wait returns when everything has happened.
+func (c *clock) wait(ctx context.Context) (Result, error) {
+	select {
+	case <-c.all:
+	case <-ctx.Done():
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return Result{}, fmt.Errorf("%d of %d happened", len(c.took), c.want)
+	}
+	return c.result(), nil
+}
+
+func (c *clock) result() Result {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	took := make([]time.Duration, 0, len(c.took))
+	for _, t := range c.took {
+		took = append(took, t)
+	}
+	slices.Sort(took)
+	r := Result{Elapsed: c.last.Sub(c.first), Ended: c.last}
+	if n := len(took); n > 0 {
+		r.P50, r.P99 = took[n/2], took[min(n-1, n*99/100)]
+	}
+	return r
+}
+
+// restart lets everything that has begun begin now.
+func (c *clock) restart() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.first = time.Now()
+	for name := range c.begun {
+		c.begun[name] = c.first
+	}
+}

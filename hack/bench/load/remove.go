@@ -1,0 +1,112 @@
+package load
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// deleteAccounts deletes ServiceAccounts, each of which has a Secret of the same name.
+type deleteAccounts struct {
+	worker
+
+	clock *clock
+}
+
+func (d *deleteAccounts) prepare(ctx context.Context) error {
+	d.clock = newClock(d.N)
+	return watch(ctx, d.worker, "secrets", tokenSecrets, &corev1.Secret{}, nil, func(s *corev1.Secret) { d.clock.happen(s.Name) })
+}
+
+func (d *deleteAccounts) act(ctx context.Context) (Result, error) {
+	err := d.each(ctx, func(ctx context.Context, i int) error {
+		d.clock.begin(d.name(i))
+		return d.client.CoreV1().ServiceAccounts(d.in(i)).Delete(ctx, d.name(i), metav1.DeleteOptions{})
+	})
+	if err != nil {
+		return Result{}, err
+	}
+	return d.clock.wait(ctx)
+}
+
+// quiet is how long nothing must happen to an account that still lists Secrets, until it
+// is said that they stay.
+const quiet = 8 * time.Second
+
+// deleteReferenced deletes the Secrets of the account that is called like their namespace.
+type deleteReferenced struct {
+	worker
+
+	mu      sync.Mutex
+	left    int
+	changed time.Time
+}
+
+func (d *deleteReferenced) prepare(ctx context.Context) error {
+	if err := d.createNamespaces(ctx); err != nil {
+		return err
+	}
+	filled := newClock(d.N)
+	err := watch(ctx, d.worker, "secrets", tokenSecrets, &corev1.Secret{}, func(s *corev1.Secret) {
+		if len(s.Data[corev1.ServiceAccountTokenKey]) > 0 {
+			filled.happen(s.Name)
+		}
+	}, nil)
+	if err != nil {
+		return err
+	}
+	err = d.each(ctx, func(ctx context.Context, i int) error {
+		filled.begin(d.name(i))
+		return d.createSecret(ctx, i)
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := filled.wait(ctx); err != nil {
+		return err
+	}
+	accounts := d.client.CoreV1().ServiceAccounts(d.Prefix)
+	account, err := accounts.Get(ctx, d.Prefix, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	for i := range d.N {
+		account.Secrets = append(account.Secrets, corev1.ObjectReference{Name: d.name(i)})
+	}
+	if _, err := accounts.Update(ctx, account, metav1.UpdateOptions{}); err != nil {
+		return err
+	}
+	return watch(ctx, d.worker, "serviceaccounts", "metadata.name="+d.Prefix, &corev1.ServiceAccount{}, func(a *corev1.ServiceAccount) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.left, d.changed = len(a.Secrets), time.Now()
+	}, nil)
+}
+
+func (d *deleteReferenced) act(ctx context.Context) (Result, error) {
+	began := time.Now()
+	err := d.each(ctx, func(ctx context.Context, i int) error {
+		return d.client.CoreV1().Secrets(d.Prefix).Delete(ctx, d.name(i), metav1.DeleteOptions{})
+	})
+	if err != nil {
+		return Result{}, err
+	}
+	deleted := time.Now()
+	for ctx.Err() == nil {
+		d.mu.Lock()
+		left, changed := d.left, d.changed
+		d.mu.Unlock()
+		last := changed
+		if last.Before(deleted) {
+			last = deleted
+		}
+		if left == 0 || time.Since(last) > quiet {
+			return Result{Elapsed: changed.Sub(began), Ended: changed, Left: left}, nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return Result{}, ctx.Err()
+}

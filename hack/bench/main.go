@@ -1,0 +1,185 @@
+// Command bench puts sakeeper and kube-controller-manager side by side: on a control plane
+// of its own for each, in turns, on one machine, in one run. It prints the medians and
+// their ratios, what is to be reached, and, with -json, everything that was measured.
+//
+// Contestants are child processes, whose CPU time and memory the operating system tells.
+// What they are given to do comes from processes of its own (package load), and what they
+// ask of the API server is counted in its audit log. Times of day mean nothing on another
+// machine, or on a busy one; ratios do.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sakeeper/sakeeper/hack/bench/load"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
+		os.Exit(1) //nolint:gocritic // nothing is left to be cleaned up
+	}
+}
+
+// run is the benchmark, or one of the processes that it starts.
+func run(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return bench(ctx, args)
+	}
+	switch args[0] {
+	case "load":
+		return load.Run(ctx, os.Stdin, os.Stdout)
+	case "bare":
+		n, err := strconv.Atoi(args[4])
+		return errors.Join(err, load.Bare(ctx, args[1], args[2], args[3], n))
+	case "nothing":
+		return load.Nothing(ctx, args[1], args[2], args[3], cannedPatch)
+	default:
+		return bench(ctx, args)
+	}
+}
+
+// size is how much there is to do.
+type size struct {
+	objects  int // namespaces, and Secrets, at once
+	deleted  int // ServiceAccounts
+	crowd    int // Secrets in one namespace
+	limited  int // objects where clients are limited
+	ca       int // Secrets, and ConfigMaps, that get another CA
+	pods     int
+	idle     int // unrelated objects, and token Secrets, in memory
+	growth   int // N of N, 2N, 4N
+	parallel int // requests of the load at once
+	runs     int
+}
+
+var sizes = map[string]size{
+	"small": {objects: 300, deleted: 200, crowd: 1000, limited: 60, ca: 100, pods: 100, idle: 1000, growth: 100, parallel: 50, runs: 1},
+	"full":  {objects: 2000, deleted: 1000, crowd: 10000, limited: 200, ca: 1000, pods: 500, idle: 20000, growth: 500, parallel: 50, runs: 3},
+}
+
+// session is one run of this program.
+type session struct {
+	dir      string
+	binaries map[string]string
+	size     size
+	results  results
+	began    time.Time
+}
+
+func bench(ctx context.Context, args []string) (err error) {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	scale := flags.String("scale", "small", "how much there is to do: small (minutes) or full")
+	runs := flags.Int("runs", 0, "how often each contestant has its turn; 0: 1 in small, 3 in full")
+	only := flags.String("only", ".", "a regular expression: which parts to run, of "+strings.Join(partNames(), ", "))
+	jsonFile := flags.String("json", "", "a file for everything that was measured")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	chosen, err := regexp.Compile(*only)
+	if err != nil {
+		return fmt.Errorf("-only: %w", err)
+	}
+	s := &session{results: results{}, began: time.Now()}
+	var ok bool
+	if s.size, ok = sizes[*scale]; !ok {
+		return fmt.Errorf("-scale: %q is neither small nor full", *scale)
+	}
+	if *runs > 0 {
+		s.size.runs = *runs
+	}
+	root, err := controlplane.RepositoryRoot()
+	if err != nil {
+		return err
+	}
+	s.binaries = map[string]string{"sakeeper": filepath.Join(root, "bin/sakeeper")}
+	if s.dir, err = os.MkdirTemp("", "sakeeper-bench-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(s.dir)) }()
+	for _, p := range parts {
+		if !chosen.MatchString(p.name) {
+			continue
+		}
+		if err := s.play(ctx, p); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+	}
+	fmt.Printf("\n%s, %s, %d runs, %v\n\n", machine(), time.Now().Format(time.DateOnly), s.size.runs, time.Since(s.began).Round(time.Second))
+	s.results.print(os.Stdout)
+	if *jsonFile != "" {
+		return s.results.write(*jsonFile)
+	}
+	return nil
+}
+
+// part is one of the benchmarks.
+type part struct {
+	name string
+	// play does it once, for a contestant.
+	play func(s *session, ctx context.Context, c contestant) error
+	// contestants take turns, as often as there are runs, or once.
+	contestants []contestant
+	once        bool
+}
+
+var parts = []part{
+	{name: "tokens", play: (*session).tokens, contestants: []contestant{sakeeper, inTree}},
+	{name: "es256", play: (*session).es256, contestants: []contestant{sakeeper, inTree}},
+	{name: "floor", play: (*session).floor, contestants: []contestant{bare}},
+	{name: "limits", play: (*session).limits, contestants: []contestant{sakeeper, inTree}},
+	{name: "memory", play: (*session).memory, contestants: []contestant{sakeeper, inTree}, once: true},
+	{name: "pods", play: (*session).pods, contestants: []contestant{sakeeper}, once: true},
+	{name: "growth", play: (*session).growth, contestants: []contestant{sakeeper, inTree}, once: true},
+}
+
+func partNames() []string {
+	var names []string
+	for _, p := range parts {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+// play lets contestants take turns: who is first in one run is last in the next.
+func (s *session) play(ctx context.Context, p part) error {
+	runs := s.size.runs
+	if p.once {
+		runs = 1
+	}
+	for i := range runs {
+		for j := range p.contestants {
+			c := p.contestants[(i+j)%len(p.contestants)]
+			s.progress("%s, run %d of %d: %s", p.name, i+1, runs, c.name)
+			if err := p.play(s, ctx, c); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *session) progress(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "%6.1fs  %s\n", time.Since(s.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// record keeps a sample, and shows what it is about.
+func (s *session) record(workload string, c string, out sample) {
+	s.results.add(workload, c, out)
+	s.progress("    %-36s %s", workload, out.brief())
+}

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	certutil "k8s.io/client-go/util/cert"
+
+	"github.com/sakeeper/sakeeper/hack/bench/load"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+)
+
+// The ways to admit pods.
+const (
+	podsNone    = "nobody"
+	podsPlugin  = "in-tree plugin"
+	podsWebhook = "sakeeper webhook"
+	podsNothing = "two webhooks that do nothing"
+	podsAllow   = "one webhook that allows"
+)
+
+// The workloads of pods.
+const (
+	podsSequential     = "pods: one after the other"
+	podsParallel       = "pods: 8 at once"
+	podsAfterNamespace = "pods: right after their namespace"
+)
+
+// turns is how often each way has its turn: they are short.
+const turns = 3
+
+// cannedPatch is what a pod that says nothing is given, in one go.
+var cannedPatch = []byte(`[
+{"op":"add","path":"/spec/serviceAccountName","value":"default"},
+{"op":"add","path":"/spec/serviceAccount","value":"default"},
+{"op":"add","path":"/spec/volumes","value":[{"name":"kube-api-access-aaaaa","projected":{"defaultMode":420,"sources":[
+ {"serviceAccountToken":{"expirationSeconds":3607,"path":"token"}},
+ {"configMap":{"name":"kube-root-ca.crt","items":[{"key":"ca.crt","path":"ca.crt"}]}},
+ {"downwardAPI":{"items":[{"path":"namespace","fieldRef":{"apiVersion":"v1","fieldPath":"metadata.namespace"}}]}}]}}]},
+{"op":"add","path":"/spec/containers/0/volumeMounts","value":[{"name":"kube-api-access-aaaaa","readOnly":true,"mountPath":"/var/run/secrets/kubernetes.io/serviceaccount"}]}
+]`)
+
+// admission is a control plane on which webhooks come and go.
+type admission struct {
+	*bed
+	*session
+
+	client     kubernetes.Interface
+	webhook    controlplane.Webhook
+	mutating   *admissionregistrationv1.MutatingWebhookConfiguration
+	validating *admissionregistrationv1.ValidatingWebhookConfiguration
+	// certificate is that of who does nothing.
+	certificate []byte
+	process     *process
+}
+
+// pods are created where different things admit them.
+func (s *session) pods(ctx context.Context, c contestant) error {
+	if err := s.withPlugin(ctx); err != nil {
+		return err
+	}
+	return s.on(ctx, es256, func(b *bed) error {
+		a := &admission{bed: b, session: s}
+		if err := a.prepareWebhooks(ctx); err != nil {
+			return err
+		}
+		if err := b.start(ctx, c, options{}); err != nil {
+			return err
+		}
+		ways := []struct {
+			name string
+			come func(ctx context.Context) error
+		}{
+			{podsNone, func(context.Context) error { return nil }},
+			{podsWebhook, a.ours},
+			{podsNothing, func(ctx context.Context) error { return a.nothing(ctx, true) }},
+			{podsAllow, func(ctx context.Context) error { return a.nothing(ctx, false) }},
+		}
+		for turn := range turns {
+			for i := range ways {
+				way := ways[(i+turn)%len(ways)]
+				if err := errors.Join(way.come(ctx), s.createPods(ctx, b, way.name, fmt.Sprintf("t%d-%d", turn, i)), a.leave(ctx)); err != nil {
+					return fmt.Errorf("%s: %w", way.name, err)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// withPlugin is kube-apiserver's own admission, with the controllers that it needs.
+func (s *session) withPlugin(ctx context.Context) (err error) {
+	b, err := s.newBed(ctx, es256, true)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	if err := b.start(ctx, inTree, options{}); err != nil {
+		return err
+	}
+	for turn := range turns {
+		if err := s.createPods(ctx, b, podsPlugin, fmt.Sprintf("t%d", turn)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// createPods is one turn.
+func (s *session) createPods(ctx context.Context, b *bed, way, turn string) error {
+	time.Sleep(2 * time.Second) // until API servers know what is registered
+	for _, job := range []struct {
+		workload string
+		load.Job
+	}{
+		{podsSequential, load.Job{Kind: load.Pods, Prefix: "seq-" + turn, Namespace: "pods", N: s.size.pods, Parallel: 1}},
+		{podsParallel, load.Job{Kind: load.Pods, Prefix: "par-" + turn, Namespace: "pods", N: 2 * s.size.pods, Parallel: 8}},
+		{podsAfterNamespace, load.Job{Kind: load.PodsAtOnce, Prefix: "new-" + turn, N: s.size.pods / 5, Parallel: 1}},
+	} {
+		out, err := b.measure(ctx, job.Job, job.N, nil)
+		if err != nil {
+			return fmt.Errorf("%s: %w", job.workload, err)
+		}
+		// Who runs the controllers is not what is compared.
+		s.record(job.workload, way, sample{p50: out[p50], p99: out[p99], rate: out[rate], serverCPU: out[serverCPU]})
+	}
+	return nil
+}
+
+// prepareWebhooks reads what our manifests register, and takes it away again.
+func (a *admission) prepareWebhooks(ctx context.Context) (err error) {
+	if a.client, err = kubernetes.NewForConfig(a.plane.Admin); err != nil {
+		return err
+	}
+	if a.webhook, err = controlplane.NewWebhook(); err != nil {
+		return err
+	}
+	if err := a.plane.InstallWebhook(ctx, a.webhook); err != nil {
+		return err
+	}
+	registration := a.client.AdmissionregistrationV1()
+	if a.mutating, err = registration.MutatingWebhookConfigurations().Get(ctx, "sakeeper-webhook", metav1.GetOptions{}); err != nil {
+		return err
+	}
+	if a.validating, err = registration.ValidatingWebhookConfigurations().Get(ctx, "sakeeper-webhook", metav1.GetOptions{}); err != nil {
+		return err
+	}
+	a.mutating.ObjectMeta = metav1.ObjectMeta{Name: a.mutating.Name, Labels: a.mutating.Labels}
+	a.validating.ObjectMeta = metav1.ObjectMeta{Name: a.validating.Name, Labels: a.validating.Labels}
+	certificate, private, err := certutil.GenerateSelfSignedCertKey("127.0.0.1", nil, nil)
+	a.certificate = certificate
+	return errors.Join(err, a.leave(ctx),
+		os.WriteFile(filepath.Join(a.bed.dir, "nothing.crt"), certificate, 0o600), os.WriteFile(filepath.Join(a.bed.dir, "nothing.key"), private, 0o600))
+}
+
+// ours starts sakeeper webhook as users do.
+func (a *admission) ours(ctx context.Context) error {
+	args, err := a.plane.WebhookArgs(a.webhook)
+	if err != nil {
+		return err
+	}
+	args = append(args, "--metrics-bind-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0")
+	return errors.Join(a.register(ctx, a.mutating.DeepCopy(), a.validating.DeepCopy()), a.run(exec.Command(a.binary("sakeeper"), args...)))
+}
+
+// nothing starts the server that does nothing, registered as ours is, or to allow only.
+func (a *admission) nothing(ctx context.Context, both bool) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(self, "nothing", a.webhook.Address, filepath.Join(a.bed.dir, "nothing.crt"), filepath.Join(a.bed.dir, "nothing.key"))
+	if err := a.run(cmd); err != nil {
+		return err
+	}
+	mutating, validating := a.mutating.DeepCopy(), a.validating.DeepCopy()
+	mutating.Webhooks[0].ClientConfig.CABundle = a.certificate
+	validating.Webhooks[0].ClientConfig.CABundle = a.certificate
+	if !both {
+		mutating = nil
+	}
+	return a.register(ctx, mutating, validating)
+}
+
+func (a *admission) run(cmd *exec.Cmd) (err error) {
+	a.process, err = startProcess(cmd, filepath.Join(a.bed.dir, "contestant.log"))
+	return err
+}
+
+func (a *admission) register(ctx context.Context, mutating *admissionregistrationv1.MutatingWebhookConfiguration, validating *admissionregistrationv1.ValidatingWebhookConfiguration) error {
+	registration := a.client.AdmissionregistrationV1()
+	if mutating != nil {
+		if _, err := registration.MutatingWebhookConfigurations().Create(ctx, mutating, metav1.CreateOptions{}); err != nil {
+			return err
+		}
+	}
+	_, err := registration.ValidatingWebhookConfigurations().Create(ctx, validating, metav1.CreateOptions{})
+	return err
+}
+
+// leave takes away what was registered, and then who served it.
+func (a *admission) leave(ctx context.Context) error {
+	registration := a.client.AdmissionregistrationV1()
+	err := errors.Join(
+		registration.MutatingWebhookConfigurations().DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}),
+		registration.ValidatingWebhookConfigurations().DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}),
+	)
+	if a.process != nil {
+		a.process.stop()
+		a.process = nil
+	}
+	return err
+}

@@ -94,7 +94,7 @@ func startInProcess(t *testing.T, p plane, opts inProcessOptions) *inProcess {
 			t.Error(err)
 		}
 		if t.Failed() {
-			t.Logf("log of the controller:\n%s", tail(logs.String(), 8000))
+			t.Logf("log of the controller:\n%s", tail(logs.String(), 1500))
 		}
 	})
 	t.Cleanup(i.stop)

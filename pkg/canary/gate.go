@@ -27,9 +27,12 @@ const ReasonRefused = "SigningKeyRefused"
 const (
 	// lag is how long API servers may refuse a token that is good.
 	lag = time.Minute
-	// soon and late bound the time between two reviews of a token that is refused.
+	// early and late bound the time between two reviews of a token that is refused. API
+	// servers mostly lag by milliseconds, and everybody waits for the answer.
+	early = 50 * time.Millisecond
+	late  = 30 * time.Second
+	// soon is when to look again at what has nothing to do with API servers that lag.
 	soon = time.Second
-	late = 30 * time.Second
 	// stale is when a failure to sign says nothing any more: whoever met it would have
 	// tried again since, if there still was a token to write.
 	stale = 10 * time.Minute

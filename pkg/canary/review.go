@@ -106,7 +106,7 @@ func (g *Gate) refuse(ctx context.Context, t *trial, words string) time.Duration
 		}, corev1.EventTypeWarning, ReasonRefused,
 			"The API server refuses the token in this secret, signed by key %s: %s. No other tokens are written. Give the API server the key (--service-account-key-file), or the controllers one that it has", t.keyID, words)
 	}
-	return min(max(since, soon), late)
+	return min(max(since, early), late)
 }
 
 // holder is the Secret of the canary as long as it holds it, so that a refusal is

@@ -5,7 +5,7 @@ RELEASE     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 VERSION     ?= $(shell awk '$$1 == "k8s.io/kubernetes" {print $$2; exit}' hack/tools/go.mod)
 
 IMAGE       ?= sakeeper:dev
-PLATFORM    ?= linux/$(shell go env GOARCH 2>/dev/null || docker version --format '{{.Server.Arch}}')
+PLATFORM    ?= linux/$(shell $${DOCKER:-docker} version --format '{{.Server.Arch}}' 2>/dev/null || go env GOARCH)
 
 K8S_VERSION := v$(VERSION:v%=%)
 ASSETS    := bin/k8s/$(K8S_VERSION)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
@@ -101,10 +102,18 @@ func TestOneOfTwoLeadsAndTheOtherTakesOverWhenItStops(t *testing.T) {
 		t.Errorf("requests of both (-want +got):\n%s", diff)
 	}
 
-	stopped := time.Now()
+	holder := func() string {
+		lease, err := p.client.CoordinationV1().Leases(controlplane.Namespace).Get(t.Context(), "sakeeper-controllers", metav1.GetOptions{})
+		must(t, err)
+		return ptr.Deref(lease.Spec.HolderIdentity, "")
+	}
+	stopped, before := time.Now(), holder()
 	must(t, first.Signal(syscall.SIGTERM))
 	if err := first.Wait(); err != nil {
 		t.Errorf("graceful stop: %v", err)
+	}
+	if after := holder(); after == before {
+		t.Errorf("the lease is still held by %q, who has stopped", after)
 	}
 	newNamespace(t, p.client)
 	t.Logf("the next default service account appeared %v after the stop", time.Since(stopped))
@@ -113,10 +122,8 @@ func TestOneOfTwoLeadsAndTheOtherTakesOverWhenItStops(t *testing.T) {
 	if err := second.Wait(); err != nil {
 		t.Errorf("graceful stop: %v", err)
 	}
-	lease, err := p.client.CoordinationV1().Leases(controlplane.Namespace).Get(t.Context(), "sakeeper-controllers", metav1.GetOptions{})
-	must(t, err)
-	if holder := lease.Spec.HolderIdentity; holder != nil && *holder != "" {
-		t.Errorf("the lease is still held by %q", *holder)
+	if last := holder(); last != "" {
+		t.Errorf("the lease is still held by %q", last)
 	}
 }
 

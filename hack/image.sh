@@ -15,6 +15,10 @@ out=bin/image/${platform/\//_}
 build=(go build -trimpath -buildvcs=false -tags "${TAGS:-}" -ldflags "-s -w -X main.version=$version" -o "$out/sakeeper" ./cmd/sakeeper)
 settings=(CGO_ENABLED=0 "GOOS=${platform%/*}" "GOARCH=${platform#*/}" GOFLAGS=)
 
+case $platform in
+  */?*) ;;
+  *) echo "hack/image.sh: PLATFORM is '$platform': say for example linux/amd64" >&2; exit 1 ;;
+esac
 if ! "$docker" version >/dev/null 2>&1; then
   echo "hack/image.sh: no docker engine answers '$docker version': start one, or name another client in DOCKER" >&2
   exit 1

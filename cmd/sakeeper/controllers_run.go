@@ -159,7 +159,7 @@ func (p *controllersProcess) ready(*http.Request) error {
 // work waits for the API server and for the lease, and then runs the controllers.
 func (p *controllersProcess) work(ctx context.Context) error {
 	if err := kube.WaitForServer(ctx, p.client.RESTClient(), p.host); err != nil {
-		return nil //nolint:nilerr // ctx ended, which is how processes stop
+		return unlessStopped(ctx, err)
 	}
 	p.broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: p.client.CoreV1().Events("")})
 	if p.election == nil {

@@ -20,7 +20,6 @@ const monitoring = "../../manifests/components/monitoring"
 // standard are metrics that are not ours, with their labels.
 func standard() map[string][]string {
 	return map[string][]string{
-		"up":                            nil,
 		"leader_election_master_status": {"name"},
 		"workqueue_depth":               {"name"},
 		"rest_client_requests_total":    {"code", "method", "host"},

@@ -38,6 +38,14 @@ func begin(ctx context.Context, component string, logs *logOptions, servers *ser
 	return ctx, l, nil
 }
 
+// unlessStopped is err, but nil when ctx ended, which is how processes stop.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
 // listenForProbes never shares a port: a probe is about one process.
 func listenForProbes(ctx context.Context, address string) (net.Listener, error) {
 	const flag = "--health-probe-bind-address"

@@ -44,11 +44,9 @@ func runWebhook(ctx context.Context, cfg *webhookConfig) error {
 		return errors.Join(err, listeners.close())
 	}
 	defer p.broadcaster.Shutdown()
-	var reviews net.Listener
-	if !cfg.options.servers.shared { // what is in the way of a port of its own ends the start
-		if reviews, err = p.listen(ctx); err != nil {
-			return errors.Join(err, listeners.close())
-		}
+	reviews, err := p.open(ctx)
+	if err != nil {
+		return errors.Join(err, listeners.close())
 	}
 
 	// What reviews need goes on until the last one is answered.
@@ -97,6 +95,9 @@ func newWebhookProcess(ctx context.Context, cfg *webhookConfig) (*webhookProcess
 	p.broadcaster = record.NewBroadcaster(record.WithContext(context.WithoutCancel(ctx)))
 	p.recorder = p.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: webhookComponent})
 	kube.RegisterBuildInfo(p.registry, buildVersion())
+	p.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "sakeeper_webhook_ready", Help: "1 while this process answers reviews, 0 while it lacks what /readyz names.",
+	}, p.ready))
 	if err := errors.Join(p.makeReviewer(), p.makeCertificates()); err != nil {
 		p.broadcaster.Shutdown()
 		return nil, err
@@ -114,9 +115,24 @@ func newWebhookProcess(ctx context.Context, cfg *webhookConfig) (*webhookProcess
 	return p, err
 }
 
+const addressFlags = "--bind-address, --secure-port"
+
 func (p *webhookProcess) listen(ctx context.Context) (net.Listener, error) {
 	o := p.cfg.options
-	return o.servers.listen(ctx, "--bind-address, --secure-port", net.JoinHostPort(o.bindAddress, strconv.Itoa(o.port)))
+	return o.servers.listen(ctx, addressFlags, net.JoinHostPort(o.bindAddress, strconv.Itoa(o.port)))
+}
+
+// open opens a port of its own, so that what is in the way ends the start. Of one that is
+// shared it looks at the address only, and returns nil.
+func (p *webhookProcess) open(ctx context.Context) (net.Listener, error) {
+	if !p.cfg.options.servers.shared {
+		return p.listen(ctx)
+	}
+	other, err := kube.Listen(ctx, addressFlags, net.JoinHostPort(p.cfg.options.bindAddress, "0"))
+	if err != nil {
+		return nil, err
+	}
+	return nil, other.Close()
 }
 
 // serve answers reviews until ctx ends. Without a listener, as on a port that is shared,
@@ -224,7 +240,7 @@ func (p *webhookProcess) makeOwnCertificates() error {
 // announce sends events once the API server answers.
 func (p *webhookProcess) announce(ctx context.Context) error {
 	if err := kube.WaitForServer(ctx, p.client.RESTClient(), p.cfg.rest.Host); err != nil {
-		return nil //nolint:nilerr // ctx ended, which is how processes stop
+		return unlessStopped(ctx, err)
 	}
 	p.broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: p.client.CoreV1().Events("")})
 	return nil
@@ -252,6 +268,15 @@ func (p *webhookProcess) needs() []kube.Check {
 			return nil
 		}},
 	}
+}
+
+// ready is 1 or 0.
+func (p *webhookProcess) ready() float64 {
+	lacking := slices.ContainsFunc(p.needs(), func(need kube.Check) bool { return need.Probe(nil) != nil })
+	if lacking || !p.listening.Load() {
+		return 0
+	}
+	return 1
 }
 
 // probesHandler turns unready when ctx ends, so that nobody new comes while the last

@@ -62,6 +62,9 @@ func newCluster(t *testing.T, name, config string) *cluster {
 	if err != nil {
 		t.Fatalf("kind create cluster: %v: %s", err, out)
 	}
+	if config == "bare" {
+		c.expectBare(t)
+	}
 	out, err = c.command("bin/tools/kind", "load", "docker-image", "--name", c.name, "sakeeper:dev")
 	if err != nil {
 		t.Fatalf("kind load: %v: %s", err, out)

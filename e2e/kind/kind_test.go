@@ -68,6 +68,22 @@ func TestCoexist(t *testing.T) {
 	t.Run("it goes without a trace", func(t *testing.T) { remove(t, c, before) })
 }
 
+// expectBare: older releases of kubeadm leave out settings of a version that they do not
+// know, and the tests would pass with the in-tree parts.
+func (c *cluster) expectBare(t *testing.T) {
+	t.Helper()
+	for _, want := range []struct{ part, flag string }{
+		{"kube-apiserver", "--disable-admission-plugins=ServiceAccount"},
+		{"kube-controller-manager", ",-serviceaccount-controller,-root-ca-certificate-publisher-controller,"},
+		{"kube-controller-manager", "--service-account-private-key-file=\n"},
+	} {
+		manifest, err := c.onNode("cat", "/etc/kubernetes/manifests/"+want.part+".yaml")
+		if err != nil || !strings.Contains(manifest, want.flag) {
+			t.Fatalf("%s does not run with %q (%v): the in-tree parts are not off, which testdata/bare.yaml can say to Kubernetes 1.36 and newer", want.part, want.flag, err)
+		}
+	}
+}
+
 // becomeWhole does what the README says.
 func becomeWhole(t *testing.T, c *cluster) {
 	t.Helper()

@@ -55,9 +55,12 @@ func staticPods(t *testing.T, c *cluster) {
 	t.Helper()
 	began := time.Now()
 	c.copyToNode(t, "manifests", "/root/manifests")
-	script := c.fromReadme(t, "kubectl -n kube-system get configmap kubeadm-config", "done")
+	script := c.fromReadme(t, "umask 077", "done")
 	script = strings.ReplaceAll(script, "registry.example.com/sakeeper:v1", "sakeeper:dev")
 	c.onNodeMust(t, "export KUBECONFIG=/etc/kubernetes/admin.conf; cd /root\n"+script)
+	if modes := c.onNodeMust(t, "stat -c %a /etc/kubernetes/sakeeper-*.conf"); strings.Join(strings.Fields(modes), " ") != "600 600" {
+		t.Errorf("the credentials have the modes %q", modes)
+	}
 	c.kubectl(t, "apply", "-k", c.overlay)
 	eventually(t, "the pods are ready", func(context.Context) error {
 		for _, part := range []string{"controllers", "webhook"} {

@@ -11,6 +11,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
+	apiversion "k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/rest"
@@ -69,8 +70,15 @@ func (c Connection) load() (*rest.Config, error) {
 	return config, nil
 }
 
-// WaitForServer returns nil when the API server has answered, and ctx's error
-// when ctx ended before. Until then it says every now and then what is wrong.
+// ErrTooOld is about an API server without what sakeeper needs.
+var ErrTooOld = errors.New("the API server is too old")
+
+// oldest has the match conditions of webhooks and the ids of bound tokens, which older
+// ones leave out without a word.
+func oldest() *apiversion.Version { return apiversion.MajorMinor(1, 30) }
+
+// WaitForServer returns nil when the API server has answered, [ErrTooOld] when it is, and
+// ctx's error when ctx ended before. Until then it says every now and then what is wrong.
 func WaitForServer(ctx context.Context, client rest.Interface, host string) error {
 	logger := klog.FromContext(ctx)
 	var said time.Time
@@ -83,6 +91,9 @@ func WaitForServer(ctx context.Context, client rest.Interface, host string) erro
 		switch {
 		case err == nil:
 			logger.Info("Connected to the API server", "server", host, "version", info.GitVersion)
+			if v, err := apiversion.ParseGeneric(info.GitVersion); err == nil && v.LessThan(oldest()) {
+				return false, fmt.Errorf("%w: it is %s, and sakeeper needs %s or newer, for match conditions of webhooks", ErrTooOld, info.GitVersion, oldest())
+			}
 			return true, nil
 		case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
 			// It is there. What is not allowed will be named by whoever needs it.

@@ -5,6 +5,8 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
+
+	"k8s.io/klog/v2"
 )
 
 // How much the heap may grow, in percent of what is alive, before garbage is collected:
@@ -24,7 +26,8 @@ const (
 )
 
 // thrift keeps little memory in processes that mostly wait: when one comes to rest, what it
-// needed for its work goes back to the operating system. It returns when ctx ends.
+// needed for its work goes back to the operating system, heap and code. It returns when ctx
+// ends.
 func thrift(ctx context.Context) {
 	debug.SetGCPercent(growthAtWork)
 	atWork, last, seen := true, time.Now(), collections()
@@ -48,6 +51,9 @@ func thrift(ctx context.Context) {
 			atWork = false
 			debug.SetGCPercent(growthAtRest)
 			debug.FreeOSMemory()
+			if err := forgetCode(); err != nil {
+				klog.FromContext(ctx).V(4).Info("Kept the pages of the program", "reason", err.Error())
+			}
 		}
 	}
 }

@@ -27,6 +27,8 @@ func TestKubeadm(t *testing.T) {
 	staticPods(t, c)
 	t.Run("it behaves", func(t *testing.T) { behaviour.Cluster{Admin: c.admin}.Check(t) })
 	t.Run("a signer and a rotation", func(t *testing.T) { moveToSigner(t, c) })
+	t.Run("key files for an API server without it", func(t *testing.T) { backToFiles(t, c) })
+	t.Run("a kubeconfig by hand", func(t *testing.T) { kubeconfigByHand(t, c) })
 	t.Run("it still behaves", func(t *testing.T) { behaviour.Cluster{Admin: c.admin}.Check(t) })
 }
 
@@ -89,6 +91,25 @@ func (c *cluster) fromReadme(t *testing.T, first, last string) string {
 	return regexp.MustCompile(`(?m)^    `).ReplaceAllString(found, "")
 }
 
+// kubeconfigByHand is for controllers that run elsewhere.
+func kubeconfigByHand(t *testing.T, c *cluster) {
+	script := strings.ReplaceAll(c.fromReadme(t, "openssl req", "use-context c"), "API-SERVER:6443", "127.0.0.1:6443")
+	c.onNodeMust(t, "mkdir /root/by-hand; cd /root/by-hand\n"+script)
+	user := c.onNodeMust(t, "kubectl --kubeconfig=/root/by-hand/sakeeper.kubeconfig auth whoami -o jsonpath={.status.userInfo.username}")
+	if want := "system:serviceaccount:sakeeper-system:sakeeper-controllers"; strings.TrimSpace(user) != want {
+		t.Errorf("the kubeconfig is that of %q, want %q", user, want)
+	}
+}
+
+// backToFiles makes key files of a key directory, for an API server without a signer.
+func backToFiles(t *testing.T, c *cluster) {
+	c.onNodeMust(t, c.fromReadme(t, "cd /etc/kubernetes/pki/sakeeper", "/etc/kubernetes/pki/sa.key"))
+	count := c.onNodeMust(t, "cd /etc/kubernetes/pki; stat -c %a sa.key; grep -c BEGIN sa.pub; openssl pkey -in sa.key -pubout | grep -cFf - sa.pub")
+	if fields := strings.Fields(count); len(fields) != 3 || fields[0] != "600" || fields[1] < "2" || fields[2] < "8" {
+		t.Errorf("the mode of the key, public keys, and lines of its own among them: %q", count)
+	}
+}
+
 func moveToSigner(t *testing.T, c *cluster) {
 	before := c.newToken(t)
 	c.copyToNode(t, "bin/sakeeper", "/usr/local/bin/sakeeper")
@@ -96,7 +117,7 @@ func moveToSigner(t *testing.T, c *cluster) {
 	must(t, os.WriteFile(unit, []byte(c.fromReadme(t, "[Unit]", "WantedBy=multi-user.target")), 0o600))
 	c.copyToNode(t, unit, "/etc/systemd/system/sakeeper-signer.service")
 	const keys = " --key-dir=/etc/kubernetes/pki/sakeeper "
-	c.onNodeMust(t, "sakeeper keys import"+keys+"--file=/etc/kubernetes/pki/sa.key --max-token-expiration=8760h")
+	c.onNodeMust(t, c.fromReadme(t, "sakeeper keys import --key-dir=", "sakeeper keys status --key-dir=/etc/kubernetes/pki/sakeeper"))
 	c.onNodeMust(t, "systemctl enable --now sakeeper-signer && curl -s --retry 9 --retry-connrefused http://127.0.0.1:9081/readyz")
 
 	// What README shows as a diff. The controllers take the keys from the directory.

@@ -82,8 +82,12 @@ func staticPods(t *testing.T, c *cluster) {
 // this.
 func (c *cluster) fromReadme(t *testing.T, first, last string) string {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(c.root, "README.md"))
-	must(t, err)
+	var content []byte
+	for _, name := range []string{"README.md", "cmd/sakeeper/README.md"} {
+		page, err := os.ReadFile(filepath.Join(c.root, name))
+		must(t, err)
+		content = append(content, page...)
+	}
 	found := regexp.MustCompile(`(?s)    ` + regexp.QuoteMeta(first) + `[^\n]*\n.*?` + regexp.QuoteMeta(last) + `\n`).FindString(string(content))
 	if found == "" {
 		t.Fatalf("README has no %q", first)

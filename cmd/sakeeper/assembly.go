@@ -41,6 +41,8 @@ type assembly struct {
 	// managedSecrets are nil while no controller keeps tokens in them.
 	managedSecrets cache.TypedSharedIndexInformer[*informers.ManagedSecret]
 
+	// recent spares us to verify what we have just signed, or seen.
+	recent *token.Recent
 	// gate is what writers of tokens go through; nil while there are none.
 	gate        *canary.Gate
 	controllers map[string]controller
@@ -52,7 +54,7 @@ func assemble(cfg *controllersConfig, recorder record.EventRecorder, registry pr
 	a := &assembly{
 		controllersConfig: cfg, recorder: recorder, registry: registry,
 		metrics: loop.NewMetrics(registry), contention: contention.NewMetrics(registry), reviews: tokenreview.NewMetrics(registry),
-		controllers: map[string]controller{},
+		controllers: map[string]controller{}, recent: token.NewRecent(1000),
 	}
 	client, err := kubernetes.NewForConfig(cfg.rest)
 	if err != nil {
@@ -92,7 +94,7 @@ func (a *assembly) inspect() informers.Inspect {
 	if a.keys == nil {
 		return nil
 	}
-	return token.NewVerifier(a.keys.Get).Inspect
+	return token.NewVerifierWith(a.recent, a.keys.Get).Inspect
 }
 
 // restFor is the client configuration of one controller, which audit logs name.
@@ -110,7 +112,7 @@ func (a *assembly) newGate() (*canary.Gate, error) {
 	}
 	signs := a.signs
 	if signs == nil {
-		signs = token.NewSigner(a.keys.Get)
+		signs = token.NewSignerWith(a.recent, a.keys.Get)
 	}
 	gate, err := canary.New(canary.Config{
 		Signer:   signs,

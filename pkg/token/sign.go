@@ -25,6 +25,7 @@ type Signer struct {
 	// cached are the JOSE signers of the key used last; making one costs an encoding
 	// of the public key, which must not be paid per token.
 	cached atomic.Pointer[keySigner]
+	recent *Recent
 }
 
 type keySigner struct {
@@ -36,6 +37,11 @@ type keySigner struct {
 
 // NewSigner makes a signer over the set that current returns at each call.
 func NewSigner(current func() *keys.Set) *Signer { return &Signer{keys: current} }
+
+// NewSignerWith also lets recent know what it signs.
+func NewSignerWith(recent *Recent, current func() *keys.Set) *Signer {
+	return &Signer{keys: current, recent: recent}
+}
 
 // SignLegacy makes the legacy token for c in compact serialization. Its header
 // has alg and kid and nothing else, as in-tree. All fields of c are required.
@@ -51,6 +57,7 @@ func (s *Signer) SignLegacy(_ context.Context, c LegacyClaims) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("sign token: %w", err)
 	}
+	s.recent.add(compact, Facts{UnverifiedClaims: c, VerifiedBy: signer.id})
 	return compact, nil
 }
 

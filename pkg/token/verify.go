@@ -32,11 +32,17 @@ const maxLength = 64 << 10
 // Verifier checks tokens against the keys of the moment. It is safe for
 // concurrent use.
 type Verifier struct {
-	keys func() *keys.Set
+	keys   func() *keys.Set
+	recent *Recent
 }
 
 // NewVerifier makes a verifier over the set that current returns at each call.
 func NewVerifier(current func() *keys.Set) *Verifier { return &Verifier{keys: current} }
+
+// NewVerifierWith takes from recent what it knows, in Inspect.
+func NewVerifierWith(recent *Recent, current func() *keys.Set) *Verifier {
+	return &Verifier{keys: current, recent: recent}
+}
 
 // VerifyLegacy checks, in this order: shape and algorithm, issuer, key,
 // signature, claims. It says nothing of whether the token is alive. Errors are,
@@ -72,6 +78,10 @@ type Facts struct {
 // Inspect reads a legacy token whoever signed it. Its errors are [ErrMalformed]
 // and [ErrIssuer]: it is not a legacy token.
 func (v *Verifier) Inspect(compact string) (Facts, error) {
+	set := v.keys()
+	if facts, ok := v.recent.of(compact, set.ID()); ok {
+		return facts, nil
+	}
 	parsed, unverified, err := parseLegacyUnverified(compact)
 	if err != nil {
 		return Facts{}, err
@@ -79,11 +89,11 @@ func (v *Verifier) Inspect(compact string) (Facts, error) {
 	if unverified.Issuer != LegacyIssuer {
 		return Facts{}, ErrIssuer
 	}
-	set := v.keys()
 	facts := Facts{UnverifiedClaims: unverified.claims(), TriedWith: set.ID()}
 	if key, err := verifyingKey(set, parsed); err == nil && key != nil {
 		facts.VerifiedBy = key.ID()
 	}
+	v.recent.add(compact, facts)
 	return facts, nil
 }
 

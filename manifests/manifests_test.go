@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -140,6 +141,28 @@ func pods(t *testing.T) []pod {
 		t.Errorf("found %d pods", len(all))
 	}
 	return all
+}
+
+// TestKustomizationOfReadme: an image of another name.
+func TestKustomizationOfReadme(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := regexp.MustCompile(`(?s)    mkdir my-cluster\n.*?    EOF\n`).Find(readme)
+	dir := t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, "manifests"), os.DirFS(".")); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh", "-euc", regexp.MustCompile(`(?m)^    `).ReplaceAllString(string(block), ""))
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", block, err, out)
+	}
+	rendered := kustomize(t, filepath.Join(dir, "my-cluster"))
+	if n := strings.Count(rendered, "image: registry.example.com/sakeeper:v1"); n != 2 || strings.Contains(rendered, "image: sakeeper:dev") {
+		t.Errorf("%d pods have the image:\n%s", n, rendered)
+	}
 }
 
 func TestPodsAreHardened(t *testing.T) {

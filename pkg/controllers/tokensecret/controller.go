@@ -38,6 +38,9 @@ const (
 	// remembered bounds how many UIDs are kept of ServiceAccounts that went and of
 	// Secrets that were filled. A forgotten account costs a GET per Secret.
 	remembered = 10000
+	// unseenAgain is when to look again at a Secret whose account the cache does not
+	// have: one that comes and goes while the watch is broken has no event.
+	unseenAgain = 10 * time.Second
 	// repairsPerSecond and repairsAtOnce pace what nobody waits for, most of all a new
 	// CA in every Secret: a thousand at once, and 10,000 in 45 s.
 	repairsPerSecond = 200
@@ -211,6 +214,15 @@ func (c *Controller) syncSecret(ctx context.Context, key cache.ObjectName) (time
 	if s.secret == nil {
 		c.exams.forget(key)
 	}
+	wait, err := c.settle(ctx, key, s, ca)
+	if err == nil && s.owner.unseen && (wait == 0 || wait > unseenAgain) {
+		wait = unseenAgain
+	}
+	return wait, err
+}
+
+// settle does what there is to do for a Secret.
+func (c *Controller) settle(ctx context.Context, key cache.ObjectName, s state, ca cabundle.Bundle) (time.Duration, error) {
 	act, reason := decide(s)
 	if act != repair {
 		c.rests.forget(key, act)

@@ -61,6 +61,8 @@ type owner struct {
 	// mistaken: the Secret names the UID of an account that was gone before the
 	// Secret was made; this process wrote it, from a cache that lagged.
 	mistaken bool
+	// unseen: it was found live, and the cache does not have it.
+	unseen bool
 }
 
 type action int

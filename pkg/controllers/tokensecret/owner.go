@@ -44,7 +44,7 @@ func (c *Controller) ownerOf(ctx context.Context, secret *informers.TokenSecret)
 	case err != nil:
 		return owner{}, fmt.Errorf("get service account %s: %w", name, err)
 	case belongs(secret, live.UID):
-		return owner{account: live.UID}, nil
+		return owner{account: live.UID, unseen: true}, nil
 	default:
 		return owner{mistaken: suspect && !secret.CreationTimestamp.Before(&live.CreationTimestamp)}, nil
 	}

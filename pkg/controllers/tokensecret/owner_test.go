@@ -1,6 +1,7 @@
 package tokensecret
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -8,6 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
@@ -125,4 +128,30 @@ func (f fixture) mustSync(t *testing.T, secret string) {
 	if _, err := f.syncSecret(f.context(t), keyOf(secret)); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestAnAccountThatNoWatchEverShowed comes and goes while the watch is broken: the list
+// that follows does not have it, so that nobody hears that it is gone.
+func TestAnAccountThatNoWatchEverShowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, server{}, testkit.Secret("team/s", testkit.WithAccount("robot")))
+		var gone atomic.Bool
+		f.client.PrependReactor("get", "serviceaccounts", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return !gone.Load(), robot(), nil
+		})
+		defer testkit.Start(f.context(t), t, runner(f.secrets))()
+		f.EnqueueAll()
+		synctest.Wait()
+		gone.Store(true)
+		time.Sleep(unseenAgain)
+		synctest.Wait()
+		var got []string
+		for _, r := range testkit.Requests(f.client.Actions()) {
+			got = append(got, r.Verb+" "+r.Resource)
+		}
+		want := []string{"get serviceaccounts", "update secrets", "get serviceaccounts", "delete secrets"}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("requests (-want +got):\n%s", diff)
+		}
+	})
 }

@@ -65,6 +65,8 @@ func TestSyncSecret(t *testing.T) {
 		inLive   *corev1.ServiceAccount
 		inGone   types.UID // of an account that was seen going
 		want     []testkit.Request
+		// wantAgain is when it is looked at again.
+		wantAgain time.Duration
 	}{
 		"a secret that is gone": {
 			inCached: account,
@@ -92,7 +94,8 @@ func TestSyncSecret(t *testing.T) {
 			want: []testkit.Request{filled(testkit.AccountUID, testkit.WithResourceVersion("123"))},
 		},
 		"an account that the cache lacks is read once": {
-			inSecret: unfilled(), inLive: account,
+			wantAgain: unseenAgain,
+			inSecret:  unfilled(), inLive: account,
 			want: []testkit.Request{getAccount(), filled(testkit.AccountUID)},
 		},
 		"a wrong CA is one patch, and the token is not in it": {
@@ -124,11 +127,13 @@ func TestSyncSecret(t *testing.T) {
 			want: []testkit.Request{getAccount(), removed()},
 		},
 		"a cache that lags behind removes nothing": {
-			inSecret: secret(testkit.WithAccountUID(testkit.OtherUID)), inCached: account, inLive: reborn,
+			wantAgain: unseenAgain,
+			inSecret:  secret(testkit.WithAccountUID(testkit.OtherUID)), inCached: account, inLive: reborn,
 			want: []testkit.Request{getAccount()},
 		},
 		"and what it lacks is filled for the account that lives": {
-			inSecret: unfilled(testkit.WithAccountUID(testkit.OtherUID)), inCached: account, inLive: reborn,
+			wantAgain: unseenAgain,
+			inSecret:  unfilled(testkit.WithAccountUID(testkit.OtherUID)), inCached: account, inLive: reborn,
 			want: []testkit.Request{getAccount(), filled(testkit.OtherUID)},
 		},
 		"an account that was seen going is not asked for": {
@@ -143,7 +148,8 @@ func TestSyncSecret(t *testing.T) {
 			inSecret: secret(testkit.WithAccountUID(testkit.OtherUID)), inCached: reborn, inGone: testkit.AccountUID,
 		},
 		"a secret that names no UID is asked for even then": {
-			inSecret: unfilled(), inLive: reborn, inGone: testkit.AccountUID,
+			wantAgain: unseenAgain,
+			inSecret:  unfilled(), inLive: reborn, inGone: testkit.AccountUID,
 			want: []testkit.Request{getAccount(), filled(testkit.OtherUID)},
 		},
 		"a secret that names no account is left alone, and nothing is asked": {
@@ -167,8 +173,8 @@ func TestSyncSecret(t *testing.T) {
 				f.accountDeleted(testkit.ServiceAccount("team/robot", testkit.WithUID(tc.inGone)))
 			}
 			again, err := f.syncSecret(f.context(t), keyOf("team/s"))
-			if again != 0 || err != nil {
-				t.Errorf("again after %v, error %v", again, err)
+			if again != tc.wantAgain || err != nil {
+				t.Errorf("again after %v, error %v, want %v", again, err, tc.wantAgain)
 			}
 			if diff := cmp.Diff(tc.want, testkit.Requests(f.client.Actions())); diff != "" {
 				t.Errorf("requests (-want +got):\n%s", diff)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"path/filepath"
 	"slices"
@@ -283,12 +284,19 @@ func expectNothingFails(t *testing.T, s *controlplane.Sakeeper) {
 //
 // What fails is tried again after 5 ms, and after twice as long each time; what
 // comes again for another reason does so every apart. Lists and watches wait for 0.8
-// s before they try again, and one may fall back to the other. Some more are for
-// what would be asked for without a fault, after each change of the object.
+// s before they try again, and one may fall back to the other; each that comes through
+// shows every object again, which is then tried at once. Some more are for what would be
+// asked for without a fault, after each change of the object.
 func expectFewRequests(t *testing.T, requests []faults.Request, lasted, apart time.Duration) {
 	t.Helper()
 	const changes = 4
-	each := changes + 2 + int(math.Log2(float64(lasted)/float64(5*time.Millisecond)+1))
+	shown := map[string]int{}
+	for _, r := range requests {
+		if r.Namespace == "" && (r.Verb == "list" || r.Verb == "watch") && !r.Resumes {
+			shown[r.Resource]++
+		}
+	}
+	each := changes + 2 + int(math.Log2(float64(lasted)/float64(5*time.Millisecond)+1)) + slices.Max(append(slices.Collect(maps.Values(shown)), 0))
 	if apart > 0 {
 		each += int(lasted/apart) + 1
 	}

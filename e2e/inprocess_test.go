@@ -60,7 +60,6 @@ func startInProcess(t *testing.T, p plane, opts inProcessOptions) *inProcess {
 	t.Helper()
 	config, err := p.ServiceAccount(controlplane.Namespace, controlplane.Account)
 	must(t, err)
-	config.UserAgent = "e2e/" + tokensecret.Name
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	client := mustClient(t, config)

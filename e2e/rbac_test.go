@@ -15,7 +15,6 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/client-go/kubernetes/scheme"
 
-	"github.com/sakeeper/sakeeper/pkg/canary"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
@@ -24,14 +23,13 @@ import (
 // namespaces and all names where these are empty.
 type right struct {
 	account         string // in our namespace
-	part            string // of whose requests it is, or whose role grants it
 	verb            string
 	group, resource string // the resource with its subresource
 	namespace, name string
 }
 
 func (r right) String() string {
-	return strings.TrimRight(fmt.Sprintf("%s (%s): %s %s %s/%s", r.account, r.part, r.verb, strings.TrimSuffix(r.resource+"."+r.group, "."), r.namespace, r.name), "/ ")
+	return strings.TrimRight(fmt.Sprintf("%s: %s %s %s/%s", r.account, r.verb, strings.TrimSuffix(r.resource+"."+r.group, "."), r.namespace, r.name), "/ ")
 }
 
 // covers tells whether a right that is granted allows what is asked.
@@ -39,38 +37,10 @@ func (r right) covers(asked right) bool {
 	return (r.namespace == "" || r.namespace == asked.namespace) && (r.name == "" || r.name == asked.name) && r.kind() == asked.kind()
 }
 
-// kind is the right without the object, and without who asks.
+// kind is the right without the object.
 func (r right) kind() right {
-	r.part, r.namespace, r.name = "", "", ""
+	r.namespace, r.name = "", ""
 	return r
-}
-
-// mayBeOf tells whether a right that is granted can be meant for who asked. What informers
-// share, any role may be meant for.
-func (r right) mayBeOf(asked right) bool {
-	shared := r.verb == "list" || r.verb == "watch"
-	return shared || r.part == asked.part || !slices.Contains(parts(), r.part)
-}
-
-// parts have a role each.
-func parts() []string {
-	return []string{
-		"serviceaccount-controller", "serviceaccount-token-controller", "root-ca-certificate-publisher-controller",
-		"legacy-serviceaccount-token-cleaner-controller", "token-request-controller", "token-generation-controller",
-	}
-}
-
-// partOf is who asks, as audit logs name it; empty: nobody of [parts].
-func partOf(userAgent string) string {
-	name := userAgent[strings.LastIndex(userAgent, "/")+1:]
-	switch {
-	case slices.Contains(parts(), name):
-		return name
-	case name == canary.Name || name == "serviceaccount-token-references":
-		return "serviceaccount-token-controller"
-	default:
-		return ""
-	}
 }
 
 // exercised is what our identities asked of all API servers of this package's tests, and
@@ -93,7 +63,7 @@ func (e *exercised) note(cp *controlplane.ControlPlane) error {
 		if !ok || r.Object.Resource == "" {
 			return
 		}
-		asked := right{account, partOf(r.UserAgent), r.Verb, r.Object.Group, r.Object.Resource, r.Object.Namespace, r.Object.Name}
+		asked := right{account, r.Verb, r.Object.Group, r.Object.Resource, r.Object.Namespace, r.Object.Name}
 		if r.Object.Subresource != "" {
 			asked.resource += "/" + r.Object.Subresource
 		}
@@ -116,7 +86,7 @@ func (e *exercised) check() error {
 		for _, r := range granted[asked.kind()] {
 			if r.covers(asked) {
 				found = true
-				used[r] = used[r] || allowed && r.mayBeOf(asked)
+				used[r] = used[r] || allowed
 			}
 		}
 		if !found { // what tests take away for a while is granted all the same
@@ -186,8 +156,7 @@ func grantedRights() (map[right][]right, error) {
 			return nil, fmt.Errorf("%s %s is bound to, but does not exist", b.role.Kind, b.role.Name)
 		}
 		for _, rule := range rules {
-			part, _, _ := strings.Cut(strings.TrimPrefix(b.role.Name, "sakeeper:"), ":")
-			for _, r := range expand(b.account, part, b.namespace, rule) {
+			for _, r := range expand(b.account, b.namespace, rule) {
 				granted[r.kind()] = append(granted[r.kind()], r)
 			}
 		}
@@ -195,7 +164,7 @@ func grantedRights() (map[right][]right, error) {
 	return granted, nil
 }
 
-func expand(account, part, namespace string, rule rbacv1.PolicyRule) []right {
+func expand(account, namespace string, rule rbacv1.PolicyRule) []right {
 	names := rule.ResourceNames
 	if len(names) == 0 {
 		names = []string{""}
@@ -205,7 +174,7 @@ func expand(account, part, namespace string, rule rbacv1.PolicyRule) []right {
 		for _, resource := range rule.Resources {
 			for _, verb := range rule.Verbs {
 				for _, name := range names {
-					all = append(all, right{account, part, verb, group, resource, namespace, name})
+					all = append(all, right{account, verb, group, resource, namespace, name})
 				}
 			}
 		}

@@ -12,11 +12,15 @@ import (
 // concurrent use; nil remembers nothing.
 type Recent struct{ facts *lru.Cache }
 
+// memorable is the length of the longest token that is remembered. Those of keys in use are
+// far shorter; what somebody else puts into Secrets may be of claims without end.
+const memorable = 4 << 10
+
 // NewRecent remembers so many tokens.
 func NewRecent(size int) *Recent { return &Recent{facts: lru.New(size)} }
 
 func (r *Recent) add(compact string, facts Facts) {
-	if r != nil {
+	if r != nil && len(compact) <= memorable {
 		r.facts.Add(sha256.Sum256([]byte(compact)), facts)
 	}
 }

@@ -48,4 +48,9 @@ func TestRecent(t *testing.T) {
 		inspect(own[:strings.LastIndex(own, ".")]+foreign[strings.LastIndex(foreign, "."):], "") // the same claims, and a signature of others
 	}
 	inspect(own, "") // forgotten
+
+	claims.SecretName = strings.Repeat("s", 4<<10)
+	long := sign(recent, first, claims)
+	now = other
+	inspect(long, "") // nobody may fill our memory
 }

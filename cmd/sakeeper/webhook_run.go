@@ -141,7 +141,7 @@ func (p *webhookProcess) open(ctx context.Context) (net.Listener, error) {
 func (p *webhookProcess) serve(ctx context.Context, reviews net.Listener) error {
 	if reviews == nil {
 		err := wait.PollUntilContextCancel(ctx, 50*time.Millisecond, true, func(context.Context) (bool, error) {
-			return !slices.ContainsFunc(p.needs(), func(need kube.Check) bool { return need.Probe(nil) != nil }), nil
+			return !p.lacking(), nil
 		})
 		if err != nil {
 			return nil //nolint:nilerr // ctx ended, which is how processes stop
@@ -270,10 +270,14 @@ func (p *webhookProcess) needs() []kube.Check {
 	}
 }
 
+// lacking tells whether one of the needs is not there.
+func (p *webhookProcess) lacking() bool {
+	return slices.ContainsFunc(p.needs(), func(need kube.Check) bool { return need.Probe(nil) != nil })
+}
+
 // ready is 1 or 0.
 func (p *webhookProcess) ready() float64 {
-	lacking := slices.ContainsFunc(p.needs(), func(need kube.Check) bool { return need.Probe(nil) != nil })
-	if lacking || !p.listening.Load() {
+	if p.lacking() || !p.listening.Load() {
 		return 0
 	}
 	return 1

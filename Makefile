@@ -41,7 +41,7 @@ up: assets build ## Keep a control plane with sakeeper running, for kubectl, unt
 	go build -o bin/demo ./hack/demo && exec bin/demo -up
 
 BENCH_SCALE ?= small
-bench: assets build ## Measure side by side with kube-controller-manager; BENCH_SCALE=small (minutes) or full (half an hour)
+bench: assets build ## Measure side by side with kube-controller-manager; BENCH_SCALE=small or full
 	go build -o bin/bench ./hack/bench && exec bin/bench -scale $(BENCH_SCALE) -json bin/bench-$(BENCH_SCALE).json
 
 manifests: assets ## Render the overlays of manifests into manifests/rendered

@@ -2,11 +2,6 @@ package e2e
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -19,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
@@ -32,14 +28,9 @@ func mustReplace(t *testing.T, path string, data []byte) {
 
 func mustWriteECKey(t *testing.T, path string) keys.PrivateKey {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := testkit.WriteECKey(path)
 	must(t, err)
-	der, err := x509.MarshalECPrivateKey(key)
-	must(t, err)
-	must(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), 0o600))
-	private, err := keys.NewPrivateKey(key)
-	must(t, err)
-	return private
+	return key
 }
 
 // TestKeyAndCAChangeWithoutARestart runs in steps, each on what the one before

@@ -4,12 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -19,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sakeeper/sakeeper/hack/bench/load"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
@@ -27,7 +23,7 @@ type bed struct {
 	plane           *controlplane.ControlPlane
 	dir, kubeconfig string
 	keyFile, caFile string
-	binaries        map[string]string
+	sakeeper        string // the program
 	contestant      contestant
 	running         *process
 	timeout         time.Duration
@@ -49,14 +45,14 @@ func (s *session) newBed(ctx context.Context, signing key, podAdmission bool) (*
 		return nil, err
 	}
 	ec := filepath.Join(dir, "es256.key")
-	if err := writeECKey(ec); err != nil {
+	if _, err := testkit.WriteECKey(ec); err != nil {
 		return nil, err
 	}
 	plane, err := controlplane.Start(controlplane.Options{Dir: dir, MoreKeyFiles: []string{ec}, PodAdmission: podAdmission})
 	if err != nil {
 		return nil, err
 	}
-	b := &bed{plane: plane, dir: dir, keyFile: plane.SigningKeyFile, caFile: plane.CAFile, binaries: s.binaries, timeout: 5 * time.Minute, parallel: s.size.parallel}
+	b := &bed{plane: plane, dir: dir, keyFile: plane.SigningKeyFile, caFile: plane.CAFile, sakeeper: s.sakeeper, timeout: 5 * time.Minute, parallel: s.size.parallel}
 	if signing == es256 {
 		b.keyFile = ec
 	}
@@ -67,18 +63,6 @@ func (s *session) newBed(ctx context.Context, signing key, podAdmission bool) (*
 		return nil, errors.Join(err, plane.Stop())
 	}
 	return b, nil
-}
-
-func writeECKey(path string) error {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	der, err := x509.MarshalECPrivateKey(private)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), 0o600)
 }
 
 func (b *bed) close() error {

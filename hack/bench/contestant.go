@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 
@@ -27,8 +26,6 @@ type options struct {
 // default; that of kube-controller-manager is 5.
 const workers = "10"
 
-func (b *bed) binary(name string) string { return b.binaries[name] }
-
 var sakeeper = contestant{
 	name: "sakeeper", userAgent: "sakeeper-controllers",
 	command: func(b *bed, o options) (*exec.Cmd, error) {
@@ -41,7 +38,7 @@ var sakeeper = contestant{
 		if !o.defaults {
 			args = append(args, "--kube-api-qps=-1", "--concurrent-serviceaccount-token-syncs="+workers)
 		}
-		return exec.Command(b.binary("sakeeper"), args...), nil
+		return exec.Command(b.sakeeper, args...), nil
 	},
 }
 
@@ -74,5 +71,3 @@ var bare = contestant{
 		return exec.Command(self, "bare", b.kubeconfig, b.keyFile, b.caFile, workers), nil
 	},
 }
-
-func (c contestant) String() string { return fmt.Sprintf("%-24s", c.name) }

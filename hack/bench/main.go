@@ -76,7 +76,7 @@ var sizes = map[string]size{
 // session is one run of this program.
 type session struct {
 	dir      string
-	binaries map[string]string
+	sakeeper string // the program
 	size     size
 	results  results
 	began    time.Time
@@ -84,7 +84,7 @@ type session struct {
 
 func bench(ctx context.Context, args []string) (err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	scale := flags.String("scale", "small", "how much there is to do: small (minutes) or full")
+	scale := flags.String("scale", "small", "how much there is to do: small or full")
 	runs := flags.Int("runs", 0, "how often each contestant has its turn; 0: 1 in small, 3 in full")
 	only := flags.String("only", ".", "a regular expression: which parts to run, of "+strings.Join(partNames(), ", "))
 	jsonFile := flags.String("json", "", "a file for everything that was measured")
@@ -95,7 +95,11 @@ func bench(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return fmt.Errorf("-only: %w", err)
 	}
-	s := &session{results: results{}, began: time.Now()}
+	root, err := controlplane.RepositoryRoot()
+	if err != nil {
+		return err
+	}
+	s := &session{sakeeper: filepath.Join(root, "bin/sakeeper"), results: results{}, began: time.Now()}
 	var ok bool
 	if s.size, ok = sizes[*scale]; !ok {
 		return fmt.Errorf("-scale: %q is neither small nor full", *scale)
@@ -103,11 +107,6 @@ func bench(ctx context.Context, args []string) (err error) {
 	if *runs > 0 {
 		s.size.runs = *runs
 	}
-	root, err := controlplane.RepositoryRoot()
-	if err != nil {
-		return err
-	}
-	s.binaries = map[string]string{"sakeeper": filepath.Join(root, "bin/sakeeper")}
 	if s.dir, err = os.MkdirTemp("", "sakeeper-bench-"); err != nil {
 		return err
 	}

@@ -87,7 +87,11 @@ func (s *session) pods(ctx context.Context, c contestant) error {
 		for turn := range turns {
 			for i := range ways {
 				way := ways[(i+turn)%len(ways)]
-				if err := errors.Join(way.come(ctx), s.createPods(ctx, b, way.name, fmt.Sprintf("t%d-%d", turn, i)), a.leave(ctx)); err != nil {
+				err := way.come(ctx)
+				if err == nil {
+					err = s.createPods(ctx, b, way.name, fmt.Sprintf("t%d-%d", turn, i))
+				}
+				if err := errors.Join(err, a.leave(ctx)); err != nil {
 					return fmt.Errorf("%s: %w", way.name, err)
 				}
 			}
@@ -168,7 +172,7 @@ func (a *admission) ours(ctx context.Context) error {
 		return err
 	}
 	args = append(args, "--metrics-bind-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0")
-	return errors.Join(a.register(ctx, a.mutating.DeepCopy(), a.validating.DeepCopy()), a.run(exec.Command(a.binary("sakeeper"), args...)))
+	return errors.Join(a.register(ctx, a.mutating.DeepCopy(), a.validating.DeepCopy()), a.run(exec.Command(a.bed.sakeeper, args...)))
 }
 
 // nothing starts the server that does nothing, registered as ours is, or to allow only.

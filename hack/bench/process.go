@@ -91,10 +91,10 @@ func memory(pid int) (now, peak float64, err error) {
 }
 
 const (
-	// A process is idle when it has used no more than idleShare of the CPU for idleFor.
-	idleFor   = 1500 * time.Millisecond
-	idleShare = 2 * time.Second / ticksPerSecond
-	glance    = 50 * time.Millisecond
+	// A process is idle when it has used no more than idleCPU in idleFor.
+	idleFor = 1500 * time.Millisecond
+	idleCPU = 2 * time.Second / ticksPerSecond
+	glance  = 50 * time.Millisecond
 )
 
 // settle waits until p is idle, and returns when that began.
@@ -111,7 +111,7 @@ func (p *process) settle(ctx context.Context) (time.Time, error) {
 		}
 		now := time.Now()
 		window = append(window, look{now, used})
-		for len(window) > 1 && used-window[0].cpu > idleShare {
+		for len(window) > 1 && used-window[0].cpu > idleCPU {
 			window = window[1:]
 		}
 		if now.Sub(window[0].at) >= idleFor {

@@ -1,6 +1,11 @@
 package testkit
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -29,4 +34,20 @@ func mustReadKey(name string) keys.PrivateKey {
 		panic("testkit: internal error: " + err.Error())
 	}
 	return key
+}
+
+// WriteECKey makes a key of P-256 and writes it to that file.
+func WriteECKey(path string) (keys.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return keys.PrivateKey{}, err
+	}
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return keys.PrivateKey{}, err
+	}
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+		return keys.PrivateKey{}, err
+	}
+	return keys.NewPrivateKey(key)
 }

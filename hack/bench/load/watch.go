@@ -14,8 +14,7 @@ import (
 const tokenSecrets = "type=" + string(corev1.SecretTypeServiceAccountToken)
 
 // watch calls seen for every object that is, or changes, and gone for every one that is
-// deleted, from one goroutine. It returns when it has seen what is there. Objects are not
-// kept.
+// deleted, from one goroutine. It returns when it has seen what is there.
 func watch[T runtime.Object](ctx context.Context, w worker, resource, selector string, example T, seen, gone func(T)) error {
 	parsed, err := fields.ParseSelector(selector)
 	if err != nil {

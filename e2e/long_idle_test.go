@@ -54,7 +54,7 @@ func TestLongIdle(t *testing.T) {
 
 	second := start()
 	mark := mustMark(t, p.ControlPlane)
-	time.Sleep(minutes * time.Minute) // what is measured is that nothing happens; memory is given back after two
+	time.Sleep(minutes * time.Minute) // what is measured is that nothing happens
 	idle := requests(t, p.ControlPlane, mark, "")
 	rss := resident(t, second)
 	t.Logf("%d namespaces: %d MiB resident, %d requests in %d minutes but for the lease, events and watches: %v", n, rss>>20, len(idle), minutes, controlplane.Count(idle))

@@ -56,10 +56,10 @@ func (c *cluster) copyToNode(t *testing.T, from, to string) {
 func staticPods(t *testing.T, c *cluster) {
 	t.Helper()
 	began := time.Now()
-	c.copyToNode(t, "manifests", "/root/manifests")
+	c.copyToNode(t, "manifests", "/opt/manifests")
 	script := c.fromReadme(t, "umask 077", "done")
 	script = strings.ReplaceAll(script, "registry.example.com/sakeeper:v1", "sakeeper:dev")
-	c.onNodeMust(t, "export KUBECONFIG=/etc/kubernetes/admin.conf; cd /root\n"+script)
+	c.onNodeMust(t, "export KUBECONFIG=/etc/kubernetes/admin.conf; cd /opt\n"+script)
 	if modes := c.onNodeMust(t, "stat -c %a /etc/kubernetes/sakeeper-*.conf"); strings.Join(strings.Fields(modes), " ") != "600 600" {
 		t.Errorf("the credentials have the modes %q", modes)
 	}
@@ -98,8 +98,8 @@ func (c *cluster) fromReadme(t *testing.T, first, last string) string {
 // kubeconfigByHand is for controllers that run elsewhere.
 func kubeconfigByHand(t *testing.T, c *cluster) {
 	script := strings.ReplaceAll(c.fromReadme(t, "openssl req", "use-context c"), "API-SERVER:6443", "127.0.0.1:6443")
-	c.onNodeMust(t, "mkdir /root/by-hand; cd /root/by-hand\n"+script)
-	user := c.onNodeMust(t, "kubectl --kubeconfig=/root/by-hand/sakeeper.kubeconfig auth whoami -o jsonpath={.status.userInfo.username}")
+	c.onNodeMust(t, "mkdir /opt/by-hand; cd /opt/by-hand\n"+script)
+	user := c.onNodeMust(t, "kubectl --kubeconfig=/opt/by-hand/sakeeper.kubeconfig auth whoami -o jsonpath={.status.userInfo.username}")
 	if want := "system:serviceaccount:sakeeper-system:sakeeper-controllers"; strings.TrimSpace(user) != want {
 		t.Errorf("the kubeconfig is that of %q, want %q", user, want)
 	}

@@ -316,8 +316,7 @@ func (c *Controller) enqueueSecret(secret *informers.TokenSecret) {
 
 func (c *Controller) secretDeleted(secret *informers.TokenSecret) {
 	c.enqueueSecret(secret) // for what is remembered of it
-	c.departed.add(secret, c.cfg.Clock.Now())
-	c.references.AddAfter(secret.AccountName(), quiet)
+	c.references.AddAfter(secret.AccountName(), c.departed.add(secret, c.cfg.Clock.Now()))
 }
 
 func (c *Controller) accountDeleted(account *corev1.ServiceAccount) {

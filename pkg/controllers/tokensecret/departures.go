@@ -12,9 +12,12 @@ import (
 )
 
 const (
-	// quiet is how long an account's Secrets must stop going before its references
-	// are written, so that a burst of deletions is one write.
-	quiet = 250 * time.Millisecond
+	// quiet is how long an account's Secrets must stop going before its references are
+	// written, so that a burst of deletions is one write. A burst that was seen to be fast
+	// is over sooner: after pauses times its longest pause, and hush at least.
+	quiet  = 250 * time.Millisecond
+	hush   = 25 * time.Millisecond
+	pauses = 4
 	// patience is how long that may put a write off.
 	patience = 2 * time.Second
 	// memory is how long departures are remembered for an account that the cache does
@@ -48,7 +51,9 @@ type goneSecrets struct {
 // burst is what went of one account and is not settled.
 type burst struct {
 	first, last time.Time
-	departures  departures
+	// pause is the longest one between two departures, zero while there was one only.
+	pause      time.Duration
+	departures departures
 	// doubted: a write failed that was made by what the cache has.
 	doubted bool
 }
@@ -57,19 +62,35 @@ func newGoneSecrets() *goneSecrets {
 	return &goneSecrets{byAccount: map[cache.ObjectName]*burst{}}
 }
 
-func (g *goneSecrets) add(secret *informers.TokenSecret, now time.Time) {
+// end is when the burst is over, unless more goes.
+func (b *burst) end() time.Time {
+	calm := quiet
+	if b.pause > 0 {
+		calm = min(max(pauses*b.pause, hush), quiet)
+	}
+	if patient := b.first.Add(patience); patient.Before(b.last.Add(calm)) {
+		return patient
+	}
+	return b.last.Add(calm)
+}
+
+// add remembers that secret went, and returns how long to wait until the burst is over.
+func (g *goneSecrets) add(secret *informers.TokenSecret, now time.Time) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	b := g.byAccount[secret.AccountName()]
 	if b == nil {
-		b = &burst{first: now, departures: departures{}}
+		b = &burst{departures: departures{}}
 		g.byAccount[secret.AccountName()] = b
 	}
 	if now.Sub(b.last) >= patience {
-		b.first = now
+		b.first, b.pause = now, 0
+	} else {
+		b.pause = max(b.pause, now.Sub(b.last))
 	}
 	b.last = now
 	b.departures[secret.Name] = departure{account: secret.AccountUID, secret: secret.UID}
+	return b.end().Sub(now)
 }
 
 // of returns what is remembered for account, or how long to wait until the burst is
@@ -81,7 +102,7 @@ func (g *goneSecrets) of(account cache.ObjectName, now time.Time) (gone departur
 	if b == nil {
 		return nil, 0
 	}
-	if wait := min(quiet-now.Sub(b.last), patience-now.Sub(b.first)); wait > 0 {
+	if wait := b.end().Sub(now); wait > 0 {
 		return nil, wait
 	}
 	b.first = now // the next write of a burst that goes on waits again

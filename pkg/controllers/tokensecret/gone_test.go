@@ -69,6 +69,34 @@ func TestDeparturesAreJudgedOnceAllIsQuiet(t *testing.T) {
 	expectNothingKept(t, g)
 }
 
+func TestTheFasterABurstTheSoonerItIsOver(t *testing.T) {
+	cases := map[string]struct {
+		at   []int
+		want time.Duration // until it is over
+	}{
+		"one":                       {at: []int{0}, want: 250 * time.Millisecond},
+		"as fast as they come":      {at: []int{0, 1, 2, 4}, want: 25 * time.Millisecond},
+		"with a pause":              {at: []int{0, 1, 21, 22}, want: 80 * time.Millisecond},
+		"slow":                      {at: []int{0, 50, 100}, want: 200 * time.Millisecond},
+		"too slow to be waited for": {at: []int{0, 1000, 1800}, want: 200 * time.Millisecond},
+		"the next one":              {at: []int{0, 1, 2, 2002}, want: 250 * time.Millisecond},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			g := newGoneSecrets()
+			var got time.Duration
+			for _, ms := range tc.at {
+				got = g.add(goneSecret("a", testkit.AccountUID), at(ms))
+			}
+			last := tc.at[len(tc.at)-1]
+			if got != tc.want {
+				t.Errorf("over in %v, want %v", got, tc.want)
+			}
+			expectOf(t, g, "team/robot", at(last), answer{wait: tc.want})
+		})
+	}
+}
+
 func TestDeparturesAreJudgedWhenItNeverGetsQuiet(t *testing.T) {
 	g := newGoneSecrets()
 	var names []string

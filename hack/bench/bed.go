@@ -119,8 +119,8 @@ type loader struct {
 	errors *bytes.Buffer
 }
 
-// prepare starts the process of a job, and returns when it is ready.
-func (b *bed) prepare(job load.Job) (*loader, error) {
+// prepare starts the process of a job, which ends with ctx, and returns when it is ready.
+func (b *bed) prepare(ctx context.Context, job load.Job) (*loader, error) {
 	job.Kubeconfig, job.Timeout = b.kubeconfig, b.timeout
 	if job.Parallel == 0 {
 		job.Parallel = b.parallel
@@ -139,7 +139,7 @@ func (b *bed) prepare(job load.Job) (*loader, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &loader{cmd: exec.Command(self, "load"), errors: &bytes.Buffer{}}
+	l := &loader{cmd: exec.CommandContext(ctx, self, "load"), errors: &bytes.Buffer{}}
 	l.cmd.Stderr = l.errors
 	in, err1 := l.cmd.StdinPipe()
 	out, err2 := l.cmd.StdoutPipe()
@@ -176,7 +176,9 @@ func (l *loader) result() (load.Result, error) {
 
 // do does a job that is not measured, and lets whoever runs settle.
 func (b *bed) do(ctx context.Context, job load.Job) error {
-	l, err := b.prepare(job)
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	l, err := b.prepare(ctx, job)
 	if err != nil {
 		return err
 	}
@@ -192,7 +194,9 @@ func (b *bed) do(ctx context.Context, job load.Job) error {
 // measure does a job that is, with what the contestant and the API server need for it.
 // begin, where it is not nil, happens when the load begins.
 func (b *bed) measure(ctx context.Context, job load.Job, objects int, begin func() error) (sample, error) {
-	l, err := b.prepare(job)
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	l, err := b.prepare(ctx, job)
 	if err != nil {
 		return nil, err
 	}
@@ -228,8 +232,12 @@ func (b *bed) measure(ctx context.Context, job load.Job, objects int, begin func
 	}
 	out[rate] = float64(objects) / elapsed.Seconds()
 	out[last] = elapsed.Seconds()
-	out[p50], out[p99] = ms(r.P50), ms(r.P99)
-	out[left] = float64(r.Left)
+	if r.P50 > 0 {
+		out[p50], out[p99] = ms(r.P50), ms(r.P99)
+	}
+	if job.Kind == load.DeleteReferenced {
+		out[left] = float64(r.Left)
+	}
 	return out, b.readMeters(ctx, before, objects, out)
 }
 
@@ -275,9 +283,11 @@ func (b *bed) readMeters(ctx context.Context, before meters, objects int, out sa
 		return err
 	}
 	_, out[peak], err = memory(after.pid)
+	out[requestsPer], out[writes] = float64(len(requests))/float64(objects), 0
+	for what, n := range controlplane.Count(requests) {
+		out[requested+what] = float64(n) / float64(objects)
+	}
 	for _, r := range requests {
-		out[requested+r.Verb+" "+r.Object.Resource] += 1 / float64(objects)
-		out[requestsPer] += 1 / float64(objects)
 		if r.Verb != "get" && r.Verb != "list" {
 			out[writes]++
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 
@@ -22,9 +23,7 @@ type options struct {
 	defaults bool
 }
 
-// workers is how many token Secrets every contestant works on at once. It is sakeeper's
-// default; that of kube-controller-manager is 5.
-const workers = "10"
+var workers = fmt.Sprintf("--concurrent-serviceaccount-token-syncs=%d", load.Workers)
 
 var sakeeper = contestant{
 	name: "sakeeper", userAgent: "sakeeper-controllers",
@@ -36,7 +35,7 @@ var sakeeper = contestant{
 		args = append(args, "--leader-elect=false", "--metrics-bind-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0",
 			"--service-account-private-key-file="+b.keyFile, "--root-ca-file="+b.caFile)
 		if !o.defaults {
-			args = append(args, "--kube-api-qps=-1", "--concurrent-serviceaccount-token-syncs="+workers)
+			args = append(args, "--kube-api-qps=-1", workers)
 		}
 		return exec.Command(b.sakeeper, args...), nil
 	},
@@ -49,7 +48,7 @@ var inTree = contestant{
 		if o.defaults {
 			flags = append(flags, "--kube-api-qps=20", "--kube-api-burst=30")
 		} else {
-			flags = append(flags, "--kube-api-qps=100000", "--kube-api-burst=100000", "--concurrent-serviceaccount-token-syncs="+workers)
+			flags = append(flags, "--kube-api-qps=100000", "--kube-api-burst=100000", workers)
 		}
 		return b.plane.ControllerManager(controlplane.ControllerManager{
 			Controllers: []string{
@@ -68,6 +67,11 @@ var bare = contestant{
 		if err != nil {
 			return nil, err
 		}
-		return exec.Command(self, "bare", b.kubeconfig, b.keyFile, b.caFile, workers), nil
+		identity, err := b.plane.ServiceAccount(controlplane.Namespace, controlplane.Account)
+		if err != nil {
+			return nil, err
+		}
+		kubeconfig, err := b.plane.Kubeconfig("bare.kubeconfig", identity)
+		return exec.Command(self, "bare", kubeconfig, b.keyFile, b.caFile), err
 	},
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -20,14 +19,9 @@ const (
 const rest = 10 * time.Second
 
 // memory reads what is resident, of a process that was started on what is there.
-func (s *session) memory(ctx context.Context, c contestant) (err error) {
-	b, err := s.newBed(ctx, es256, false)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, b.close()) }()
+func (s *session) memory(ctx context.Context, c contestant) error {
 	n := s.size.idle
-	for _, step := range []struct {
+	steps := []struct {
 		name string
 		jobs []load.Job
 	}{
@@ -37,26 +31,36 @@ func (s *session) memory(ctx context.Context, c contestant) (err error) {
 			{Kind: load.UnrelatedConfigMaps, Prefix: "configs", N: n, Spread: 20},
 		}},
 		{memoryTokens, []load.Job{{Kind: load.FilledSecrets, Prefix: "tokens", N: n, Spread: spread}}},
-	} {
-		b.stop()
-		for _, job := range step.jobs {
-			if err := b.do(ctx, job); err != nil {
+	}
+	return s.on(ctx, es256, func(b *bed) error {
+		for _, step := range steps {
+			b.stop()
+			for _, job := range step.jobs {
+				if err := b.do(ctx, job); err != nil {
+					return fmt.Errorf("%s: %w", step.name, err)
+				}
+			}
+			if err := s.readMemory(ctx, b, step.name, c); err != nil {
 				return fmt.Errorf("%s: %w", step.name, err)
 			}
 		}
-		// What follows on new namespaces is not what is measured.
+		return nil
+	})
+}
+
+func (s *session) readMemory(ctx context.Context, b *bed, workload string, c contestant) error {
+	// What follows on new namespaces is not what is measured: the second process has
+	// nothing to do.
+	for range 2 {
 		if err := b.start(ctx, c, options{}); err != nil {
 			return err
 		}
-		if err := b.start(ctx, c, options{}); err != nil {
-			return err
-		}
-		time.Sleep(rest)
-		out := sample{}
-		if out[resident], out[peak], err = memory(b.running.pid); err != nil {
-			return err
-		}
-		s.record(step.name, c.name, out)
 	}
+	time.Sleep(rest)
+	now, most, err := memory(b.running.pid)
+	if err != nil {
+		return err
+	}
+	s.record(workload, c.name, sample{resident: now, peak: most})
 	return nil
 }

@@ -25,6 +25,7 @@ const (
 	podsWebhook = "sakeeper webhook"
 	podsNothing = "two webhooks that do nothing"
 	podsAllow   = "one webhook that allows"
+	podsInTree  = "all in-tree"
 )
 
 // The workloads of pods.
@@ -64,8 +65,9 @@ type admission struct {
 
 // pods are created where different things admit them.
 func (s *session) pods(ctx context.Context, c contestant) error {
-	if err := s.withPlugin(ctx); err != nil {
-		return err
+	err := errors.Join(s.withPlugin(ctx, podsPlugin, c), s.withPlugin(ctx, podsInTree, inTree))
+	if err != nil {
+		return fmt.Errorf("in-tree plugin: %w", err)
 	}
 	return s.on(ctx, es256, func(b *bed) error {
 		a := &admission{bed: b, session: s}
@@ -101,39 +103,38 @@ func (s *session) pods(ctx context.Context, c contestant) error {
 }
 
 // withPlugin is kube-apiserver's own admission, with the controllers that it needs.
-func (s *session) withPlugin(ctx context.Context) (err error) {
-	b, err := s.newBed(ctx, es256, true)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, b.close()) }()
-	if err := b.start(ctx, inTree, options{}); err != nil {
-		return err
-	}
-	for turn := range turns {
-		if err := s.createPods(ctx, b, podsPlugin, fmt.Sprintf("t%d", turn)); err != nil {
+func (s *session) withPlugin(ctx context.Context, way string, c contestant) error {
+	return s.onPlane(ctx, es256, true, func(b *bed) error {
+		if err := b.start(ctx, c, options{}); err != nil {
 			return err
 		}
-	}
-	return nil
+		for turn := range turns {
+			if err := s.createPods(ctx, b, way, fmt.Sprintf("t%d", turn)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
-// createPods is one turn.
+// createPods is one turn. The controllers, without which there is no ServiceAccount, run
+// all the time; only pods right after their namespace have to wait for them.
 func (s *session) createPods(ctx context.Context, b *bed, way, turn string) error {
 	time.Sleep(2 * time.Second) // until API servers know what is registered
+	volume := way != podsNone && way != podsAllow
 	for _, job := range []struct {
 		workload string
 		load.Job
 	}{
 		{podsSequential, load.Job{Kind: load.Pods, Prefix: "seq-" + turn, Namespace: "pods", N: s.size.pods, Parallel: 1}},
 		{podsParallel, load.Job{Kind: load.Pods, Prefix: "par-" + turn, Namespace: "pods", N: 2 * s.size.pods, Parallel: 8}},
-		{podsAfterNamespace, load.Job{Kind: load.PodsAtOnce, Prefix: "new-" + turn, N: s.size.pods / 5, Parallel: 1}},
+		{podsAfterNamespace, load.Job{Kind: load.PodsAfterNamespace, Prefix: "new-" + turn, N: max(s.size.pods/20, 20), Parallel: 1}},
 	} {
+		job.Volume = volume
 		out, err := b.measure(ctx, job.Job, job.N, nil)
 		if err != nil {
 			return fmt.Errorf("%s: %w", job.workload, err)
 		}
-		// Who runs the controllers is not what is compared.
 		s.record(job.workload, way, sample{p50: out[p50], p99: out[p99], rate: out[rate], serverCPU: out[serverCPU]})
 	}
 	return nil

@@ -95,6 +95,8 @@ const (
 	idleFor = 1500 * time.Millisecond
 	idleCPU = 2 * time.Second / ticksPerSecond
 	glance  = 50 * time.Millisecond
+	// unsettled is when that is not to be expected any more.
+	unsettled = 2 * time.Minute
 )
 
 // settle waits until p is idle, and returns when that began.
@@ -104,9 +106,15 @@ func (p *process) settle(ctx context.Context) (time.Time, error) {
 		cpu time.Duration
 	}
 	var window []look
+	deadline := time.Now().Add(unsettled)
 	for {
 		used, err := cpu(p.pid)
 		if err != nil {
+			select {
+			case <-p.exited:
+				err = fmt.Errorf("%s ended", p.cmd.Path)
+			default:
+			}
 			return time.Time{}, err
 		}
 		now := time.Now()
@@ -116,6 +124,9 @@ func (p *process) settle(ctx context.Context) (time.Time, error) {
 		}
 		if now.Sub(window[0].at) >= idleFor {
 			return window[0].at, nil
+		}
+		if now.After(deadline) {
+			return time.Time{}, fmt.Errorf("%s did not come to rest within %v: it used %v of CPU time in the last %v", p.cmd.Path, unsettled, used-window[0].cpu, now.Sub(window[0].at))
 		}
 		select {
 		case <-p.exited:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -53,16 +54,24 @@ func (r results) add(workload, contestant string, s sample) {
 	r[workload][contestant] = append(r[workload][contestant], s)
 }
 
-// median is NaN where there is no sample.
-func (r results) median(workload, contestant, metric string) float64 {
+// values are those that were measured, the least first.
+func (r results) values(workload, contestant, metric string) []float64 {
 	var values []float64
 	for _, s := range r[workload][contestant] {
-		values = append(values, s[metric])
+		if value, ok := s[metric]; ok {
+			values = append(values, value)
+		}
 	}
+	slices.Sort(values)
+	return values
+}
+
+// median is NaN where nothing was measured.
+func (r results) median(workload, contestant, metric string) float64 {
+	values := r.values(workload, contestant, metric)
 	if len(values) == 0 {
 		return math.NaN()
 	}
-	slices.Sort(values)
 	middle := len(values) / 2
 	if len(values)%2 == 0 {
 		return (values[middle-1] + values[middle]) / 2
@@ -70,13 +79,24 @@ func (r results) median(workload, contestant, metric string) float64 {
 	return values[middle]
 }
 
+// cell is the median, and between what it lies.
+func (r results) cell(workload, contestant, metric string) string {
+	median, values := number(r.median(workload, contestant, metric)), r.values(workload, contestant, metric)
+	if len(values) < 2 || values[0] == values[len(values)-1] {
+		return median
+	}
+	return fmt.Sprintf("%s (%s to %s)", median, number(values[0]), number(values[len(values)-1]))
+}
+
 // ratio is sakeeper : kube-controller-manager.
 func (r results) ratio(workload, metric string) float64 {
 	return r.median(workload, sakeeper.name, metric) / r.median(workload, inTree.name, metric)
 }
 
-func (r results) write(path string) error {
-	text, err := json.MarshalIndent(r, "", "  ")
+// write writes everything, with what it is about.
+func (r results) write(path string, about map[string]any) error {
+	about["results"] = r
+	text, err := json.MarshalIndent(about, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -85,14 +105,14 @@ func (r results) write(path string) error {
 
 // print prints everything, and then what is to be reached.
 func (r results) print(out io.Writer) {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	for _, workload := range slices.Sorted(maps.Keys(r)) {
-		contestants := slices.SortedFunc(maps.Keys(r[workload]), func(a, b string) int { return slices.Index(order, a) - slices.Index(order, b) })
-		fmt.Fprintf(table, "%s\t%s\t%s\n", workload, strings.Join(contestants, "\t"), "ratio")
+	for _, workload := range r.workloads() {
+		contestants := slices.SortedFunc(maps.Keys(r[workload]), func(a, b string) int { return slices.Index(columns, a) - slices.Index(columns, b) })
+		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		fmt.Fprintf(table, "%s\t%s\t%s\n", workload, strings.Join(contestants, "\t"), "sakeeper : kube-controller-manager")
 		for _, metric := range r.metrics(workload) {
-			fmt.Fprintf(table, "  %s", metric)
+			fmt.Fprintf(table, "  %-34s", metric)
 			for _, c := range contestants {
-				fmt.Fprintf(table, "\t%s", number(r.median(workload, c, metric)))
+				fmt.Fprintf(table, "\t%s", r.cell(workload, c, metric))
 			}
 			ratio := r.ratio(workload, metric)
 			if !math.IsNaN(ratio) && !math.IsInf(ratio, 0) {
@@ -100,9 +120,11 @@ func (r results) print(out io.Writer) {
 			}
 			fmt.Fprintln(table)
 		}
+		fmt.Fprintln(table)
+		_ = table.Flush()
 	}
-	_ = table.Flush()
-	fmt.Fprintf(out, "\nTo be reached\n\n")
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(out, "To be reached\n\n")
 	for _, g := range goals {
 		value := g.value(r)
 		verdict := "reached"
@@ -121,20 +143,35 @@ func (r results) print(out io.Writer) {
 	_ = table.Flush()
 }
 
-// order is that of columns.
-var order = []string{sakeeper.name, inTree.name, bare.name, podsPlugin, podsWebhook, podsNothing, podsAllow, podsNone}
+// columns and rows are in this order; what is not named comes last.
+var (
+	columns = []string{sakeeper.name, inTree.name, bare.name, podsNone, podsPlugin, podsWebhook, podsNothing, podsAllow, podsInTree}
+	rows    = []string{
+		namespaces, secrets + string(rsa2048), secrets + string(es256), coldStart, restart, accounts, accountsAlone, accountsCrowd, references, anotherCA,
+		memoryEmpty, memoryUnrelated, memoryTokens, podsSequential, podsParallel, podsAfterNamespace, limitedSpaces, limitedTokens,
+	}
+)
 
-// metrics are those that any contestant has a value other than zero of.
+func (r results) workloads() []string {
+	rank := func(workload string) int {
+		if i := slices.Index(rows, workload); i >= 0 {
+			return i
+		}
+		return len(rows)
+	}
+	return slices.SortedFunc(maps.Keys(r), func(a, b string) int { return cmp.Or(rank(a)-rank(b), len(a)-len(b), strings.Compare(a, b)) })
+}
+
+// metrics are those that were measured of any contestant.
 func (r results) metrics(workload string) []string {
 	found := map[string]bool{}
 	for _, samples := range r[workload] {
 		for _, s := range samples {
-			for metric, value := range s {
-				found[metric] = found[metric] || value != 0
+			for metric := range s {
+				found[metric] = true
 			}
 		}
 	}
-	maps.DeleteFunc(found, func(_ string, seen bool) bool { return !seen })
 	all := []string{rate, last, p50, p99, ownCPU, serverCPU, requestsPer, writes, left, resident, peak}
 	return slices.SortedFunc(maps.Keys(found), func(a, b string) int {
 		rank := func(m string) int {
@@ -150,7 +187,7 @@ func (r results) metrics(workload string) []string {
 	})
 }
 
-// number has three digits.
+// number has at least two digits that say something.
 func number(v float64) string {
 	switch {
 	case math.IsNaN(v):
@@ -159,8 +196,10 @@ func number(v float64) string {
 		return fmt.Sprintf("%.0f", v)
 	case math.Abs(v) >= 10:
 		return fmt.Sprintf("%.1f", v)
-	default:
+	case math.Abs(v) >= 0.1:
 		return fmt.Sprintf("%.2f", v)
+	default:
+		return fmt.Sprintf("%.4f", v)
 	}
 }
 

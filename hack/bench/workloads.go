@@ -38,8 +38,13 @@ const (
 const spread = 100
 
 // on runs what a part does on a control plane of its own.
-func (s *session) on(ctx context.Context, signing key, do func(b *bed) error) (err error) {
-	b, err := s.newBed(ctx, signing, false)
+func (s *session) on(ctx context.Context, signing key, do func(b *bed) error) error {
+	return s.onPlane(ctx, signing, false, do)
+}
+
+// onPlane is on, with or without in-tree admission of pods.
+func (s *session) onPlane(ctx context.Context, signing key, podAdmission bool, do func(b *bed) error) (err error) {
+	b, err := s.newBed(ctx, signing, podAdmission)
 	if err != nil {
 		return err
 	}
@@ -67,7 +72,7 @@ func (s *session) tokens(ctx context.Context, c contestant) error {
 		if err := s.measured(ctx, b, namespaces, load.Job{Kind: load.Namespaces, Prefix: "space", N: n}); err != nil {
 			return err
 		}
-		if err := s.measured(ctx, b, secrets+string(rsa2048), load.Job{Kind: load.Fill, Prefix: "fill", N: n, Spread: spread}); err != nil {
+		if err := b.do(ctx, load.Job{Kind: load.Fill, Prefix: "fill", N: n, Spread: spread}); err != nil {
 			return err
 		}
 		if err := s.starts(ctx, b, c); err != nil {
@@ -137,18 +142,14 @@ func (s *session) es256(ctx context.Context, c contestant) error {
 		if err := s.newCA(ctx, b, c); err != nil {
 			return err
 		}
-		if err := s.measured(ctx, b, secrets+string(es256), load.Job{Kind: load.Fill, Prefix: "fill", N: s.size.objects, Spread: spread}); err != nil {
-			return err
-		}
-		few := max(s.size.deleted/10, 20)
-		if err := s.deleteAccounts(ctx, b, accountsAlone, load.Job{Prefix: "lone", N: few}); err != nil {
+		if err := s.deleteAccounts(ctx, b, accountsAlone, load.Job{Prefix: "lone", N: s.size.deleted}); err != nil {
 			return err
 		}
 		err := b.do(ctx, load.Job{Kind: load.FilledSecrets, Prefix: "others", Namespace: "crowd", N: s.size.crowd})
 		if err != nil {
 			return err
 		}
-		return s.deleteAccounts(ctx, b, accountsCrowd, load.Job{Prefix: "crowd", N: few})
+		return s.deleteAccounts(ctx, b, accountsCrowd, load.Job{Prefix: "crowd", N: s.size.deleted})
 	})
 }
 
@@ -202,8 +203,8 @@ func writeBundle(path, caFile string) error {
 	return os.WriteFile(path, append(present, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...), 0o600)
 }
 
-// floor is what the writes alone take.
-func (s *session) floor(ctx context.Context, c contestant) error {
+// fill is what token Secrets take, and what the writes alone take.
+func (s *session) fill(ctx context.Context, c contestant) error {
 	for _, signing := range []key{rsa2048, es256} {
 		err := s.on(ctx, signing, func(b *bed) error {
 			if err := b.start(ctx, c, options{}); err != nil {

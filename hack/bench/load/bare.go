@@ -14,13 +14,17 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
+// Workers is how many token Secrets every contestant works on at once. It is sakeeper's
+// default; that of kube-controller-manager is 5.
+const Workers = 10
+
 // BareUserAgent is how [Bare] calls itself.
 const BareUserAgent = "bench-bare"
 
-// Bare fills token Secrets as fast as a client can that decides nothing, keeps nothing and
-// signs nothing: every one gets the same token, which was signed before. It is the floor
+// Bare fills token Secrets as fast as a client can that decides nothing and signs
+// nothing: every one gets the same token, which was signed before. It is the floor
 // of what filling costs, and ends with ctx.
-func Bare(ctx context.Context, kubeconfig, keyFile, caFile string, workers int) error {
+func Bare(ctx context.Context, kubeconfig, keyFile, caFile string) error {
 	client, err := Client(kubeconfig, BareUserAgent)
 	if err != nil {
 		return err
@@ -50,7 +54,7 @@ func Bare(ctx context.Context, kubeconfig, keyFile, caFile string, workers int) 
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for range workers {
+	for range Workers {
 		group.Go(func() error {
 			for {
 				select {

@@ -203,6 +203,7 @@ func (f *fill) prepare(ctx context.Context) error {
 
 func (f *fill) act(ctx context.Context) (Result, error) {
 	if f.Kind == AwaitFill {
+		f.clock.restart()
 		return f.clock.wait(ctx)
 	}
 	err := f.each(ctx, func(ctx context.Context, i int) error {

@@ -20,7 +20,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
@@ -28,7 +27,7 @@ import (
 type Job struct {
 	// Kubeconfig is that of an admin.
 	Kubeconfig string `json:"kubeconfig"`
-	// Kind is one of [Kinds].
+	// Kind is one of the constants of this package.
 	Kind string `json:"kind"`
 	// Prefix begins the names of all objects.
 	Prefix string `json:"prefix"`
@@ -40,6 +39,8 @@ type Job struct {
 	// Own: every Secret has a ServiceAccount of its own, of the same name; else those of a
 	// namespace share one, which is called Prefix.
 	Own bool `json:"own"`
+	// Volume: every pod must be given a volume with a token, else none may be.
+	Volume bool `json:"volume"`
 	// Parallel is how many requests are under way at once.
 	Parallel int `json:"parallel"`
 	// KeyFile signs tokens, CAFile goes with them.
@@ -93,8 +94,8 @@ func (j Job) action(client kubernetes.Interface) action {
 		return &newCA{worker: w}
 	case Pods:
 		return &pods{worker: w}
-	case PodsAtOnce:
-		return &podsAtOnce{worker: w}
+	case PodsAfterNamespace:
+		return &podsAfterNamespace{worker: w}
 	default:
 		return nil
 	}
@@ -115,7 +116,8 @@ const (
 	DeleteReferenced = "delete-referenced" // the Secrets of one account, until it lists none
 	NewCA            = "new-ca"            // until all Secrets and ConfigMaps have the CA of CAFile
 	Pods             = "pods"              // until they are admitted
-	PodsAtOnce       = "pods-at-once"      // as Pods, each right after its namespace
+	// PodsAfterNamespace is as Pods, each in a namespace that has just been created.
+	PodsAfterNamespace = "pods-after-namespace"
 )
 
 // Client is one without limits.
@@ -127,7 +129,8 @@ func Client(kubeconfig, userAgent string) (kubernetes.Interface, error) {
 	config.QPS = -1
 	config.ContentType = "application/vnd.kubernetes.protobuf"
 	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-	return kubernetes.NewForConfig(rest.AddUserAgent(config, userAgent))
+	config.UserAgent = userAgent
+	return kubernetes.NewForConfig(config)
 }
 
 // Run does the job on in.
@@ -177,7 +180,7 @@ func (w worker) each(ctx context.Context, do func(ctx context.Context, i int) er
 	return group.Wait()
 }
 
-// namespace is that of the object i.
+// in is the namespace of the object i.
 func (w worker) in(i int) string {
 	if w.Spread == 0 {
 		return cmp.Or(w.Namespace, w.Prefix)

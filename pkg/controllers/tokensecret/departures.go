@@ -16,8 +16,8 @@ const (
 	// written, so that a burst of deletions is one write. A burst that was seen to be fast
 	// is over sooner: after pauses times its longest pause, and hush at least.
 	quiet  = 250 * time.Millisecond
-	hush   = 25 * time.Millisecond
-	pauses = 4
+	hush   = 20 * time.Millisecond
+	pauses = 3
 	// patience is how long that may put a write off.
 	patience = 2 * time.Second
 	// memory is how long departures are remembered for an account that the cache does

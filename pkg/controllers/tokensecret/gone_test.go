@@ -75,9 +75,9 @@ func TestTheFasterABurstTheSoonerItIsOver(t *testing.T) {
 		want time.Duration // until it is over
 	}{
 		"one":                       {at: []int{0}, want: 250 * time.Millisecond},
-		"as fast as they come":      {at: []int{0, 1, 2, 4}, want: 25 * time.Millisecond},
-		"with a pause":              {at: []int{0, 1, 21, 22}, want: 80 * time.Millisecond},
-		"slow":                      {at: []int{0, 50, 100}, want: 200 * time.Millisecond},
+		"as fast as they come":      {at: []int{0, 1, 2, 4}, want: 20 * time.Millisecond},
+		"with a pause":              {at: []int{0, 1, 21, 22}, want: 60 * time.Millisecond},
+		"slow":                      {at: []int{0, 50, 100}, want: 150 * time.Millisecond},
 		"too slow to be waited for": {at: []int{0, 1000, 1800}, want: 200 * time.Millisecond},
 		"the next one":              {at: []int{0, 1, 2, 2002}, want: 250 * time.Millisecond},
 	}

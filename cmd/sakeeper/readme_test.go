@@ -43,7 +43,10 @@ func TestLinksOfReadme(t *testing.T) {
 	heading := regexp.MustCompile(`(?m)^#+ (.*)$`)
 	for _, page := range []string{"../../README.md", "README.md"} {
 		for _, match := range link.FindAllStringSubmatch(mustRead(t, page), -1) {
-			target := filepath.Join(filepath.Dir(page), match[1])
+			target := page
+			if match[1] != "" {
+				target = filepath.Join(filepath.Dir(page), match[1])
+			}
 			if match[2] == "" {
 				if _, err := os.Stat(target); err != nil {
 					t.Errorf("%s: %v", page, err)

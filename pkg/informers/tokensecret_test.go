@@ -7,10 +7,12 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/token"
@@ -213,4 +215,49 @@ func holds(v reflect.Value, needle string) bool {
 		return strings.Contains(v.String(), needle)
 	}
 	return false
+}
+
+// TestATokenIsInspectedOnce: not again with every change of its Secret.
+func TestATokenIsInspectedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inspections := map[string]int{}
+		inspect := func(compact string) (token.Facts, error) {
+			inspections[compact]++
+			facts := token.Facts{UnverifiedClaims: token.LegacyClaims{Namespace: "team", SecretName: "s", ServiceAccountName: "robot"}}
+			if compact != "of no known key" {
+				facts.VerifiedBy = "key"
+			}
+			return facts, nil
+		}
+		client := fake.NewClientset(testkit.Secret("team/s", testkit.WithAccount("robot"), testkit.WithData("token", "first")))
+		secrets, err := TokenSecrets(client, inspect)
+		mustNil(t, err)
+		defer testkit.Start(t.Context(), t, testkit.Informer(secrets))()
+		synctest.Wait()
+		update := func(compact string, opts ...testkit.Option) {
+			t.Helper()
+			_, err := client.CoreV1().Secrets("team").Update(t.Context(), testkit.Secret("team/s", append(opts, testkit.WithData("token", compact))...), metav1.UpdateOptions{})
+			mustNil(t, err)
+			synctest.Wait()
+			cached, _ := Get(secrets, "team/s")
+			want := NewTokenSecret(testkit.Secret("team/s", append(opts, testkit.WithData("token", compact))...), inspect)
+			inspections[compact]--
+			if diff := cmp.Diff(want.Token, cached.Token); diff != "" {
+				t.Errorf("token (-want +got):\n%s", diff)
+			}
+		}
+		robot := testkit.WithAccount("robot")
+		update("first", robot, testkit.WithLabel(token.LastUsedLabel, "2026-11-27"))
+		update("second", robot)
+		update("second", robot, testkit.WithLabel("app", "ci"))
+		update("second", testkit.WithAccount("other")) // is it its own now?
+		update("of no known key", robot)
+		update("of no known key", robot, testkit.WithLabel("app", "ci")) // there may be more keys now
+		update("second", robot)
+		mustNil(t, client.CoreV1().Secrets("team").Delete(t.Context(), "s", metav1.DeleteOptions{}))
+		synctest.Wait()
+		if diff := cmp.Diff(map[string]int{"first": 1, "second": 3, "of no known key": 2}, inspections); diff != "" {
+			t.Errorf("inspections (-want +got):\n%s", diff)
+		}
+	})
 }

@@ -35,7 +35,8 @@ const (
 	podsAfterNamespace = "pods: right after their namespace"
 )
 
-// turns is how often each way has its turn: they are short.
+// turns is how often each way has its turn in a run: they are short, because what else the
+// machine does comes and goes in minutes.
 const turns = 3
 
 // cannedPatch is what a pod that says nothing is given, in one go.
@@ -86,12 +87,12 @@ func (s *session) pods(ctx context.Context, c contestant) error {
 			{podsNothing, func(ctx context.Context) error { return a.nothing(ctx, true) }},
 			{podsAllow, func(ctx context.Context) error { return a.nothing(ctx, false) }},
 		}
-		for turn := range turns {
+		for turn := range turns * s.size.runs {
 			for i := range ways {
 				way := ways[(i+turn)%len(ways)]
 				err := way.come(ctx)
 				if err == nil {
-					err = s.createPods(ctx, b, way.name, fmt.Sprintf("t%d-%d", turn, i))
+					err = s.createPods(ctx, b, way.name, fmt.Sprintf("t%d-%d", turn, i), a.process)
 				}
 				if err := errors.Join(err, a.leave(ctx)); err != nil {
 					return fmt.Errorf("%s: %w", way.name, err)
@@ -109,7 +110,7 @@ func (s *session) withPlugin(ctx context.Context, way string, c contestant) erro
 			return err
 		}
 		for turn := range turns {
-			if err := s.createPods(ctx, b, way, fmt.Sprintf("t%d", turn)); err != nil {
+			if err := s.createPods(ctx, b, way, fmt.Sprintf("t%d", turn), nil); err != nil {
 				return err
 			}
 		}
@@ -117,9 +118,9 @@ func (s *session) withPlugin(ctx context.Context, way string, c contestant) erro
 	})
 }
 
-// createPods is one turn. The controllers, without which there is no ServiceAccount, run
+// createPods is one turn; webhook is who answers reviews, nil where nobody does. The controllers, without which there is no ServiceAccount, run
 // all the time; only pods right after their namespace have to wait for them.
-func (s *session) createPods(ctx context.Context, b *bed, way, turn string) error {
+func (s *session) createPods(ctx context.Context, b *bed, way, turn string, webhook *process) error {
 	time.Sleep(2 * time.Second) // until API servers know what is registered
 	volume := way != podsNone && way != podsAllow
 	for _, job := range []struct {
@@ -131,11 +132,15 @@ func (s *session) createPods(ctx context.Context, b *bed, way, turn string) erro
 		{podsAfterNamespace, load.Job{Kind: load.PodsAfterNamespace, Prefix: "new-" + turn, N: max(s.size.pods/20, 20), Parallel: 1}},
 	} {
 		job.Volume = volume
-		out, err := b.measure(ctx, job.Job, job.N, nil)
-		if err != nil {
+		before, err1 := webhook.used()
+		out, err2 := b.measure(ctx, job.Job, job.N, nil)
+		after, err3 := webhook.used()
+		if err := errors.Join(err1, err2, err3); err != nil {
 			return fmt.Errorf("%s: %w", job.workload, err)
 		}
-		s.record(job.workload, way, sample{p50: out[p50], p99: out[p99], rate: out[rate], serverCPU: out[serverCPU]})
+		s.record(job.workload, way, sample{
+			p50: out[p50], p99: out[p99], rate: out[rate], serverCPU: out[serverCPU], ownCPU: ms(after-before) / float64(job.N),
+		})
 	}
 	return nil
 }

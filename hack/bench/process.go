@@ -71,6 +71,14 @@ func cpu(pid int) (time.Duration, error) {
 	return time.Duration(user+system) * time.Second / ticksPerSecond, errors.Join(err1, err2)
 }
 
+// used is the CPU time that p has used; nil is no process.
+func (p *process) used() (time.Duration, error) {
+	if p == nil {
+		return 0, nil
+	}
+	return cpu(p.pid)
+}
+
 // memory is what a process has resident now and had at most, in MiB.
 func memory(pid int) (now, peak float64, err error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

@@ -223,6 +223,9 @@ func TestATokenIsInspectedOnce(t *testing.T) {
 		inspections := map[string]int{}
 		inspect := func(compact string) (token.Facts, error) {
 			inspections[compact]++
+			if compact == "of another issuer" {
+				return token.Facts{}, token.ErrIssuer
+			}
 			facts := token.Facts{UnverifiedClaims: token.LegacyClaims{Namespace: "team", SecretName: "s", ServiceAccountName: "robot"}}
 			if compact != "of no known key" {
 				facts.VerifiedBy = "key"
@@ -253,10 +256,11 @@ func TestATokenIsInspectedOnce(t *testing.T) {
 		update("second", testkit.WithAccount("other")) // is it its own now?
 		update("of no known key", robot)
 		update("of no known key", robot, testkit.WithLabel("app", "ci")) // there may be more keys now
+		update("of another issuer", robot)
 		update("second", robot)
 		mustNil(t, client.CoreV1().Secrets("team").Delete(t.Context(), "s", metav1.DeleteOptions{}))
 		synctest.Wait()
-		if diff := cmp.Diff(map[string]int{"first": 1, "second": 3, "of no known key": 2}, inspections); diff != "" {
+		if diff := cmp.Diff(map[string]int{"first": 1, "second": 3, "of no known key": 2, "of another issuer": 1}, inspections); diff != "" {
 			t.Errorf("inspections (-want +got):\n%s", diff)
 		}
 	})

@@ -17,7 +17,7 @@ const (
 	// is over sooner: after pauses times its longest pause, and hush at least.
 	quiet  = 250 * time.Millisecond
 	hush   = 20 * time.Millisecond
-	pauses = 3
+	pauses = 2
 	// patience is how long that may put a write off.
 	patience = 2 * time.Second
 	// memory is how long departures are remembered for an account that the cache does

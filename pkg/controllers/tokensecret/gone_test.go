@@ -54,12 +54,12 @@ func TestDeparturesAreJudgedOnceAllIsQuiet(t *testing.T) {
 	expectOf(t, g, "team/robot", at(0), answer{})
 	g.add(goneSecret("a", testkit.AccountUID), at(0))
 	expectOf(t, g, "team/robot", at(0), answer{wait: 250 * time.Millisecond})
-	g.add(goneSecret("b", testkit.AccountUID), at(100))
-	expectOf(t, g, "team/robot", at(250), answer{wait: 100 * time.Millisecond})
-	expectOf(t, g, "team/robot", at(349), answer{wait: time.Millisecond})
-	expectOf(t, g, "team/default", at(350), answer{})
-	expectOf(t, g, "other/robot", at(350), answer{})
-	expectOf(t, g, "team/robot", at(350), answer{gone: departed("a", "b")})
+	g.add(goneSecret("b", testkit.AccountUID), at(150))
+	expectOf(t, g, "team/robot", at(250), answer{wait: 150 * time.Millisecond})
+	expectOf(t, g, "team/robot", at(399), answer{wait: time.Millisecond})
+	expectOf(t, g, "team/default", at(400), answer{})
+	expectOf(t, g, "other/robot", at(400), answer{})
+	expectOf(t, g, "team/robot", at(400), answer{gone: departed("a", "b")})
 
 	g.settle(keyOf("team/robot"), departed("a", "c"))
 	// However late, as after a long backoff.
@@ -76,8 +76,8 @@ func TestTheFasterABurstTheSoonerItIsOver(t *testing.T) {
 	}{
 		"one":                       {at: []int{0}, want: 250 * time.Millisecond},
 		"as fast as they come":      {at: []int{0, 1, 2, 4}, want: 20 * time.Millisecond},
-		"with a pause":              {at: []int{0, 1, 21, 22}, want: 60 * time.Millisecond},
-		"slow":                      {at: []int{0, 50, 100}, want: 150 * time.Millisecond},
+		"with a pause":              {at: []int{0, 1, 21, 22}, want: 40 * time.Millisecond},
+		"slow":                      {at: []int{0, 50, 100}, want: 100 * time.Millisecond},
 		"too slow to be waited for": {at: []int{0, 1000, 1800}, want: 200 * time.Millisecond},
 		"the next one":              {at: []int{0, 1, 2, 2002}, want: 250 * time.Millisecond},
 	}
@@ -107,7 +107,7 @@ func TestDeparturesAreJudgedWhenItNeverGetsQuiet(t *testing.T) {
 	expectOf(t, g, "team/robot", at(1900), answer{wait: 100 * time.Millisecond})
 	expectOf(t, g, "team/robot", at(2000), answer{gone: departed(names...)})
 	g.add(goneSecret("z", testkit.AccountUID), at(2001))
-	expectOf(t, g, "team/robot", at(2001), answer{wait: 250 * time.Millisecond})
+	expectOf(t, g, "team/robot", at(2001), answer{wait: 202 * time.Millisecond})
 }
 
 func TestWhatWentMeanwhileIsNotSettled(t *testing.T) {

@@ -149,8 +149,8 @@ func (d *doubtful) testUnknownKey(t *testing.T) {
 		return err
 	})
 	// It is asked again after as long as it has been refused, 50 ms at least and 30 s at
-	// most: at 0, 50, 100, 200 ms and so on, some thirteen times until the
-	// second one after a minute.
+	// most: at 0, 50, 100, 200 ms and so on, some thirteen times until the first one after
+	// a minute.
 	counts := controlplane.Count(requests(t, d.ControlPlane, mark, ""))
 	t.Logf("requests while the key was refused: %v", counts)
 	if counts["update secrets"] != 1 || counts["create tokenreviews"] > 15 {

@@ -26,6 +26,7 @@ type bed struct {
 	sakeeper        string // the program
 	contestant      contestant
 	running         *process
+	reviewer        *process // who answers reviews of pods, nil: nobody does
 	timeout         time.Duration
 	parallel        int
 }
@@ -209,6 +210,10 @@ func (b *bed) measure(ctx context.Context, job load.Job, objects int, begin func
 	if err != nil {
 		return nil, err
 	}
+	reviewed, err := b.reviewer.used()
+	if err != nil {
+		return nil, err
+	}
 	began := time.Now()
 	if err := l.begin(); err != nil {
 		return nil, l.failed(err)
@@ -237,6 +242,13 @@ func (b *bed) measure(ctx context.Context, job load.Job, objects int, begin func
 	}
 	if job.Kind == load.DeleteReferenced {
 		out[left] = float64(r.Left)
+	}
+	if b.reviewer != nil {
+		used, err := b.reviewer.used()
+		if err != nil {
+			return nil, err
+		}
+		out[reviewerCPU] = ms(used-reviewed) / float64(objects)
 	}
 	return out, b.readMeters(ctx, before, objects, out)
 }

@@ -8,8 +8,8 @@
 // or on a busy one; ratios do.
 //
 // What to know of the comparison: contestant, API server, etcd and load share the machine,
-// so that a rate is never better than the API server allows, and each request costs the
-// one who makes it a line of the audit log. Both contestants have their limits lifted, and
+// so that a rate is never better than the API server allows, and each request costs a line of
+// the audit log. But for the part on default limits, contestants have their limits lifted, and
 // work on as many token Secrets at once; kube-controller-manager works on one ServiceAccount
 // and five ConfigMaps at once, which cannot be set. It runs as an administrator, sakeeper
 // and the bare client with sakeeper's own rights. CPU of the API server is all that it
@@ -164,7 +164,10 @@ func bench(ctx context.Context, args []string) (err error) {
 	fmt.Printf("\n%s, %s, scale %s, %d runs, %v\n\n", machine(), s.began.Format(time.DateOnly), *scale, s.size.runs, took)
 	s.results.print(os.Stdout)
 	if *jsonFile != "" {
-		about := map[string]any{"machine": machine(), "began": s.began, "took": took.String(), "scale": *scale, "runs": s.size.runs}
+		about := map[string]any{"machine": machine(), "began": s.began, "took": took.String(), "scale": *scale, "size": fmt.Sprintf("%+v", s.size)}
+		if err != nil {
+			about["error"] = err.Error()
+		}
 		err = errors.Join(err, s.results.write(*jsonFile, about))
 	}
 	return err

@@ -22,6 +22,7 @@ const (
 	p99         = "p99 ms"
 	ownCPU      = "CPU ms/object"
 	serverCPU   = "API server CPU ms/object"
+	reviewerCPU = "webhook CPU ms/object"
 	requestsPer = "requests/object"
 	requested   = "requests/object: "
 	writes      = "writes"
@@ -58,8 +59,9 @@ func (r results) add(workload, contestant string, s sample) {
 func (r results) values(workload, contestant, metric string) []float64 {
 	var values []float64
 	for _, s := range r[workload][contestant] {
-		if value, ok := s[metric]; ok {
-			values = append(values, value)
+		value, ok := s[metric]
+		if _, counted := s[requestsPer]; ok || counted && strings.HasPrefix(metric, requested) {
+			values = append(values, value) // a request that was not made was made 0 times
 		}
 	}
 	slices.Sort(values)
@@ -172,7 +174,7 @@ func (r results) metrics(workload string) []string {
 			}
 		}
 	}
-	all := []string{rate, last, p50, p99, ownCPU, serverCPU, requestsPer, writes, left, resident, peak}
+	all := []string{rate, last, p50, p99, ownCPU, reviewerCPU, serverCPU, requestsPer, writes, left, resident, peak}
 	return slices.SortedFunc(maps.Keys(found), func(a, b string) int {
 		rank := func(m string) int {
 			if strings.HasPrefix(m, requested) {

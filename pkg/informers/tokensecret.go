@@ -113,7 +113,7 @@ func (s *TokenSecret) describe(compact []byte, former *TokenSecret, inspect Insp
 	// A Secret comes again whenever somebody changes anything of it, when it goes, and with
 	// every list after a broken watch: nobody verifies its token each time.
 	if former != nil && former.Account == s.Account && former.Token.Sum == described.Sum && former.Token.VerifiedBy != "" {
-		return former.Token
+		return s.shared(former.Token)
 	}
 	facts, err := inspect(string(compact))
 	claims := facts.UnverifiedClaims
@@ -122,10 +122,15 @@ func (s *TokenSecret) describe(compact []byte, former *TokenSecret, inspect Insp
 	}
 	described.Own, described.VerifiedBy, described.TriedWith = true, facts.VerifiedBy, facts.TriedWith
 	described.ClaimedUID = types.UID(claims.ServiceAccountUID)
-	if described.ClaimedUID == s.AccountUID {
-		described.ClaimedUID = s.AccountUID // one string in memory, not two
+	return s.shared(described)
+}
+
+// shared is t with one string in memory, not two, where it names the same UID as s.
+func (s *TokenSecret) shared(t Token) Token {
+	if t.ClaimedUID == s.AccountUID {
+		t.ClaimedUID = s.AccountUID
 	}
-	return described
+	return t
 }
 
 // AccountName is the ServiceAccount that the Secret names.

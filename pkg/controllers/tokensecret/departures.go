@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/lru"
 
 	"github.com/sakeeper/sakeeper/pkg/informers"
 )
@@ -46,6 +47,9 @@ func (d departures) saw(name string, account types.UID) bool {
 type goneSecrets struct {
 	mu        sync.Mutex
 	byAccount map[cache.ObjectName]*burst
+	// settled are the last bursts that are settled, by account: one that goes on is as slow
+	// as it turned out to be.
+	settled *lru.Cache
 }
 
 // burst is what went of one account and is not settled.
@@ -59,7 +63,7 @@ type burst struct {
 }
 
 func newGoneSecrets() *goneSecrets {
-	return &goneSecrets{byAccount: map[cache.ObjectName]*burst{}}
+	return &goneSecrets{byAccount: map[cache.ObjectName]*burst{}, settled: lru.New(1000)}
 }
 
 // end is when the burst is over, unless more goes.
@@ -74,6 +78,12 @@ func (b *burst) end() time.Time {
 	return b.last.Add(calm)
 }
 
+func (b *burst) continueFrom(former any) {
+	if former, ok := former.(*burst); ok {
+		b.first, b.last, b.pause = former.first, former.last, former.pause
+	}
+}
+
 // add remembers that secret went, and returns how long to wait until the burst is over.
 func (g *goneSecrets) add(secret *informers.TokenSecret, now time.Time) time.Duration {
 	g.mu.Lock()
@@ -81,6 +91,9 @@ func (g *goneSecrets) add(secret *informers.TokenSecret, now time.Time) time.Dur
 	b := g.byAccount[secret.AccountName()]
 	if b == nil {
 		b = &burst{departures: departures{}}
+		if former, ok := g.settled.Get(secret.AccountName()); ok {
+			b.continueFrom(former)
+		}
 		g.byAccount[secret.AccountName()] = b
 	}
 	if now.Sub(b.last) >= patience {
@@ -121,6 +134,7 @@ func (g *goneSecrets) settle(account cache.ObjectName, gone departures) {
 	b.doubted = false
 	if len(b.departures) == 0 {
 		delete(g.byAccount, account)
+		g.settled.Add(account, b)
 	}
 }
 

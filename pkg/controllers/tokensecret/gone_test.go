@@ -1,6 +1,7 @@
 package tokensecret
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -94,6 +95,24 @@ func TestTheFasterABurstTheSoonerItIsOver(t *testing.T) {
 			}
 			expectOf(t, g, "team/robot", at(last), answer{wait: tc.want})
 		})
+	}
+}
+
+// TestABurstThatGoesOnAfterAWriteIsSlow: two that go at once every 30 ms are no burst each.
+func TestABurstThatGoesOnAfterAWriteIsSlow(t *testing.T) {
+	g, robot := newGoneSecrets(), keyOf("team/robot")
+	writes := 0
+	for ms := range 3000 {
+		if ms%30 < 2 {
+			g.add(goneSecret(fmt.Sprint(ms), testkit.AccountUID), at(ms))
+		}
+		if gone, wait := g.of(robot, at(ms)); wait <= 0 && len(gone) > 0 {
+			writes++
+			g.settle(robot, gone)
+		}
+	}
+	if writes != 2 {
+		t.Errorf("%d writes, want one for the first two and one as soon as patience ends", writes)
 	}
 }
 

@@ -27,9 +27,6 @@ import (
 
 // TestLongCAChangeInManyNamespaces runs in steps, each on what the one before left.
 func TestLongCAChangeInManyNamespaces(t *testing.T) {
-	if testing.Short() {
-		t.Skip("long: run by make test-long")
-	}
 	// inFlight is how many requests a process may have under way: the workers of both
 	// controllers.
 	const namespaces, secrets, inFlight = 2000, 1000, 20

@@ -110,9 +110,6 @@ func expectUnready(t *testing.T, s *controlplane.Sakeeper, within time.Duration,
 // TestLongOneTokenIsWrittenBeforeTheAPIServerAcceptsTheKey runs in steps, each on
 // what the one before left.
 func TestLongOneTokenIsWrittenBeforeTheAPIServerAcceptsTheKey(t *testing.T) {
-	if testing.Short() {
-		t.Skip("long: run by make test-long")
-	}
 	t.Parallel()
 	d := &doubtful{plane: newPlane(t)}
 	d.key = mustReadKey(t, d.SigningKeyFile)

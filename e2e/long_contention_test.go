@@ -26,9 +26,6 @@ const (
 // TestLongTwinWithAnotherCAIsNotFought runs in steps, each on what the one before
 // left. The in-tree token controller undoes each change of ca.crt too.
 func TestLongTwinWithAnotherCAIsNotFought(t *testing.T) {
-	if testing.Short() {
-		t.Skip("long: run by make test-long")
-	}
 	const few, many = 3, 30
 	p := newPlane(t)
 	s := startReadySakeeper(t, p.sakeeperArgs(t))

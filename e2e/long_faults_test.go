@@ -216,9 +216,6 @@ func watched() []string { return []string{"namespaces", "serviceaccounts", "secr
 // lists and watches remember of the failures before is client-go's, and may put the
 // next attempt off by a minute.
 func TestLongFaultsBetweenSakeeperAndTheAPIServer(t *testing.T) {
-	if testing.Short() {
-		t.Skip("long: run by make test-long")
-	}
 	former := filepath.Join(t.TempDir(), "former.key")
 	formerKey := mustWriteECKey(t, former)
 	p := newPlaneWith(t, controlplane.Options{MoreKeyFiles: []string{former}})

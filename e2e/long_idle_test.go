@@ -19,9 +19,6 @@ import (
 // TestLongIdle: what the controllers cost in a cluster of 1,000 namespaces where nothing
 // happens. The binary is the one that users run: the race detector multiplies memory.
 func TestLongIdle(t *testing.T) {
-	if testing.Short() {
-		t.Skip("long: run by make test-long")
-	}
 	const n, minutes, maxRSS = 1000, 4, 40_000_000
 	binary := filepath.Join(t.TempDir(), "sakeeper")
 	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-tags", "grpcnotrace", "-o", binary, "./cmd/sakeeper")

@@ -22,9 +22,6 @@ import (
 // kube-controller-manager looks after and to one that sakeeper does, and compares
 // what becomes of every object.
 func TestLongComparisonWithInTree(t *testing.T) {
-	if testing.Short() {
-		t.Skip("long: run by make test-long")
-	}
 	inTree, ours := newPlane(t), newPlane(t)
 	mustStartManager(t, inTree, controlplane.ControllerManager{SigningKey: true, Controllers: []string{
 		"serviceaccount-controller", "serviceaccount-token-controller", "root-ca-certificate-publisher-controller",

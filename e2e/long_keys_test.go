@@ -20,9 +20,6 @@ func keyWaits() []string {
 // renew bound tokens all the time. None is refused, whether the signer runs on or is
 // killed in every phase.
 func TestLongKeyRotation(t *testing.T) {
-	if testing.Short() {
-		t.Skip("long: run by make test-long")
-	}
 	for name, kill := range map[string]bool{"with a signer that runs": false, "with a signer that is killed in every phase": true} {
 		t.Run(name, func(t *testing.T) { rotateWithoutRefusal(t, kill) })
 	}

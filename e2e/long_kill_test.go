@@ -14,9 +14,6 @@ import (
 )
 
 func TestLongKilledAtAnyMomentItEndsInTheSameState(t *testing.T) {
-	if testing.Short() {
-		t.Skip("long: run by make test-long")
-	}
 	p := newPlane(t)
 	args := p.sakeeperArgs(t, "--leader-elect=false")
 	// How many requests it may make before it is killed: from right after its start

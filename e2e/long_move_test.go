@@ -19,9 +19,6 @@ import (
 // TestLongMoveToASigner: a cluster with kubeadm's key gives it to a signer. Tokens of both
 // kinds from before stay good, and nothing is written anew.
 func TestLongMoveToASigner(t *testing.T) {
-	if testing.Short() {
-		t.Skip("long: run by make test-long")
-	}
 	p := newPlane(t)
 	before := startReadySakeeper(t, p.sakeeperArgs(t))
 	namespace := newNamespace(t, p.client)

@@ -213,9 +213,6 @@ func (r repair) expectHandled(t *testing.T, barrier string) {
 }
 
 func TestLongDeadTokensAreSignedAnewAndNoOthers(t *testing.T) {
-	if testing.Short() {
-		t.Skip("long: run by make test-long")
-	}
 	t.Parallel()
 	dir := t.TempDir()
 	theirs := mustWriteECKey(t, filepath.Join(dir, "theirs.key"))

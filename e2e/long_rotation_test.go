@@ -36,9 +36,6 @@ const (
 )
 
 func TestLongRotationLosesNoClient(t *testing.T) {
-	if testing.Short() {
-		t.Skip("long: run by make test-long")
-	}
 	const n = 200
 	r := newRotation(t)
 	namespace := newNamespace(t, r.client)

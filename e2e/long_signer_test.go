@@ -46,9 +46,6 @@ func mustReadKey(t *testing.T, path string) keys.PrivateKey {
 }
 
 func TestLongSignerThatFailsForAMinute(t *testing.T) {
-	if testing.Short() {
-		t.Skip("long: run by make test-long")
-	}
 	t.Parallel()
 	p := newPlane(t)
 	set := keys.NewSet(mustReadKey(t, p.SigningKeyFile))

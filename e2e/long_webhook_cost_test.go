@@ -11,9 +11,6 @@ import (
 // TestLongAReviewCostsLittleMoreThanDecoding runs a test of pkg/podreview as it is: the
 // race detector, with which all tests run otherwise, would be measured too.
 func TestLongAReviewCostsLittleMoreThanDecoding(t *testing.T) {
-	if testing.Short() {
-		t.Skip("long: run by make test-long")
-	}
 	root, err := controlplane.RepositoryRoot()
 	must(t, err)
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-v", "-run=^TestAReviewCostsLittleMoreThanDecoding$", "./pkg/podreview")

@@ -76,9 +76,6 @@ type race struct {
 // TestLongPodCreationCostsNoMoreThanADoNothingWebhook prints figures. The ratio that it
 // judges is one of times which were measured side by side.
 func TestLongPodCreationCostsNoMoreThanADoNothingWebhook(t *testing.T) {
-	if testing.Short() {
-		t.Skip("long: run by make test-long")
-	}
 	r := newRace(t)
 	s, other := r.register(t)
 	r.warmUp(t)

@@ -3,8 +3,8 @@
 // kube-apiserver. Requests are counted in the API server's audit log.
 //
 // Tests share one control plane and one process of sakeeper controllers, and keep
-// apart by namespace, unless they say otherwise. `make e2e` runs all of them; -short
-// leaves out those that are named TestLong. What clusters with nodes are asked too is in
+// apart by namespace, unless they say otherwise. `make e2e` runs all of them;
+// `go test ./e2e -skip TestLong` leaves out those that take minutes. What clusters with nodes are asked too is in
 // behaviour, and what takes nodes in kind.
 package e2e
 

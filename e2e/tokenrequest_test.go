@@ -474,9 +474,6 @@ func TestAServerThatShortensLifetimes(t *testing.T) {
 
 // TestLongManyManagedTokens: 5,000 that exist before the process does.
 func TestLongManyManagedTokens(t *testing.T) {
-	if testing.Short() {
-		t.Skip("long: run by make test-long")
-	}
 	const secrets = 5000
 	p := newPlane(t)
 	must(t, p.Install(t.Context(), "token-requests"))

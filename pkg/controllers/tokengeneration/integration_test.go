@@ -20,9 +20,6 @@ import (
 )
 
 func TestWithARealAPIServer(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts an API server")
-	}
 	p := newPlane(t)
 	t.Run("all accounts get a token, for three requests each", p.testAll)
 	t.Run("labelled accounts get one, and others none", p.testLabelled)

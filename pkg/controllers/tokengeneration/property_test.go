@@ -21,11 +21,7 @@ import (
 // without an answer, or that are carried out late; crashes at any request; people who
 // delete, mark, label and refer) and looks at what there is when all is quiet again.
 func TestWhateverHappens(t *testing.T) {
-	runs := uint64(1000)
-	if testing.Short() {
-		runs = 100
-	}
-	for seed := range runs {
+	for seed := range uint64(1000) {
 		if !t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			u := newUniverse(t, seed)
 			for range 80 {

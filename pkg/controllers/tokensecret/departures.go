@@ -78,12 +78,6 @@ func (b *burst) end() time.Time {
 	return b.last.Add(calm)
 }
 
-func (b *burst) continueFrom(former any) {
-	if former, ok := former.(*burst); ok {
-		b.first, b.last, b.pause = former.first, former.last, former.pause
-	}
-}
-
 // add remembers that secret went, and returns how long to wait until the burst is over.
 func (g *goneSecrets) add(secret *informers.TokenSecret, now time.Time) time.Duration {
 	g.mu.Lock()
@@ -92,7 +86,7 @@ func (g *goneSecrets) add(secret *informers.TokenSecret, now time.Time) time.Dur
 	if b == nil {
 		b = &burst{departures: departures{}}
 		if former, ok := g.settled.Get(secret.AccountName()); ok {
-			b.continueFrom(former)
+			b, _ = former.(*burst)
 		}
 		g.byAccount[secret.AccountName()] = b
 	}

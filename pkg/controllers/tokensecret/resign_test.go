@@ -1,0 +1,106 @@
+package tokensecret
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/runtime"
+	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/token"
+	"github.com/sakeeper/sakeeper/pkg/tokenreview"
+)
+
+func TestResigningIsPaced(t *testing.T) {
+	f := newFixture(t, server{}, testkit.ServiceAccount("team/robot"))
+	f.cfg.Resign = ResignAll
+	for _, name := range []string{"a", "b", "c"} {
+		compact := signedBy(t, "rsa2048", func(c *token.LegacyClaims) { c.SecretName = name })
+		old := secret(testkit.WithData("token", compact))
+		old.Name = name
+		f.cache(t, old)
+	}
+	waits := map[string]time.Duration{}
+	for _, name := range []string{"a", "b", "c"} {
+		again, err := f.syncSecret(f.context(t), keyOf("team/"+name))
+		if err != nil && !errors.Is(err, loop.ErrPutOff) {
+			t.Fatal(err)
+		}
+		waits[name] = again
+	}
+	want := map[string]time.Duration{"a": 0, "b": 100 * time.Millisecond, "c": 200 * time.Millisecond}
+	if diff := cmp.Diff(want, waits); diff != "" {
+		t.Errorf("waits (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"patch secrets team/a"}, f.writes()); diff != "" {
+		t.Errorf("writes (-want +got):\n%s", diff)
+	}
+}
+
+func TestACAThatCannotBeWrittenKeepsNoTokenFromBeingSigned(t *testing.T) {
+	f := newExamined(t, signedBy(t, "p384"), testkit.WithData("ca.crt", "another"))
+	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.client.PrependReactor("patch", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		data, _ := testkit.Requests([]clienttesting.Action{action})[0].Body.(map[string]any)["data"].(map[string]any)
+		if data["ca.crt"] != nil && data["token"] == nil {
+			return true, nil, testkit.Invalid("data", "too large")
+		}
+		return false, nil, nil
+	})
+	for range 15 {
+		_, _ = f.syncSecret(f.context(t), keyOf("team/s")) // the repair fails each time
+		f.pass(time.Minute)
+	}
+	resigned := slices.ContainsFunc(testkit.Events(f.recorder), func(event string) bool { return strings.Contains(event, ReasonResigned) })
+	if !resigned || len(f.reviewer.asked) != 3 {
+		t.Errorf("signed anew: %t, after %d reviews", resigned, len(f.reviewer.asked))
+	}
+}
+
+func TestAResignedSecretGetsAllThatIsWrong(t *testing.T) {
+	f := newExamined(t, signedBy(t, "rsa2048"))
+	f.cfg.Resign = ResignAll
+	f.cache(t, secret(testkit.WithData("token", signedBy(t, "rsa2048")), testkit.WithData("namespace", "")))
+	f.visit(t)
+	patch := testkit.Requests(f.client.Actions())[0]
+	data := patch.Body.(map[string]any)["data"].(map[string]any)
+	var got []string
+	for _, key := range []string{"token", "ca.crt", "namespace"} {
+		if data[key] != nil && data[key] != "" {
+			got = append(got, key)
+		}
+	}
+	if diff := cmp.Diff([]string{"token", "ca.crt", "namespace"}, got); diff != "" {
+		t.Errorf("patched (-want +got):\n%s", diff)
+	}
+}
+
+func TestANamespaceSpeaksForItsSecretsUnlessTheySpeakThemselves(t *testing.T) {
+	cases := map[string]struct {
+		inSecret, inNamespace []testkit.Option
+		want                  int
+	}{
+		"nobody says anything":         {want: 1},
+		"the namespace says no":        {inNamespace: []testkit.Option{testkit.WithAnnotation(informers.ResignAnnotation, "never")}},
+		"the secret beats it":          {inNamespace: []testkit.Option{testkit.WithAnnotation(informers.ResignAnnotation, "never")}, inSecret: []testkit.Option{testkit.WithAnnotation(informers.ResignAnnotation, "")}, want: 1},
+		"the secret says no":           {inSecret: []testkit.Option{testkit.WithAnnotation(informers.ResignAnnotation, "never")}},
+		"an unknown word says nothing": {inSecret: []testkit.Option{testkit.WithAnnotation(informers.ResignAnnotation, "sometimes")}, want: 1},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			f := newExamined(t, signedBy(t, "p384"), tc.inSecret...)
+			f.cache(t, testkit.Namespace("team", tc.inNamespace...))
+			f.visit(t)
+			if len(f.reviewer.asked) != tc.want {
+				t.Errorf("%d reviews, want %d", len(f.reviewer.asked), tc.want)
+			}
+		})
+	}
+}

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"math"
+	"strconv"
+	"strings"
 )
 
 // goal is something to be reached.
@@ -49,14 +51,18 @@ func added(workload string) func(results) float64 {
 // exponent is that of N in the time for N objects, between the smallest and the largest.
 func exponent(workload string) func(results) float64 {
 	return func(r results) float64 {
-		for _, size := range sizes {
-			small := r.median(fmt.Sprintf("%s%s, %d", growing, workload, size.growth), sakeeper.name, last)
-			large := r.median(fmt.Sprintf("%s%s, %d", growing, workload, 4*size.growth), sakeeper.name, last)
-			if e := math.Log(large/small) / math.Log(4); !math.IsNaN(e) {
-				return e
+		least, most := math.MaxInt, 0
+		for name := range r {
+			if text, ok := strings.CutPrefix(name, growing+workload+", "); ok {
+				if n, err := strconv.Atoi(text); err == nil {
+					least, most = min(least, n), max(most, n)
+				}
 			}
 		}
-		return math.NaN()
+		took := func(n int) float64 {
+			return r.median(fmt.Sprintf("%s%s, %d", growing, workload, n), sakeeper.name, last)
+		}
+		return math.Log(took(most)/took(least)) / math.Log(float64(most)/float64(least))
 	}
 }
 

@@ -110,7 +110,7 @@ func (s *session) withPlugin(ctx context.Context, way string, c contestant) erro
 		if err := b.start(ctx, c, options{}); err != nil {
 			return err
 		}
-		for turn := range turns {
+		for turn := range turns * s.size.runs {
 			if err := s.createPods(ctx, b, way, fmt.Sprintf("t%d", turn)); err != nil {
 				return err
 			}

@@ -145,7 +145,7 @@ func (r results) print(out io.Writer) {
 	_ = table.Flush()
 }
 
-// columns and rows are in this order; what is not named comes last.
+// columns and rows are in this order. Rows that are not named, those of growth, come last.
 var (
 	columns = []string{sakeeper.name, inTree.name, bare.name, podsNone, podsPlugin, podsWebhook, podsNothing, podsAllow, podsInTree}
 	rows    = []string{

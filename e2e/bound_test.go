@@ -90,8 +90,7 @@ func (b *bound) live(ctx context.Context, i int) error {
 	for ctx.Err() == nil {
 		client, compact, err := b.renew(ctx)
 		switch {
-		case ctx.Err() != nil:
-			return nil //nolint:nilerr // it was stopped
+		case ctx.Err() != nil: // it was stopped
 		case err != nil:
 			b.failed.Add(1)
 		default:

@@ -41,7 +41,7 @@ type assembly struct {
 	// managedSecrets are nil while no controller keeps tokens in them.
 	managedSecrets cache.TypedSharedIndexInformer[*informers.ManagedSecret]
 
-	// recent spares us to verify what we have just signed, or seen.
+	// recent spares us to verify what we have just signed.
 	recent *token.Recent
 	// gate is what writers of tokens go through; nil while there are none.
 	gate        *canary.Gate

@@ -14,7 +14,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -140,12 +139,14 @@ func (p *webhookProcess) open(ctx context.Context) (net.Listener, error) {
 // answered.
 func (p *webhookProcess) serve(ctx context.Context, reviews net.Listener) error {
 	if reviews == nil {
-		err := wait.PollUntilContextCancel(ctx, 50*time.Millisecond, true, func(context.Context) (bool, error) {
-			return !p.lacking(), nil
-		})
-		if err != nil {
-			return nil //nolint:nilerr // ctx ended, which is how processes stop
+		for p.lacking() {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(50 * time.Millisecond):
+			}
 		}
+		var err error
 		if reviews, err = p.listen(ctx); err != nil {
 			return err
 		}

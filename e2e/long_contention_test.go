@@ -41,7 +41,7 @@ func TestLongTwinWithAnotherCAIsNotFought(t *testing.T) {
 		expectLeftAlone(t, p, "Secret", "This object is", few)
 		expectEverywhere(t, p, theirs)
 		// The first write of a config map was the one that created it.
-		want := map[string]int{"create configmaps": few + namespacesAtFirst, "patch configmaps": (undoneWrites - 1) * (few + namespacesAtFirst), "patch secrets": undoneWrites * few}
+		want := map[string]int{"create configmaps": few + namespacesAtFirst, "update configmaps": (undoneWrites - 1) * (few + namespacesAtFirst), "patch secrets": undoneWrites * few}
 		if diff := cmp.Diff(want, controlplane.Count(contents(t, p))); diff != "" {
 			t.Errorf("writes (-want +got):\n%s", diff)
 		}
@@ -71,7 +71,7 @@ func TestLongTwinWithAnotherCAIsNotFought(t *testing.T) {
 			t.Error("the account was never gone")
 		}
 		got := controlplane.Count(requests(t, p.ControlPlane, 0, namespace))
-		if got["create serviceaccounts"] != 2 || got["create configmaps"] != 0 || got["patch configmaps"] != 0 || got["update secrets"] != 0 || got["patch secrets"] != 0 {
+		if got["create serviceaccounts"] != 2 || got["create configmaps"] != 0 || got["update configmaps"] != 0 || got["patch configmaps"] != 0 || got["update secrets"] != 0 || got["patch secrets"] != 0 {
 			t.Errorf("requests for a new namespace: %v", got)
 		}
 	})

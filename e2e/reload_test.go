@@ -92,7 +92,7 @@ func TestKeyAndCAChangeWithoutARestart(t *testing.T) {
 		for _, name := range []string{"before", "after", "still"} {
 			expectFilled(t, p.client, namespace, name, account, bundle)
 		}
-		want := map[string]int{"patch configmaps": 1, "patch secrets": 3}
+		want := map[string]int{"update configmaps": 1, "patch secrets": 3}
 		if diff := cmp.Diff(want, controlplane.Count(requests(t, cp, mark, namespace))); diff != "" {
 			t.Errorf("requests (-want +got):\n%s", diff)
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	coreinformers "k8s.io/client-go/informers/core/v1"
@@ -33,6 +34,9 @@ type RootCA struct {
 	OtherKeys []string
 	// Described tells whether the description annotation is not empty.
 	Described bool
+	// Plain: with ObjectMeta, data and a description, the object is whole, and may be
+	// written back.
+	Plain bool
 }
 
 // RootCAs caches the ConfigMap kube-root-ca.crt of every namespace and fetches
@@ -57,5 +61,16 @@ func NewRootCA(cm *corev1.ConfigMap) *RootCA {
 			reduced.OtherKeys = append(reduced.OtherKeys, key)
 		}
 	}
+	reduced.Plain = equality.Semantic.DeepEqual(undescribed(cm), &corev1.ConfigMap{ObjectMeta: reduced.ObjectMeta})
 	return reduced
+}
+
+// undescribed is cm less data and description, and less what the API server keeps where an
+// object that is written does not name it.
+func undescribed(cm *corev1.ConfigMap) *corev1.ConfigMap {
+	rest := *cm
+	rest.TypeMeta, rest.ManagedFields, rest.Data = metav1.TypeMeta{}, nil, nil
+	rest.Annotations = maps.Clone(cm.Annotations)
+	delete(rest.Annotations, DescriptionAnnotation)
+	return &rest
 }

@@ -7,9 +7,16 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
+
+func changed(change func(*corev1.ConfigMap)) *corev1.ConfigMap {
+	cm := testkit.ConfigMap("team/" + RootCAName)
+	change(cm)
+	return cm
+}
 
 func TestNewRootCA(t *testing.T) {
 	cases := map[string]struct {
@@ -18,24 +25,36 @@ func TestNewRootCA(t *testing.T) {
 	}{
 		"one that is right": {
 			in:   testkit.ConfigMap("team/"+RootCAName, testkit.WithData("ca.crt", "a CA"), testkit.WithAnnotation(DescriptionAnnotation, "for people")),
-			want: RootCA{HasCA: true, CASum: sha256.Sum256([]byte("a CA")), Described: true},
+			want: RootCA{HasCA: true, CASum: sha256.Sum256([]byte("a CA")), Described: true, Plain: true},
 		},
 		"an empty one": {
 			in:   testkit.ConfigMap("team/" + RootCAName),
-			want: RootCA{CASum: sha256.Sum256(nil)},
+			want: RootCA{CASum: sha256.Sum256(nil), Plain: true},
 		},
 		"an empty CA and an empty description": {
 			in:   testkit.ConfigMap("team/"+RootCAName, testkit.WithData("ca.crt", ""), testkit.WithAnnotation(DescriptionAnnotation, "")),
-			want: RootCA{HasCA: true, CASum: sha256.Sum256(nil)},
+			want: RootCA{HasCA: true, CASum: sha256.Sum256(nil), Plain: true},
 		},
 		"other keys, in order": {
 			in:   testkit.ConfigMap("team/"+RootCAName, testkit.WithData("z", "1"), testkit.WithData("ca.crt", "a CA"), testkit.WithData("a", "2")),
-			want: RootCA{HasCA: true, CASum: sha256.Sum256([]byte("a CA")), OtherKeys: []string{"a", "z"}},
+			want: RootCA{HasCA: true, CASum: sha256.Sum256([]byte("a CA")), OtherKeys: []string{"a", "z"}, Plain: true},
 		},
 		"labels and a deletion in progress": {
 			in:   testkit.ConfigMap("team/"+RootCAName, testkit.WithLabel("app", "ci"), testkit.Deleting(), testkit.WithManagedFields()),
+			want: RootCA{CASum: sha256.Sum256(nil)}, // it has a finalizer
+		},
+		"labels": {
+			in:   testkit.ConfigMap("team/"+RootCAName, testkit.WithLabel("app", "ci"), testkit.WithManagedFields()),
+			want: RootCA{CASum: sha256.Sum256(nil), Plain: true},
+		},
+		"an annotation that is not kept": {
+			in:   testkit.ConfigMap("team/"+RootCAName, testkit.WithAnnotation("mine", "yes")),
 			want: RootCA{CASum: sha256.Sum256(nil)},
 		},
+		"a finalizer":     {in: changed(func(cm *corev1.ConfigMap) { cm.Finalizers = []string{"example.com/mine"} }), want: RootCA{CASum: sha256.Sum256(nil)}},
+		"an owner":        {in: changed(func(cm *corev1.ConfigMap) { cm.OwnerReferences = []metav1.OwnerReference{{Name: "mine"}} }), want: RootCA{CASum: sha256.Sum256(nil)}},
+		"bytes":           {in: changed(func(cm *corev1.ConfigMap) { cm.BinaryData = map[string][]byte{"mine": {1}} }), want: RootCA{CASum: sha256.Sum256(nil)}},
+		"one that stands": {in: changed(func(cm *corev1.ConfigMap) { cm.Immutable = new(true) }), want: RootCA{CASum: sha256.Sum256(nil)}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -184,21 +184,13 @@ func (c *Controller) create(ctx context.Context, namespace string, ca cabundle.B
 }
 
 // repair changes data to exactly the CA and sets the description, as in-tree also
-// where a user wrote another. The rest of the object was never cached, so it is
-// patched, not replaced.
+// where a user wrote another.
 func (c *Controller) repair(ctx context.Context, found *informers.RootCA, ca cabundle.Bundle, reason string, wrote func()) (time.Duration, error) {
-	data := map[string]any{corev1.ServiceAccountRootCAKey: string(ca.PEM())}
-	for _, key := range found.OtherKeys {
-		data[key] = nil
+	write, verb := c.patch, "patch"
+	if found.Plain {
+		write, verb = c.update, "update"
 	}
-	patch, err := kube.MergePatch(found, map[string]any{
-		"metadata": map[string]any{"annotations": map[string]string{informers.DescriptionAnnotation: Description}},
-		"data":     data,
-	})
-	if err != nil {
-		return 0, err
-	}
-	_, err = c.cfg.Client.ConfigMaps(found.Namespace).Patch(ctx, found.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	err := write(ctx, found, ca)
 	switch {
 	case err == nil:
 		wrote()
@@ -209,7 +201,32 @@ func (c *Controller) repair(ctx context.Context, found *informers.RootCA, ca cab
 	case apierrors.IsNotFound(err):
 		return 0, nil // it went: its event decides anew
 	}
-	return 0, c.refused(ctx, found.Namespace, fmt.Errorf("patch config map %s/%s: %w", found.Namespace, found.Name, err))
+	return 0, c.refused(ctx, found.Namespace, fmt.Errorf("%s config map %s/%s: %w", verb, found.Namespace, found.Name, err))
+}
+
+// update replaces the object: a patch costs the API server a quarter more.
+func (c *Controller) update(ctx context.Context, found *informers.RootCA, ca cabundle.Bundle) error {
+	cm := &corev1.ConfigMap{ObjectMeta: *found.DeepCopy(), Data: map[string]string{corev1.ServiceAccountRootCAKey: string(ca.PEM())}}
+	metav1.SetMetaDataAnnotation(&cm.ObjectMeta, informers.DescriptionAnnotation, Description)
+	_, err := c.cfg.Client.ConfigMaps(found.Namespace).Update(ctx, cm, metav1.UpdateOptions{})
+	return err
+}
+
+// patch leaves alone what of the object was never cached.
+func (c *Controller) patch(ctx context.Context, found *informers.RootCA, ca cabundle.Bundle) error {
+	data := map[string]any{corev1.ServiceAccountRootCAKey: string(ca.PEM())}
+	for _, key := range found.OtherKeys {
+		data[key] = nil
+	}
+	patch, err := kube.MergePatch(found, map[string]any{
+		"metadata": map[string]any{"annotations": map[string]string{informers.DescriptionAnnotation: Description}},
+		"data":     data,
+	})
+	if err != nil {
+		return err
+	}
+	_, err = c.cfg.Client.ConfigMaps(found.Namespace).Patch(ctx, found.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	return err
 }
 
 // refused tells people of a refusal that only they can lift, and returns err.

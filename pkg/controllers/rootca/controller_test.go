@@ -103,7 +103,13 @@ func createRequest(namespace string, ca cabundle.Bundle) testkit.Request {
 	}
 }
 
-// patchRequest is the repair of configMap(); the keys are those that go.
+// updateRequest is the repair of configMap(), with what opts add to that.
+func updateRequest(opts ...testkit.Option) testkit.Request {
+	return testkit.Request{Verb: "update", Resource: "configmaps", Name: "team/kube-root-ca.crt", Body: configMap(opts...)}
+}
+
+// patchRequest is the repair of one that has more than is cached; the keys are those that
+// go.
 func patchRequest(keys ...string) testkit.Request {
 	metadata := map[string]any{
 		"uid": string(testkit.ConfigMapUID), "resourceVersion": testkit.ResourceVersion,
@@ -142,21 +148,33 @@ func TestSync(t *testing.T) {
 			inCached: []metav1.Object{testkit.Namespace("team", testkit.Terminating())},
 		},
 		"nor in one that is gone": {},
-		"a wrong CA is one patch": {
+		"a wrong CA is one update": {
 			inCached: []metav1.Object{testkit.Namespace("team"), configMap(testkit.WithData("ca.crt", "wrong"))},
-			want:     []testkit.Request{patchRequest()},
+			want:     []testkit.Request{updateRequest()},
 		},
 		"other keys are removed": {
 			inCached: []metav1.Object{testkit.Namespace("team"), configMap(testkit.WithData("extra", "1"), testkit.WithData("more", "2"))},
-			want:     []testkit.Request{patchRequest("extra", "more")},
+			want:     []testkit.Request{updateRequest()},
 		},
 		"a missing description is added": {
 			inCached: []metav1.Object{testkit.Namespace("team"), configMap(testkit.WithAnnotation("kubernetes.io/description", ""))},
-			want:     []testkit.Request{patchRequest()},
+			want:     []testkit.Request{updateRequest()},
 		},
 		"an empty one gets everything": {
 			inCached: []metav1.Object{testkit.Namespace("team"), testkit.ConfigMap("team/kube-root-ca.crt")},
+			want:     []testkit.Request{updateRequest()},
+		},
+		"labels and settings stay": {
+			inCached: []metav1.Object{testkit.Namespace("team"), configMap(testkit.WithData("ca.crt", "wrong"), testkit.WithLabel("app", "ci"), testkit.WithAnnotation("sakeeper.io/keep", "true"))},
+			want:     []testkit.Request{updateRequest(testkit.WithLabel("app", "ci"), testkit.WithAnnotation("sakeeper.io/keep", "true"))},
+		},
+		"what is not cached stays: the repair is a patch": {
+			inCached: []metav1.Object{testkit.Namespace("team"), configMap(testkit.WithData("ca.crt", "wrong"), testkit.WithAnnotation("mine", "yes"))},
 			want:     []testkit.Request{patchRequest()},
+		},
+		"also where keys are removed": {
+			inCached: []metav1.Object{testkit.Namespace("team"), configMap(testkit.WithData("extra", "1"), testkit.WithData("more", "2"), testkit.WithAnnotation("mine", "yes"))},
+			want:     []testkit.Request{patchRequest("extra", "more")},
 		},
 	}
 	for name, tc := range cases {
@@ -195,9 +213,9 @@ func TestAnswers(t *testing.T) {
 		"create: an internal error is not":        {inCached: toCreate, inAnswer: internal, wantErr: internal, wantText: "create config map team/kube-root-ca.crt: "},
 		"repair: it changed":                      {inCached: toRepair, inAnswer: testkit.Conflict()},
 		"repair: it went":                         {inCached: toRepair, inAnswer: testkit.NotFound()},
-		"repair: immutability is told to people":  {inCached: toRepair, inAnswer: immutable, wantErr: immutable, wantText: "patch config map team/kube-root-ca.crt: ", wantEvents: event(immutable, "patch")},
-		"repair: so is a prohibition":             {inCached: toRepair, inAnswer: quota, wantErr: quota, wantText: "patch config map team/kube-root-ca.crt: ", wantEvents: event(quota, "patch")},
-		"repair: an internal error is not":        {inCached: toRepair, inAnswer: internal, wantErr: internal, wantText: "patch config map team/kube-root-ca.crt: "},
+		"repair: immutability is told to people":  {inCached: toRepair, inAnswer: immutable, wantErr: immutable, wantText: "update config map team/kube-root-ca.crt: ", wantEvents: event(immutable, "update")},
+		"repair: so is a prohibition":             {inCached: toRepair, inAnswer: quota, wantErr: quota, wantText: "update config map team/kube-root-ca.crt: ", wantEvents: event(quota, "update")},
+		"repair: an internal error is not":        {inCached: toRepair, inAnswer: internal, wantErr: internal, wantText: "update config map team/kube-root-ca.crt: "},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -242,7 +260,7 @@ func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 // What is cached stays as it is here: whatever is written, somebody undoes.
 func TestACAThatIsUndoneFiveTimesIsLeftAlone(t *testing.T) {
 	cases := map[string][]metav1.Object{
-		"patch team/kube-root-ca.crt":  {testkit.Namespace("team"), configMap(testkit.WithData("ca.crt", "theirs"))},
+		"update team/kube-root-ca.crt": {testkit.Namespace("team"), configMap(testkit.WithData("ca.crt", "theirs"))},
 		"create team/kube-root-ca.crt": {testkit.Namespace("team")},
 	}
 	for want, cached := range cases {

@@ -4,8 +4,8 @@
 //
 // Inputs: namespaces and the ConfigMaps of that name, watched, and the CA bundle,
 // asked anew for each decision; call [Controller.EnqueueAll] when it changed.
-// Writes: one CREATE per missing ConfigMap, one JSON merge patch with UID and
-// resourceVersion per wrong one.
+// Writes: one CREATE per missing ConfigMap; per wrong one, with UID and resourceVersion,
+// one PUT, or one JSON merge patch where somebody added what is not cached.
 //
 // RBAC: manifests/components/in-tree-controllers/rootca.yaml.
 //

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
@@ -81,7 +82,7 @@ func TestLife(t *testing.T) {
 			synctest.Wait()
 			var got []string
 			for _, r := range testkit.Requests(client.Actions()) {
-				if r.Resource == "configmaps" && (r.Verb == "create" || r.Verb == "patch") {
+				if r.Resource == "configmaps" && (r.Verb == "create" || r.Verb == "update") {
 					got = append(got, r.Verb+" "+r.Name)
 				}
 			}
@@ -106,8 +107,8 @@ func TestLife(t *testing.T) {
 		expectWrites("new namespace", "create later/kube-root-ca.crt")
 		must(nil, client.CoreV1().ConfigMaps("later").Delete(ctx, "kube-root-ca.crt", metav1.DeleteOptions{}))
 		expectWrites("deleted", "create later/kube-root-ca.crt")
-		must(client.CoreV1().ConfigMaps("team").Update(ctx, configMap(testkit.WithData("ca.crt", "wrong")), metav1.UpdateOptions{}))
-		expectWrites("changed", "patch team/kube-root-ca.crt")
+		must(client.CoreV1().ConfigMaps("team").Patch(ctx, "kube-root-ca.crt", types.MergePatchType, []byte(`{"data":{"ca.crt":"wrong"}}`), metav1.PatchOptions{}))
+		expectWrites("changed", "update team/kube-root-ca.crt")
 		must(client.CoreV1().Namespaces().Create(ctx, testkit.Namespace("lagging"), metav1.CreateOptions{}))
 		expectWrites("new namespace, the watch of config maps lags", "create lagging/kube-root-ca.crt")
 		must(client.CoreV1().Namespaces().Update(ctx, testkit.Namespace("lagging", testkit.WithLabel("app", "ci")), metav1.UpdateOptions{}))
@@ -119,7 +120,7 @@ func TestLife(t *testing.T) {
 		expectWrites("everything is looked at, and right")
 		ca.Store(&second)
 		c.EnqueueAll()
-		expectWrites("the CA changed", "patch before/kube-root-ca.crt", "patch later/kube-root-ca.crt", "patch team/kube-root-ca.crt")
+		expectWrites("the CA changed", "update before/kube-root-ca.crt", "update later/kube-root-ca.crt", "update team/kube-root-ca.crt")
 		c.EnqueueAll()
 		expectWrites("and nothing is written twice")
 	})

@@ -50,6 +50,7 @@ type outcome struct {
 // ServeHTTP answers one request. It alone writes status, log and metrics.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
+	growStack()
 	o := s.answer(w, r)
 	if s.draining.Load() {
 		w.Header().Set("Connection", "close")

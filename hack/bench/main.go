@@ -155,9 +155,12 @@ func bench(ctx context.Context, args []string) (err error) {
 		if !chosen.MatchString(p.name) {
 			continue
 		}
-		if err = s.play(ctx, p); err != nil {
-			err = fmt.Errorf("%s: %w", p.name, err)
-			break // and show what there is
+		if failed := s.play(ctx, p); failed != nil { // the others may still tell something
+			err = errors.Join(err, fmt.Errorf("%s: %w", p.name, failed))
+			s.progress("%s: %v", p.name, failed)
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
 	took := time.Since(s.began).Round(time.Second)

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -93,7 +94,7 @@ func (s *session) pods(ctx context.Context, c contestant) error {
 				way := ways[(i+turn)%len(ways)]
 				err := way.come(ctx)
 				if err == nil {
-					err = s.createPods(ctx, b, way.name, fmt.Sprintf("t%d-%d", turn, i))
+					err = s.createPods(ctx, b, way.name, turn)
 				}
 				if err := errors.Join(err, a.leave(ctx)); err != nil {
 					return fmt.Errorf("%s: %w", way.name, err)
@@ -111,7 +112,7 @@ func (s *session) withPlugin(ctx context.Context, way string, c contestant) erro
 			return err
 		}
 		for turn := range turns * s.size.runs {
-			if err := s.createPods(ctx, b, way, fmt.Sprintf("t%d", turn)); err != nil {
+			if err := s.createPods(ctx, b, way, turn); err != nil {
 				return err
 			}
 		}
@@ -120,18 +121,24 @@ func (s *session) withPlugin(ctx context.Context, way string, c contestant) erro
 }
 
 // createPods is one turn. The controllers, without which there is no ServiceAccount, run
-// all the time; only pods right after their namespace have to wait for them.
-func (s *session) createPods(ctx context.Context, b *bed, way, turn string) error {
+// all the time; only pods right after their namespace, which are created in the first turn
+// of each run, have to wait for them.
+func (s *session) createPods(ctx context.Context, b *bed, way string, turn int) error {
 	time.Sleep(2 * time.Second) // until API servers know what is registered
 	volume := way != podsNone && way != podsAllow
+	prefix := fmt.Sprintf("t%d-%s-", turn, strings.ReplaceAll(way, " ", "-"))
 	for _, job := range []struct {
 		workload string
 		load.Job
+		once bool
 	}{
-		{podsSequential, load.Job{Kind: load.Pods, Prefix: "seq-" + turn, Namespace: "pods", N: s.size.pods, Parallel: 1}},
-		{podsParallel, load.Job{Kind: load.Pods, Prefix: "par-" + turn, Namespace: "pods", N: 2 * s.size.pods, Parallel: 8}},
-		{podsAfterNamespace, load.Job{Kind: load.PodsAfterNamespace, Prefix: "new-" + turn, N: 20, Parallel: 1}},
+		{podsSequential, load.Job{Kind: load.Pods, Prefix: prefix + "seq", Namespace: "pods", N: s.size.pods, Parallel: 1}, false},
+		{podsParallel, load.Job{Kind: load.Pods, Prefix: prefix + "par", Namespace: "pods", N: 2 * s.size.pods, Parallel: 8}, false},
+		{podsAfterNamespace, load.Job{Kind: load.PodsAfterNamespace, Prefix: prefix + "new", N: 20, Parallel: 1}, true},
 	} {
+		if job.once && turn%turns != 0 {
+			continue
+		}
 		job.Volume = volume
 		out, err := b.measure(ctx, job.Job, job.N, nil)
 		if err != nil {

@@ -100,7 +100,7 @@ func memory(pid int) (now, peak float64, err error) {
 
 const (
 	// A process is idle when it has used no more than idleCPU in idleFor.
-	idleFor = 1500 * time.Millisecond
+	idleFor = time.Second
 	idleCPU = 2 * time.Second / ticksPerSecond
 	glance  = 50 * time.Millisecond
 	// unsettled is when that is not to be expected any more.

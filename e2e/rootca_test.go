@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -61,6 +63,25 @@ func TestRootCAIsRepaired(t *testing.T) {
 				}
 			},
 			wantVerb: "patch",
+		},
+		"a user's label alone stays": {
+			change: func(cm *corev1.ConfigMap) {
+				cm.Data["ca.crt"] = "wrong"
+				cm.Labels = map[string]string{"mine": "yes"}
+			},
+			want: func(t *testing.T, cm *corev1.ConfigMap) {
+				t.Helper()
+				if cm.Labels["mine"] != "yes" {
+					t.Errorf("the label was lost: %+v", cm.ObjectMeta)
+				}
+				// The user still owns it: an update without managedFields keeps them.
+				owns := func(f metav1.ManagedFieldsEntry) bool {
+					return !strings.HasPrefix(f.Manager, "sakeeper") && f.FieldsV1 != nil && strings.Contains(f.FieldsV1.String(), "f:mine")
+				}
+				if !slices.ContainsFunc(cm.ManagedFields, owns) {
+					t.Errorf("whose the label is was lost: %v", cm.ManagedFields)
+				}
+			},
 		},
 		"the description is set together with the data, as in-tree": {
 			change: func(cm *corev1.ConfigMap) {

@@ -10,7 +10,7 @@
 //     decisions need are kept ([TokenSecret]).
 //   - What was reduced has a type of its own or is documented as reduced, because
 //     an object from which anything but managedFields was dropped must never be
-//     written back whole.
+//     written back whole, unless what was dropped is what is written anew ([RootCA]).
 //   - A cache holds values (a hash, a name), never verdicts ("is right"): a
 //     verdict goes stale when the CA, the key or the account changes.
 //

@@ -34,8 +34,9 @@ type RootCA struct {
 	OtherKeys []string
 	// Described tells whether the description annotation is not empty.
 	Described bool
-	// Plain: with ObjectMeta, data and a description, the object is whole, and may be
-	// written back.
+	// Plain: nothing was dropped but data and description, so that whoever writes both
+	// anew may write the whole object. Fields that are younger than this program are not
+	// seen, as in-tree.
 	Plain bool
 }
 

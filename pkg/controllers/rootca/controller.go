@@ -204,7 +204,7 @@ func (c *Controller) repair(ctx context.Context, found *informers.RootCA, ca cab
 	return 0, c.refused(ctx, found.Namespace, fmt.Errorf("%s config map %s/%s: %w", verb, found.Namespace, found.Name, err))
 }
 
-// update replaces the object: a patch costs the API server a quarter more.
+// update replaces the object: a patch costs the API server more.
 func (c *Controller) update(ctx context.Context, found *informers.RootCA, ca cabundle.Bundle) error {
 	cm := &corev1.ConfigMap{ObjectMeta: *found.DeepCopy(), Data: map[string]string{corev1.ServiceAccountRootCAKey: string(ca.PEM())}}
 	metav1.SetMetaDataAnnotation(&cm.ObjectMeta, informers.DescriptionAnnotation, Description)

@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
@@ -82,7 +81,7 @@ func TestLife(t *testing.T) {
 			synctest.Wait()
 			var got []string
 			for _, r := range testkit.Requests(client.Actions()) {
-				if r.Resource == "configmaps" && (r.Verb == "create" || r.Verb == "update") {
+				if r.Resource == "configmaps" && (r.Verb == "create" || r.Verb == "update" || r.Verb == "patch") {
 					got = append(got, r.Verb+" "+r.Name)
 				}
 			}
@@ -107,7 +106,7 @@ func TestLife(t *testing.T) {
 		expectWrites("new namespace", "create later/kube-root-ca.crt")
 		must(nil, client.CoreV1().ConfigMaps("later").Delete(ctx, "kube-root-ca.crt", metav1.DeleteOptions{}))
 		expectWrites("deleted", "create later/kube-root-ca.crt")
-		must(client.CoreV1().ConfigMaps("team").Patch(ctx, "kube-root-ca.crt", types.MergePatchType, []byte(`{"data":{"ca.crt":"wrong"}}`), metav1.PatchOptions{}))
+		must(nil, client.Tracker().Update(corev1.SchemeGroupVersion.WithResource("configmaps"), configMap(testkit.WithData("ca.crt", "wrong")), "team"))
 		expectWrites("changed", "update team/kube-root-ca.crt")
 		must(client.CoreV1().Namespaces().Create(ctx, testkit.Namespace("lagging"), metav1.CreateOptions{}))
 		expectWrites("new namespace, the watch of config maps lags", "create lagging/kube-root-ca.crt")

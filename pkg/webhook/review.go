@@ -50,7 +50,6 @@ type outcome struct {
 // ServeHTTP answers one request. It alone writes status, log and metrics.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	growStack()
 	o := s.answer(w, r)
 	if s.draining.Load() {
 		w.Header().Set("Connection", "close")
@@ -91,6 +90,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) (o outcome) {
 	if err != nil {
 		return o.refuse(err)
 	}
+	growStack()
 	if o.request, err = decode(body); err != nil {
 		return o.refuse(err)
 	}

@@ -23,6 +23,17 @@ func ours(workload, metric string) func(results) float64 {
 	return func(r results) float64 { return r.median(workload, sakeeper.name, metric) }
 }
 
+// worst is the largest that was measured: what must never happen, no median tells.
+func worst(workload, metric string) func(results) float64 {
+	return func(r results) float64 {
+		values := r.values(workload, sakeeper.name, metric)
+		if len(values) == 0 {
+			return math.NaN()
+		}
+		return values[len(values)-1]
+	}
+}
+
 // rounded is to two digits: the one canary of a process is lost among many Secrets.
 func rounded(of func(results) float64) func(results) float64 {
 	return func(r results) float64 { return math.Round(100*of(r)) / 100 }
@@ -77,12 +88,12 @@ var goals = []goal{
 	{"  of the bare client's", true, 0.8, ofBare(secrets + string(es256))},
 	{"cold start on unfilled Secrets: rate", true, 1.3, ratioOf(coldStart, rate)},
 	{"restart on filled Secrets: time to idle", false, 0.7, ratioOf(restart, last)},
-	{"  writes", false, 0, ours(restart, writes)},
+	{"  writes", false, 0, worst(restart, writes)},
 	{"accounts deleted in a full namespace: CPU, in parts of an empty one", false, 1.2, func(r results) float64 {
 		return r.median(accountsCrowd, sakeeper.name, ownCPU) / r.median(accountsAlone, sakeeper.name, ownCPU)
 	}},
-	{"referenced Secrets deleted: references lost", false, 0, ours(references, left)},
-	{"  writes", false, 10, ours(references, writes)},
+	{"referenced Secrets deleted: references lost", false, 0, worst(references, left)},
+	{"  writes", false, 10, worst(references, writes)},
 	{"  times as fast", true, 5, inverse(ratioOf(references, last))},
 	{"another CA, without a restart: rate", true, 2, ratioOf(anotherCA, rate)},
 	{"resident MiB: empty", false, 35, ours(memoryEmpty, resident)},

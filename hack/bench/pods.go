@@ -39,7 +39,7 @@ const (
 )
 
 // turns is how often each way has its turn in a run: they are short, because what else the
-// machine does comes and goes in minutes.
+// machine does comes and goes in minutes. Those of webhooks alternate.
 const turns = 3
 
 // cannedPatch is what a pod that says nothing is given, in one go.

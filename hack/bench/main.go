@@ -8,21 +8,22 @@
 // or on a busy one; ratios do.
 //
 // What to know of the comparison: contestant, API server, etcd and load share the machine,
-// so that a rate is never better than the API server allows, and each request costs a line of
-// the audit log. But for the part on default limits, contestants have their limits lifted, and
-// work on as many token Secrets at once; kube-controller-manager works on one ServiceAccount
-// and one ConfigMap at once, which cannot be set. It runs as an administrator, sakeeper
-// and the bare client with sakeeper's own rights. CPU is what was used until the contestant
-// had been at rest for a second: that sakeeper tidies up its memory seconds later is in none
-// of the figures, nor is what kube-controller-manager tries again after more than that. A
-// cold start includes the namespaces that were made meanwhile. kube-controller-manager reads
-// its CA when it starts: there, another CA is a restart, from its end on. The memory of a
-// process is read when it has had nothing to do for ten seconds, by when sakeeper has tidied
-// up, and kube-controller-manager would need minutes; its peak stands beside it. The in-tree ways to admit pods
-// have planes of their own and their turns before the others: compare them with care, and
-// know that pods which nobody admits have no volume, and are smaller. A pod right after its
-// namespace waits for the API server itself, which looks twice for a namespace that it does
-// not have yet, whoever admits the pod. Growth is that of sakeeper alone.
+// so that a rate is never better than the API server allows, and each request costs a line
+// of the audit log. But for the part on default limits, contestants have their limits
+// lifted, and work on as many token Secrets at once; kube-controller-manager works on one
+// ServiceAccount and one ConfigMap at once, which cannot be set. It runs as an
+// administrator, sakeeper and the bare client with sakeeper's own rights. CPU is what was
+// used until the contestant had been at rest for a second: that sakeeper tidies up its
+// memory seconds later is in none of the figures, nor is what kube-controller-manager
+// tries again after more than that. A cold start includes the namespaces that were made
+// meanwhile. kube-controller-manager reads its CA when it starts: there, another CA is a
+// restart, from its end on. The memory of a process is read when it has had nothing to do
+// for ten seconds, by when sakeeper has tidied up, and kube-controller-manager would need
+// minutes; its peak stands beside it. The in-tree ways to admit pods have planes of their
+// own and their turns before the others: compare them with care, and know that pods which
+// nobody admits have no volume, and are smaller. A pod right after its namespace waits for
+// the API server itself, which looks twice for a namespace that it does not have yet,
+// whoever admits the pod. Growth is that of sakeeper alone.
 package main
 
 import (

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -132,8 +133,8 @@ func contents(t *testing.T, p plane) []controlplane.Request {
 	t.Helper()
 	var found []controlplane.Request
 	for _, r := range requests(t, p.ControlPlane, 0, "") {
-		ours := r.Object.Resource == "configmaps" && r.Verb == "create" || r.Verb == "patch" && (r.Object.Resource == "configmaps" || r.Object.Resource == "secrets")
-		if ours && r.Response.Code < http.StatusMultipleChoices {
+		what := r.Verb + " " + r.Object.Resource
+		if slices.Contains([]string{"create configmaps", "update configmaps", "patch configmaps", "patch secrets"}, what) && r.Response.Code < http.StatusMultipleChoices {
 			found = append(found, r)
 		}
 	}

@@ -149,6 +149,11 @@ func bench(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	s := &session{sakeeper: filepath.Join(root, "bin/sakeeper"), results: results{}, began: time.Now()}
+	output, err := exec.CommandContext(ctx, s.sakeeper, "--version").Output()
+	if err != nil {
+		return fmt.Errorf("%s, which make build makes: %w", s.sakeeper, err)
+	}
+	version := strings.TrimSpace(string(output))
 	named, ok := sizes[*scale]
 	if !ok {
 		return fmt.Errorf("-scale: %q is neither small nor full", *scale)
@@ -171,14 +176,13 @@ func bench(ctx context.Context, args []string) (err error) {
 		}
 	}
 	took := time.Since(s.began).Round(time.Second)
-	version, _ := exec.CommandContext(ctx, s.sakeeper, "--version").Output() // what does not run has failed above
-	fmt.Printf("\n%s, %s, %s, scale %s, %d runs, %v\n\n", strings.TrimSpace(string(version)), machine(), s.began.Format(time.DateOnly), *scale, s.size.runs, took)
+	fmt.Printf("\n%s, %s, %s, scale %s, %d runs, %v\n\n", version, machine(), s.began.Format(time.DateOnly), *scale, s.size.runs, took)
 	if err != nil {
 		fmt.Printf("INCOMPLETE: %v\n\n", err)
 	}
 	s.results.print(os.Stdout)
 	if *jsonFile != "" {
-		about := map[string]any{"version": strings.TrimSpace(string(version)), "machine": machine(), "began": s.began, "took": took.String(), "scale": *scale, "size": fmt.Sprintf("%+v", s.size)}
+		about := map[string]any{"version": version, "machine": machine(), "began": s.began, "took": took.String(), "scale": *scale, "size": fmt.Sprintf("%+v", s.size)}
 		if err != nil {
 			about["error"] = err.Error()
 		}

@@ -35,7 +35,7 @@ func (p *pods) prepare(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return err
 			}
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(10 * time.Millisecond) // the next try; this is not measured
 		}
 	}
 	return nil
@@ -93,7 +93,7 @@ func (p *podsAfterNamespace) act(ctx context.Context) (Result, error) {
 			if !apierrors.IsForbidden(err) || ctx.Err() != nil { // as long as there is no ServiceAccount
 				return Result{}, err
 			}
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // the next try, soon enough to be measured by
 		}
 		p.clock.happen(name)
 	}

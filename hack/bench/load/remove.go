@@ -106,7 +106,7 @@ func (d *deleteReferenced) act(ctx context.Context) (Result, error) {
 		if left == 0 || time.Since(last) > quiet {
 			return Result{Elapsed: changed.Sub(began), Ended: changed, Left: left}, nil
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) // the result is by the time of the events
 	}
 	return Result{}, ctx.Err()
 }

@@ -137,6 +137,7 @@ func live(t *testing.T, f func(w *world), change ...func(*Config)) {
 	})
 }
 
+// pass lets time go by, the virtual one of the bubble.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()

@@ -51,13 +51,13 @@ func TestNewRootCA(t *testing.T) {
 			in:   testkit.ConfigMap("team/"+RootCAName, testkit.WithAnnotation("mine", "yes")),
 			want: RootCA{CASum: sha256.Sum256(nil)},
 		},
-		"a finalizer":            {in: changed(func(cm *corev1.ConfigMap) { cm.Finalizers = []string{"example.com/mine"} }), want: RootCA{CASum: sha256.Sum256(nil)}},
-		"an owner":               {in: changed(func(cm *corev1.ConfigMap) { cm.OwnerReferences = []metav1.OwnerReference{{Name: "mine"}} }), want: RootCA{CASum: sha256.Sum256(nil)}},
-		"bytes":                  {in: changed(func(cm *corev1.ConfigMap) { cm.BinaryData = map[string][]byte{"mine": {1}} }), want: RootCA{CASum: sha256.Sum256(nil)}},
-		"a generated name":       {in: changed(func(cm *corev1.ConfigMap) { cm.GenerateName = "mine-" }), want: RootCA{CASum: sha256.Sum256(nil)}},
-		"time to go":             {in: changed(func(cm *corev1.ConfigMap) { cm.DeletionGracePeriodSeconds = new(int64(1)) }), want: RootCA{CASum: sha256.Sum256(nil)}},
-		"one that may not stand": {in: changed(func(cm *corev1.ConfigMap) { cm.Immutable = new(false) }), want: RootCA{CASum: sha256.Sum256(nil)}},
-		"one that stands":        {in: changed(func(cm *corev1.ConfigMap) { cm.Immutable = new(true) }), want: RootCA{CASum: sha256.Sum256(nil)}},
+		"a finalizer":             {in: changed(func(cm *corev1.ConfigMap) { cm.Finalizers = []string{"example.com/mine"} }), want: RootCA{CASum: sha256.Sum256(nil)}},
+		"an owner":                {in: changed(func(cm *corev1.ConfigMap) { cm.OwnerReferences = []metav1.OwnerReference{{Name: "mine"}} }), want: RootCA{CASum: sha256.Sum256(nil)}},
+		"bytes":                   {in: changed(func(cm *corev1.ConfigMap) { cm.BinaryData = map[string][]byte{"mine": {1}} }), want: RootCA{CASum: sha256.Sum256(nil)}},
+		"a generated name":        {in: changed(func(cm *corev1.ConfigMap) { cm.GenerateName = "mine-" }), want: RootCA{CASum: sha256.Sum256(nil)}},
+		"time to go":              {in: changed(func(cm *corev1.ConfigMap) { cm.DeletionGracePeriodSeconds = new(int64(1)) }), want: RootCA{CASum: sha256.Sum256(nil)}},
+		"not immutable, in words": {in: changed(func(cm *corev1.ConfigMap) { cm.Immutable = new(false) }), want: RootCA{CASum: sha256.Sum256(nil)}},
+		"immutable":               {in: changed(func(cm *corev1.ConfigMap) { cm.Immutable = new(true) }), want: RootCA{CASum: sha256.Sum256(nil)}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

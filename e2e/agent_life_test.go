@@ -18,8 +18,8 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/sakeeper/sakeeper/pkg/agent"
-	"github.com/sakeeper/sakeeper/pkg/boundtoken"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 // aheadClock is a clock that can be set ahead, for what hours change.
@@ -29,14 +29,14 @@ func (c *aheadClock) Now() time.Time                  { return time.Now().Add(ti
 func (c *aheadClock) Since(t time.Time) time.Duration { return time.Since(t) }
 
 // expectAnother waits until the file holds another token, and returns what it says.
-func (a agentPlace) expectAnother(t *testing.T, file, former string) boundtoken.Claims {
+func (a agentPlace) expectAnother(t *testing.T, file, former string) token.BoundClaims {
 	t.Helper()
 	eventuallyIn(t, 2*time.Minute, "another token in "+file, func(context.Context) error {
 		content, err := os.ReadFile(file)
 		if err != nil {
 			return err
 		}
-		claims, err := boundtoken.ReadClaims(string(content))
+		claims, err := token.UnverifiedBoundClaims(string(content))
 		if err == nil && claims.ID == former {
 			err = errors.New("it is the former one")
 		}
@@ -83,7 +83,7 @@ func TestAgentGoesOnInATerminatingPod(t *testing.T) {
 		return nil
 	})
 	must(t, os.Remove(a.path("token")))
-	if second := a.expectAnother(t, a.path("token"), first.ID); second.Pod.UID != pod.UID {
+	if second := a.expectAnother(t, a.path("token"), first.ID); second.Pod.UID != string(pod.UID) {
 		t.Errorf("it is bound to %+v", second.Pod)
 	}
 	must(t, s.Stop())

@@ -19,7 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
-	"github.com/sakeeper/sakeeper/pkg/boundtoken"
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 // agentPlace is a namespace with the ServiceAccount robot, and a directory for tokens
@@ -91,7 +91,7 @@ func (a agentPlace) review(ctx context.Context, file string, audiences ...string
 }
 
 // expectToken checks that the token in a file is good, and returns what it says.
-func (a agentPlace) expectToken(t *testing.T, file string, audiences ...string) boundtoken.Claims {
+func (a agentPlace) expectToken(t *testing.T, file string, audiences ...string) token.BoundClaims {
 	t.Helper()
 	status, err := a.review(t.Context(), file, audiences...)
 	must(t, err)
@@ -100,7 +100,7 @@ func (a agentPlace) expectToken(t *testing.T, file string, audiences ...string) 
 	}
 	content, err := os.ReadFile(file)
 	must(t, err)
-	claims, err := boundtoken.ReadClaims(string(content))
+	claims, err := token.UnverifiedBoundClaims(string(content))
 	must(t, err)
 	return claims
 }
@@ -128,7 +128,7 @@ func TestAgentOnAMachineOutside(t *testing.T) {
 	if lifetime := claims.Term.Lifetime(); lifetime != 30*time.Minute {
 		t.Errorf("it is good for %v", lifetime)
 	}
-	if (claims.Pod != boundtoken.Object{} || claims.Secret != boundtoken.Object{}) {
+	if (claims.Pod != token.Ref{} || claims.Secret != token.Ref{}) {
 		t.Errorf("it is bound: %+v", claims)
 	}
 	a.expectToken(t, a.path("vault"), "https://vault.example.com")
@@ -177,20 +177,20 @@ func TestAgentInAPod(t *testing.T) {
 	a := newAgentPlace(t, plane{shared.cp, shared.client}, "system:serviceaccount:%:robot")
 	pod, itself := a.podOfRobot(t, "pod")
 
-	fetch := func(name string, more ...string) boundtoken.Claims {
+	fetch := func(name string, more ...string) token.BoundClaims {
 		t.Helper()
 		_, err := a.once(t, itself, append(more, "--token-file="+a.path(name))...)
 		must(t, err)
 		return a.expectToken(t, a.path(name))
 	}
-	if claims := fetch("own"); claims.Pod.UID != pod.UID || claims.Pod.Name != "pod" {
+	if claims := fetch("own"); claims.Pod.UID != string(pod.UID) || claims.Pod.Name != "pod" {
 		t.Errorf("it is bound to %+v", claims.Pod)
 	}
 	if claims := fetch("unbound", "--bound-pod="); claims.Pod.Name != "" {
 		t.Errorf("it is bound to %+v", claims.Pod)
 	}
 	must(t, a.client.CoreV1().Pods(a.namespace).Delete(t.Context(), "pod", metav1.DeleteOptions{}))
-	if claims := fetch("terminating"); claims.Pod.UID != pod.UID {
+	if claims := fetch("terminating"); claims.Pod.UID != string(pod.UID) {
 		t.Errorf("in a terminating pod it is bound to %+v", claims.Pod)
 	}
 	_, err := a.client.CoreV1().Pods(a.namespace).Patch(t.Context(), "pod", types.JSONPatchType, []byte(`[{"op":"remove","path":"/metadata/finalizers"}]`), metav1.PatchOptions{})

@@ -9,7 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
+	"github.com/sakeeper/sakeeper/pkg/api"
 )
 
 // TestSecretWithoutRoomForTheCAIsReported: data of a Secret may be 1 MiB large in all.
@@ -26,7 +26,7 @@ func TestSecretWithoutRoomForTheCAIsReported(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if len(events.Items) == 0 || events.Items[0].Reason != tokensecret.ReasonFailedUpdate {
+		if len(events.Items) == 0 || events.Items[0].Reason != api.ReasonFailedUpdateTokenSecret {
 			return errors.New("none yet")
 		}
 		message = events.Items[0].Message

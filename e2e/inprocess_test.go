@@ -20,28 +20,26 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/textlogger"
 	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
-	"github.com/sakeeper/sakeeper/pkg/canary"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
-	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/keys"
-	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/signingkey"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 	"github.com/sakeeper/sakeeper/pkg/token"
-	"github.com/sakeeper/sakeeper/pkg/tokenreview"
 )
 
 // inProcess is the token controller in the process of the test, which gives it what
 // the binary takes from the world: keys, a signer, the time. It is assembled as the
 // binary does it and has the same identity. No other may run on its plane.
 type inProcess struct {
-	gate       *canary.Gate
+	gate       *signingkey.Check
 	controller *tokensecret.Controller
 	registry   *prometheus.Registry
 	set        atomic.Pointer[keys.Set]
@@ -51,7 +49,7 @@ type inProcess struct {
 
 type inProcessOptions struct {
 	keys   *keys.Set
-	signer canary.Signer      // nil: signs with keys
+	signer signingkey.Signer  // nil: signs with keys
 	clock  clock.PassiveClock // nil: the real one
 }
 
@@ -101,26 +99,25 @@ func startInProcess(t *testing.T, p plane, opts inProcessOptions) *inProcess {
 	return i
 }
 
-func (i *inProcess) assemble(t *testing.T, config *rest.Config, opts inProcessOptions, recorder record.EventRecorder) (watched []cache.SharedIndexInformer) {
+func (i *inProcess) assemble(t *testing.T, config *rest.Config, opts inProcessOptions, recorder record.EventRecorder) (watched []toolscache.SharedIndexInformer) {
 	t.Helper()
 	client, err := kubernetes.NewForConfig(config)
 	must(t, err)
 	meta, err := metadata.NewForConfig(config)
 	must(t, err)
-	namespaces, err := informers.Namespaces(client)
+	namespaces, err := cache.Namespaces(client)
 	must(t, err)
-	accounts, err := informers.ServiceAccounts(client)
+	accounts, err := cache.ServiceAccounts(client)
 	must(t, err)
-	secrets, err := informers.TokenSecrets(client, token.NewVerifier(i.set.Load).Inspect)
+	secrets, err := cache.TokenSecrets(client, token.NewVerifier(i.set.Load).Inspect)
 	must(t, err)
 	signer := opts.signer
 	if signer == nil {
 		signer = token.NewSigner(i.set.Load)
 	}
-	metrics, reviews := loop.NewMetrics(i.registry), tokenreview.NewMetrics(i.registry)
-	i.gate, err = canary.New(canary.Config{
-		Signer: signer, Reviewer: tokenreview.New(client.AuthenticationV1().TokenReviews(), "canary", reviews),
-		Secrets: client.CoreV1(), Recorder: recorder, Clock: opts.clock, Metrics: metrics,
+	i.gate, err = signingkey.New(signingkey.Config{
+		Signer: signer, TokenReviews: client.AuthenticationV1().TokenReviews(),
+		Secrets: client.CoreV1(), Recorder: recorder, Clock: opts.clock, Registerer: i.registry,
 	})
 	must(t, err)
 	ca, err := cabundle.Parse(config.CAData)
@@ -129,13 +126,13 @@ func (i *inProcess) assemble(t *testing.T, config *rest.Config, opts inProcessOp
 		Client: client.CoreV1(), Metadata: meta,
 		Namespaces: namespaces, Secrets: secrets, ServiceAccounts: accounts,
 		Tokens: i.gate, Keys: i.set.Load, CA: func() cabundle.Bundle { return ca },
-		Reviewer: tokenreview.New(client.AuthenticationV1().TokenReviews(), "repair", reviews),
-		Recorder: recorder, Clock: opts.clock,
+		TokenReviews: client.AuthenticationV1().TokenReviews(),
+		Recorder:     recorder, Clock: opts.clock,
 		Resign: tokensecret.ResignDead, Workers: 10,
-		Metrics: metrics, Registerer: i.registry,
+		Registerer: i.registry,
 	})
 	must(t, err)
-	return []cache.SharedIndexInformer{namespaces, accounts, secrets}
+	return []toolscache.SharedIndexInformer{namespaces, accounts, secrets}
 }
 
 // use changes the keys as a change of their files does.

@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sakeeper/sakeeper/pkg/keys"
-	keyrotation "github.com/sakeeper/sakeeper/pkg/rotation"
+	keyrotation "github.com/sakeeper/sakeeper/pkg/keys/rotation"
 )
 
 // TestKeysInASecret rotates the keys of a Secret, whose public halves are mounted by

@@ -20,7 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
@@ -119,7 +119,7 @@ func populate(t *testing.T, p plane, from, namespaces, secrets int) {
 		if err != nil {
 			return err
 		}
-		configMaps, err := core.ConfigMaps("").List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + informers.RootCAName})
+		configMaps, err := core.ConfigMaps("").List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + api.RootCAConfigMap})
 		if want := from + namespaces + namespacesAtFirst; err == nil && (len(accounts.Items) < want || len(configMaps.Items) < want) {
 			return fmt.Errorf("%d accounts and %d config maps, want %d", len(accounts.Items), len(configMaps.Items), want)
 		}
@@ -172,7 +172,7 @@ func withoutCA(t *testing.T, secrets map[string]corev1.Secret) map[string]corev1
 func expectEverywhere(t *testing.T, p plane, ca []byte) {
 	t.Helper()
 	eventuallyIn(t, 2*time.Minute, "CA everywhere", func(ctx context.Context) error {
-		configMaps, err := p.client.CoreV1().ConfigMaps("").List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + informers.RootCAName})
+		configMaps, err := p.client.CoreV1().ConfigMaps("").List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + api.RootCAConfigMap})
 		if err != nil {
 			return err
 		}

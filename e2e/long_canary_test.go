@@ -14,7 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/sakeeper/sakeeper/pkg/canary"
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 	"github.com/sakeeper/sakeeper/pkg/testkit/faults"
@@ -139,7 +139,7 @@ func (d *doubtful) testUnknownKey(t *testing.T) {
 		t.Errorf("the token moved from secret %s to %s", name, got)
 	}
 	eventually(t, "event on the secret", func(ctx context.Context) error {
-		events, err := d.client.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + name + ",reason=" + canary.ReasonRefused})
+		events, err := d.client.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + name + ",reason=" + api.ReasonSigningKeyRefused})
 		if err == nil && len(events.Items) != 1 {
 			return fmt.Errorf("%d events", len(events.Items))
 		}

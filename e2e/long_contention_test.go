@@ -14,7 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/sakeeper/sakeeper/pkg/contention"
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
@@ -105,7 +105,7 @@ func contended(kind string, n int) string {
 func expectLeftAlone(t *testing.T, p plane, kind, what string, n int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%d events on a %s: %s left alone", n, kind, what), func(ctx context.Context) error {
-		events, err := p.client.CoreV1().Events("").List(ctx, metav1.ListOptions{FieldSelector: "reason=" + contention.ReasonContended + ",involvedObject.kind=" + kind})
+		events, err := p.client.CoreV1().Events("").List(ctx, metav1.ListOptions{FieldSelector: "reason=" + api.ReasonLeftAlone + ",involvedObject.kind=" + kind})
 		if err != nil {
 			return err
 		}

@@ -11,7 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
@@ -47,7 +47,7 @@ func liveOn(ctx context.Context, client kubernetes.Interface, namespace string, 
 	for i := range lifeAccounts {
 		work.Go(func() error {
 			_, err := core.ServiceAccounts(namespace).Create(ctx, &corev1.ServiceAccount{
-				ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("asks-", i), Labels: map[string]string{informers.AutoTokenLabel: "true"}},
+				ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("asks-", i), Labels: map[string]string{api.AutoTokenLabel: "true"}},
 			}, metav1.CreateOptions{})
 			return err
 		})
@@ -58,9 +58,9 @@ func liveOn(ctx context.Context, client kubernetes.Interface, namespace string, 
 				// A second, because it must be older than the period, and nobody can forge its age.
 				switch kind {
 				case "unused":
-					secret.Annotations[informers.CleanUpUnusedAnnotation] = "1s"
+					secret.Annotations[api.CleanUpUnusedAnnotation] = "1s"
 				case "marked":
-					secret.Annotations[informers.CleanUpUnusedAnnotation] = "1s"
+					secret.Annotations[api.CleanUpUnusedAnnotation] = "1s"
 					secret.Labels[token.InvalidSinceLabel] = day(3)
 				}
 				compact, err := signer.SignLegacy(ctx, token.LegacyClaims{

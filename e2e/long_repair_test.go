@@ -13,8 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clocktesting "k8s.io/utils/clock/testing"
 
-	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 	"github.com/sakeeper/sakeeper/pkg/token"
@@ -67,7 +66,7 @@ func ailments(current, theirs, lost keys.PrivateKey) map[string]ailing {
 		"their-key":       {token: signed(theirs), wantReviews: 1},
 		"former-account":  {token: signed(current, formerAccount), wantReviews: 3, wantResigned: true},
 		"withdrawn":       {token: signed(lost), change: label},
-		"to-stay":         {token: signed(lost), change: func(s *corev1.Secret) { s.Annotations[informers.ResignAnnotation] = "never" }},
+		"to-stay":         {token: signed(lost), change: func(s *corev1.Secret) { s.Annotations[api.ResignAnnotation] = "never" }},
 		"to-stay-as-all":  {token: signed(lost), namespace: settledNamespace},
 		"waits-to-go":     {token: signed(lost), change: func(s *corev1.Secret) { s.Finalizers = []string{"example.com/wait"} }},
 		"of-other-secret": {token: signed(lost, func(c *token.LegacyClaims) { c.SecretName = "other" })},
@@ -98,7 +97,7 @@ func newRepair(t *testing.T, p plane, ailing map[string]ailing) repair {
 	for _, name := range []string{usualNamespace, settledNamespace} {
 		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		if name == settledNamespace {
-			namespace.Annotations = map[string]string{informers.ResignAnnotation: "never"}
+			namespace.Annotations = map[string]string{api.ResignAnnotation: "never"}
 		}
 		_, err := p.client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{})
 		must(t, err)
@@ -167,7 +166,7 @@ func (r repair) expectNotes(t *testing.T, want map[string]string) {
 			if err != nil {
 				return err
 			}
-			if _, said, ok := strings.Cut(secret.Annotations[informers.ReviewedAnnotation], " "); ok {
+			if _, said, ok := strings.Cut(secret.Annotations[api.ReviewedAnnotation], " "); ok {
 				got[name], _, _ = strings.Cut(said, " 2026-")
 			}
 		}
@@ -303,7 +302,7 @@ func (r repair) expectUsersAndEvents(t *testing.T) {
 		for _, event := range events.Items {
 			got[event.InvolvedObject.Name] += event.Reason
 		}
-		want := map[string]string{"lost-key": tokensecret.ReasonResigned, "former-account": tokensecret.ReasonResigned}
+		want := map[string]string{"lost-key": api.ReasonResignedToken, "former-account": api.ReasonResignedToken}
 		if diff := cmp.Diff(want, got); diff != "" {
 			return fmt.Errorf("(-want +got):\n%s", diff)
 		}

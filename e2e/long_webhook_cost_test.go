@@ -8,12 +8,12 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// TestLongAReviewCostsLittleMoreThanDecoding runs a test of pkg/podreview as it is: the
+// TestLongAReviewCostsLittleMoreThanDecoding runs a test of pkg/podadmission as it is: the
 // race detector, with which all tests run otherwise, would be measured too.
 func TestLongAReviewCostsLittleMoreThanDecoding(t *testing.T) {
 	root, err := controlplane.RepositoryRoot()
 	must(t, err)
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-v", "-run=^TestAReviewCostsLittleMoreThanDecoding$", "./pkg/podreview")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-v", "-run=^TestAReviewCostsLittleMoreThanDecoding$", "./pkg/podadmission")
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)

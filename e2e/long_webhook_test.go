@@ -18,8 +18,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
-	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
 )
 
 // Who takes part. Each has a namespace of its name, for whose pods it alone is called.

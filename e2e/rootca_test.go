@@ -13,8 +13,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
-	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
@@ -23,15 +24,15 @@ import (
 func expectRootCA(t *testing.T, client kubernetes.Interface, namespace string, ca []byte) *corev1.ConfigMap {
 	t.Helper()
 	var cm *corev1.ConfigMap
-	eventually(t, "config map "+namespace+"/"+informers.RootCAName, func(ctx context.Context) (err error) {
-		cm, err = client.CoreV1().ConfigMaps(namespace).Get(ctx, informers.RootCAName, metav1.GetOptions{})
+	eventually(t, "config map "+namespace+"/"+api.RootCAConfigMap, func(ctx context.Context) (err error) {
+		cm, err = client.CoreV1().ConfigMaps(namespace).Get(ctx, api.RootCAConfigMap, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
 		if diff := cmp.Diff(map[string]string{"ca.crt": string(ca)}, cm.Data); diff != "" {
 			return fmt.Errorf("data (-want +got):\n%s", diff)
 		}
-		if cm.Annotations[informers.DescriptionAnnotation] == "" {
+		if cm.Annotations[cache.DescriptionAnnotation] == "" {
 			return errors.New("no description")
 		}
 		return nil
@@ -86,11 +87,11 @@ func TestRootCAIsRepaired(t *testing.T) {
 		"the description is set together with the data, as in-tree": {
 			change: func(cm *corev1.ConfigMap) {
 				cm.Data["ca.crt"] = "wrong"
-				cm.Annotations[informers.DescriptionAnnotation] = "mine"
+				cm.Annotations[cache.DescriptionAnnotation] = "mine"
 			},
 			want: func(t *testing.T, cm *corev1.ConfigMap) {
 				t.Helper()
-				if got := cm.Annotations[informers.DescriptionAnnotation]; got != rootca.Description {
+				if got := cm.Annotations[cache.DescriptionAnnotation]; got != rootca.Description {
 					t.Errorf("description = %q", got)
 				}
 			},

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/sakeeper/sakeeper/pkg/keys"
-	keyrotation "github.com/sakeeper/sakeeper/pkg/rotation"
+	keyrotation "github.com/sakeeper/sakeeper/pkg/keys/rotation"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 

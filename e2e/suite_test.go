@@ -28,7 +28,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 	"github.com/sakeeper/sakeeper/pkg/token"
@@ -310,7 +310,7 @@ func newNamespace(t *testing.T, client kubernetes.Interface) string {
 	must(t, err)
 	expectAccount(t, client, name, "default")
 	eventually(t, "root CA of "+name, func(ctx context.Context) error {
-		_, err := client.CoreV1().ConfigMaps(name).Get(ctx, informers.RootCAName, metav1.GetOptions{})
+		_, err := client.CoreV1().ConfigMaps(name).Get(ctx, api.RootCAConfigMap, metav1.GetOptions{})
 		return err
 	})
 	return name

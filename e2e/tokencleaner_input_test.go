@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
@@ -82,11 +82,11 @@ func TestBadSettingsOfOneSecretKeepTheCleanerFromNothing(t *testing.T) {
 		secret := tokenSecret(name, "robot")
 		switch name {
 		case "bad-duration":
-			secret.Annotations[informers.CleanUpUnusedAnnotation] = "90 days"
+			secret.Annotations[api.CleanUpUnusedAnnotation] = "90 days"
 		case "negative":
-			secret.Annotations[informers.CleanUpUnusedAnnotation] = "-1h"
+			secret.Annotations[api.CleanUpUnusedAnnotation] = "-1h"
 		case "bad-keep":
-			secret.Annotations[informers.KeepAnnotation] = "perhaps"
+			secret.Annotations[api.KeepAnnotation] = "perhaps"
 		case "garbled":
 			secret.Labels = map[string]string{token.InvalidSinceLabel: "yesterday"}
 		}
@@ -95,7 +95,7 @@ func TestBadSettingsOfOneSecretKeepTheCleanerFromNothing(t *testing.T) {
 	}
 	other := newNamespace(t, p.client)
 	_, err := p.client.CoreV1().Namespaces().Patch(t.Context(), other, types.MergePatchType,
-		fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"soon"}}}`, informers.CleanUpUnusedAnnotation), metav1.PatchOptions{})
+		fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"soon"}}}`, api.CleanUpUnusedAnnotation), metav1.PatchOptions{})
 	must(t, err)
 	mustCreateAccount(t, p.client, other, "robot")
 	mustCreateSecret(t, p.client, other, tokenSecret("by-hand", "robot"))
@@ -162,7 +162,7 @@ func TestGenerationAndCleanUpDoNotChaseEachOther(t *testing.T) {
 	expectNone("after a restart")
 
 	_, err = p.client.CoreV1().ServiceAccounts(namespace).Patch(t.Context(), "robot", types.MergePatchType,
-		fmt.Appendf(nil, `{"metadata":{"labels":{%q:"true"}}}`, informers.AutoTokenLabel), metav1.PatchOptions{})
+		fmt.Appendf(nil, `{"metadata":{"labels":{%q:"true"}}}`, api.AutoTokenLabel), metav1.PatchOptions{})
 	must(t, err)
 	eventually(t, "who asks for a token gets one", func(context.Context) error {
 		if got := tokensOf(t, p.client, namespace, "robot"); len(got) != 1 {

@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
@@ -63,9 +63,9 @@ func TestUnusedTokensAreMarkedAndDeleted(t *testing.T) {
 		secret := tokenSecret(name, "robot")
 		switch name {
 		case "kept":
-			secret.Annotations[informers.KeepAnnotation] = "true"
+			secret.Annotations[api.KeepAnnotation] = "true"
 		case "by-hand-unwanted":
-			secret.Annotations[informers.CleanUpUnusedAnnotation] = "1s"
+			secret.Annotations[api.CleanUpUnusedAnnotation] = "1s"
 		}
 		mustCreateSecret(t, p.client, namespace, secret)
 		secrets[name] = expectFilled(t, p.client, namespace, name, account, p.Admin.CAData)
@@ -112,7 +112,7 @@ func TestUnusedTokensAreMarkedAndDeleted(t *testing.T) {
 	// A bad date is kept, and told of.
 	mustLabelSecret(t, p.client, "kept", token.LastUsedLabel, "yesterday")
 	_, err = p.client.CoreV1().Secrets(namespace).Patch(t.Context(), "kept", types.MergePatchType,
-		fmt.Appendf(nil, `{"metadata":{"annotations":{%q:null}}}`, informers.KeepAnnotation), metav1.PatchOptions{})
+		fmt.Appendf(nil, `{"metadata":{"annotations":{%q:null}}}`, api.KeepAnnotation), metav1.PatchOptions{})
 	must(t, err)
 	expectEvent(t, p.client, "kept", "UnreadableLastUsed")
 	for _, name := range []string{"used", "kept"} {

@@ -9,7 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
@@ -23,7 +24,7 @@ func expectOneToken(t *testing.T, p plane, namespace, name string) *corev1.Secre
 		if err != nil {
 			return err
 		}
-		if len(account.Secrets) != 1 || !informers.IsGeneratedName(name, account.Secrets[0].Name) {
+		if len(account.Secrets) != 1 || !cache.IsGeneratedName(name, account.Secrets[0].Name) {
 			return fmt.Errorf("refers to %v", account.Secrets)
 		}
 		secret = account.Secrets[0].Name
@@ -99,7 +100,7 @@ func TestLabelledAccountsGetAToken(t *testing.T) {
 	startReadySakeeper(t, p.sakeeperArgs(t, "--auto-generate-token-secrets=labelled"))
 	namespace := newNamespace(t, p.client)
 	_, err := p.client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{
-		ObjectMeta: metav1.ObjectMeta{Name: "robot", Labels: map[string]string{informers.AutoTokenLabel: "true"}},
+		ObjectMeta: metav1.ObjectMeta{Name: "robot", Labels: map[string]string{api.AutoTokenLabel: "true"}},
 	}, metav1.CreateOptions{})
 	must(t, err)
 	expectOneToken(t, p, namespace, "robot")

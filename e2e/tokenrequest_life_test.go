@@ -20,9 +20,10 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
-	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
@@ -37,9 +38,9 @@ func startTokenRequests(t *testing.T, p plane, clk clock.PassiveClock) (stop fun
 	must(t, err)
 	ca, err := cabundle.Parse(p.Admin.CAData)
 	must(t, err)
-	namespaces, err1 := informers.Namespaces(client)
-	secrets, err2 := informers.ManagedSecrets(client)
-	accounts, err3 := informers.ServiceAccounts(client)
+	namespaces, err1 := cache.Namespaces(client)
+	secrets, err2 := cache.ManagedSecrets(client)
+	accounts, err3 := cache.ServiceAccounts(client)
 	must(t, errors.Join(err1, err2, err3))
 	c, err := tokenrequest.New(tokenrequest.Config{
 		Client: client.CoreV1(), Namespaces: namespaces, Secrets: secrets, ServiceAccounts: accounts, Everywhere: true,
@@ -63,13 +64,13 @@ func TestManagedTokensAreRenewedWhenTheyAreDue(t *testing.T) {
 	defer startTokenRequests(t, p, clk)()
 	must(t, p.StartServer(t.Context()))
 	keys := []string{"ca.crt", "namespace", "token"}
-	id := expectManaged(t, p, namespace, "s", "", keys...).Annotations[informers.CredentialIDAnnotation]
+	id := expectManaged(t, p, namespace, "s", "", keys...).Annotations[api.CredentialIDAnnotation]
 
 	must(t, p.KillServer())
 	clk.ahead.Store(int64(50 * time.Minute))
 	must(t, p.StartServer(t.Context()))
 	second := expectManaged(t, p, namespace, "s", id, keys...)
-	id = second.Annotations[informers.CredentialIDAnnotation]
+	id = second.Annotations[api.CredentialIDAnnotation]
 	expectRobot(t, p, namespace, string(second.Data["token"]), robot.UID, id)
 
 	clk.ahead.Store(int64(100 * time.Minute))
@@ -101,7 +102,7 @@ func TestNoManagedTokenStaysInMemory(t *testing.T) {
 	for _, name := range names {
 		eventually(t, "token in "+name, func(ctx context.Context) error {
 			found, err := meta.Resource(corev1.SchemeGroupVersion.WithResource("secrets")).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
-			if err == nil && found.Annotations[informers.CredentialIDAnnotation] == "" {
+			if err == nil && found.Annotations[api.CredentialIDAnnotation] == "" {
 				err = errors.New("not yet")
 			}
 			return err

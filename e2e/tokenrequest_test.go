@@ -24,11 +24,11 @@ import (
 	"k8s.io/client-go/rest"
 	clocktesting "k8s.io/utils/clock/testing"
 
-	"github.com/sakeeper/sakeeper/pkg/boundtoken"
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
-	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 const onTokenRequests = "--controllers=*," + tokenrequest.Name
@@ -38,7 +38,7 @@ const onTokenRequests = "--controllers=*," + tokenrequest.Name
 func newServedNamespace(t *testing.T, p plane) (namespace string, robot *corev1.ServiceAccount) {
 	t.Helper()
 	namespace = newNamespace(t, p.client)
-	serve(t, p, namespace, `"`+informers.TokenRequestsAllowed+`"`)
+	serve(t, p, namespace, `"`+api.TokenRequestsAllowed+`"`)
 	return namespace, mustCreateAccount(t, p.client, namespace, "robot")
 }
 
@@ -46,18 +46,18 @@ func newServedNamespace(t *testing.T, p plane) (namespace string, robot *corev1.
 func serve(t *testing.T, p plane, namespace, value string) {
 	t.Helper()
 	_, err := p.client.CoreV1().Namespaces().Patch(t.Context(), namespace, types.MergePatchType,
-		fmt.Appendf(nil, `{"metadata":{"labels":{%q:%s}}}`, informers.TokenRequestsLabel, value), metav1.PatchOptions{})
+		fmt.Appendf(nil, `{"metadata":{"labels":{%q:%s}}}`, api.TokenRequestsLabel, value), metav1.PatchOptions{})
 	must(t, err)
 }
 
 // managed asks for a token of robot. Of settings, the keys have no prefix.
 func managed(name string, settings map[string]string) *corev1.Secret {
-	annotations := map[string]string{informers.AccountAnnotation: "robot", "mine": "yes"}
+	annotations := map[string]string{api.ServiceAccountAnnotation: "robot", "mine": "yes"}
 	for key, value := range settings {
 		annotations["sakeeper.io/"+key] = value
 	}
 	return &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{informers.TokenLabel: informers.TokenManaged}, Annotations: annotations},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{api.TokenLabel: api.TokenManaged}, Annotations: annotations},
 		Data:       map[string][]byte{"mine": []byte("yes")},
 	}
 }
@@ -80,7 +80,7 @@ func expectManaged(t *testing.T, p plane, namespace, name, former string, keys .
 		if err != nil {
 			return err
 		}
-		if id := secret.Annotations[informers.CredentialIDAnnotation]; id == "" || id == former {
+		if id := secret.Annotations[api.CredentialIDAnnotation]; id == "" || id == former {
 			return fmt.Errorf("credential id %q", id)
 		}
 		return nil
@@ -194,12 +194,12 @@ func testManagedLife(t *testing.T, p plane) {
 	mark := mustMark(t, p.ControlPlane)
 	mustCreateSecret(t, p.client, namespace, managed("s", map[string]string{"lifetime": "1h"}))
 	first := expectManaged(t, p, namespace, "s", "", "ca.crt", "namespace", "token")
-	expectRobot(t, p, namespace, string(first.Data["token"]), robot.UID, first.Annotations[informers.CredentialIDAnnotation])
+	expectRobot(t, p, namespace, string(first.Data["token"]), robot.UID, first.Annotations[api.CredentialIDAnnotation])
 	if string(first.Data["ca.crt"]) != string(p.Admin.CAData) || string(first.Data["namespace"]) != namespace {
 		t.Error("another CA or namespace")
 	}
-	issued, err1 := time.Parse(time.RFC3339, first.Annotations[informers.IssuedAtAnnotation])
-	expires, err2 := time.Parse(time.RFC3339, first.Annotations[informers.ExpiresAtAnnotation])
+	issued, err1 := time.Parse(time.RFC3339, first.Annotations[api.IssuedAtAnnotation])
+	expires, err2 := time.Parse(time.RFC3339, first.Annotations[api.ExpiresAtAnnotation])
 	if err1 != nil || err2 != nil || expires.Sub(issued) != time.Hour {
 		t.Errorf("issued at %v (%v), expires at %v (%v)", issued, err1, expires, err2)
 	}
@@ -209,10 +209,10 @@ func testManagedLife(t *testing.T, p plane) {
 	}
 
 	mark = mustMark(t, p.ControlPlane)
-	annotate(t, p, namespace, informers.RotateAnnotation, "now")
-	second := expectManaged(t, p, namespace, "s", first.Annotations[informers.CredentialIDAnnotation], "ca.crt", "namespace", "token")
-	expectRobot(t, p, namespace, string(second.Data["token"]), robot.UID, second.Annotations[informers.CredentialIDAnnotation])
-	expectRobot(t, p, namespace, string(first.Data["token"]), robot.UID, first.Annotations[informers.CredentialIDAnnotation]) // until it expires
+	annotate(t, p, namespace, api.RotateAnnotation, "now")
+	second := expectManaged(t, p, namespace, "s", first.Annotations[api.CredentialIDAnnotation], "ca.crt", "namespace", "token")
+	expectRobot(t, p, namespace, string(second.Data["token"]), robot.UID, second.Annotations[api.CredentialIDAnnotation])
+	expectRobot(t, p, namespace, string(first.Data["token"]), robot.UID, first.Annotations[api.CredentialIDAnnotation]) // until it expires
 	if diff := cmp.Diff(want, tokenCounts(t, p, mark, namespace)); diff != "" {
 		t.Errorf("requests of a rotation (-want +got):\n%s", diff)
 	}
@@ -229,10 +229,10 @@ func testManagedLifetimes(t *testing.T, p plane) {
 	for name, want := range map[string]time.Duration{"shortest": 10 * time.Minute, "extended": 3607 * time.Second, "longest": (1 << 32) * time.Second} {
 		mustCreateSecret(t, p.client, namespace, managed(name, map[string]string{"lifetime": want.String()}))
 		secret := expectManaged(t, p, namespace, name, "", "ca.crt", "namespace", "token")
-		claims, err := boundtoken.ReadClaims(string(secret.Data["token"]))
+		claims, err := token.UnverifiedBoundClaims(string(secret.Data["token"]))
 		must(t, err)
 		noted := claims.Term.Expires.UTC().Format(time.RFC3339)
-		if got := secret.Annotations[informers.ExpiresAtAnnotation]; claims.Term.Lifetime() != want || got != noted {
+		if got := secret.Annotations[api.ExpiresAtAnnotation]; claims.Term.Lifetime() != want || got != noted {
 			t.Errorf("%s: the token lives for %v, until %s, and noted is %s", name, claims.Term.Lifetime(), noted, got)
 		}
 	}
@@ -252,17 +252,17 @@ func testManagedAccount(t *testing.T, p plane) {
 		if diff := cmp.Diff(map[string][]byte{"mine": []byte("yes")}, secret.Data); diff != "" {
 			return errors.New("data differs") // never print it: it may be a token
 		}
-		want := map[string]string{informers.AccountAnnotation: "robot", "mine": "yes"}
+		want := map[string]string{api.ServiceAccountAnnotation: "robot", "mine": "yes"}
 		if diff := cmp.Diff(want, secret.Annotations); diff != "" {
 			return fmt.Errorf("annotations (-want +got):\n%s", diff)
 		}
 		return nil
 	})
-	expectTold(t, p.client, namespace, "s", tokenrequest.ReasonRemoved, "robot")
+	expectTold(t, p.client, namespace, "s", api.ReasonRemovedToken, "robot")
 	expectRefused(t, p, "the token of a deleted account", string(first.Data["token"]))
 	robot := mustCreateAccount(t, p.client, namespace, "robot")
 	second := expectManaged(t, p, namespace, "s", "", "ca.crt", "namespace", "token")
-	expectRobot(t, p, namespace, string(second.Data["token"]), robot.UID, second.Annotations[informers.CredentialIDAnnotation])
+	expectRobot(t, p, namespace, string(second.Data["token"]), robot.UID, second.Annotations[api.CredentialIDAnnotation])
 
 	// And at once, so that no absence need be seen.
 	must(t, accounts.Delete(t.Context(), "robot", metav1.DeleteOptions{}))
@@ -270,12 +270,12 @@ func testManagedAccount(t *testing.T, p plane) {
 	third := second
 	eventually(t, "a token of the new account", func(ctx context.Context) (err error) {
 		third, err = p.client.CoreV1().Secrets(namespace).Get(ctx, "s", metav1.GetOptions{})
-		if id := third.Annotations[informers.CredentialIDAnnotation]; err == nil && (id == "" || id == second.Annotations[informers.CredentialIDAnnotation]) {
+		if id := third.Annotations[api.CredentialIDAnnotation]; err == nil && (id == "" || id == second.Annotations[api.CredentialIDAnnotation]) {
 			err = fmt.Errorf("credential id %q", id)
 		}
 		return err
 	})
-	expectRobot(t, p, namespace, string(third.Data["token"]), robot.UID, third.Annotations[informers.CredentialIDAnnotation])
+	expectRobot(t, p, namespace, string(third.Data["token"]), robot.UID, third.Annotations[api.CredentialIDAnnotation])
 }
 
 func testManagedFormats(t *testing.T, p plane) {
@@ -289,11 +289,11 @@ func testManagedFormats(t *testing.T, p plane) {
 		t.Errorf("kubectl says %q, want %q (%v)", out, want, err)
 	}
 
-	annotate(t, p, namespace, informers.ServerAnnotation, "https://cluster.example.com:6443")
-	annotate(t, p, namespace, informers.FormatAnnotation, "argocd-cluster")
+	annotate(t, p, namespace, api.ServerAnnotation, "https://cluster.example.com:6443")
+	annotate(t, p, namespace, api.FormatAnnotation, "argocd-cluster")
 	eventually(t, "the other format", func(ctx context.Context) (err error) {
 		secret, err = p.client.CoreV1().Secrets(namespace).Get(ctx, "s", metav1.GetOptions{})
-		if err == nil && secret.Annotations[informers.FilledKeysAnnotation] != "config,name,server" {
+		if err == nil && secret.Annotations[api.FilledKeysAnnotation] != "config,name,server" {
 			err = errors.New("not yet")
 		}
 		return err
@@ -319,7 +319,7 @@ func testManagedFormats(t *testing.T, p plane) {
 	if err != nil || string(ca) != string(p.Admin.CAData) || config.TLSClientConfig.Insecure == nil || *config.TLSClientConfig.Insecure {
 		t.Errorf("the TLS configuration is not that of the API server (%v)", err)
 	}
-	expectRobot(t, p, namespace, config.BearerToken, robot.UID, secret.Annotations[informers.CredentialIDAnnotation])
+	expectRobot(t, p, namespace, config.BearerToken, robot.UID, secret.Annotations[api.CredentialIDAnnotation])
 
 	mustCreateSecret(t, p.client, namespace, managed("c", map[string]string{"format": "custom", "token-key": "password", "audiences": "vault,other"}))
 	secret = expectManaged(t, p, namespace, "c", "", "ca.crt", "namespace", "password")
@@ -345,16 +345,16 @@ func testManagedBadInput(t *testing.T, p plane) {
 		wantReason string
 		want       []string
 	}{
-		"a short lifetime":      {in: managed("short", map[string]string{"lifetime": "9m59s"}), wantReason: tokenrequest.ReasonInvalidSetting, want: []string{"sakeeper.io/lifetime", "10m"}},
-		"a long lifetime":       {in: managed("long", map[string]string{"lifetime": "1193047h"}), wantReason: tokenrequest.ReasonInvalidSetting, want: []string{"sakeeper.io/lifetime", "1193046h"}},
-		"a negative lifetime":   {in: managed("negative", map[string]string{"lifetime": "-1h"}), wantReason: tokenrequest.ReasonInvalidSetting, want: []string{"sakeeper.io/lifetime", "10m"}},
-		"an unknown format":     {in: managed("format", map[string]string{"format": "jks"}), wantReason: tokenrequest.ReasonInvalidSetting, want: []string{"sakeeper.io/format", "kubeconfig"}},
-		"audiences with blanks": {in: managed("blanks", map[string]string{"audiences": "a, b"}), wantReason: tokenrequest.ReasonInvalidSetting, want: []string{"sakeeper.io/audiences"}},
-		"no account":            {in: managed("empty", map[string]string{"service-account": ""}), wantReason: tokenrequest.ReasonInvalidSetting, want: []string{"sakeeper.io/service-account"}},
-		"an unknown account":    {in: managed("unknown", map[string]string{"service-account": "nobody"}), wantReason: tokenrequest.ReasonNoAccount, want: []string{"nobody", "create it"}},
-		"its own keys":          {in: own, wantReason: tokenrequest.ReasonUnusable, want: []string{"token", "remove that"}},
-		"immutable":             {in: immutable, wantReason: tokenrequest.ReasonUnusable, want: []string{"immutable"}},
-		"of an in-tree type":    {in: inTree, wantReason: tokenrequest.ReasonUnusable, want: []string{"kubernetes.io/service-account-token", "Opaque"}},
+		"a short lifetime":      {in: managed("short", map[string]string{"lifetime": "9m59s"}), wantReason: api.ReasonInvalidTokenSetting, want: []string{"sakeeper.io/lifetime", "10m"}},
+		"a long lifetime":       {in: managed("long", map[string]string{"lifetime": "1193047h"}), wantReason: api.ReasonInvalidTokenSetting, want: []string{"sakeeper.io/lifetime", "1193046h"}},
+		"a negative lifetime":   {in: managed("negative", map[string]string{"lifetime": "-1h"}), wantReason: api.ReasonInvalidTokenSetting, want: []string{"sakeeper.io/lifetime", "10m"}},
+		"an unknown format":     {in: managed("format", map[string]string{"format": "jks"}), wantReason: api.ReasonInvalidTokenSetting, want: []string{"sakeeper.io/format", "kubeconfig"}},
+		"audiences with blanks": {in: managed("blanks", map[string]string{"audiences": "a, b"}), wantReason: api.ReasonInvalidTokenSetting, want: []string{"sakeeper.io/audiences"}},
+		"no account":            {in: managed("empty", map[string]string{"service-account": ""}), wantReason: api.ReasonInvalidTokenSetting, want: []string{"sakeeper.io/service-account"}},
+		"an unknown account":    {in: managed("unknown", map[string]string{"service-account": "nobody"}), wantReason: api.ReasonNoServiceAccount, want: []string{"nobody", "create it"}},
+		"its own keys":          {in: own, wantReason: api.ReasonUnusableTokenSecret, want: []string{"token", "remove that"}},
+		"immutable":             {in: immutable, wantReason: api.ReasonUnusableTokenSecret, want: []string{"immutable"}},
+		"of an in-tree type":    {in: inTree, wantReason: api.ReasonUnusableTokenSecret, want: []string{"kubernetes.io/service-account-token", "Opaque"}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -363,7 +363,7 @@ func testManagedBadInput(t *testing.T, p plane) {
 			after, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), tc.in.Name, metav1.GetOptions{})
 			must(t, err)
 			// The in-tree kind is filled by the controller of those.
-			if ours := after.Annotations[informers.FilledHashAnnotation] != ""; ours || after.ResourceVersion != before.ResourceVersion && tc.in != inTree {
+			if ours := after.Annotations[api.FilledHashAnnotation] != ""; ours || after.ResourceVersion != before.ResourceVersion && tc.in != inTree {
 				t.Errorf("it was changed, by this controller: %t", ours)
 			}
 		})
@@ -376,7 +376,7 @@ func testManagedNamespaces(t *testing.T, p plane) {
 	namespace := newNamespace(t, p.client)
 	robot := mustCreateAccount(t, p.client, namespace, "robot")
 	created := mustCreateSecret(t, p.client, namespace, managed("s", nil))
-	expectTold(t, p.client, namespace, "s", tokenrequest.ReasonNotServed, "sakeeper.io/token-requests=allowed")
+	expectTold(t, p.client, namespace, "s", api.ReasonTokenNotServed, "sakeeper.io/token-requests=allowed")
 	untouched, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), "s", metav1.GetOptions{})
 	must(t, err)
 	if untouched.ResourceVersion != created.ResourceVersion {
@@ -385,10 +385,10 @@ func testManagedNamespaces(t *testing.T, p plane) {
 	serve(t, p, namespace, `"allowed"`)
 	first := expectManaged(t, p, namespace, "s", "", "ca.crt", "namespace", "token")
 	serve(t, p, namespace, "null")
-	annotate(t, p, namespace, informers.RotateAnnotation, "now")
-	expectTold(t, p.client, namespace, "s", tokenrequest.ReasonNotServed, "not renewed", first.Annotations[informers.ExpiresAtAnnotation])
+	annotate(t, p, namespace, api.RotateAnnotation, "now")
+	expectTold(t, p.client, namespace, "s", api.ReasonTokenNotServed, "not renewed", first.Annotations[api.ExpiresAtAnnotation])
 	after := expectManaged(t, p, namespace, "s", "", "ca.crt", "namespace", "token")
-	expectRobot(t, p, namespace, string(after.Data["token"]), robot.UID, first.Annotations[informers.CredentialIDAnnotation])
+	expectRobot(t, p, namespace, string(after.Data["token"]), robot.UID, first.Annotations[api.CredentialIDAnnotation])
 }
 
 func TestARestartRenewsNoToken(t *testing.T) {
@@ -406,7 +406,7 @@ func TestARestartRenewsNoToken(t *testing.T) {
 		name := fmt.Sprint("s", i)
 		eventually(t, "token in "+name, func(ctx context.Context) error {
 			secret, err := p.client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
-			if err == nil && secret.Annotations[informers.FilledHashAnnotation] == "" {
+			if err == nil && secret.Annotations[api.FilledHashAnnotation] == "" {
 				err = errors.New("not yet")
 			}
 			return err
@@ -435,7 +435,7 @@ func TestRightsThatAreMissingInOneNamespace(t *testing.T) {
 	mustCreateSecret(t, p.client, without, managed("s", nil))
 	mustCreateSecret(t, p.client, with, managed("s", nil))
 	expectManaged(t, p, with, "s", "", "ca.crt", "namespace", "token")
-	expectTold(t, p.client, without, "s", tokenrequest.ReasonFailed, "serviceaccounts/token", "forbidden")
+	expectTold(t, p.client, without, "s", api.ReasonFailedTokenRenewal, "serviceaccounts/token", "forbidden")
 	expectMetric(t, s, `sakeeper_managed_tokens{state="failing"} 1`)
 	expectMetric(t, s, `sakeeper_failing_keys{controller="token-request-controller"} 1`)
 }
@@ -460,14 +460,14 @@ func TestAServerThatShortensLifetimes(t *testing.T) {
 	must(t, p.Install(t.Context(), "token-requests"))
 	startReadySakeeper(t, p.sakeeperArgs(t, onTokenRequests))
 	const namespace = metav1.NamespaceDefault
-	serve(t, p, namespace, `"`+informers.TokenRequestsAllowed+`"`)
+	serve(t, p, namespace, `"`+api.TokenRequestsAllowed+`"`)
 	mustCreateAccount(t, p.client, namespace, "robot")
 	mustCreateSecret(t, p.client, namespace, managed("s", map[string]string{"lifetime": "24h"}))
 	secret := expectManaged(t, p, namespace, "s", "", "token", "ca.crt", "namespace")
-	claims, err := boundtoken.ReadClaims(string(secret.Data["token"]))
+	claims, err := token.UnverifiedBoundClaims(string(secret.Data["token"]))
 	must(t, err)
 	noted := claims.Term.Expires.UTC().Format(time.RFC3339)
-	if got := secret.Annotations[informers.ExpiresAtAnnotation]; claims.Term.Lifetime() != time.Hour || got != noted {
+	if got := secret.Annotations[api.ExpiresAtAnnotation]; claims.Term.Lifetime() != time.Hour || got != noted {
 		t.Errorf("the token lives for %v, until %s, and noted is %s", claims.Term.Lifetime(), noted, got)
 	}
 }

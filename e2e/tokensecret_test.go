@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
@@ -309,7 +310,7 @@ func TestImmutableSecretGetsOneEventAndHoldsNobodyUp(t *testing.T) {
 	expectMetric(t, shared.sakeeper, `sakeeper_failing_keys{controller="`+tokensecret.Name+`"} 1`)
 	events, err := shared.client.CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=immutable"})
 	must(t, err)
-	if len(events.Items) != 1 || events.Items[0].Count != 1 || events.Items[0].Type != corev1.EventTypeWarning || events.Items[0].Reason != tokensecret.ReasonFailedUpdate {
+	if len(events.Items) != 1 || events.Items[0].Count != 1 || events.Items[0].Type != corev1.EventTypeWarning || events.Items[0].Reason != api.ReasonFailedUpdateTokenSecret {
 		t.Errorf("events: %+v", events.Items)
 	}
 }

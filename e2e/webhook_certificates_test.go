@@ -15,9 +15,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/sakeeper/sakeeper/pkg/servingcert"
+	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
-	"github.com/sakeeper/sakeeper/pkg/webhook/certs"
-	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
 )
 
 const certificateSecret = "sakeeper-webhook-certificates"
@@ -109,7 +109,7 @@ func expectRenewed(t *testing.T, p plane, spoilt pki.Pair) pki.Pair {
 			return errors.New("the Secret still holds the old one")
 		case !serving.TrustedBy(pki.Bundle(ca.Cert()), "127.0.0.1", time.Now()):
 			return errors.New("its own CA does not vouch for it now")
-		case secret.Type != certs.SecretType:
+		case secret.Type != servingcert.SecretType:
 			return fmt.Errorf("the Secret is of type %q", secret.Type)
 		}
 		return nil

@@ -21,7 +21,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
+	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
 )
 
 // other is a mutating webhook of somebody else, which is called after ours: API servers

@@ -19,8 +19,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
-	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
 )
 
 // webhookUser is what the API server and its audit log call sakeeper webhook.

@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 	"github.com/sakeeper/sakeeper/pkg/testkit/faults"
-	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
 )
 
 // stopping is a webhook that is told to end while a review is under way.

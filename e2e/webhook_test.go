@@ -17,9 +17,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
-	"github.com/sakeeper/sakeeper/pkg/webhook/certs"
-	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
 )
 
 // startWebhook installs and runs a ready sakeeper webhook.
@@ -184,7 +184,7 @@ func expectLossIsTold(t *testing.T, p plane, s *controlplane.Sakeeper) {
 	must(t, p.client.CoreV1().Secrets(controlplane.Namespace).Delete(t.Context(), certificateSecret, metav1.DeleteOptions{}))
 	const advice = "there is no secret " + controlplane.Namespace + "/" + certificateSecret + ": apply the manifests of the webhook again"
 	eventually(t, "a word in the log", func(context.Context) error { return contains(s.Logs(), advice) })
-	expectWebhookEvent(t, p, certs.ReasonMissing, advice)
+	expectWebhookEvent(t, p, api.ReasonSecretMissing, advice)
 	if code, text, err := s.Get(t.Context(), "/readyz"); err != nil || code != http.StatusOK {
 		t.Errorf("ready: %d %s, error %v", code, text, err)
 	}

@@ -18,7 +18,6 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/agent"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/loop"
 )
 
 const agentComponent = "sakeeper-agent"
@@ -112,7 +111,7 @@ func newAgent(cfg *agentConfig, registry *prometheus.Registry) (*agent.Agent, er
 		Client: client.CoreV1(), Namespace: cfg.namespace, ServiceAccount: cfg.account,
 		Tokens: cfg.tokens, Lifetime: cfg.options.lifetime, Bound: cfg.bound,
 		Writer: cfg.writer, Hooks: cfg.hooks, Clock: clock.RealClock{}, Seed: cfg.seed,
-		Metrics: loop.NewMetrics(registry), Registerer: registry,
+		Registerer: registry,
 	})
 }
 

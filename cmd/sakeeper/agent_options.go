@@ -13,13 +13,14 @@ import (
 
 	"github.com/spf13/pflag"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/rest"
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"github.com/sakeeper/sakeeper/pkg/agent"
-	"github.com/sakeeper/sakeeper/pkg/boundtoken"
 	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 // agentOptions are all flags of sakeeper agent.
@@ -306,23 +307,23 @@ func (o *agentOptions) hooks() ([]agent.Hook, error) {
 
 // ownClaims are those of the token among the credentials; the zero value where there
 // is none.
-func ownClaims(config *rest.Config) boundtoken.Claims {
+func ownClaims(config *rest.Config) token.BoundClaims {
 	compact := config.BearerToken
 	if config.BearerTokenFile != "" {
 		if content, err := os.ReadFile(config.BearerTokenFile); err == nil {
 			compact = strings.TrimSpace(string(content))
 		}
 	}
-	claims, err := boundtoken.ReadClaims(compact)
+	claims, err := token.UnverifiedBoundClaims(compact)
 	if err != nil {
-		return boundtoken.Claims{} // a certificate, for example
+		return token.BoundClaims{} // a certificate, for example
 	}
 	return claims
 }
 
 // identify decides whose tokens they are and what they are bound to, where own is what
 // the token among the credentials says.
-func (c *agentConfig) identify(own boundtoken.Claims) error {
+func (c *agentConfig) identify(own token.BoundClaims) error {
 	c.namespace, c.account = c.options.namespace, c.options.serviceAccount
 	if c.namespace == "" {
 		c.namespace = own.Namespace
@@ -343,8 +344,8 @@ func (c *agentConfig) identify(own boundtoken.Claims) error {
 }
 
 // bind decides with what the tokens end.
-func (c *agentConfig) bind(own boundtoken.Claims) error {
-	pod := boundtoken.Object{Name: c.options.boundPod}
+func (c *agentConfig) bind(own token.BoundClaims) error {
+	pod := token.Ref{Name: c.options.boundPod}
 	itself := c.account == own.ServiceAccount.Name && c.namespace == own.Namespace
 	if !c.options.given("bound-pod") && itself {
 		pod = own.Pod
@@ -359,7 +360,7 @@ func (c *agentConfig) bind(own boundtoken.Claims) error {
 	case pod == own.Pod && !itself:
 		return fmt.Errorf("--bound-pod: %s is of service account %s, not %s; use --bound-secret, or neither", pod.Name, own.ServiceAccount.Name, c.account)
 	default:
-		c.bound = &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}
+		c.bound = &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: types.UID(pod.UID)}
 	}
 	return nil
 }

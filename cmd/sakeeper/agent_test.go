@@ -14,7 +14,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 
 	"github.com/sakeeper/sakeeper/pkg/agent"
-	"github.com/sakeeper/sakeeper/pkg/boundtoken"
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 // agentCommand is the config of sakeeper agent.
@@ -131,14 +131,14 @@ func TestAgentTokens(t *testing.T) {
 // TestWhatAgentTokensEndWith is about who the agent is, which decides what its tokens
 // are bound to.
 func TestWhatAgentTokensEndWith(t *testing.T) {
-	inPod := boundtoken.Claims{
-		Namespace: "team", ServiceAccount: boundtoken.Object{Name: "robot", UID: "r"}, Pod: boundtoken.Object{Name: "pod", UID: "p"},
+	inPod := token.BoundClaims{
+		Namespace: "team", ServiceAccount: token.Ref{Name: "robot", UID: "r"}, Pod: token.Ref{Name: "pod", UID: "p"},
 	}
 	noPod := inPod
-	noPod.Pod = boundtoken.Object{}
+	noPod.Pod = token.Ref{}
 	own := &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: "pod", UID: "p"}
 	cases := map[string]struct {
-		in      boundtoken.Claims
+		in      token.BoundClaims
 		inFlags []string
 		want    *authenticationv1.BoundObjectReference
 		wantOf  string

@@ -13,12 +13,9 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
-	"github.com/sakeeper/sakeeper/pkg/informers"
 )
-
-// reasonCADiffers is the event on the published CA when the file has another.
-const reasonCADiffers = "RootCADiffers"
 
 // announceCA compares the CA file with what is published in kube-system, for
 // people: a wrong --root-ca-file breaks every pod, and the first minute is when
@@ -27,7 +24,7 @@ func announceCA(ctx context.Context, client kubernetes.Interface, recorder recor
 	logger := klog.FromContext(ctx)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second) // the work does not wait for it
 	defer cancel()
-	published, err := client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, informers.RootCAName, metav1.GetOptions{})
+	published, err := client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, api.RootCAConfigMap, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		logger.Info("No root CA is published yet", "fileSHA256", ca.Fingerprint())
 		return
@@ -43,6 +40,6 @@ func announceCA(ctx context.Context, client kubernetes.Interface, recorder recor
 	}
 	logger.Info("The published root CA differs from that of the file", "fileSHA256", ca.Fingerprint(), "publishedSHA256", hex.EncodeToString(sum[:]))
 	published.Kind, published.APIVersion = "ConfigMap", "v1"
-	recorder.Eventf(published, corev1.EventTypeWarning, reasonCADiffers,
+	recorder.Eventf(published, corev1.EventTypeWarning, api.ReasonRootCADiffers,
 		"The published CA (SHA-256 of ca.crt: %x) is not that of --root-ca-file (%s), which is what ConfigMaps and token Secrets get", sum, ca.Fingerprint())
 }

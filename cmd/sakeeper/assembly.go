@@ -6,22 +6,19 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 
-	"github.com/sakeeper/sakeeper/pkg/canary"
-	"github.com/sakeeper/sakeeper/pkg/contention"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
-	"github.com/sakeeper/sakeeper/pkg/informers"
-	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/signingkey"
 	"github.com/sakeeper/sakeeper/pkg/token"
-	"github.com/sakeeper/sakeeper/pkg/tokenreview"
 )
 
 // assembly is what the controllers are made from, and what comes of it.
@@ -31,20 +28,17 @@ type assembly struct {
 	recorder record.EventRecorder
 
 	registry        prometheus.Registerer
-	metrics         *loop.Metrics
-	contention      *contention.Metrics
-	reviews         *tokenreview.Metrics
-	namespaces      cache.TypedSharedIndexInformer[*corev1.Namespace]
-	serviceAccounts cache.TypedSharedIndexInformer[*corev1.ServiceAccount]
-	tokenSecrets    cache.TypedSharedIndexInformer[*informers.TokenSecret]
-	rootCAs         cache.TypedSharedIndexInformer[*informers.RootCA]
+	namespaces      toolscache.TypedSharedIndexInformer[*corev1.Namespace]
+	serviceAccounts toolscache.TypedSharedIndexInformer[*corev1.ServiceAccount]
+	tokenSecrets    toolscache.TypedSharedIndexInformer[*cache.TokenSecret]
+	rootCAs         toolscache.TypedSharedIndexInformer[*cache.RootCA]
 	// managedSecrets are nil while no controller keeps tokens in them.
-	managedSecrets cache.TypedSharedIndexInformer[*informers.ManagedSecret]
+	managedSecrets toolscache.TypedSharedIndexInformer[*cache.ManagedSecret]
 
 	// recent spares us to verify what we have just signed.
 	recent *token.Recent
 	// gate is what writers of tokens go through; nil while there are none.
-	gate        *canary.Gate
+	gate        *signingkey.Check
 	controllers map[string]controller
 }
 
@@ -53,23 +47,22 @@ type assembly struct {
 func assemble(cfg *controllersConfig, recorder record.EventRecorder, registry prometheus.Registerer) (*assembly, error) {
 	a := &assembly{
 		controllersConfig: cfg, recorder: recorder, registry: registry,
-		metrics: loop.NewMetrics(registry), contention: contention.NewMetrics(registry), reviews: tokenreview.NewMetrics(registry),
 		controllers: map[string]controller{}, recent: token.NewRecent(1000),
 	}
 	client, err := kubernetes.NewForConfig(cfg.rest)
 	if err != nil {
 		return nil, err
 	}
-	if a.namespaces, err = informers.Namespaces(client); err != nil {
+	if a.namespaces, err = cache.Namespaces(client); err != nil {
 		return nil, err
 	}
-	if a.serviceAccounts, err = informers.ServiceAccounts(client); err != nil {
+	if a.serviceAccounts, err = cache.ServiceAccounts(client); err != nil {
 		return nil, err
 	}
-	if a.tokenSecrets, err = informers.TokenSecrets(client, a.inspect()); err != nil {
+	if a.tokenSecrets, err = cache.TokenSecrets(client, a.inspect()); err != nil {
 		return nil, err
 	}
-	if a.rootCAs, err = informers.RootCAs(client); err != nil {
+	if a.rootCAs, err = cache.RootCAs(client); err != nil {
 		return nil, err
 	}
 	if cfg.keys != nil {
@@ -90,7 +83,7 @@ func assemble(cfg *controllersConfig, recorder record.EventRecorder, registry pr
 
 // inspect reads tokens with the keys of the moment. Without keys nobody asks whose
 // tokens are.
-func (a *assembly) inspect() informers.Inspect {
+func (a *assembly) inspect() cache.Inspect {
 	if a.keys == nil {
 		return nil
 	}
@@ -105,8 +98,8 @@ func (a *assembly) restFor(name string) *rest.Config {
 }
 
 // newGate makes the gate, which must hear of a new key before the controllers do.
-func (a *assembly) newGate() (*canary.Gate, error) {
-	client, err := kubernetes.NewForConfig(a.restFor(canary.Name))
+func (a *assembly) newGate() (*signingkey.Check, error) {
+	client, err := kubernetes.NewForConfig(a.restFor(signingkey.Name))
 	if err != nil {
 		return nil, err
 	}
@@ -114,13 +107,13 @@ func (a *assembly) newGate() (*canary.Gate, error) {
 	if signs == nil {
 		signs = token.NewSignerWith(a.recent, a.keys.Get)
 	}
-	gate, err := canary.New(canary.Config{
-		Signer:   signs,
-		Reviewer: tokenreview.New(client.AuthenticationV1().TokenReviews(), "canary", a.reviews),
-		Secrets:  client.CoreV1(),
-		Recorder: a.recorder,
-		Clock:    clock.RealClock{},
-		Metrics:  a.metrics,
+	gate, err := signingkey.New(signingkey.Config{
+		Signer:       signs,
+		TokenReviews: client.AuthenticationV1().TokenReviews(),
+		Secrets:      client.CoreV1(),
+		Recorder:     a.recorder,
+		Clock:        clock.RealClock{},
+		Registerer:   a.registry,
 	})
 	if err != nil {
 		return nil, err
@@ -141,8 +134,7 @@ func (a *assembly) serviceAccount() (controller, error) {
 		Names:           a.options.serviceAccounts,
 		Recorder:        a.recorder,
 		Clock:           clock.RealClock{},
-		Metrics:         a.metrics,
-		Contention:      a.contention,
+		Registerer:      a.registry,
 	})
 }
 
@@ -164,14 +156,12 @@ func (a *assembly) tokenSecret() (controller, error) {
 		Tokens:          a.gate,
 		Keys:            a.keys.Get,
 		CA:              a.ca.Get,
-		Reviewer:        tokenreview.New(client.AuthenticationV1().TokenReviews(), "repair", a.reviews),
+		TokenReviews:    client.AuthenticationV1().TokenReviews(),
 		Recorder:        a.recorder,
 		Clock:           clock.RealClock{},
 		Resign:          tokensecret.Resign(a.options.resign),
 		ResignQPS:       a.options.resignQPS,
 		Workers:         a.options.tokenSyncs,
-		Metrics:         a.metrics,
-		Contention:      a.contention,
 		Registerer:      a.registry,
 	})
 	if err != nil {
@@ -194,8 +184,7 @@ func (a *assembly) rootCA() (controller, error) {
 		CA:         a.ca.Get,
 		Recorder:   a.recorder,
 		Clock:      clock.RealClock{},
-		Metrics:    a.metrics,
-		Contention: a.contention,
+		Registerer: a.registry,
 	})
 	if err != nil {
 		return nil, err
@@ -219,8 +208,6 @@ func (a *assembly) tokenCleaner() (controller, error) {
 		DryRun:          a.options.cleanUpDryRun,
 		Recorder:        a.recorder,
 		Clock:           clock.RealClock{},
-		Metrics:         a.metrics,
-		Contention:      a.contention,
 		Registerer:      a.registry,
 	})
 }
@@ -245,15 +232,14 @@ func (a *assembly) tokenGeneration() (controller, error) {
 		CA:              a.ca.Get,
 		Recorder:        a.recorder,
 		Clock:           clock.RealClock{},
-		Metrics:         a.metrics,
-		Contention:      a.contention,
+		Registerer:      a.registry,
 	})
 }
 
 // watched are the informers that the enabled controllers need; all of them look at
 // namespaces.
-func (a *assembly) watched() []cache.SharedIndexInformer {
-	list := []cache.SharedIndexInformer{a.namespaces}
+func (a *assembly) watched() []toolscache.SharedIndexInformer {
+	list := []toolscache.SharedIndexInformer{a.namespaces}
 	aboutTokens := a.enabled[tokensecret.Name] || a.enabled[tokencleaner.Name] || a.enabled[tokengeneration.Name]
 	if a.enabled[serviceaccount.Name] || a.enabled[tokenrequest.Name] || aboutTokens {
 		list = append(list, a.serviceAccounts)

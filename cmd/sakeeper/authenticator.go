@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"time"
 
@@ -18,7 +17,6 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/reload"
 )
 
 const authenticatorComponent = "sakeeper-authenticator"
@@ -154,9 +152,9 @@ func (o *authenticatorOptions) validateServing() []error {
 // authenticatorConfig is what the flags and the files that they name amount to.
 type authenticatorConfig struct {
 	options   *authenticatorOptions
-	rest      *rest.Config                   // nil where nobody may ask
-	clientCA  *reload.Value[cabundle.Bundle] // nil where nobody may ask
-	keys      *reload.Value[*keys.Set]
+	rest      *rest.Config     // nil where nobody may ask
+	clientCA  *cabundle.Loader // nil where nobody may ask
+	keys      *keys.Loader
 	discovery authenticator.Discovery
 	foreign   []foreignIssuer
 }
@@ -183,34 +181,13 @@ func (o *authenticatorOptions) complete() (*authenticatorConfig, error) {
 			Kubeconfig: o.api.kubeconfig, QPS: o.api.qps, Burst: o.api.burst, UserAgent: authenticatorComponent + "/" + buildVersion(),
 		}.Config()
 		errs = append(errs, err)
-		cfg.clientCA, err = loadClientCA(o.clientCAFile)
-		errs = append(errs, err)
+		if cfg.clientCA, err = cabundle.OpenFile("client CA", o.clientCAFile); err != nil {
+			errs = append(errs, fmt.Errorf("--client-ca-file: %w", err))
+		}
 	}
 	if o.foreignFile != "" {
 		cfg.foreign, err = readForeignIssuers(o.foreignFile, o.issuers)
 		errs = append(errs, err)
 	}
 	return cfg, errors.Join(errs...)
-}
-
-func loadClientCA(file string) (*reload.Value[cabundle.Bundle], error) {
-	value, err := reload.New(reload.Config[cabundle.Bundle]{
-		What: "client CA", Files: []string{file}, Equal: cabundle.Equal,
-		Describe: func(ca cabundle.Bundle) string { return "SHA-256 " + ca.Fingerprint() },
-		Load: func() (cabundle.Bundle, error) {
-			data, err := os.ReadFile(file)
-			if err != nil {
-				return cabundle.Bundle{}, err
-			}
-			bundle, err := cabundle.Parse(data)
-			if err != nil {
-				return cabundle.Bundle{}, fmt.Errorf("%s: %w", file, err)
-			}
-			return bundle, nil
-		},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("--client-ca-file: %w", err)
-	}
-	return value, nil
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/authenticator/live"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/reload"
 )
 
 // foreignIssuersFile is --foreign-issuers-file.
@@ -46,7 +45,7 @@ type foreignIssuerEntry struct {
 type foreignIssuer struct {
 	*authenticator.Foreign
 
-	files  *reload.Value[*keys.Set]
+	files  *keys.Loader
 	remote *authenticator.RemoteKeys
 }
 

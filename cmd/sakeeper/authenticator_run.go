@@ -13,14 +13,14 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/authenticator"
 	"github.com/sakeeper/sakeeper/pkg/authenticator/live"
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/webhook/certfiles"
+	"github.com/sakeeper/sakeeper/pkg/servingcert/certfiles"
 )
 
 // runAuthenticator runs until ctx ends (nil), or something that cannot be retried fails.
@@ -53,7 +53,7 @@ type authenticatorProcess struct {
 	certificates *certfiles.Files
 	handler      *http.ServeMux
 	runs         []func(context.Context) error
-	synced       []cache.InformerSynced
+	synced       []toolscache.InformerSynced
 }
 
 func newAuthenticatorProcess(cfg *authenticatorConfig) (*authenticatorProcess, error) {
@@ -95,11 +95,11 @@ func (p *authenticatorProcess) makeReviews() error {
 	var errs [3]error
 	cluster.ServiceAccounts, errs[0] = live.CacheServiceAccounts(meta)
 	cluster.Nodes, errs[1] = live.CacheNodes(meta)
-	cluster.TokenSecrets, errs[2] = informers.TokenSecrets(client, nil)
+	cluster.TokenSecrets, errs[2] = cache.TokenSecrets(client, nil)
 	if err := errors.Join(errs[:]...); err != nil {
 		return err
 	}
-	for _, informer := range []cache.SharedIndexInformer{cluster.ServiceAccounts, cluster.Nodes, cluster.TokenSecrets} {
+	for _, informer := range []toolscache.SharedIndexInformer{cluster.ServiceAccounts, cluster.Nodes, cluster.TokenSecrets} {
 		p.synced = append(p.synced, informer.HasSynced)
 		p.runs = append(p.runs, func(ctx context.Context) error {
 			informer.RunWithContext(ctx)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
+	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
 )
 
 // authenticatorCommand is the config of sakeeper authenticator.

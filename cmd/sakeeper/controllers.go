@@ -7,14 +7,13 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
-	"github.com/sakeeper/sakeeper/pkg/canary"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
-	"github.com/sakeeper/sakeeper/pkg/reload"
+	"github.com/sakeeper/sakeeper/pkg/signingkey"
 )
 
 func newControllersCommand(start func(context.Context, *controllersConfig) error) *cobra.Command {
@@ -42,9 +41,9 @@ type controllersConfig struct {
 	options *controllersOptions
 	enabled map[string]bool
 	rest    *rest.Config
-	keys    keySource                      // nil while no controller makes tokens
-	signs   canary.Signer                  // nil where keys can sign
-	ca      *reload.Value[cabundle.Bundle] // nil while nobody needs it
+	keys    keySource         // nil while no controller makes tokens
+	signs   signingkey.Signer // nil where keys can sign
+	ca      *cabundle.Loader  // nil while nobody needs it
 }
 
 // controller is what all controllers have in common.

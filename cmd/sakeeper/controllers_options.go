@@ -19,7 +19,6 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/reload"
 	"github.com/sakeeper/sakeeper/pkg/signer"
 )
 
@@ -218,11 +217,7 @@ func (o *controllersOptions) complete(ctx context.Context) (*controllersConfig, 
 		errs = append(errs, err)
 	}
 	if (o.needsCA(enabled) || enabled[tokenrequest.Name]) && o.rootCAFile != "" {
-		cfg.ca, err = reload.New(reload.Config[cabundle.Bundle]{
-			What: "root CA", Files: []string{o.rootCAFile}, Equal: cabundle.Equal,
-			Describe: func(ca cabundle.Bundle) string { return "SHA-256 " + ca.Fingerprint() },
-			Load:     func() (cabundle.Bundle, error) { return cabundle.Load(o.rootCAFile) },
-		})
+		cfg.ca, err = cabundle.Open(o.rootCAFile)
 		errs = append(errs, err)
 	}
 	if enabled[tokenrequest.Name] && cfg.rest != nil && !o.needsCA(enabled) && o.rootCAFile == "" {

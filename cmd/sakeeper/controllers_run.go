@@ -16,14 +16,11 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/kube"
 )
 
 const component = "sakeeper-controllers"
-
-// reasonReloadFailed is the event on the Lease when a changed key or CA file
-// cannot be used.
-const reasonReloadFailed = "ReloadFailed"
 
 // runControllers runs until ctx ends (nil), or something that cannot be retried
 // fails.
@@ -107,7 +104,7 @@ func (p *controllersProcess) followReloads() {
 		count := failures.WithLabelValues(source)
 		return func(err error) {
 			count.Inc()
-			p.recorder.Eventf(lease, corev1.EventTypeWarning, reasonReloadFailed, "The last good value stays in use: %v", err)
+			p.recorder.Eventf(lease, corev1.EventTypeWarning, api.ReasonReloadFailed, "The last good value stays in use: %v", err)
 		}
 	}
 	if p.cfg.keys != nil {

@@ -10,10 +10,9 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
-	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/reload"
 )
 
 // The values of --token-request-namespaces.
@@ -58,7 +57,7 @@ func (o *tokenRequestOptions) validate(on bool) []error {
 
 // connectionCA is the CA by which this process itself knows the API server. It will do
 // where nothing is published: on a managed cluster there is no other file.
-func connectionCA(config *rest.Config, kubeconfig string) (*reload.Value[cabundle.Bundle], error) {
+func connectionCA(config *rest.Config, kubeconfig string) (*cabundle.Loader, error) {
 	file, load := kubeconfig, func() ([]byte, error) {
 		current, err := kube.Connection{Kubeconfig: kubeconfig}.Config()
 		if err != nil {
@@ -73,21 +72,7 @@ func connectionCA(config *rest.Config, kubeconfig string) (*reload.Value[cabundl
 	default:
 		return nil, fmt.Errorf("--root-ca-file is required by the %s, because the connection to the API server names no CA", tokenrequest.Name)
 	}
-	return reload.New(reload.Config[cabundle.Bundle]{
-		What: "CA of the connection", Files: []string{file}, Equal: cabundle.Equal,
-		Describe: func(ca cabundle.Bundle) string { return "SHA-256 " + ca.Fingerprint() },
-		Load: func() (cabundle.Bundle, error) {
-			data, err := load()
-			if err != nil {
-				return cabundle.Bundle{}, err
-			}
-			bundle, err := cabundle.Parse(data)
-			if err != nil {
-				return cabundle.Bundle{}, fmt.Errorf("CA of the connection to the API server: %s: %w", file, err)
-			}
-			return bundle, nil
-		},
-	})
+	return cabundle.OpenFunc("CA of the connection to the API server", file, load)
 }
 
 func (a *assembly) tokenRequest() (controller, error) {
@@ -99,7 +84,7 @@ func (a *assembly) tokenRequest() (controller, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.managedSecrets, err = informers.ManagedSecrets(client); err != nil {
+	if a.managedSecrets, err = cache.ManagedSecrets(client); err != nil {
 		return nil, err
 	}
 	c, err := tokenrequest.New(tokenrequest.Config{
@@ -113,8 +98,6 @@ func (a *assembly) tokenRequest() (controller, error) {
 		Recorder:        a.recorder,
 		Clock:           serverClock,
 		Running:         clock.RealClock{},
-		Metrics:         a.metrics,
-		Contention:      a.contention,
 		Registerer:      a.registry,
 	})
 	if err != nil {

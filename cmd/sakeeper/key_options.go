@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/spf13/pflag"
 
 	"github.com/sakeeper/sakeeper/pkg/keys"
-	"github.com/sakeeper/sakeeper/pkg/reload"
 )
 
 // keySource is where the keys of the moment come from: files, or a signer.
@@ -58,25 +56,17 @@ func (o *keyOptions) validate() []error {
 }
 
 // loadVerification reads the keys for a process that only verifies.
-func (o *keyOptions) loadVerification() (*reload.Value[*keys.Set], error) {
-	cfg := reload.Config[*keys.Set]{
-		What: "verification keys", Files: o.files.KeyFiles, Load: o.files.LoadVerification, Equal: (*keys.Set).Equal,
-		Describe: func(set *keys.Set) string { return fmt.Sprintf("%d keys", len(set.Verification())) },
-	}
+func (o *keyOptions) loadVerification() (*keys.Loader, error) {
 	if o.dir != "" {
-		cfg.Files, cfg.Dirs, cfg.Load = nil, []string{o.dir}, keys.Directory(o.dir).LoadVerification
+		return keys.Directory(o.dir).OpenVerification()
 	}
-	return reload.New(cfg)
+	return o.files.OpenVerification()
 }
 
-// load reads the keys, one of which signs, and follows them in the value's Run.
-func (o *keyOptions) load() (*reload.Value[*keys.Set], error) {
-	cfg := reload.Config[*keys.Set]{
-		What: "signing keys", Files: o.files.Paths(), Load: o.files.Load, Equal: (*keys.Set).Equal,
-		Describe: func(set *keys.Set) string { return "signing key " + set.Signing().String() },
-	}
+// load reads the keys, one of which signs.
+func (o *keyOptions) load() (*keys.Loader, error) {
 	if o.dir != "" {
-		cfg.Files, cfg.Dirs, cfg.Load = nil, []string{o.dir}, keys.Directory(o.dir).Load
+		return keys.Directory(o.dir).Open()
 	}
-	return reload.New(cfg)
+	return o.files.Open()
 }

@@ -12,12 +12,12 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/keys/rotation"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/rotation"
 )
 
 // keysClock is the clock of the commands below; tests set another.
@@ -123,7 +123,7 @@ func (o *keysOptions) open() (rotation.Store, *kubernetes.Clientset, error) {
 		return rotation.OpenDirectory(o.dir), client, nil
 	}
 	namespace, name, _ := strings.Cut(o.secret, "/")
-	return rotation.OpenSecret(client.CoreV1(), cache.ObjectName{Namespace: namespace, Name: name}, o.clock), client, nil
+	return rotation.OpenSecret(client.CoreV1(), toolscache.ObjectName{Namespace: namespace, Name: name}, o.clock), client, nil
 }
 
 // change opens the store for a command that changes it.

@@ -14,7 +14,7 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"github.com/sakeeper/sakeeper/pkg/keys"
-	"github.com/sakeeper/sakeeper/pkg/rotation"
+	"github.com/sakeeper/sakeeper/pkg/keys/rotation"
 )
 
 func newKeysPruneCommand(clock keysClock) *cobra.Command {

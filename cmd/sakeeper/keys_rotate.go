@@ -13,7 +13,7 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"github.com/sakeeper/sakeeper/pkg/keys"
-	"github.com/sakeeper/sakeeper/pkg/rotation"
+	"github.com/sakeeper/sakeeper/pkg/keys/rotation"
 )
 
 // algorithm is what --algorithm says, else that of the key that signs, so that a rotation

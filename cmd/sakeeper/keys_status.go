@@ -13,7 +13,7 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"github.com/sakeeper/sakeeper/pkg/keys"
-	"github.com/sakeeper/sakeeper/pkg/rotation"
+	"github.com/sakeeper/sakeeper/pkg/keys/rotation"
 )
 
 func newKeysStatusCommand(clock keysClock) *cobra.Command {

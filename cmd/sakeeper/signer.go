@@ -19,7 +19,6 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/reload"
 	"github.com/sakeeper/sakeeper/pkg/signer"
 )
 
@@ -166,7 +165,7 @@ func (o *octal) Type() string { return "mode" }
 // signerConfig is what the flags and the files that they name amount to.
 type signerConfig struct {
 	options *signerOptions
-	keys    *reload.Value[*keys.Set]
+	keys    *keys.Loader
 	// group and legacyGroup are negative where they are the process's.
 	group, legacyGroup int
 }

@@ -11,8 +11,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	cliflag "k8s.io/component-base/cli/flag"
 
-	"github.com/sakeeper/sakeeper/pkg/admission"
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/podadmission/rules"
 )
 
 // webhookOptions are all flags of sakeeper webhook.
@@ -48,9 +49,9 @@ func newWebhookOptions() *webhookOptions {
 		certSecret:      "sakeeper-webhook-certificates",
 		mutating:        "sakeeper-webhook",
 		validating:      "sakeeper-webhook",
-		serviceAccounts: []string{admission.DefaultAccount},
-		tokenSource:     string(admission.ProjectedTokens),
-		scope:           string(admission.InTreeScope),
+		serviceAccounts: []string{api.DefaultServiceAccount},
+		tokenSource:     string(rules.ProjectedTokens),
+		scope:           string(rules.InTreeScope),
 	}
 }
 
@@ -107,13 +108,13 @@ func (o *webhookOptions) validate() []error {
 			errs = append(errs, fmt.Errorf("--service-accounts: %q: %s", name, problem))
 		}
 	}
-	switch admission.TokenVolumeSource(o.tokenSource) {
-	case admission.ProjectedTokens, admission.SecretTokens:
+	switch rules.TokenVolumeSource(o.tokenSource) {
+	case rules.ProjectedTokens, rules.SecretTokens:
 	default:
 		errs = append(errs, fmt.Errorf("--token-volume-source: %q is not one of projected, secret", o.tokenSource))
 	}
-	switch admission.Scope(o.scope) {
-	case admission.InTreeScope, admission.AllScope:
+	switch rules.Scope(o.scope) {
+	case rules.InTreeScope, rules.AllScope:
 	default:
 		errs = append(errs, fmt.Errorf("--secret-reference-scope: %q is not one of in-tree, all", o.scope))
 	}
@@ -179,10 +180,10 @@ func (o *webhookOptions) certificateHosts() []string {
 	return []string{"sakeeper-webhook." + o.ownNamespace() + ".svc"}
 }
 
-func (o *webhookOptions) settings() admission.Settings {
-	return admission.Settings{
-		TokenVolumeSource:     admission.TokenVolumeSource(o.tokenSource),
+func (o *webhookOptions) settings() rules.Settings {
+	return rules.Settings{
+		TokenVolumeSource:     rules.TokenVolumeSource(o.tokenSource),
 		LimitSecretReferences: o.limit,
-		SecretReferenceScope:  admission.Scope(o.scope),
+		SecretReferenceScope:  rules.Scope(o.scope),
 	}
 }

@@ -18,16 +18,16 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/loop"
-	"github.com/sakeeper/sakeeper/pkg/podreview"
+	"github.com/sakeeper/sakeeper/pkg/podadmission"
+	"github.com/sakeeper/sakeeper/pkg/servingcert"
+	"github.com/sakeeper/sakeeper/pkg/servingcert/certfiles"
 	"github.com/sakeeper/sakeeper/pkg/webhook"
-	"github.com/sakeeper/sakeeper/pkg/webhook/certfiles"
-	"github.com/sakeeper/sakeeper/pkg/webhook/certs"
 )
 
 const webhookComponent = "sakeeper-webhook"
@@ -78,8 +78,8 @@ type webhookProcess struct {
 	broadcaster  record.EventBroadcaster
 	recorder     record.EventRecorder
 	registry     *prometheus.Registry
-	informers    []cache.SharedIndexInformer
-	reviewer     *podreview.Reviewer
+	informers    []toolscache.SharedIndexInformer
+	reviewer     *podadmission.Reviewer
 	certificates certificates
 	server       *webhook.Server
 	listening    atomic.Bool
@@ -156,12 +156,12 @@ func (p *webhookProcess) serve(ctx context.Context, reviews net.Listener) error 
 }
 
 func (p *webhookProcess) makeReviewer() error {
-	accounts, err := podreview.Accounts(p.client)
+	accounts, err := podadmission.Accounts(p.client)
 	if err != nil {
 		return err
 	}
 	p.informers = append(p.informers, accounts)
-	p.reviewer, err = podreview.New(podreview.Config{
+	p.reviewer, err = podadmission.New(podadmission.Config{
 		Accounts: accounts,
 		Client:   p.client.CoreV1(),
 		Secrets:  p.client.CoreV1(),
@@ -194,7 +194,7 @@ func (p *webhookProcess) followReloads(files *certfiles.Files) {
 	service := &corev1.ObjectReference{Kind: "Service", APIVersion: "v1", Namespace: p.cfg.options.ownNamespace(), Name: webhookComponent}
 	files.OnError(func(err error) {
 		count.Inc()
-		p.recorder.Eventf(service, corev1.EventTypeWarning, reasonReloadFailed, "The last good certificate stays in use: %v", err)
+		p.recorder.Eventf(service, corev1.EventTypeWarning, api.ReasonReloadFailed, "The last good certificate stays in use: %v", err)
 	})
 }
 
@@ -202,7 +202,7 @@ func (p *webhookProcess) followReloads(files *certfiles.Files) {
 func (p *webhookProcess) makeOwnCertificates() error {
 	o := p.cfg.options
 	config := rest.CopyConfig(p.cfg.rest)
-	config.UserAgent += "/" + certs.Name
+	config.UserAgent += "/" + servingcert.Name
 	// Its first list tells what the server's time is, before anything is decided on it.
 	serverClock := kube.NewServerClock(clock.RealClock{})
 	config.Wrap(serverClock.Wrap)
@@ -210,30 +210,30 @@ func (p *webhookProcess) makeOwnCertificates() error {
 	if err != nil {
 		return err
 	}
-	cfg := certs.Config{
+	cfg := servingcert.Config{
 		Client: client.CoreV1(), Configurations: client.AdmissionregistrationV1(),
-		SecretName:   cache.ObjectName{Namespace: o.ownNamespace(), Name: o.certSecret},
+		SecretName:   toolscache.ObjectName{Namespace: o.ownNamespace(), Name: o.certSecret},
 		MutatingName: o.mutating, ValidatingName: o.validating,
 		Hosts: o.certificateHosts(), Recorder: p.recorder, Clock: serverClock,
-		Metrics: loop.NewMetrics(p.registry), Registerer: p.registry,
+		Registerer: p.registry,
 	}
-	if cfg.Secrets, err = certs.Secrets(client, cfg.SecretName); err != nil {
+	if cfg.Secrets, err = servingcert.Secrets(client, cfg.SecretName); err != nil {
 		return err
 	}
 	p.informers = append(p.informers, cfg.Secrets)
 	if o.mutating != "" {
-		if cfg.Mutating, err = certs.Mutating(client, o.mutating); err != nil {
+		if cfg.Mutating, err = servingcert.Mutating(client, o.mutating); err != nil {
 			return err
 		}
 		p.informers = append(p.informers, cfg.Mutating)
 	}
 	if o.validating != "" {
-		if cfg.Validating, err = certs.Validating(client, o.validating); err != nil {
+		if cfg.Validating, err = servingcert.Validating(client, o.validating); err != nil {
 			return err
 		}
 		p.informers = append(p.informers, cfg.Validating)
 	}
-	own, err := certs.New(cfg)
+	own, err := servingcert.New(cfg)
 	p.certificates = own
 	return err
 }

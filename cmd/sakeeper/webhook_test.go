@@ -14,8 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"k8s.io/client-go/tools/record"
 
-	"github.com/sakeeper/sakeeper/pkg/admission"
-	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
+	"github.com/sakeeper/sakeeper/pkg/podadmission/rules"
+	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
 )
 
 // webhookCommand is the config of sakeeper webhook.
@@ -78,7 +78,7 @@ func TestWebhookSettings(t *testing.T) {
 	f := newFiles(t)
 	cfg, err := f.webhookCommand(t, "--token-volume-source=secret", "--limit-secret-references", "--secret-reference-scope=all", "--webhook-namespace=team")
 	mustNil(t, err)
-	want := admission.Settings{TokenVolumeSource: admission.SecretTokens, LimitSecretReferences: true, SecretReferenceScope: admission.AllScope}
+	want := rules.Settings{TokenVolumeSource: rules.SecretTokens, LimitSecretReferences: true, SecretReferenceScope: rules.AllScope}
 	if diff := cmp.Diff(want, cfg.options.settings()); diff != "" {
 		t.Errorf("settings (-want +got):\n%s", diff)
 	}

@@ -12,7 +12,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
 )
 
 const managedSecret = "ci-token"
@@ -21,7 +21,7 @@ const managedSecret = "ci-token"
 func (t *tour) managedToken(ctx context.Context) error {
 	t.steps.title("A Secret asks for a token that expires and is renewed")
 	_, err := t.client.CoreV1().Namespaces().Patch(ctx, namespace, types.MergePatchType,
-		fmt.Appendf(nil, `{"metadata":{"labels":{%q:%q}}}`, informers.TokenRequestsLabel, informers.TokenRequestsAllowed), metav1.PatchOptions{})
+		fmt.Appendf(nil, `{"metadata":{"labels":{%q:%q}}}`, api.TokenRequestsLabel, api.TokenRequestsAllowed), metav1.PatchOptions{})
 	if err != nil {
 		return err
 	}
@@ -32,8 +32,8 @@ func (t *tour) managedToken(ctx context.Context) error {
 	t.steps.begin()
 	if _, err := t.client.CoreV1().Secrets(namespace).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
 		Name:        managedSecret,
-		Labels:      map[string]string{informers.TokenLabel: informers.TokenManaged},
-		Annotations: map[string]string{informers.AccountAnnotation: "default", informers.LifetimeAnnotation: "1h"},
+		Labels:      map[string]string{api.TokenLabel: api.TokenManaged},
+		Annotations: map[string]string{api.ServiceAccountAnnotation: "default", api.LifetimeAnnotation: "1h"},
 	}}, metav1.CreateOptions{}); err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func (t *tour) managedToken(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.steps.done("secret %s: a token of %s until %s", managedSecret, name, filled.Annotations[informers.ExpiresAtAnnotation])
+	t.steps.done("secret %s: a token of %s until %s", managedSecret, name, filled.Annotations[api.ExpiresAtAnnotation])
 	return nil
 }
 
@@ -66,7 +66,7 @@ func (t *tour) rotate(ctx context.Context) error {
 	}
 	t.steps.begin()
 	if _, err := t.client.CoreV1().Secrets(namespace).Patch(ctx, managedSecret, types.MergePatchType,
-		fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, informers.RotateAnnotation, time.Now().Format(time.RFC3339)), metav1.PatchOptions{}); err != nil {
+		fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, api.RotateAnnotation, time.Now().Format(time.RFC3339)), metav1.PatchOptions{}); err != nil {
 		return err
 	}
 	renewed, err := until(ctx, secrets, func(_ watch.EventType, s *corev1.Secret) bool { return tokenOf(s) != tokenOf(old) })
@@ -79,7 +79,7 @@ func (t *tour) rotate(ctx context.Context) error {
 	if _, err := t.whoAmI(ctx); err != nil {
 		return err
 	}
-	t.steps.done("secret %s: another token, %s", managedSecret, renewed.Annotations[informers.CredentialIDAnnotation])
+	t.steps.done("secret %s: another token, %s", managedSecret, renewed.Annotations[api.CredentialIDAnnotation])
 	return nil
 }
 

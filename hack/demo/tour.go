@@ -20,8 +20,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
-	"github.com/sakeeper/sakeeper/pkg/informers"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 	"github.com/sakeeper/sakeeper/pkg/token"
@@ -69,7 +69,7 @@ func (t *tour) namespace(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	configMaps, err := t.watch(ctx, "configmaps", informers.RootCAName)
+	configMaps, err := t.watch(ctx, "configmaps", api.RootCAConfigMap)
 	if err != nil {
 		return err
 	}

@@ -18,10 +18,10 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
-	"github.com/sakeeper/sakeeper/pkg/boundtoken"
+	"github.com/sakeeper/sakeeper/pkg/internal/stopwatch"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/loop"
-	"github.com/sakeeper/sakeeper/pkg/stopwatch"
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 // Name is that of the queue and of its metrics; the queue of hooks has a name of its own.
@@ -74,8 +74,8 @@ type Config struct {
 	Hooks  []Hook
 	Clock  clock.PassiveClock
 	// Seed spreads the renewals of many agents; the files' names are added to it.
-	Seed       string
-	Metrics    *loop.Metrics
+	Seed string
+	// Registerer gets the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
 
@@ -85,8 +85,8 @@ type Agent struct {
 	watch  *stopwatch.Stopwatch
 	tokens map[string]Token
 	// files and hooks are of Run; hooks are known by their place in the configuration.
-	files *loop.Loop[string]
-	hooks *loop.Loop[int]
+	files *workqueue.Queue[string]
+	hooks *workqueue.Queue[int]
 
 	mu sync.Mutex
 	// held are the terms of the tokens in the files, as far as they were written here.
@@ -94,7 +94,7 @@ type Agent struct {
 }
 
 type held struct {
-	term boundtoken.Term
+	term token.Term
 	// asked is when the token was asked for, by the agent's stopwatch.
 	asked time.Duration
 }
@@ -120,10 +120,10 @@ func New(cfg Config) (*Agent, error) {
 // Run keeps the files until ctx ends.
 func (a *Agent) Run(ctx context.Context) error {
 	var errFiles, errHooks error
-	a.files, errFiles = loop.New(loop.Config[string]{Name: Name, Sync: a.sync, BaseDelay: minDelay, MaxDelay: maxDelay, Metrics: a.cfg.Metrics})
+	a.files, errFiles = workqueue.New(workqueue.Config[string]{Name: Name, Sync: a.sync, BaseDelay: minDelay, MaxDelay: maxDelay, Registerer: a.cfg.Registerer})
 	// A hook that hangs holds up no other, and no file.
-	a.hooks, errHooks = loop.New(loop.Config[int]{
-		Name: hooksName, Sync: a.runHook, Workers: len(a.cfg.Hooks), BaseDelay: minDelay, MaxDelay: maxDelay, Metrics: a.cfg.Metrics,
+	a.hooks, errHooks = workqueue.New(workqueue.Config[int]{
+		Name: hooksName, Sync: a.runHook, Workers: len(a.cfg.Hooks), BaseDelay: minDelay, MaxDelay: maxDelay, Registerer: a.cfg.Registerer,
 	})
 	if err := errors.Join(errFiles, errHooks); err != nil {
 		return err
@@ -235,9 +235,9 @@ func (a *Agent) renew(ctx context.Context, t Token) error {
 		},
 	}, metav1.CreateOptions{})
 	if err != nil {
-		return fmt.Errorf("request a token of service account %s/%s: %w", a.cfg.Namespace, a.cfg.ServiceAccount, kube.Withhold(err))
+		return fmt.Errorf("request a token of service account %s/%s: %w", a.cfg.Namespace, a.cfg.ServiceAccount, kube.Redact(err))
 	}
-	claims, err := boundtoken.Granted(answer)
+	claims, err := token.UnverifiedGranted(answer.Status.Token, answer.Status.ExpirationTimestamp.Time)
 	if err != nil {
 		return fmt.Errorf("request a token of service account %s/%s: the answer cannot be used: %w", a.cfg.Namespace, a.cfg.ServiceAccount, err)
 	}
@@ -263,7 +263,7 @@ func temporary(err error) bool {
 	var certificate *tls.CertificateVerificationError
 	var status apierrors.APIStatus
 	switch {
-	case errors.As(err, &path), errors.As(err, &link), errors.As(err, &certificate), errors.Is(err, boundtoken.ErrNoClaims), errors.Is(err, boundtoken.ErrNoTerm):
+	case errors.As(err, &path), errors.As(err, &link), errors.As(err, &certificate), errors.Is(err, token.ErrNoClaims), errors.Is(err, token.ErrNoTerm):
 		return false
 	case errors.As(err, &status):
 		code := status.Status().Code

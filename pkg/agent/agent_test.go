@@ -28,8 +28,8 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/utils/clock"
 
-	"github.com/sakeeper/sakeeper/pkg/boundtoken"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 // world is an API server that grants tokens, and an agent with a file "token".
@@ -108,7 +108,7 @@ func (w *world) expires() time.Time {
 	w.t.Helper()
 	content, err := os.ReadFile(w.file)
 	must(w.t, err)
-	claims, err := boundtoken.ReadClaims(string(content))
+	claims, err := token.UnverifiedBoundClaims(string(content))
 	must(w.t, err)
 	return claims.Term.Expires.Add(-w.skew)
 }
@@ -419,7 +419,7 @@ type watched struct {
 
 func (o watched) Write(file string, content []byte) error {
 	if former, err := os.ReadFile(file); err == nil {
-		claims, err := boundtoken.ReadClaims(string(former))
+		claims, err := token.UnverifiedBoundClaims(string(former))
 		must(o.w.t, err)
 		if late := time.Since(claims.Term.Expires.Add(-o.w.skew)); late >= 0 {
 			o.w.t.Errorf("a token is replaced %v after it expired", late)
@@ -522,7 +522,7 @@ func TestAnAnswerThatIsNoTokenIsNotWritten(t *testing.T) {
 		})
 		w := newWorld(t, func(cfg *Config) { cfg.Client = client.CoreV1() })
 		err := w.agent.Once(t.Context())
-		if !errors.Is(err, boundtoken.ErrNoClaims) || strings.Contains(err.Error(), "hunter2") {
+		if !errors.Is(err, token.ErrNoClaims) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("error %v", err)
 		}
 		if got := names(t, w.dir); len(got) > 0 {

@@ -3,7 +3,7 @@
 // in pods where kubelet renews no more.
 //
 // Inputs: the API server's answers to TokenRequests, and the clock. Each file has a
-// token of its own, asked for at the start and when it is due (pkg/boundtoken), or when
+// token of its own, asked for at the start and when it is due (pkg/token), or when
 // the file is gone. What is there stays until its successor is there; failures are
 // retried without end, at most a minute apart. No token is asked for that could not be
 // written.

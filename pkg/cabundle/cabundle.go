@@ -18,10 +18,9 @@ import (
 	"unicode/utf8"
 
 	"k8s.io/client-go/util/cert"
-)
 
-// mountedDir is where pods find what this suite publishes.
-const mountedDir = "/var/run/secrets/kubernetes.io/serviceaccount"
+	"github.com/sakeeper/sakeeper/pkg/api"
+)
 
 // Bundle is an immutable CA bundle. The zero Bundle holds no certificate.
 type Bundle struct {
@@ -67,8 +66,8 @@ func Load(path string) (Bundle, error) {
 }
 
 func mounted(path string) bool {
-	dirs := []string{mountedDir}
-	if resolved, err := filepath.EvalSymlinks(mountedDir); err == nil {
+	dirs := []string{api.ServiceAccountDir}
+	if resolved, err := filepath.EvalSymlinks(api.ServiceAccountDir); err == nil {
 		dirs = append(dirs, resolved)
 	}
 	absolute, err := filepath.Abs(path)

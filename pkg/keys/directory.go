@@ -10,7 +10,7 @@ import (
 )
 
 // Directory is a key directory (--key-dir): one file per key, whose name says its
-// state ([Member.Name]). Load it again to follow a change (package reload).
+// state ([Member.Name]). Load it again to follow a change ([Directory.Open]).
 type Directory string
 
 // Load reads the set that signs. Its error names flag, directory and file.

@@ -7,7 +7,7 @@ import (
 )
 
 // Files are the key files of the flags that kube-controller-manager and
-// kube-apiserver know. Load them again to follow a change (package reload).
+// kube-apiserver know. Load them again to follow a change ([Files.Open]).
 type Files struct {
 	// PrivateKeyFile holds the signing key (--service-account-private-key-file).
 	PrivateKeyFile string

@@ -11,9 +11,9 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// Refused tells whether err is an answer that the API server will repeat until
+// IsPermanent tells whether err is an answer that the API server will repeat until
 // somebody changes something.
-func Refused(err error) bool {
+func IsPermanent(err error) bool {
 	switch apierrors.ReasonForError(err) {
 	case metav1.StatusReasonForbidden, metav1.StatusReasonInvalid, metav1.StatusReasonBadRequest,
 		metav1.StatusReasonMethodNotAllowed, metav1.StatusReasonRequestEntityTooLarge, metav1.StatusReasonUnsupportedMediaType:
@@ -23,21 +23,21 @@ func Refused(err error) bool {
 	}
 }
 
-// NotWritten tells whether err is the API server's word that it wrote nothing. A
+// DefinitelyRejected tells whether err is the API server's word that it wrote nothing. A
 // connection that broke, a timeout or an internal error is not.
-func NotWritten(err error) bool {
+func DefinitelyRejected(err error) bool {
 	switch apierrors.ReasonForError(err) {
 	case metav1.StatusReasonConflict, metav1.StatusReasonNotFound, metav1.StatusReasonAlreadyExists,
 		metav1.StatusReasonUnauthorized, metav1.StatusReasonTooManyRequests, metav1.StatusReasonGone:
 		return true
 	default:
-		return Refused(err)
+		return IsPermanent(err)
 	}
 }
 
-// Withhold replaces an error that quotes a token, as an admission webhook may that
+// Redact replaces an error that quotes a token, as an admission webhook may that
 // describes an object. What kind of answer it was stays.
-func Withhold(err error) error {
+func Redact(err error) error {
 	if err == nil || !token.Quotes(err.Error()) {
 		return err
 	}

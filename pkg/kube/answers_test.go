@@ -33,10 +33,10 @@ func TestWhatAnErrorSaysOfAWrite(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			if got := kube.Refused(tc.in); got != tc.wantRefused {
+			if got := kube.IsPermanent(tc.in); got != tc.wantRefused {
 				t.Errorf("refused %t", got)
 			}
-			if got := kube.NotWritten(tc.in); got != tc.wantNotWritten {
+			if got := kube.DefinitelyRejected(tc.in); got != tc.wantNotWritten {
 				t.Errorf("not written %t", got)
 			}
 		})
@@ -45,21 +45,21 @@ func TestWhatAnErrorSaysOfAWrite(t *testing.T) {
 
 func TestWithhold(t *testing.T) {
 	plain := errors.New("quota")
-	if got := kube.Withhold(plain); !errors.Is(got, plain) {
+	if got := kube.Redact(plain); !errors.Is(got, plain) {
 		t.Errorf("got %v", got)
 	}
-	if got := kube.Withhold(nil); got != nil {
+	if got := kube.Redact(nil); got != nil {
 		t.Errorf("got %v", got)
 	}
 	unknown := &apierrors.StatusError{ErrStatus: metav1.Status{Code: 418, Message: "eyJhbGciOi"}}
-	if got := kube.Withhold(unknown); got.Error() != "failed, in words that are withheld because they quote a token" {
+	if got := kube.Redact(unknown); got.Error() != "failed, in words that are withheld because they quote a token" {
 		t.Errorf("got %v", got)
 	}
 	for want, err := range map[string]error{
 		"Invalid, in words that are withheld because they quote a token": testkit.Invalid("data", "eyJhbGciOi"),
 		"failed, in words that are withheld because they quote a token":  errors.New("proxy said eyJhbGciOi"),
 	} {
-		if got := kube.Withhold(err); got.Error() != want || kube.Refused(got) != kube.Refused(err) {
+		if got := kube.Redact(err); got.Error() != want || kube.IsPermanent(got) != kube.IsPermanent(err) {
 			t.Errorf("got %v, want %s", got, want)
 		}
 	}

@@ -17,6 +17,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
+
+	"github.com/sakeeper/sakeeper/pkg/api"
 )
 
 // Connection says how to reach the API server.
@@ -111,7 +113,7 @@ func WaitForServer(ctx context.Context, client rest.Interface, host string) erro
 // Namespace is the namespace of the pod that this process runs in, or outside where
 // it runs in none.
 func Namespace(outside string) string {
-	data, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+	data, err := os.ReadFile(api.ServiceAccountDir + "/namespace")
 	if name := strings.TrimSpace(string(data)); err == nil && name != "" {
 		return name
 	}

@@ -4,7 +4,7 @@ import (
 	"context"
 	"testing"
 
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 )
 
 // Start runs every function until stop is called, which waits for all of them.
@@ -28,7 +28,7 @@ func Start(ctx context.Context, t *testing.T, run ...func(context.Context) error
 }
 
 // Informer makes a function for [Start] of an informer.
-func Informer(informer cache.SharedIndexInformer) func(context.Context) error {
+func Informer(informer toolscache.SharedIndexInformer) func(context.Context) error {
 	return func(ctx context.Context) error {
 		informer.RunWithContext(ctx)
 		return nil

@@ -20,7 +20,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
+	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
 )
 
 // running is a server on loopback and what is needed to call it.

@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/klog/v2"
 
-	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
+	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
 )
 
 // pipes is a listener without a network, so that its connections follow the clock of

@@ -7,7 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 )
 
 // tokenSecrets selects Secrets.
@@ -20,17 +20,17 @@ func watch[T runtime.Object](ctx context.Context, w worker, resource, selector s
 	if err != nil {
 		return err
 	}
-	list := cache.NewListWatchFromClient(w.client.CoreV1().RESTClient(), resource, "", parsed)
-	informer := cache.NewSharedIndexInformer(list, example, 0, nil)
+	list := toolscache.NewListWatchFromClient(w.client.CoreV1().RESTClient(), resource, "", parsed)
+	informer := toolscache.NewSharedIndexInformer(list, example, 0, nil)
 	call := func(f func(T), obj any) {
-		if last, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		if last, ok := obj.(toolscache.DeletedFinalStateUnknown); ok {
 			obj = last.Obj
 		}
 		if t, ok := obj.(T); ok && f != nil {
 			f(t)
 		}
 	}
-	handler, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	handler, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { call(seen, obj) },
 		UpdateFunc: func(_, obj any) { call(seen, obj) },
 		DeleteFunc: func(obj any) { call(gone, obj) },
@@ -39,7 +39,7 @@ func watch[T runtime.Object](ctx context.Context, w worker, resource, selector s
 		return err
 	}
 	go informer.RunWithContext(ctx)
-	if !cache.WaitForCacheSync(ctx.Done(), handler.HasSynced) {
+	if !toolscache.WaitForCacheSync(ctx.Done(), handler.HasSynced) {
 		return errors.New("the watch of " + resource + " did not begin")
 	}
 	return nil

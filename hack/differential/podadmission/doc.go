@@ -1,5 +1,5 @@
 // Package podadmission holds no code: its tests compare sakeeper's webhooks for pods
-// (pkg/podreview) with the ServiceAccount admission plugin of the Kubernetes release
+// (pkg/podadmission) with the ServiceAccount admission plugin of the Kubernetes release
 // that this module pins.
 //
 // Each case is a generated request: a pod, ServiceAccounts, an operation and the

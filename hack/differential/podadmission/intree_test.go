@@ -11,7 +11,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	api "k8s.io/kubernetes/pkg/apis/core"
 	"k8s.io/kubernetes/plugin/pkg/admission/serviceaccount"
 )
@@ -21,7 +21,7 @@ import (
 type inTree struct {
 	plugin *serviceaccount.Plugin
 	client *fake.Clientset
-	cache  cache.Indexer
+	cache  toolscache.Indexer
 }
 
 func newInTree() (*inTree, error) {

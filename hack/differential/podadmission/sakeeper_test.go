@@ -28,7 +28,7 @@ const (
 )
 
 // sakeeper is a process that stands behind our webhooks: TestAnswerReviews of
-// pkg/podreview, whose types these lines repeat. It is used from one goroutine.
+// pkg/podadmission, whose types these lines repeat. It is used from one goroutine.
 type sakeeper struct {
 	ask    *json.Encoder
 	answer *json.Decoder
@@ -54,10 +54,10 @@ type answered struct {
 func buildSakeeper(t *testing.T) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "podreview.test")
-	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", program, "./pkg/podreview")
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", program, "./pkg/podadmission")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building pkg/podreview: %v: %s", err, out)
+		t.Fatalf("building pkg/podadmission: %v: %s", err, out)
 	}
 
 	return program
@@ -83,7 +83,7 @@ func startSakeeper(t *testing.T, program string) *sakeeper {
 	}
 	t.Cleanup(func() {
 		if err := errors.Join(ours.Close(), process.Wait(), answers.Close()); err != nil {
-			t.Errorf("ending pkg/podreview: %v", err)
+			t.Errorf("ending pkg/podadmission: %v", err)
 		}
 	})
 	s := &sakeeper{ask: json.NewEncoder(ours), answer: json.NewDecoder(answers)}
@@ -194,14 +194,14 @@ func (s *sakeeper) review(webhook string, r *request, raw []byte) (*admissionv1.
 		Cached: r.Cached, Live: r.Live, LimitSecretReferences: r.LimitSecretReferences,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("asking pkg/podreview: %w", err)
+		return nil, fmt.Errorf("asking pkg/podadmission: %w", err)
 	}
 	var a answered
 	if err := s.answer.Decode(&a); err != nil {
-		return nil, fmt.Errorf("reading the answer of pkg/podreview: %w", err)
+		return nil, fmt.Errorf("reading the answer of pkg/podadmission: %w", err)
 	}
 	if a.Response == nil {
-		return nil, fmt.Errorf("pkg/podreview has no answer: %s", a.Error)
+		return nil, fmt.Errorf("pkg/podadmission has no answer: %s", a.Error)
 	}
 
 	return a.Response, nil

@@ -16,10 +16,10 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/metadata/metadatainformer"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 
 	"github.com/sakeeper/sakeeper/pkg/authenticator"
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 )
 
 // Cluster answers from caches where it has them, and asks the API server for what is not
@@ -30,24 +30,24 @@ type Cluster struct {
 	Metadata metadata.Interface
 	Secrets  typedcorev1.SecretsGetter
 	// Caches may each be nil; run them beside.
-	ServiceAccounts, Nodes cache.SharedIndexInformer
-	TokenSecrets           cache.TypedSharedIndexInformer[*informers.TokenSecret]
+	ServiceAccounts, Nodes toolscache.SharedIndexInformer
+	TokenSecrets           toolscache.TypedSharedIndexInformer[*cache.TokenSecret]
 }
 
 var _ authenticator.Objects = Cluster{}
 
 // CacheServiceAccounts and CacheNodes make caches of metadata alone.
-func CacheServiceAccounts(client metadata.Interface) (cache.SharedIndexInformer, error) {
+func CacheServiceAccounts(client metadata.Interface) (toolscache.SharedIndexInformer, error) {
 	return cacheMetadata(client, "serviceaccounts")
 }
 
 // CacheNodes makes a cache of metadata alone.
-func CacheNodes(client metadata.Interface) (cache.SharedIndexInformer, error) {
+func CacheNodes(client metadata.Interface) (toolscache.SharedIndexInformer, error) {
 	return cacheMetadata(client, "nodes")
 }
 
-func cacheMetadata(client metadata.Interface, resource string) (cache.SharedIndexInformer, error) {
-	informer := metadatainformer.NewFilteredMetadataInformer(client, gvr(resource), metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer()
+func cacheMetadata(client metadata.Interface, resource string) (toolscache.SharedIndexInformer, error) {
+	informer := metadatainformer.NewFilteredMetadataInformer(client, gvr(resource), metav1.NamespaceAll, 0, toolscache.Indexers{}, nil).Informer()
 	return informer, informer.SetTransform(func(object any) (any, error) {
 		if found, ok := object.(*metav1.PartialObjectMetadata); ok {
 			return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
@@ -85,7 +85,7 @@ func (c Cluster) BoundSecret(ctx context.Context, namespace, name string) (authe
 // TokenSecret implements [authenticator.Objects].
 func (c Cluster) TokenSecret(ctx context.Context, namespace, name string) (authenticator.Secret, error) {
 	if c.TokenSecrets != nil {
-		if found, ok := informers.Get(c.TokenSecrets, namespace+"/"+name); ok {
+		if found, ok := cache.Get(c.TokenSecrets, namespace+"/"+name); ok {
 			return authenticator.Secret{Object: found, Sum: found.Token.Sum}, nil
 		}
 	}
@@ -99,9 +99,9 @@ func (c Cluster) TokenSecret(ctx context.Context, namespace, name string) (authe
 	return authenticator.Secret{Object: &found.ObjectMeta, Sum: sha256.Sum256(found.Data[corev1.ServiceAccountTokenKey])}, nil
 }
 
-func (c Cluster) cached(ctx context.Context, informer cache.SharedIndexInformer, resource, namespace, name string) (authenticator.Object, error) {
+func (c Cluster) cached(ctx context.Context, informer toolscache.SharedIndexInformer, resource, namespace, name string) (authenticator.Object, error) {
 	if informer != nil && areNames(namespace, name) {
-		key := cache.ObjectName{Namespace: namespace, Name: name}.String()
+		key := toolscache.ObjectName{Namespace: namespace, Name: name}.String()
 		if found, ok, err := informer.GetStore().GetByKey(key); err == nil && ok {
 			if object, ok := found.(*metav1.PartialObjectMetadata); ok {
 				return object, nil

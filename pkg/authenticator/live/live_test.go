@@ -22,7 +22,7 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/authenticator"
 	"github.com/sakeeper/sakeeper/pkg/authenticator/live"
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
@@ -53,12 +53,12 @@ func TestClusterAsksForWhatIsNotCached(t *testing.T) {
 	meta := metadatafake.NewSimpleMetadataClient(scheme,
 		partial("ServiceAccount", "team", "robot", "u-robot"), partial("Pod", "team", "app", "u-app"), partial("Secret", "team", "bound", "u-bound"), partial("Node", "", "node-1", "u-node"))
 	client := fake.NewClientset(testkit.Secret("team/new", testkit.WithData("token", "new token")))
-	cached, err := informers.TokenSecrets(client, nil)
+	cached, err := cache.TokenSecrets(client, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	old := testkit.Secret("team/old", testkit.WithData("token", "old token"))
-	if err := cached.GetStore().Add(informers.NewTokenSecret(old, nil)); err != nil {
+	if err := cached.GetStore().Add(cache.NewTokenSecret(old, nil)); err != nil {
 		t.Fatal(err)
 	}
 	accounts, err := live.CacheServiceAccounts(meta)

@@ -83,7 +83,7 @@ func (t *Tracker) note(ctx context.Context, secret authenticator.Secret, today s
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err): // the next use is of what it is now
 		return false
 	case err != nil:
-		logger.Error(kube.Withhold(err), "Could not note the use of a token", "secret", klog.KObj(secret))
+		logger.Error(kube.Redact(err), "Could not note the use of a token", "secret", klog.KObj(secret))
 		return false
 	}
 	logger.V(2).Info("Noted the use of a token", "secret", klog.KObj(secret), "day", today)

@@ -6,29 +6,27 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
-	"github.com/sakeeper/sakeeper/pkg/contention"
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
+	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/loop"
 )
 
 // Name is kube-controller-manager's name of this controller.
 const Name = "root-ca-certificate-publisher-controller"
-
-// ReasonFailedPublish is the event on a namespace whose ConfigMap the API server
-// refuses to create or change, for example because it was made immutable.
-const ReasonFailedPublish = "FailedPublishRootCA"
 
 // Description is the text of the annotation kubernetes.io/description, word for
 // word the one that clusters already have.
@@ -36,8 +34,6 @@ const Description = "Contains a CA bundle that can be used to verify the kube-ap
 	"No other usage is guaranteed across distributions of Kubernetes clusters."
 
 const (
-	// workers bounds the requests under way; each is one small write.
-	workers = 10
 	// repairsPerSecond and repairsAtOnce pace a new CA: a thousand namespaces at once,
 	// and 10,000 in 45 s.
 	repairsPerSecond = 200
@@ -50,23 +46,23 @@ const (
 // Config is what the controller needs; all but the last two is required.
 type Config struct {
 	Client     typedcorev1.ConfigMapsGetter
-	Namespaces cache.TypedSharedIndexInformer[*corev1.Namespace]
-	RootCAs    cache.TypedSharedIndexInformer[*informers.RootCA]
+	Namespaces toolscache.TypedSharedIndexInformer[*corev1.Namespace]
+	RootCAs    toolscache.TypedSharedIndexInformer[*cache.RootCA]
 	// CA returns the bundle to publish at this moment.
-	CA         func() cabundle.Bundle
-	Recorder   record.EventRecorder
-	Clock      clock.PassiveClock
-	Metrics    *loop.Metrics
-	Contention *contention.Metrics
+	CA       func() cabundle.Bundle
+	Recorder record.EventRecorder
+	Clock    clock.PassiveClock
+	// Registerer gets the metrics. Nil: they are not exported.
+	Registerer prometheus.Registerer
 }
 
 // Controller publishes the root CA.
 type Controller struct {
 	cfg     Config
-	loop    *loop.Loop[namespaceKey]
-	repairs *loop.Pace[namespaceKey]
-	truces  *contention.Tracker[contested]
-	synced  []cache.DoneChecker
+	queue   *workqueue.Queue[namespaceKey]
+	repairs *workqueue.Pace[namespaceKey]
+	truces  *writebackoff.Tracker[contested]
+	synced  []toolscache.DoneChecker
 }
 
 // contested is the ConfigMap in one life of its namespace.
@@ -85,39 +81,39 @@ func New(cfg Config) (*Controller, error) {
 	}
 	c := &Controller{
 		cfg:     cfg,
-		repairs: loop.NewPace[namespaceKey](cfg.Clock, repairsPerSecond, repairsAtOnce),
-		truces:  contention.New[contested]("configmaps", cfg.Clock, cfg.Contention),
+		repairs: workqueue.NewPace[namespaceKey](cfg.Clock, repairsPerSecond, repairsAtOnce),
+		truces:  writebackoff.New[contested]("configmaps", cfg.Clock, cfg.Registerer),
 	}
 	var err error
-	if c.loop, err = loop.New(loop.Config[namespaceKey]{
-		Name: Name, Sync: c.sync, Workers: workers, Metrics: cfg.Metrics,
+	if c.queue, err = workqueue.New(workqueue.Config[namespaceKey]{
+		Name: Name, Sync: c.sync, Workers: api.DefaultWorkers, Registerer: cfg.Registerer,
 	}); err != nil {
 		return nil, err
 	}
-	namespaces, errNamespaces := loop.Watch(cfg.Namespaces, loop.Events[*corev1.Namespace]{
+	namespaces, errNamespaces := workqueue.Watch(cfg.Namespaces, workqueue.Events[*corev1.Namespace]{
 		Changed: c.enqueueNamespace,
 		// Labels and the like do not matter, and in the moment between our create and
 		// its event an update would cost a create that the API server refuses.
 		Ignore: func(old, updated *corev1.Namespace) bool { return old.Status.Phase == updated.Status.Phase },
 	})
-	configMaps, errConfigMaps := loop.Watch(cfg.RootCAs, loop.Events[*informers.RootCA]{
+	configMaps, errConfigMaps := workqueue.Watch(cfg.RootCAs, workqueue.Events[*cache.RootCA]{
 		Changed: c.enqueueConfigMap, Deleted: c.enqueueConfigMap,
 	})
-	c.synced = []cache.DoneChecker{namespaces, configMaps}
+	c.synced = []toolscache.DoneChecker{namespaces, configMaps}
 	return c, errors.Join(errNamespaces, errConfigMaps)
 }
 
 // Run works until ctx ends.
-func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx, c.synced...) }
+func (c *Controller) Run(ctx context.Context) error { return c.queue.Run(ctx, c.synced...) }
 
 // Ready tells whether every namespace that existed at the start was handled once.
-func (c *Controller) Ready() bool { return c.loop.Ready() }
+func (c *Controller) Ready() bool { return c.queue.Ready() }
 
 // EnqueueAll looks at every namespace again; call it when the CA changed. Writes
 // are paced.
 func (c *Controller) EnqueueAll() {
 	for _, name := range c.cfg.Namespaces.GetStore().ListKeys() {
-		c.loop.Add(namespaceKey(name))
+		c.queue.Add(namespaceKey(name))
 	}
 }
 
@@ -125,11 +121,11 @@ func (c *Controller) sync(ctx context.Context, key namespaceKey) (time.Duration,
 	ca := c.cfg.CA()
 	s := state{sum: ca.Sum()}
 	object := contested{name: key}
-	namespace, ok := informers.Get(c.cfg.Namespaces, string(key))
+	namespace, ok := cache.Get(c.cfg.Namespaces, string(key))
 	if ok {
 		s.phase, object.namespace = namespace.Status.Phase, namespace.UID
 	}
-	s.found, _ = informers.Get(c.cfg.RootCAs, string(key)+"/"+informers.RootCAName)
+	s.found, _ = cache.Get(c.cfg.RootCAs, string(key)+"/"+api.RootCAConfigMap)
 	act, reason := decide(s)
 	if act != repair {
 		c.repairs.Forget(key)
@@ -140,21 +136,21 @@ func (c *Controller) sync(ctx context.Context, key namespaceKey) (time.Duration,
 	}
 	if act == repair {
 		if wait := c.repairs.Wait(key); wait > 0 {
-			return wait, loop.ErrPutOff
+			return wait, workqueue.ErrRequeueLater
 		}
 	}
-	verdict := c.truces.May(object, ca.Fingerprint())
-	contention.Report(ctx, c.cfg.Recorder, &corev1.ObjectReference{
-		Kind: "ConfigMap", APIVersion: "v1", Namespace: string(key), Name: informers.RootCAName,
+	verdict := c.truces.Allow(object, ca.Fingerprint())
+	writebackoff.Report(ctx, c.cfg.Recorder, &corev1.ObjectReference{
+		Kind: "ConfigMap", APIVersion: "v1", Namespace: string(key), Name: api.RootCAConfigMap,
 	}, verdict)
 	if verdict.Wait > 0 {
 		return verdict.Wait, nil
 	}
-	wrote := func() { c.truces.Wrote(object, ca.Fingerprint()) }
+	wrote := func() { c.truces.Record(object, ca.Fingerprint()) }
 	if act == create {
 		return 0, c.create(ctx, string(key), ca, func() {
 			wrote()
-			c.loop.Completed(namespace.CreationTimestamp.Time)
+			c.queue.Completed(namespace.CreationTimestamp.Time)
 		})
 	}
 	return c.repair(ctx, s.found, ca, reason, wrote)
@@ -164,8 +160,8 @@ func (c *Controller) create(ctx context.Context, namespace string, ca cabundle.B
 	cm := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:   namespace,
-			Name:        informers.RootCAName,
-			Annotations: map[string]string{informers.DescriptionAnnotation: Description},
+			Name:        api.RootCAConfigMap,
+			Annotations: map[string]string{cache.DescriptionAnnotation: Description},
 		},
 		Data: map[string]string{corev1.ServiceAccountRootCAKey: string(ca.PEM())},
 	}
@@ -180,12 +176,12 @@ func (c *Controller) create(ctx context.Context, namespace string, ca cabundle.B
 	case apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return nil // the namespace went, or is going
 	}
-	return c.refused(ctx, namespace, fmt.Errorf("create config map %s/%s: %w", namespace, informers.RootCAName, err))
+	return c.refused(ctx, namespace, fmt.Errorf("create config map %s/%s: %w", namespace, api.RootCAConfigMap, err))
 }
 
 // repair changes data to exactly the CA and sets the description, as in-tree also
 // where a user wrote another.
-func (c *Controller) repair(ctx context.Context, found *informers.RootCA, ca cabundle.Bundle, reason string, wrote func()) (time.Duration, error) {
+func (c *Controller) repair(ctx context.Context, found *cache.RootCA, ca cabundle.Bundle, reason string, wrote func()) (time.Duration, error) {
 	write, verb := c.patch, "patch"
 	if found.Plain {
 		write, verb = c.update, "update"
@@ -205,21 +201,21 @@ func (c *Controller) repair(ctx context.Context, found *informers.RootCA, ca cab
 }
 
 // update replaces the object: a patch costs the API server more.
-func (c *Controller) update(ctx context.Context, found *informers.RootCA, ca cabundle.Bundle) error {
+func (c *Controller) update(ctx context.Context, found *cache.RootCA, ca cabundle.Bundle) error {
 	cm := &corev1.ConfigMap{ObjectMeta: *found.DeepCopy(), Data: map[string]string{corev1.ServiceAccountRootCAKey: string(ca.PEM())}}
-	metav1.SetMetaDataAnnotation(&cm.ObjectMeta, informers.DescriptionAnnotation, Description)
+	metav1.SetMetaDataAnnotation(&cm.ObjectMeta, cache.DescriptionAnnotation, Description)
 	_, err := c.cfg.Client.ConfigMaps(found.Namespace).Update(ctx, cm, metav1.UpdateOptions{})
 	return err
 }
 
 // patch leaves alone what of the object was never cached.
-func (c *Controller) patch(ctx context.Context, found *informers.RootCA, ca cabundle.Bundle) error {
+func (c *Controller) patch(ctx context.Context, found *cache.RootCA, ca cabundle.Bundle) error {
 	data := map[string]any{corev1.ServiceAccountRootCAKey: string(ca.PEM())}
 	for _, key := range found.OtherKeys {
 		data[key] = nil
 	}
 	patch, err := kube.MergePatch(found, map[string]any{
-		"metadata": map[string]any{"annotations": map[string]string{informers.DescriptionAnnotation: Description}},
+		"metadata": map[string]any{"annotations": map[string]string{cache.DescriptionAnnotation: Description}},
 		"data":     data,
 	})
 	if err != nil {
@@ -231,17 +227,17 @@ func (c *Controller) patch(ctx context.Context, found *informers.RootCA, ca cabu
 
 // refused tells people of a refusal that only they can lift, and returns err.
 func (c *Controller) refused(ctx context.Context, namespace string, err error) error {
-	if (apierrors.IsInvalid(err) || apierrors.IsForbidden(err)) && loop.Report(ctx) {
+	if (apierrors.IsInvalid(err) || apierrors.IsForbidden(err)) && workqueue.Report(ctx) {
 		c.cfg.Recorder.Eventf(&corev1.ObjectReference{Kind: "Namespace", APIVersion: "v1", Name: namespace},
-			corev1.EventTypeWarning, ReasonFailedPublish, "The API server refuses to %v", err)
+			corev1.EventTypeWarning, api.ReasonFailedPublishRootCA, "The API server refuses to %v", err)
 	}
 	return err
 }
 
 func (c *Controller) enqueueNamespace(namespace *corev1.Namespace) {
-	c.loop.Add(namespaceKey(namespace.Name))
+	c.queue.Add(namespaceKey(namespace.Name))
 }
 
-func (c *Controller) enqueueConfigMap(cm *informers.RootCA) {
-	c.loop.Add(namespaceKey(cm.Namespace))
+func (c *Controller) enqueueConfigMap(cm *cache.RootCA) {
+	c.queue.Add(namespaceKey(cm.Namespace))
 }

@@ -23,8 +23,8 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
-	"github.com/sakeeper/sakeeper/pkg/informers"
-	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
@@ -49,7 +49,7 @@ func newFixture(t *testing.T, answer error, cached ...metav1.Object) fixture {
 	for _, obj := range cached {
 		var err error
 		if cm, ok := obj.(*corev1.ConfigMap); ok {
-			err = f.cfg.RootCAs.GetStore().Add(informers.NewRootCA(cm))
+			err = f.cfg.RootCAs.GetStore().Add(cache.NewRootCA(cm))
 		} else {
 			err = f.cfg.Namespaces.GetStore().Add(obj)
 		}
@@ -64,8 +64,8 @@ func newController(t *testing.T, client *fake.Clientset, recorder record.EventRe
 	t.Helper()
 	cfg := Config{Client: client.CoreV1(), CA: ca, Recorder: recorder, Clock: clock.RealClock{}}
 	var errNamespaces, errRootCAs error
-	cfg.Namespaces, errNamespaces = informers.Namespaces(client)
-	cfg.RootCAs, errRootCAs = informers.RootCAs(client)
+	cfg.Namespaces, errNamespaces = cache.Namespaces(client)
+	cfg.RootCAs, errRootCAs = cache.RootCAs(client)
 	c, err := New(cfg)
 	if err := errors.Join(errNamespaces, errRootCAs, err); err != nil {
 		t.Fatal(err)
@@ -298,11 +298,11 @@ func TestANewCAIsPaced(t *testing.T) {
 		name := fmt.Sprint("team", i)
 		old := configMap(testkit.WithData("ca.crt", "old"))
 		old.Namespace = name
-		if err := errors.Join(f.cfg.Namespaces.GetStore().Add(testkit.Namespace(name)), f.cfg.RootCAs.GetStore().Add(informers.NewRootCA(old))); err != nil {
+		if err := errors.Join(f.cfg.Namespaces.GetStore().Add(testkit.Namespace(name)), f.cfg.RootCAs.GetStore().Add(cache.NewRootCA(old))); err != nil {
 			t.Fatal(err)
 		}
 		again, err := f.sync(newContext(t), namespaceKey(name))
-		if err != nil && !errors.Is(err, loop.ErrPutOff) {
+		if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
 			t.Fatal(err)
 		}
 		if again > 0 {
@@ -324,7 +324,7 @@ func TestTurnsAreGivenBack(t *testing.T) {
 		for i := range n {
 			right := configMap()
 			right.Namespace = fmt.Sprint("team", i)
-			if err := errors.Join(f.cfg.Namespaces.GetStore().Add(testkit.Namespace(right.Namespace)), f.cfg.RootCAs.GetStore().Add(informers.NewRootCA(right))); err != nil {
+			if err := errors.Join(f.cfg.Namespaces.GetStore().Add(testkit.Namespace(right.Namespace)), f.cfg.RootCAs.GetStore().Add(cache.NewRootCA(right))); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -335,7 +335,7 @@ func TestTurnsAreGivenBack(t *testing.T) {
 			f.client.ClearActions()
 			f.cfg.CA = func() cabundle.Bundle { return step.ca }
 			for i := range n {
-				if _, err := f.sync(t.Context(), namespaceKey(fmt.Sprint("team", i))); err != nil && !errors.Is(err, loop.ErrPutOff) {
+				if _, err := f.sync(t.Context(), namespaceKey(fmt.Sprint("team", i))); err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
 					t.Fatal(err)
 				}
 			}

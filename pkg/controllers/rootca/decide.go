@@ -5,7 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 )
 
 // state is what is known of one namespace.
@@ -13,7 +13,7 @@ type state struct {
 	// phase is the namespace's, and empty when there is no such namespace.
 	phase corev1.NamespacePhase
 	// found is the ConfigMap, nil when there is none.
-	found *informers.RootCA
+	found *cache.RootCA
 	// sum is the SHA-256 of the CA bundle that should be published.
 	sum [sha256.Size]byte
 }

@@ -5,14 +5,14 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
 func TestDecide(t *testing.T) {
 	sum := testkit.Bundle().Sum()
-	right := func(change ...func(*informers.RootCA)) *informers.RootCA {
-		ca := &informers.RootCA{CASum: sum, HasCA: true, Described: true}
+	right := func(change ...func(*cache.RootCA)) *cache.RootCA {
+		ca := &cache.RootCA{CASum: sum, HasCA: true, Described: true}
 		for _, c := range change {
 			c(ca)
 		}
@@ -20,7 +20,7 @@ func TestDecide(t *testing.T) {
 	}
 	cases := map[string]struct {
 		inPhase    corev1.NamespacePhase
-		inFound    *informers.RootCA
+		inFound    *cache.RootCA
 		want       action
 		wantReason string
 	}{
@@ -37,27 +37,27 @@ func TestDecide(t *testing.T) {
 			inPhase: corev1.NamespaceActive, inFound: right(), want: none, wantReason: "config map is right",
 		},
 		"one without a CA": {
-			inPhase: corev1.NamespaceActive, inFound: right(func(c *informers.RootCA) { c.HasCA = false }),
+			inPhase: corev1.NamespaceActive, inFound: right(func(c *cache.RootCA) { c.HasCA = false }),
 			want: repair, wantReason: "ca.crt is missing",
 		},
 		"one with another CA": {
-			inPhase: corev1.NamespaceActive, inFound: right(func(c *informers.RootCA) { c.CASum = testkit.OtherBundle().Sum() }),
+			inPhase: corev1.NamespaceActive, inFound: right(func(c *cache.RootCA) { c.CASum = testkit.OtherBundle().Sum() }),
 			want: repair, wantReason: "ca.crt differs",
 		},
 		"one with other keys": {
-			inPhase: corev1.NamespaceActive, inFound: right(func(c *informers.RootCA) { c.OtherKeys = []string{"extra"} }),
+			inPhase: corev1.NamespaceActive, inFound: right(func(c *cache.RootCA) { c.OtherKeys = []string{"extra"} }),
 			want: repair, wantReason: "data has other keys",
 		},
 		"one without a description": {
-			inPhase: corev1.NamespaceActive, inFound: right(func(c *informers.RootCA) { c.Described = false }),
+			inPhase: corev1.NamespaceActive, inFound: right(func(c *cache.RootCA) { c.Described = false }),
 			want: repair, wantReason: "description is missing",
 		},
 		"a wrong one in a namespace on its way out": {
-			inPhase: corev1.NamespaceTerminating, inFound: right(func(c *informers.RootCA) { c.CASum = testkit.OtherBundle().Sum() }),
+			inPhase: corev1.NamespaceTerminating, inFound: right(func(c *cache.RootCA) { c.CASum = testkit.OtherBundle().Sum() }),
 			want: repair, wantReason: "ca.crt differs",
 		},
 		"a wrong one whose namespace is not known yet": {
-			inFound: right(func(c *informers.RootCA) { c.HasCA = false }), want: repair, wantReason: "ca.crt is missing",
+			inFound: right(func(c *cache.RootCA) { c.HasCA = false }), want: repair, wantReason: "ca.crt is missing",
 		},
 	}
 	for name, tc := range cases {

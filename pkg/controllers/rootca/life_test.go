@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
@@ -24,8 +24,8 @@ import (
 func TestARefusalIsOneEventHoweverOftenItIsTried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, testkit.Invalid("data", "redacted"), testkit.Namespace("team"), configMap(testkit.WithData("ca.crt", "wrong")))
-		defer testkit.Start(newContext(t), t, func(ctx context.Context) error { return f.loop.Run(ctx) })()
-		f.loop.Add("team")
+		defer testkit.Start(newContext(t), t, func(ctx context.Context) error { return f.queue.Run(ctx) })()
+		f.queue.Add("team")
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if n := len(f.client.Actions()); n < 10 {
@@ -38,9 +38,9 @@ func TestARefusalIsOneEventHoweverOftenItIsTried(t *testing.T) {
 }
 
 func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
-	cases := map[string]func(*Controller) cache.SharedIndexInformer{
-		"namespaces alone":  func(c *Controller) cache.SharedIndexInformer { return c.cfg.Namespaces },
-		"config maps alone": func(c *Controller) cache.SharedIndexInformer { return c.cfg.RootCAs },
+	cases := map[string]func(*Controller) toolscache.SharedIndexInformer{
+		"namespaces alone":  func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Namespaces },
+		"config maps alone": func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.RootCAs },
 	}
 	for name, informer := range cases {
 		t.Run(name, func(t *testing.T) {

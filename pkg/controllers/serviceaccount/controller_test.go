@@ -16,13 +16,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 	"k8s.io/utils/clock"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
@@ -60,8 +60,8 @@ func newController(t *testing.T, client *fake.Clientset, recorder record.EventRe
 	t.Helper()
 	cfg := Config{Client: client.CoreV1(), Names: []string{"default", "robot"}, Recorder: recorder, Clock: clock.RealClock{}}
 	var errNamespaces, errAccounts, err error
-	cfg.Namespaces, errNamespaces = informers.Namespaces(client)
-	cfg.ServiceAccounts, errAccounts = informers.ServiceAccounts(client)
+	cfg.Namespaces, errNamespaces = cache.Namespaces(client)
+	cfg.ServiceAccounts, errAccounts = cache.ServiceAccounts(client)
 	c, err := New(cfg)
 	if err := errors.Join(errNamespaces, errAccounts, err); err != nil {
 		t.Fatal(err)
@@ -82,7 +82,7 @@ func newContext(t *testing.T) context.Context {
 func byName(a, b testkit.Request) bool { return a.Name < b.Name }
 
 func createRequest(name string) testkit.Request {
-	key, _ := cache.ParseObjectName(name)
+	key, _ := toolscache.ParseObjectName(name)
 	return testkit.Request{
 		Verb: "create", Resource: "serviceaccounts", Name: name,
 		Body: &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}},
@@ -153,7 +153,7 @@ func TestSync(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, tc.inAnswer, tc.inCached...)
-			again, err := f.sync(newContext(t), cache.ObjectName{Namespace: "team", Name: "default"})
+			again, err := f.sync(newContext(t), toolscache.ObjectName{Namespace: "team", Name: "default"})
 			if !errors.Is(err, tc.wantErr) || (tc.wantErr == nil) != (err == nil) {
 				t.Errorf("error %v, want %v", err, tc.wantErr)
 			}
@@ -172,7 +172,7 @@ func TestSync(t *testing.T) {
 
 func TestErrorsSayWhatWasDone(t *testing.T) {
 	f := newFixture(t, testkit.InternalError(), testkit.Namespace("team"))
-	_, err := f.sync(newContext(t), cache.ObjectName{Namespace: "team", Name: "default"})
+	_, err := f.sync(newContext(t), toolscache.ObjectName{Namespace: "team", Name: "default"})
 	if want := "create service account team/default: " + testkit.InternalError().Error(); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
@@ -181,8 +181,8 @@ func TestErrorsSayWhatWasDone(t *testing.T) {
 func TestARefusalIsOneEventHoweverOftenItIsTried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, testkit.QuotaExceeded(), testkit.Namespace("team"))
-		defer testkit.Start(newContext(t), t, func(ctx context.Context) error { return f.loop.Run(ctx) })()
-		f.loop.Add(cache.ObjectName{Namespace: "team", Name: "default"})
+		defer testkit.Start(newContext(t), t, func(ctx context.Context) error { return f.queue.Run(ctx) })()
+		f.queue.Add(toolscache.ObjectName{Namespace: "team", Name: "default"})
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if n := len(f.client.Actions()); n < 10 {
@@ -195,9 +195,9 @@ func TestARefusalIsOneEventHoweverOftenItIsTried(t *testing.T) {
 }
 
 func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
-	cases := map[string]func(*Controller) cache.SharedIndexInformer{
-		"namespaces alone":       func(c *Controller) cache.SharedIndexInformer { return c.cfg.Namespaces },
-		"service accounts alone": func(c *Controller) cache.SharedIndexInformer { return c.cfg.ServiceAccounts },
+	cases := map[string]func(*Controller) toolscache.SharedIndexInformer{
+		"namespaces alone":       func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Namespaces },
+		"service accounts alone": func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.ServiceAccounts },
 	}
 	for name, informer := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -300,7 +300,7 @@ func TestAnAccountThatIsDeletedFiveTimesIsLeftAlone(t *testing.T) {
 	var again time.Duration
 	for range 10 {
 		var err error
-		if again, err = f.sync(newContext(t), cache.ObjectName{Namespace: "team", Name: "default"}); err != nil {
+		if again, err = f.sync(newContext(t), toolscache.ObjectName{Namespace: "team", Name: "default"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -310,7 +310,7 @@ func TestAnAccountThatIsDeletedFiveTimesIsLeftAlone(t *testing.T) {
 	if again <= 0 || again > time.Hour {
 		t.Errorf("looks again after %v", again)
 	}
-	if _, err := f.sync(newContext(t), cache.ObjectName{Namespace: "team", Name: "robot"}); err != nil || len(f.client.Actions()) != 6 {
+	if _, err := f.sync(newContext(t), toolscache.ObjectName{Namespace: "team", Name: "robot"}); err != nil || len(f.client.Actions()) != 6 {
 		t.Errorf("another account: %v, %d writes", err, len(f.client.Actions()))
 	}
 	if events := testkit.Events(f.recorder); len(events) != 1 || !strings.HasPrefix(events[0], "Warning LeftAlone ") {

@@ -10,43 +10,24 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
-	"github.com/sakeeper/sakeeper/pkg/contention"
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
 	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/token"
-)
-
-// The reasons of events.
-const (
-	// ReasonMarked: the API server refuses the token of this Secret from now on.
-	ReasonMarked = "MarkedUnusedToken"
-	// ReasonDeleted: the Secret was deleted.
-	ReasonDeleted = "DeletedUnusedToken"
-	// ReasonWouldMark and ReasonWouldDelete: so it would be, were this no dry run.
-	ReasonWouldMark   = "WouldMarkUnusedToken"
-	ReasonWouldDelete = "WouldDeleteUnusedToken"
-	// ReasonFailed: the API server refuses to mark or delete the Secret.
-	ReasonFailed = "FailedTokenCleanUp"
-	// ReasonInvalidSetting: an annotation on the Secret or the namespace cannot be
-	// understood.
-	ReasonInvalidSetting = "InvalidCleanUpSetting"
-	// ReasonUnreadableLastUsed: the label with the date of the last use is none.
-	ReasonUnreadableLastUsed = "UnreadableLastUsed"
-	// ReasonUnusableTracking: the ConfigMap does not say since when uses are noted.
-	ReasonUnusableTracking = "UnusableTokenTracking"
 )
 
 // mark makes the API server refuse the token.
 func (c *Controller) mark(ctx context.Context, s state, d decision) error {
 	why := fmt.Sprintf("no use of this token within %v is on record, and no pod names it", d.period)
 	if c.cfg.DryRun {
-		c.rehearse(ctx, s, stepMark, ReasonWouldMark, "Would be marked as unused: "+why)
+		c.rehearse(ctx, s, stepMark, api.ReasonWouldMarkUnusedToken, "Would be marked as unused: "+why)
 		return nil
 	}
 	const content = "marked"
 	object := contested{namespace: s.secret.Namespace, name: s.secret.Name, uid: string(s.secret.UID)}
-	truce := c.truces.May(object, content)
-	contention.Report(ctx, c.cfg.Recorder, objectReference(s.secret), truce)
+	truce := c.truces.Allow(object, content)
+	writebackoff.Report(ctx, c.cfg.Recorder, objectReference(s.secret), truce)
 	if truce.Wait > 0 {
 		return nil // a later pass asks again
 	}
@@ -58,8 +39,8 @@ func (c *Controller) mark(ctx context.Context, s state, d decision) error {
 	}
 	_, err = c.cfg.Client.Secrets(s.secret.Namespace).Patch(ctx, s.secret.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	if err == nil {
-		c.truces.Wrote(object, content)
-		c.cfg.Recorder.Eventf(objectReference(s.secret), corev1.EventTypeNormal, ReasonMarked,
+		c.truces.Record(object, content)
+		c.cfg.Recorder.Eventf(objectReference(s.secret), corev1.EventTypeNormal, api.ReasonMarkedUnusedToken,
 			"Marked as unused: %s. The API server refuses it from now on, and it is deleted after another %v without use. Remove the label %s to use it again",
 			why, d.period, token.InvalidSinceLabel)
 	}
@@ -70,11 +51,11 @@ func (c *Controller) mark(ctx context.Context, s state, d decision) error {
 func (c *Controller) remove(ctx context.Context, s state, d decision) error {
 	why := fmt.Sprintf("marked as unused since %s, and not used within %v", s.invalidSince(), d.period)
 	if c.cfg.DryRun {
-		c.rehearse(ctx, s, stepDelete, ReasonWouldDelete, "Would be deleted: "+why)
+		c.rehearse(ctx, s, stepDelete, api.ReasonWouldDeleteUnusedToken, "Would be deleted: "+why)
 		return nil
 	}
 	takeBack := func() {}
-	if informers.IsGeneratedName(s.secret.Account, s.secret.Name) {
+	if cache.IsGeneratedName(s.secret.Account, s.secret.Name) {
 		var err error
 		if takeBack, err = c.note(ctx, s); err != nil {
 			return c.answer(ctx, s, stepDelete, err)
@@ -85,7 +66,7 @@ func (c *Controller) remove(ctx context.Context, s state, d decision) error {
 	})
 	switch {
 	case err == nil:
-		c.cfg.Recorder.Event(objectReference(s.secret), corev1.EventTypeNormal, ReasonDeleted, "Deleted: "+why)
+		c.cfg.Recorder.Event(objectReference(s.secret), corev1.EventTypeNormal, api.ReasonDeletedUnusedToken, "Deleted: "+why)
 	case apierrors.IsConflict(err):
 		takeBack()
 	}
@@ -96,7 +77,7 @@ func (c *Controller) remove(ctx context.Context, s state, d decision) error {
 // It comes before the deletion, which is what makes a generator of tokens look.
 func (c *Controller) note(ctx context.Context, s state) (takeBack func(), err error) {
 	date := s.now.Format(dateFormat)
-	former, had := s.account.Annotations[informers.CleanedUpAnnotation]
+	former, had := s.account.Annotations[api.CleanedUpAnnotation]
 	if former == date || c.pass.noted[s.account.UID] == date {
 		return func() {}, nil
 	}
@@ -113,14 +94,14 @@ func (c *Controller) note(ctx context.Context, s state) (takeBack func(), err er
 		}
 		delete(c.pass.noted, s.account.UID)
 		if _, err := c.patchNote(ctx, &written.ObjectMeta, value); err != nil {
-			klog.FromContext(ctx).Info("Left a note of a clean-up that did not happen on service account", "serviceAccount", klog.KObj(s.account), "reason", kube.Withhold(err))
+			klog.FromContext(ctx).Info("Left a note of a clean-up that did not happen on service account", "serviceAccount", klog.KObj(s.account), "reason", kube.Redact(err))
 		}
 	}, nil
 }
 
 func (c *Controller) patchNote(ctx context.Context, account *metav1.ObjectMeta, value any) (*corev1.ServiceAccount, error) {
 	patch, err := kube.MergePatch(account, map[string]any{"metadata": map[string]any{
-		"annotations": map[string]any{informers.CleanedUpAnnotation: value},
+		"annotations": map[string]any{api.CleanedUpAnnotation: value},
 	}})
 	if err != nil {
 		return nil, err
@@ -157,11 +138,11 @@ func (c *Controller) answer(ctx context.Context, s state, step string, err error
 	c.metrics.took(step, resultError)
 	if (apierrors.IsInvalid(err) || apierrors.IsForbidden(err)) && !c.pass.refused.Has(s.secret.UID) {
 		c.pass.refused.Insert(s.secret.UID)
-		c.cfg.Recorder.Eventf(objectReference(s.secret), corev1.EventTypeWarning, ReasonFailed, "The API server refuses to %s this unused token: %v", step, kube.Withhold(err))
+		c.cfg.Recorder.Eventf(objectReference(s.secret), corev1.EventTypeWarning, api.ReasonFailedTokenCleanUp, "The API server refuses to %s this unused token: %v", step, kube.Redact(err))
 	}
-	return fmt.Errorf("%s secret %s: %w", step, klog.KObj(s.secret), kube.Withhold(err))
+	return fmt.Errorf("%s secret %s: %w", step, klog.KObj(s.secret), kube.Redact(err))
 }
 
-func objectReference(secret *informers.TokenSecret) *corev1.ObjectReference {
+func objectReference(secret *cache.TokenSecret) *corev1.ObjectReference {
 	return &corev1.ObjectReference{Kind: "Secret", APIVersion: "v1", Namespace: secret.Namespace, Name: secret.Name, UID: secret.UID}
 }

@@ -11,14 +11,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
-	"github.com/sakeeper/sakeeper/pkg/contention"
-	"github.com/sakeeper/sakeeper/pkg/informers"
-	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
+	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
 )
 
 // Name is kube-controller-manager's name of this controller.
@@ -36,30 +36,28 @@ type Client interface {
 // three is required.
 type Config struct {
 	Client          Client
-	Namespaces      cache.TypedSharedIndexInformer[*corev1.Namespace]
-	Secrets         cache.TypedSharedIndexInformer[*informers.TokenSecret]
-	ServiceAccounts cache.TypedSharedIndexInformer[*corev1.ServiceAccount]
+	Namespaces      toolscache.TypedSharedIndexInformer[*corev1.Namespace]
+	Secrets         toolscache.TypedSharedIndexInformer[*cache.TokenSecret]
+	ServiceAccounts toolscache.TypedSharedIndexInformer[*corev1.ServiceAccount]
 	// Period is for how long a token must be unused before it is marked, and marked
 	// before it is deleted.
 	Period time.Duration
 	// Interval is from the beginning of a pass to that of the next.
 	Interval time.Duration
 	// DryRun: nothing is changed; log, events and metrics say what would be.
-	DryRun     bool
-	Recorder   record.EventRecorder
-	Clock      clock.PassiveClock
-	Metrics    *loop.Metrics
-	Contention *contention.Metrics
-	// Registerer gets the controller's own metrics.
+	DryRun   bool
+	Recorder record.EventRecorder
+	Clock    clock.PassiveClock
+	// Registerer gets the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
 
 // Controller marks and deletes unused token Secrets.
 type Controller struct {
 	cfg     Config
-	loop    *loop.Loop[task]
+	queue   *workqueue.Queue[task]
 	metrics *metrics
-	truces  *contention.Tracker[contested]
+	truces  *writebackoff.Tracker[contested]
 	ready   atomic.Bool
 	// pass is touched by the one worker of the loop alone.
 	pass *pass
@@ -87,19 +85,19 @@ func New(cfg Config) (*Controller, error) {
 	case cfg.Period <= 0, cfg.Interval <= 0:
 		return nil, fmt.Errorf("%s: Period and Interval must be positive, not %v and %v", Name, cfg.Period, cfg.Interval)
 	}
-	c := &Controller{cfg: cfg, truces: contention.New[contested]("token marks", cfg.Clock, cfg.Contention)}
+	c := &Controller{cfg: cfg, truces: writebackoff.New[contested]("token marks", cfg.Clock, cfg.Registerer)}
 	var err error
 	if c.metrics, err = newMetrics(cfg.Registerer); err != nil {
 		return nil, err
 	}
-	c.loop, err = loop.New(loop.Config[task]{Name: Name, Sync: c.sync, Metrics: cfg.Metrics})
+	c.queue, err = workqueue.New(workqueue.Config[task]{Name: Name, Sync: c.sync, Registerer: cfg.Registerer})
 	return c, err
 }
 
 // Run works until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
-	c.loop.Add(begin)
-	return c.loop.Run(ctx, c.cfg.Namespaces.HasSyncedChecker(), c.cfg.Secrets.HasSyncedChecker(), c.cfg.ServiceAccounts.HasSyncedChecker())
+	c.queue.Add(begin)
+	return c.queue.Run(ctx, c.cfg.Namespaces.HasSyncedChecker(), c.cfg.Secrets.HasSyncedChecker(), c.cfg.ServiceAccounts.HasSyncedChecker())
 }
 
 // Ready tells whether the first pass was completed, also if it found that nothing
@@ -162,10 +160,10 @@ func (c *Controller) apply(ctx context.Context, s state, d decision) error {
 	}
 }
 
-func (c *Controller) gather(secret *informers.TokenSecret) state {
+func (c *Controller) gather(secret *cache.TokenSecret) state {
 	s := state{secret: secret, tracked: c.pass.tracked, period: c.cfg.Period, now: c.cfg.Clock.Now().UTC()}
-	s.namespace, _ = informers.Get(c.cfg.Namespaces, secret.Namespace)
-	account, ok := informers.Get(c.cfg.ServiceAccounts, secret.AccountName().String())
+	s.namespace, _ = cache.Get(c.cfg.Namespaces, secret.Namespace)
+	account, ok := cache.Get(c.cfg.ServiceAccounts, secret.AccountName().String())
 	if ok && (secret.AccountUID == "" || secret.AccountUID == account.UID) {
 		s.account = account
 	}
@@ -173,12 +171,12 @@ func (c *Controller) gather(secret *informers.TokenSecret) state {
 }
 
 // secretsOf are those of a namespace, by name.
-func (c *Controller) secretsOf(namespace string) []*informers.TokenSecret {
-	secrets, err := c.cfg.Secrets.GetTypedIndexer().ByTypedIndex(cache.NamespaceIndex, namespace)
+func (c *Controller) secretsOf(namespace string) []*cache.TokenSecret {
+	secrets, err := c.cfg.Secrets.GetTypedIndexer().ByTypedIndex(toolscache.NamespaceIndex, namespace)
 	if err != nil {
 		panic("tokencleaner: internal error: " + err.Error()) // there is no such index
 	}
-	slices.SortFunc(secrets, func(a, b *informers.TokenSecret) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(secrets, func(a, b *cache.TokenSecret) int { return strings.Compare(a.Name, b.Name) })
 	return secrets
 }
 

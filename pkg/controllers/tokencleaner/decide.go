@@ -6,7 +6,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
@@ -16,7 +17,7 @@ const dateFormat = time.DateOnly
 
 // state is what is known of one token Secret.
 type state struct {
-	secret *informers.TokenSecret
+	secret *cache.TokenSecret
 	// namespace and account are those that the Secret names, nil where there is none
 	// of that name and UID.
 	namespace *corev1.Namespace
@@ -135,7 +136,7 @@ func (s state) protection(period time.Duration, optedIn bool) (verdict, complain
 		return young, complaint{}
 	case hasUse && !isDate(lastUsed):
 		return unreadable, complaint{
-			reason: ReasonUnreadableLastUsed,
+			reason: api.ReasonUnreadableLastUsed,
 			text:   "The label " + token.LastUsedLabel + " is not a date such as 2006-01-02, so nobody can tell whether this token is in use, and it is not cleaned up",
 		}
 	case hasUse && lastUsed >= beginDate:
@@ -152,13 +153,13 @@ func (s state) protection(period time.Duration, optedIn bool) (verdict, complain
 // keep tells whether people want the Secret kept. Who wrote something else than yes
 // or no more likely wanted it.
 func (s state) keep() (bool, complaint) {
-	value, which := informers.Setting(informers.KeepAnnotation, s.secret.Annotations, s.namespace.Annotations)
+	value, which := cache.Setting(api.KeepAnnotation, s.secret.Annotations, s.namespace.Annotations)
 	if which < 0 {
 		return false, complaint{}
 	}
 	keep, err := strconv.ParseBool(value)
 	if err != nil {
-		return true, s.misset(which, informers.KeepAnnotation, "neither true nor false")
+		return true, s.misset(which, api.KeepAnnotation, "neither true nor false")
 	}
 	return keep, complaint{}
 }
@@ -166,20 +167,20 @@ func (s state) keep() (bool, complaint) {
 // cleanUpAfter is for how long the token must be unused, and whether people asked
 // for that, also if no account refers to it.
 func (s state) cleanUpAfter() (period time.Duration, optedIn bool, wrong complaint) {
-	value, which := informers.Setting(informers.CleanUpUnusedAnnotation, s.secret.Annotations, s.namespace.Annotations)
+	value, which := cache.Setting(api.CleanUpUnusedAnnotation, s.secret.Annotations, s.namespace.Annotations)
 	if which < 0 {
 		return s.period, false, complaint{}
 	}
 	period, err := time.ParseDuration(value)
 	if err != nil || period <= 0 {
-		return 0, false, s.misset(which, informers.CleanUpUnusedAnnotation, "not a positive duration such as 720h")
+		return 0, false, s.misset(which, api.CleanUpUnusedAnnotation, "not a positive duration such as 720h")
 	}
 	return period, true, complaint{}
 }
 
 // misset does not quote the value, which may be anything.
 func (s state) misset(which int, annotation, how string) complaint {
-	c := complaint{onNamespace: which > 0, reason: ReasonInvalidSetting, text: "The annotation " + annotation + " is " + how + ". "}
+	c := complaint{onNamespace: which > 0, reason: api.ReasonInvalidCleanUpSetting, text: "The annotation " + annotation + " is " + how + ". "}
 	if c.onNamespace {
 		c.text += "Token secrets in this namespace that have no such annotation of their own are not cleaned up"
 	} else {

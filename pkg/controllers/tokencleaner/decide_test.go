@@ -7,7 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
@@ -43,8 +43,8 @@ func given(changes ...func(*state)) state {
 	return s
 }
 
-func tokenSecret(opts ...testkit.Option) *informers.TokenSecret {
-	return informers.NewTokenSecret(testkit.Secret("team/s", append([]testkit.Option{testkit.WithAccount("robot"), testkit.WithData("token", "x")}, opts...)...), nil)
+func tokenSecret(opts ...testkit.Option) *cache.TokenSecret {
+	return cache.NewTokenSecret(testkit.Secret("team/s", append([]testkit.Option{testkit.WithAccount("robot"), testkit.WithData("token", "x")}, opts...)...), nil)
 }
 
 func secretWith(opts ...testkit.Option) func(*state) {

@@ -24,7 +24,7 @@ import (
 	"k8s.io/klog/v2/ktesting"
 	clocktesting "k8s.io/utils/clock/testing"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
@@ -143,9 +143,9 @@ func newController(t testing.TB, client *fake.Clientset, change func(*Config)) *
 	t.Helper()
 	cfg := Config{Client: client.CoreV1(), Period: period, Interval: day}
 	var errNamespaces, errSecrets, errAccounts error
-	cfg.Namespaces, errNamespaces = informers.Namespaces(client)
-	cfg.Secrets, errSecrets = informers.TokenSecrets(client, nil)
-	cfg.ServiceAccounts, errAccounts = informers.ServiceAccounts(client)
+	cfg.Namespaces, errNamespaces = cache.Namespaces(client)
+	cfg.Secrets, errSecrets = cache.TokenSecrets(client, nil)
+	cfg.ServiceAccounts, errAccounts = cache.ServiceAccounts(client)
 	change(&cfg)
 	c, err := New(cfg)
 	if err := errors.Join(errNamespaces, errSecrets, errAccounts, err); err != nil {
@@ -165,7 +165,7 @@ func (f fixture) cache(t testing.TB, obj metav1.Object) {
 	var err error
 	switch obj := obj.(type) {
 	case *corev1.Secret:
-		err = f.cfg.Secrets.GetStore().Add(informers.NewTokenSecret(obj.DeepCopy(), nil))
+		err = f.cfg.Secrets.GetStore().Add(cache.NewTokenSecret(obj.DeepCopy(), nil))
 	case *corev1.Namespace:
 		err = f.cfg.Namespaces.GetStore().Add(obj)
 	default:
@@ -183,8 +183,8 @@ func (f fixture) logs() string {
 // start begins a first pass. It is over, less retries, when all is quiet.
 func (f fixture) start(t *testing.T) (stop func()) {
 	t.Helper()
-	f.loop.Add(begin)
-	stop = testkit.Start(klog.NewContext(t.Context(), f.logger), t, func(ctx context.Context) error { return f.loop.Run(ctx) })
+	f.queue.Add(begin)
+	stop = testkit.Start(klog.NewContext(t.Context(), f.logger), t, func(ctx context.Context) error { return f.queue.Run(ctx) })
 	synctest.Wait()
 	return stop
 }

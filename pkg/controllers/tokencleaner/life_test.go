@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
@@ -69,10 +69,10 @@ func TestNew(t *testing.T) {
 }
 
 func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
-	informers := map[string]func(*Controller) cache.SharedIndexInformer{
-		"namespaces": func(c *Controller) cache.SharedIndexInformer { return c.cfg.Namespaces },
-		"secrets":    func(c *Controller) cache.SharedIndexInformer { return c.cfg.Secrets },
-		"accounts":   func(c *Controller) cache.SharedIndexInformer { return c.cfg.ServiceAccounts },
+	informers := map[string]func(*Controller) toolscache.SharedIndexInformer{
+		"namespaces": func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Namespaces },
+		"secrets":    func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Secrets },
+		"accounts":   func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.ServiceAccounts },
 	}
 	for missing := range informers {
 		t.Run("all but "+missing, func(t *testing.T) {
@@ -115,7 +115,7 @@ func TestLife(t *testing.T) {
 			&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "p"}, Spec: podsNaming("", "in-pod").Items[0].Spec},
 			trackedSince("2026-01-02"))
 		c := newController(t, client, func(cfg *Config) { cfg.Clock, cfg.Recorder = fromNow(), record.NewFakeRecorder(1000) })
-		informers := []cache.SharedIndexInformer{c.cfg.Namespaces, c.cfg.Secrets, c.cfg.ServiceAccounts}
+		informers := []toolscache.SharedIndexInformer{c.cfg.Namespaces, c.cfg.Secrets, c.cfg.ServiceAccounts}
 		run := []func(context.Context) error{c.Run}
 		for _, informer := range informers {
 			run = append(run, testkit.Informer(informer))

@@ -23,7 +23,7 @@ func TestMetrics(t *testing.T) {
 		f.server.answer("delete secrets", testkit.InternalError())
 		expect := func(step, want string) {
 			t.Helper()
-			if err := testutil.GatherAndCompare(f.registry, strings.NewReader(want)); err != nil {
+			if err := testutil.GatherAndCompare(f.registry, strings.NewReader(want), "sakeeper_token_clean_ups_total", "sakeeper_token_clean_up_secrets", "sakeeper_token_clean_up_last_pass_timestamp_seconds"); err != nil {
 				t.Errorf("%s: %v", step, err)
 			}
 		}
@@ -37,7 +37,7 @@ func TestMetrics(t *testing.T) {
 		f.cache(t, secret("team/mark", testkit.WithLabel(invalidSince, "2026-04-12")))
 		time.Sleep(time.Second)
 		synctest.Wait()
-		got, err := testutil.GatherAndCount(f.registry)
+		got, err := testutil.GatherAndCount(f.registry, "sakeeper_token_clean_ups_total", "sakeeper_token_clean_up_secrets", "sakeeper_token_clean_up_last_pass_timestamp_seconds")
 		if err != nil || got != 8+13+1 {
 			t.Errorf("%d series, %v", got, err)
 		}

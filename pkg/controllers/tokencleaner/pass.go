@@ -12,7 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/klog/v2"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 )
 
 // pass is what is known until the next one begins.
@@ -70,7 +71,7 @@ func (c *Controller) begin(ctx context.Context) error {
 	c.pass = newPass(tracked)
 	queue, warned := sets.Set[string]{}, sets.Set[types.UID]{}
 	for _, obj := range c.cfg.Secrets.GetStore().List() {
-		secret, ok := obj.(*informers.TokenSecret)
+		secret, ok := obj.(*cache.TokenSecret)
 		if !ok {
 			continue
 		}
@@ -84,9 +85,9 @@ func (c *Controller) begin(ctx context.Context) error {
 	}
 	c.metrics.found(c.pass.total)
 	for _, namespace := range sets.List(queue) {
-		c.loop.Add(task(namespace))
+		c.queue.Add(task(namespace))
 	}
-	c.loop.Add(end)
+	c.queue.Add(end)
 	return nil
 }
 
@@ -113,7 +114,7 @@ func (c *Controller) tracking(ctx context.Context) (time.Time, error) {
 		klog.FromContext(ctx).Info("No tokens are cleaned up: the API server does not say since when it notes their use", "configMap", name, "reason", trouble)
 		c.cfg.Recorder.Event(&corev1.ObjectReference{
 			Kind: "ConfigMap", APIVersion: "v1", Namespace: found.Namespace, Name: found.Name, UID: found.UID,
-		}, corev1.EventTypeWarning, ReasonUnusableTracking, "No tokens are cleaned up, because "+trouble)
+		}, corev1.EventTypeWarning, api.ReasonUnusableTokenTracking, "No tokens are cleaned up, because "+trouble)
 	}
 	return tracked, nil
 }

@@ -18,7 +18,7 @@ import (
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
@@ -43,9 +43,9 @@ func (p *plane) run(clock clock.PassiveClock, before func(*http.Request), change
 	must(p.t, err)
 	cfg := Config{Client: client.CoreV1(), Period: period, Interval: time.Hour, Clock: clock, Recorder: r.recorder}
 	var err1, err2, err3 error
-	cfg.Namespaces, err1 = informers.Namespaces(client)
-	cfg.Secrets, err2 = informers.TokenSecrets(client, nil)
-	cfg.ServiceAccounts, err3 = informers.ServiceAccounts(client)
+	cfg.Namespaces, err1 = cache.Namespaces(client)
+	cfg.Secrets, err2 = cache.TokenSecrets(client, nil)
+	cfg.ServiceAccounts, err3 = cache.ServiceAccounts(client)
 	must(p.t, errors.Join(err1, err2, err3))
 	if change != nil {
 		change(&cfg)

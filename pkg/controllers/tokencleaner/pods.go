@@ -7,7 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 
-	"github.com/sakeeper/sakeeper/pkg/podsecrets"
+	"github.com/sakeeper/sakeeper/pkg/podadmission/secretrefs"
 )
 
 // podsPerPage bounds what is in memory of a big namespace.
@@ -34,7 +34,7 @@ func (c *Controller) namesInPods(ctx context.Context, namespace string) (names, 
 			return nil, fmt.Errorf("list pods in %s: %w", namespace, err)
 		}
 		for i := range pods.Items {
-			for reference := range podsecrets.All(&pods.Items[i].Spec) {
+			for reference := range secretrefs.All(&pods.Items[i].Spec) {
 				sets.Set[string](found).Insert(reference.Name)
 			}
 		}

@@ -11,18 +11,15 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
-	"github.com/sakeeper/sakeeper/pkg/canary"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/signingkey"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
-
-// ReasonFailedGenerate is the event on a ServiceAccount whose token Secret, or the
-// reference to it, the API server refuses, for example because of a quota.
-const ReasonFailedGenerate = "FailedGenerateToken"
 
 const (
 	// soon is when something is asked again that no event tells of.
@@ -36,7 +33,7 @@ func (c *Controller) generate(ctx context.Context, account *corev1.ServiceAccoun
 	if shown, err := c.survey(ctx, account); err != nil || !shown {
 		return soon, err // the cache will show it
 	}
-	key := cache.MetaObjectToName(account)
+	key := toolscache.MetaObjectToName(account)
 	p := c.plans.choose(key, account.UID)
 	if p.refused {
 		if may, err := c.rehearse(ctx, account, p.name); err != nil || !may {
@@ -48,7 +45,7 @@ func (c *Controller) generate(ctx context.Context, account *corev1.ServiceAccoun
 		ServiceAccountName: account.Name, ServiceAccountUID: string(account.UID),
 	}
 	var made types.UID
-	err := c.cfg.Tokens.Write(ctx, claims, func() { c.loop.Add(key) }, func(ctx context.Context, compact string) error {
+	err := c.cfg.Tokens.Write(ctx, claims, func() { c.queue.Add(key) }, func(ctx context.Context, compact string) error {
 		p = c.plans.update(key, account.UID, func(p *plan) { p.doubt = c.cfg.Clock.Now().Add(c.cfg.Underway) })
 		secret, err := c.cfg.Client.Secrets(account.Namespace).Create(ctx, c.secretFor(claims, compact), metav1.CreateOptions{})
 		if err == nil {
@@ -87,16 +84,16 @@ func (c *Controller) secretFor(claims token.LegacyClaims, compact string) *corev
 
 // notGenerated reads why there is no Secret.
 func (c *Controller) notGenerated(ctx context.Context, account *corev1.ServiceAccount, p plan, err error) (time.Duration, error) {
-	key := cache.MetaObjectToName(account)
+	key := toolscache.MetaObjectToName(account)
 	if apierrors.IsAlreadyExists(err) {
 		p.doubt = time.Time{} // what there is, is there
 		return c.probe(ctx, key, p)
 	}
-	if kube.NotWritten(err) {
+	if kube.DefinitelyRejected(err) {
 		c.plans.update(key, account.UID, func(p *plan) { p.doubt = time.Time{} })
 	}
 	switch {
-	case errors.Is(err, canary.ErrWaiting):
+	case errors.Is(err, signingkey.ErrWaiting):
 		klog.FromContext(ctx).V(4).Info("Put off a token", "serviceAccount", klog.KObj(account), "reason", err.Error())
 		return 0, err // it will be woken
 	case apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
@@ -104,14 +101,14 @@ func (c *Controller) notGenerated(ctx context.Context, account *corev1.ServiceAc
 	case apierrors.IsConflict(err):
 		return soon, nil // over a quota that others use too
 	}
-	return 0, c.report(ctx, account, kube.Refused(err), fmt.Errorf("create secret %s/%s: %w", key.Namespace, p.name, kube.Withhold(err)))
+	return 0, c.report(ctx, account, kube.IsPermanent(err), fmt.Errorf("create secret %s/%s: %w", key.Namespace, p.name, kube.Redact(err)))
 }
 
 // refer writes a reference to the Secret of the decision, at the version of account
 // that it was taken on. A Secret that nobody knows of goes again where there can be no
 // reference.
 func (c *Controller) refer(ctx context.Context, account *corev1.ServiceAccount, d decision) (time.Duration, error) {
-	key := cache.MetaObjectToName(account)
+	key := toolscache.MetaObjectToName(account)
 	if c.plans.of(key).name == d.secret {
 		c.plans.made(key, account.UID, d.secret, d.uid)
 	}
@@ -121,7 +118,7 @@ func (c *Controller) refer(ctx context.Context, account *corev1.ServiceAccount, 
 			p.exposed = p.exposed || p.name == d.secret
 			p.version, p.conflicts, p.refused = patched.ResourceVersion, 0, false
 		})
-		c.truces.Wrote(contestedAccount(account), content)
+		c.truces.Record(contestedAccount(account), content)
 		klog.FromContext(ctx).V(2).Info("Referred to token secret", "serviceAccount", klog.KObj(account), "secret", klog.KRef(key.Namespace, d.secret), "reason", d.reason)
 		return 0, nil
 	}
@@ -130,10 +127,10 @@ func (c *Controller) refer(ctx context.Context, account *corev1.ServiceAccount, 
 
 // notReferred reads why there is no reference, or no answer.
 func (c *Controller) notReferred(ctx context.Context, account *corev1.ServiceAccount, d decision, err error) (time.Duration, error) {
-	key := cache.MetaObjectToName(account)
+	key := toolscache.MetaObjectToName(account)
 	p := c.plans.update(key, account.UID, func(p *plan) {
-		p.exposed = p.exposed || p.name == d.secret && !kube.NotWritten(err)
-		p.refused = p.refused || kube.Refused(err)
+		p.exposed = p.exposed || p.name == d.secret && !kube.DefinitelyRejected(err)
+		p.refused = p.refused || kube.IsPermanent(err)
 		if apierrors.IsConflict(err) {
 			p.conflicts++
 		}
@@ -148,8 +145,8 @@ func (c *Controller) notReferred(ctx context.Context, account *corev1.ServiceAcc
 	case apierrors.IsNotFound(err):
 		return 0, c.discard(ctx, key, d)
 	}
-	failure := c.report(ctx, account, kube.Refused(err), fmt.Errorf("patch service account %s: %w", key, err))
-	if kube.Refused(err) && mine && p.withdrawable() {
+	failure := c.report(ctx, account, kube.IsPermanent(err), fmt.Errorf("patch service account %s: %w", key, err))
+	if kube.IsPermanent(err) && mine && p.withdrawable() {
 		failure = errors.Join(failure, c.discard(ctx, key, d))
 	}
 	return 0, failure
@@ -181,7 +178,7 @@ func (c *Controller) patch(ctx context.Context, account *corev1.ServiceAccount, 
 }
 
 // discard deletes a Secret that was made here and that nobody refers to.
-func (c *Controller) discard(ctx context.Context, key cache.ObjectName, d decision) error {
+func (c *Controller) discard(ctx context.Context, key toolscache.ObjectName, d decision) error {
 	err := c.cfg.Client.Secrets(key.Namespace).Delete(ctx, d.secret, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &d.uid}})
 	switch {
 	case err == nil:
@@ -191,21 +188,21 @@ func (c *Controller) discard(ctx context.Context, key cache.ObjectName, d decisi
 		// Another one may have its name now. If not, this one is still there.
 		found, errFind := c.find(ctx, key.Namespace, d.secret)
 		if errFind != nil || found != nil && found.UID == d.uid {
-			return errors.Join(fmt.Errorf("delete secret %s/%s: %w", key.Namespace, d.secret, kube.Withhold(err)), errFind)
+			return errors.Join(fmt.Errorf("delete secret %s/%s: %w", key.Namespace, d.secret, kube.Redact(err)), errFind)
 		}
 	default:
-		return fmt.Errorf("delete secret %s/%s: %w", key.Namespace, d.secret, kube.Withhold(err))
+		return fmt.Errorf("delete secret %s/%s: %w", key.Namespace, d.secret, kube.Redact(err))
 	}
 	c.plans.forget(key, d.secret)
-	c.loop.Add(key) // for what else there is to do
+	c.queue.Add(key) // for what else there is to do
 	return nil
 }
 
 // report tells people of a refusal, about which they can do something, once, and
 // returns err.
 func (c *Controller) report(ctx context.Context, account *corev1.ServiceAccount, refusal bool, err error) error {
-	if refusal && loop.Report(ctx) {
-		c.cfg.Recorder.Eventf(objectReference(account), corev1.EventTypeWarning, ReasonFailedGenerate, "The API server refuses to %v", err)
+	if refusal && workqueue.Report(ctx) {
+		c.cfg.Recorder.Eventf(objectReference(account), corev1.EventTypeWarning, api.ReasonFailedGenerateToken, "The API server refuses to %v", err)
 	}
 	return err
 }

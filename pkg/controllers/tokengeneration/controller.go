@@ -6,20 +6,22 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/lru"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
-	"github.com/sakeeper/sakeeper/pkg/contention"
-	"github.com/sakeeper/sakeeper/pkg/informers"
-	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
+	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
@@ -27,8 +29,6 @@ import (
 const Name = "token-generation-controller"
 
 const (
-	// workers bounds the requests under way.
-	workers = 10
 	// perSecond and burst pace what happens when generation is switched on in a big
 	// cluster: 500 Secrets at once, and 10,000 in 95 s. Each takes two writes, or three
 	// requests where it is the first of its namespace.
@@ -65,9 +65,9 @@ type Config struct {
 	Client Client
 	// Metadata lists token Secrets without fetching their data.
 	Metadata        metadata.Interface
-	Namespaces      cache.TypedSharedIndexInformer[*corev1.Namespace]
-	Secrets         cache.TypedSharedIndexInformer[*informers.TokenSecret]
-	ServiceAccounts cache.TypedSharedIndexInformer[*corev1.ServiceAccount]
+	Namespaces      toolscache.TypedSharedIndexInformer[*corev1.Namespace]
+	Secrets         toolscache.TypedSharedIndexInformer[*cache.TokenSecret]
+	ServiceAccounts toolscache.TypedSharedIndexInformer[*corev1.ServiceAccount]
 	Tokens          Tokens
 	// CA returns the bundle that Secrets should have at this moment.
 	CA       func() cabundle.Bundle
@@ -76,23 +76,23 @@ type Config struct {
 	// Underway is how long a create without an answer may still be carried out, and so
 	// how long accounts that existed at the start wait for their first Secret. Zero:
 	// 10 s.
-	Underway   time.Duration
-	Metrics    *loop.Metrics
-	Contention *contention.Metrics
+	Underway time.Duration
+	// Registerer gets the metrics. Nil: they are not exported.
+	Registerer prometheus.Registerer
 }
 
 // Controller makes token Secrets for ServiceAccounts.
 type Controller struct {
 	cfg     Config
-	loop    *loop.Loop[cache.ObjectName]
-	synced  []cache.DoneChecker
+	queue   *workqueue.Queue[toolscache.ObjectName]
+	synced  []toolscache.DoneChecker
 	started time.Time // set before the first sync
 	plans   *plans
 	// surveyed are namespaces of which the cache was seen to show every token Secret
 	// that there was after the start.
 	surveyed *lru.Cache
-	slots    *loop.Pace[cache.ObjectName]
-	truces   *contention.Tracker[contested]
+	slots    *workqueue.Pace[toolscache.ObjectName]
+	truces   *writebackoff.Tracker[contested]
 }
 
 // contested is an account over whose token Secret somebody may disagree.
@@ -115,38 +115,38 @@ func New(cfg Config) (*Controller, error) {
 		cfg:      cfg,
 		plans:    newPlans(),
 		surveyed: lru.New(surveyedNamespaces),
-		slots:    loop.NewPace[cache.ObjectName](cfg.Clock, perSecond, burst),
-		truces:   contention.New[contested]("generated tokens", cfg.Clock, cfg.Contention),
+		slots:    workqueue.NewPace[toolscache.ObjectName](cfg.Clock, perSecond, burst),
+		truces:   writebackoff.New[contested]("generated tokens", cfg.Clock, cfg.Registerer),
 	}
 	var err error
-	if c.loop, err = loop.New(loop.Config[cache.ObjectName]{
-		Name: Name, Sync: c.sync, Workers: workers, Metrics: cfg.Metrics,
+	if c.queue, err = workqueue.New(workqueue.Config[toolscache.ObjectName]{
+		Name: Name, Sync: c.sync, Workers: api.DefaultWorkers, Registerer: cfg.Registerer,
 	}); err != nil {
 		return nil, err
 	}
-	accounts, errAccounts := loop.Watch(cfg.ServiceAccounts, c.accountEvents())
-	secrets, errSecrets := loop.Watch(cfg.Secrets, c.secretEvents())
-	namespaces, errNamespaces := loop.Watch(cfg.Namespaces, c.namespaceEvents())
-	c.synced = []cache.DoneChecker{accounts, secrets, namespaces}
+	accounts, errAccounts := workqueue.Watch(cfg.ServiceAccounts, c.accountEvents())
+	secrets, errSecrets := workqueue.Watch(cfg.Secrets, c.secretEvents())
+	namespaces, errNamespaces := workqueue.Watch(cfg.Namespaces, c.namespaceEvents())
+	c.synced = []toolscache.DoneChecker{accounts, secrets, namespaces}
 	return c, errors.Join(errAccounts, errSecrets, errNamespaces)
 }
 
 // Run works until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
 	c.started = c.cfg.Clock.Now()
-	return c.loop.Run(ctx, c.synced...)
+	return c.queue.Run(ctx, c.synced...)
 }
 
 // Ready tells whether every ServiceAccount that existed at the start was handled
 // once. It may still wait for its turn.
-func (c *Controller) Ready() bool { return c.loop.Ready() }
+func (c *Controller) Ready() bool { return c.queue.Ready() }
 
-func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
+func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (time.Duration, error) {
 	s := c.gather(key)
 	d := decide(s)
 	if s.begins(d) {
 		if wait := c.turn(ctx, s.account); wait > 0 {
-			return wait, loop.ErrPutOff
+			return wait, workqueue.ErrRequeueLater
 		}
 	}
 	if d.action == look {
@@ -175,12 +175,12 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Durat
 }
 
 // gather reads caches and memory.
-func (c *Controller) gather(key cache.ObjectName) state {
+func (c *Controller) gather(key toolscache.ObjectName) state {
 	s := state{mode: c.cfg.Mode, now: c.cfg.Clock.Now(), started: c.started, settled: c.settled(), plan: c.plans.of(key)}
-	if namespace, ok := informers.Get(c.cfg.Namespaces, key.Namespace); ok {
+	if namespace, ok := cache.Get(c.cfg.Namespaces, key.Namespace); ok {
 		s.namespace = namespace
 	}
-	account, ok := informers.Get(c.cfg.ServiceAccounts, key.String())
+	account, ok := cache.Get(c.cfg.ServiceAccounts, key.String())
 	if !ok {
 		return s
 	}
@@ -190,7 +190,7 @@ func (c *Controller) gather(key cache.ObjectName) state {
 		s.plan = plan{}
 	}
 	var err error
-	if s.secrets, err = c.cfg.Secrets.GetTypedIndexer().ByTypedIndex(informers.ByAccount, key.String()); err != nil {
+	if s.secrets, err = c.cfg.Secrets.GetTypedIndexer().ByTypedIndex(cache.ByAccount, key.String()); err != nil {
 		panic("tokengeneration: internal error: " + err.Error()) // there is no such index
 	}
 	s.missing = c.missing(account)
@@ -201,7 +201,7 @@ func (c *Controller) gather(key cache.ObjectName) state {
 func (c *Controller) missing(account *corev1.ServiceAccount) []string {
 	var names []string
 	for _, ref := range account.Secrets {
-		if _, ok := informers.Get(c.cfg.Secrets, account.Namespace+"/"+ref.Name); !ok {
+		if _, ok := cache.Get(c.cfg.Secrets, account.Namespace+"/"+ref.Name); !ok {
 			names = append(names, ref.Name)
 		}
 	}
@@ -213,9 +213,9 @@ func (c *Controller) settled() time.Time { return c.started.Add(c.cfg.Underway) 
 
 // conclude drops the plan of an account that is right, or that nothing is done for, as
 // soon as the caches show what was made.
-func (c *Controller) conclude(key cache.ObjectName, s state) {
+func (c *Controller) conclude(key toolscache.ObjectName, s state) {
 	c.slots.Forget(key)
-	cached, ok := informers.Get(c.cfg.Secrets, key.Namespace+"/"+s.plan.name)
+	cached, ok := cache.Get(c.cfg.Secrets, key.Namespace+"/"+s.plan.name)
 	if s.account == nil || s.plan.secret == "" || ok && cached.UID == s.plan.secret {
 		c.plans.drop(key)
 	}
@@ -223,11 +223,11 @@ func (c *Controller) conclude(key cache.ObjectName, s state) {
 
 // turn returns how long nothing may be begun for account.
 func (c *Controller) turn(ctx context.Context, account *corev1.ServiceAccount) time.Duration {
-	if wait := c.slots.Wait(cache.MetaObjectToName(account)); wait > 0 {
+	if wait := c.slots.Wait(toolscache.MetaObjectToName(account)); wait > 0 {
 		return wait
 	}
-	verdict := c.truces.May(contestedAccount(account), content)
-	contention.Report(ctx, c.cfg.Recorder, objectReference(account), verdict)
+	verdict := c.truces.Allow(contestedAccount(account), content)
+	writebackoff.Report(ctx, c.cfg.Recorder, objectReference(account), verdict)
 	return verdict.Wait
 }
 
@@ -242,13 +242,13 @@ func objectReference(account *corev1.ServiceAccount) *corev1.ObjectReference {
 	return &corev1.ObjectReference{Kind: "ServiceAccount", APIVersion: "v1", Namespace: account.Namespace, Name: account.Name, UID: account.UID}
 }
 
-func (c *Controller) accountEvents() loop.Events[*corev1.ServiceAccount] {
-	enqueue := func(account *corev1.ServiceAccount) { c.loop.Add(cache.MetaObjectToName(account)) }
-	return loop.Events[*corev1.ServiceAccount]{
+func (c *Controller) accountEvents() workqueue.Events[*corev1.ServiceAccount] {
+	enqueue := func(account *corev1.ServiceAccount) { c.queue.Add(toolscache.MetaObjectToName(account)) }
+	return workqueue.Events[*corev1.ServiceAccount]{
 		Listed: enqueue,
 		Changed: func(account *corev1.ServiceAccount) {
 			if len(c.missing(account)) > 0 {
-				c.loop.AddAfter(cache.MetaObjectToName(account), grace)
+				c.queue.AddAfter(toolscache.MetaObjectToName(account), grace)
 				return
 			}
 			enqueue(account)
@@ -257,19 +257,19 @@ func (c *Controller) accountEvents() loop.Events[*corev1.ServiceAccount] {
 	}
 }
 
-func (c *Controller) secretEvents() loop.Events[*informers.TokenSecret] {
-	return loop.Events[*informers.TokenSecret]{
-		Listed:  func(*informers.TokenSecret) {}, // every account is listed itself
-		Changed: func(secret *informers.TokenSecret) { c.loop.Add(secret.AccountName()) },
-		Deleted: func(secret *informers.TokenSecret) {
+func (c *Controller) secretEvents() workqueue.Events[*cache.TokenSecret] {
+	return workqueue.Events[*cache.TokenSecret]{
+		Listed:  func(*cache.TokenSecret) {}, // every account is listed itself
+		Changed: func(secret *cache.TokenSecret) { c.queue.Add(secret.AccountName()) },
+		Deleted: func(secret *cache.TokenSecret) {
 			c.plans.gone(secret)
-			c.loop.AddAfter(secret.AccountName(), quiet)
+			c.queue.AddAfter(secret.AccountName(), quiet)
 		},
 	}
 }
 
-func (c *Controller) namespaceEvents() loop.Events[*corev1.Namespace] {
-	return loop.Events[*corev1.Namespace]{
+func (c *Controller) namespaceEvents() workqueue.Events[*corev1.Namespace] {
+	return workqueue.Events[*corev1.Namespace]{
 		Listed:  func(*corev1.Namespace) {},
 		Changed: c.enqueueNamespace,
 		Ignore: func(old, updated *corev1.Namespace) bool {
@@ -279,11 +279,11 @@ func (c *Controller) namespaceEvents() loop.Events[*corev1.Namespace] {
 }
 
 func (c *Controller) enqueueNamespace(namespace *corev1.Namespace) {
-	accounts, err := c.cfg.ServiceAccounts.GetTypedIndexer().ByTypedIndex(cache.NamespaceIndex, namespace.Name)
+	accounts, err := c.cfg.ServiceAccounts.GetTypedIndexer().ByTypedIndex(toolscache.NamespaceIndex, namespace.Name)
 	if err != nil {
 		panic("tokengeneration: internal error: " + err.Error()) // there is no such index
 	}
 	for _, account := range accounts {
-		c.loop.Add(cache.MetaObjectToName(account))
+		c.queue.Add(toolscache.MetaObjectToName(account))
 	}
 }

@@ -11,12 +11,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes/fake"
 	metadatafake "k8s.io/client-go/metadata/fake"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 
-	"github.com/sakeeper/sakeeper/pkg/canary"
-	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
+	"github.com/sakeeper/sakeeper/pkg/signingkey"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
@@ -86,7 +86,7 @@ func TestANamespaceIsSurveyedOnceNothingIsUnderWay(t *testing.T) {
 		obj := testkit.ServiceAccount("team/" + account)
 		m.accounts["team/"+account] = obj
 		f.cache(t, obj)
-		if again, err := f.sync(f.context(t), cache.ObjectName{Namespace: "team", Name: account}); again != 0 || err != nil {
+		if again, err := f.sync(f.context(t), toolscache.ObjectName{Namespace: "team", Name: account}); again != 0 || err != nil {
 			t.Fatal(again, err)
 		}
 		for _, secret := range m.secrets {
@@ -118,8 +118,8 @@ func TestBigClustersAreNotFlooded(t *testing.T) {
 		account := testkit.ServiceAccount(fmt.Sprintf("team/a%d", i))
 		m.accounts["team/"+account.Name] = account
 		f.cache(t, account)
-		again, err := f.sync(f.context(t), cache.MetaObjectToName(account))
-		if err != nil && !errors.Is(err, loop.ErrPutOff) {
+		again, err := f.sync(f.context(t), toolscache.MetaObjectToName(account))
+		if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
 			t.Fatal(err)
 		}
 		for _, secret := range m.secrets {
@@ -144,7 +144,7 @@ func TestWhoeverKeepsDeletingIsLeftAlone(t *testing.T) {
 		t.Helper()
 		f.cache(t, m.accounts["team/robot"])
 		again, err := f.sync(f.context(t), robotKey())
-		if err != nil && !errors.Is(err, loop.ErrPutOff) {
+		if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
 			t.Fatal(err)
 		}
 		f.plans.drop(robotKey())
@@ -180,8 +180,8 @@ func TestWhoeverKeepsDeletingIsLeftAlone(t *testing.T) {
 func TestATokenThatWaitsIsNamedOnce(t *testing.T) {
 	f := newFixture(t, newModel(robot()))
 	f.cache(t, robot())
-	f.tokens.err = canary.ErrWaiting
-	if _, err := f.sync(f.context(t), robotKey()); !errors.Is(err, loop.ErrPutOff) {
+	f.tokens.err = signingkey.ErrWaiting
+	if _, err := f.sync(f.context(t), robotKey()); !errors.Is(err, workqueue.ErrRequeueLater) {
 		t.Errorf("waiting: %v", err)
 	}
 	name := f.plans.of(robotKey()).name

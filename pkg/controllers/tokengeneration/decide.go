@@ -9,7 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
@@ -39,7 +40,7 @@ type state struct {
 	account   *corev1.ServiceAccount
 	namespace *corev1.Namespace
 	// secrets are the cached token Secrets that name the account.
-	secrets []*informers.TokenSecret
+	secrets []*cache.TokenSecret
 	// missing are names that the account refers to and of which the cache has no token
 	// Secret.
 	missing []string
@@ -169,10 +170,10 @@ func (s state) refersTo(name string) bool {
 
 // unreferenced is the oldest token Secret that some controller made for this very
 // account and that works; nil: there is none.
-func (s state) unreferenced() *informers.TokenSecret {
-	var found []*informers.TokenSecret
+func (s state) unreferenced() *cache.TokenSecret {
+	var found []*cache.TokenSecret
 	for _, secret := range s.secrets {
-		if secret.AccountUID == s.account.UID && informers.IsGeneratedName(s.account.Name, secret.Name) &&
+		if secret.AccountUID == s.account.UID && cache.IsGeneratedName(s.account.Name, secret.Name) &&
 			secret.DeletionTimestamp == nil && secret.Labels[token.InvalidSinceLabel] == "" && !s.refersTo(secret.Name) {
 			found = append(found, secret)
 		}
@@ -180,7 +181,7 @@ func (s state) unreferenced() *informers.TokenSecret {
 	if len(found) == 0 {
 		return nil
 	}
-	return slices.MinFunc(found, func(a, b *informers.TokenSecret) int {
+	return slices.MinFunc(found, func(a, b *cache.TokenSecret) int {
 		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 	})
 }
@@ -190,14 +191,14 @@ func (s state) unreferenced() *informers.TokenSecret {
 func (s state) wanted() bool {
 	asked, refused := false, false
 	for _, labels := range []map[string]string{s.namespace.Labels, s.account.Labels} {
-		switch labels[informers.AutoTokenLabel] {
+		switch labels[api.AutoTokenLabel] {
 		case "true":
 			asked, refused = true, false
 		case "false":
 			asked, refused = false, true
 		}
 	}
-	_, cleanedUp := s.account.Annotations[informers.CleanedUpAnnotation]
+	_, cleanedUp := s.account.Annotations[api.CleanedUpAnnotation]
 	switch s.mode {
 	case ModeAll:
 		return asked || !refused && !cleanedUp

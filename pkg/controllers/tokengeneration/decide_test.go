@@ -8,7 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
@@ -21,8 +21,8 @@ func tokenSecret(name string, opts ...testkit.Option) *corev1.Secret {
 	}, opts...)...)
 }
 
-func cached(name string, opts ...testkit.Option) *informers.TokenSecret {
-	return informers.NewTokenSecret(tokenSecret(name, opts...), nil)
+func cached(name string, opts ...testkit.Option) *cache.TokenSecret {
+	return cache.NewTokenSecret(tokenSecret(name, opts...), nil)
 }
 
 func robot(opts ...testkit.Option) *corev1.ServiceAccount {
@@ -273,4 +273,4 @@ func TestBegins(t *testing.T) {
 	}
 }
 
-func list(secrets ...*informers.TokenSecret) []*informers.TokenSecret { return secrets }
+func list(secrets ...*cache.TokenSecret) []*cache.TokenSecret { return secrets }

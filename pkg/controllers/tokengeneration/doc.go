@@ -56,5 +56,5 @@
 //
 // RBAC: secrets list, watch, create, delete; serviceaccounts list, watch, patch;
 // namespaces list, watch. The gate that tokens go through needs more, see
-// [github.com/sakeeper/sakeeper/pkg/canary].
+// [github.com/sakeeper/sakeeper/pkg/signingkey].
 package tokengeneration

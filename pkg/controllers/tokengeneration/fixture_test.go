@@ -15,13 +15,13 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	metadatafake "k8s.io/client-go/metadata/fake"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 	clocktesting "k8s.io/utils/clock/testing"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
@@ -104,9 +104,9 @@ func newConfig(t testing.TB, client kubernetes.Interface, with func(*Config)) Co
 	t.Helper()
 	cfg := Config{Mode: ModeAll, Client: client.CoreV1(), CA: testkit.Bundle}
 	var errNamespaces, errSecrets, errAccounts error
-	cfg.Namespaces, errNamespaces = informers.Namespaces(client)
-	cfg.Secrets, errSecrets = informers.TokenSecrets(client, nil)
-	cfg.ServiceAccounts, errAccounts = informers.ServiceAccounts(client)
+	cfg.Namespaces, errNamespaces = cache.Namespaces(client)
+	cfg.Secrets, errSecrets = cache.TokenSecrets(client, nil)
+	cfg.ServiceAccounts, errAccounts = cache.ServiceAccounts(client)
 	if err := errors.Join(errNamespaces, errSecrets, errAccounts); err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func (f fixture) cache(t testing.TB, obj metav1.Object) {
 	var err error
 	switch obj := obj.(type) {
 	case *corev1.Secret:
-		err = f.cfg.Secrets.GetStore().Add(informers.NewTokenSecret(obj.DeepCopy(), nil))
+		err = f.cfg.Secrets.GetStore().Add(cache.NewTokenSecret(obj.DeepCopy(), nil))
 	case *corev1.Namespace:
 		err = f.cfg.Namespaces.GetStore().Add(obj)
 	default:
@@ -185,4 +185,4 @@ func (f fixture) asked() []string {
 // pass sets the clock forward.
 func (f fixture) pass(d time.Duration) { f.clock.SetTime(f.clock.Now().Add(d)) }
 
-func robotKey() cache.ObjectName { return cache.ObjectName{Namespace: "team", Name: "robot"} }
+func robotKey() toolscache.ObjectName { return toolscache.ObjectName{Namespace: "team", Name: "robot"} }

@@ -15,7 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
@@ -54,7 +54,7 @@ func (p plane) testAll(t *testing.T) {
 
 func (p plane) testLabelled(t *testing.T) {
 	defer p.start(t, ModeLabelled, asItIs)()
-	yes, no := map[string]string{informers.AutoTokenLabel: "true"}, map[string]string{informers.AutoTokenLabel: "false"}
+	yes, no := map[string]string{api.AutoTokenLabel: "true"}, map[string]string{api.AutoTokenLabel: "false"}
 	silent, asking := p.newNamespace(t, nil), p.newNamespace(t, yes)
 	p.newAccount(t, silent, "asking", yes)
 	p.newAccount(t, asking, "refusing", no)

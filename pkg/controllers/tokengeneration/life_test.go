@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/client-go/kubernetes/fake"
 	metadatafake "k8s.io/client-go/metadata/fake"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
@@ -129,10 +129,10 @@ func TestARefusalIsOneEventAndNothingIsMadeForNothing(t *testing.T) {
 }
 
 func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
-	all := map[string]func(*Controller) cache.SharedIndexInformer{
-		"namespaces":       func(c *Controller) cache.SharedIndexInformer { return c.cfg.Namespaces },
-		"secrets":          func(c *Controller) cache.SharedIndexInformer { return c.cfg.Secrets },
-		"service accounts": func(c *Controller) cache.SharedIndexInformer { return c.cfg.ServiceAccounts },
+	all := map[string]func(*Controller) toolscache.SharedIndexInformer{
+		"namespaces":       func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Namespaces },
+		"secrets":          func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Secrets },
+		"service accounts": func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.ServiceAccounts },
 	}
 	for missing := range all {
 		t.Run("all but "+missing, func(t *testing.T) {

@@ -9,17 +9,17 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 // look asks the API server about every name that the account refers to and that the
 // cache does not have.
 func (c *Controller) look(ctx context.Context, s *state) error {
-	key := cache.MetaObjectToName(s.account)
+	key := toolscache.MetaObjectToName(s.account)
 	live := map[string]bool{}
 	for _, name := range s.missing {
 		found, err := c.find(ctx, key.Namespace, name)
@@ -39,7 +39,7 @@ func (c *Controller) look(ctx context.Context, s *state) error {
 
 // probe finds out what became of a create that the API server did not answer, or
 // refused because there is a Secret of that name.
-func (c *Controller) probe(ctx context.Context, key cache.ObjectName, p plan) (time.Duration, error) {
+func (c *Controller) probe(ctx context.Context, key toolscache.ObjectName, p plan) (time.Duration, error) {
 	found, err := c.find(ctx, key.Namespace, p.name)
 	now := c.cfg.Clock.Now()
 	switch {
@@ -56,7 +56,7 @@ func (c *Controller) probe(ctx context.Context, key cache.ObjectName, p plan) (t
 		klog.FromContext(ctx).V(4).Info("Gave up a name for a token secret", "secret", klog.KRef(key.Namespace, p.name), "taken", found != nil)
 		c.plans.forget(key, p.name)
 	}
-	c.loop.Add(key) // with what is known now
+	c.queue.Add(key) // with what is known now
 	return 0, nil
 }
 
@@ -75,7 +75,7 @@ func (c *Controller) survey(ctx context.Context, account *corev1.ServiceAccount)
 	}
 	own, all := true, true
 	for _, secret := range existing {
-		if cached, ok := informers.Get(c.cfg.Secrets, secret.Namespace+"/"+secret.Name); ok && cached.UID == secret.UID {
+		if cached, ok := cache.Get(c.cfg.Secrets, secret.Namespace+"/"+secret.Name); ok && cached.UID == secret.UID {
 			continue
 		}
 		all = false

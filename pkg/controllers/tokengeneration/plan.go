@@ -5,9 +5,9 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 )
 
 // plan is what this process has under way for one ServiceAccount. It is kept until the
@@ -42,12 +42,12 @@ func (p plan) withdrawable() bool { return p.secret != "" && !p.exposed }
 // plans are the plans of all accounts. A plan goes with the last thing that it says.
 type plans struct {
 	mu        sync.Mutex
-	byAccount map[cache.ObjectName]*plan
+	byAccount map[toolscache.ObjectName]*plan
 }
 
-func newPlans() *plans { return &plans{byAccount: map[cache.ObjectName]*plan{}} }
+func newPlans() *plans { return &plans{byAccount: map[toolscache.ObjectName]*plan{}} }
 
-func (p *plans) of(account cache.ObjectName) plan {
+func (p *plans) of(account toolscache.ObjectName) plan {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if found := p.byAccount[account]; found != nil {
@@ -56,14 +56,14 @@ func (p *plans) of(account cache.ObjectName) plan {
 	return plan{}
 }
 
-func (p *plans) drop(account cache.ObjectName) {
+func (p *plans) drop(account toolscache.ObjectName) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.byAccount, account)
 }
 
 // update changes the plan of account, whose UID is uid, and returns it.
-func (p *plans) update(account cache.ObjectName, uid types.UID, change func(*plan)) plan {
+func (p *plans) update(account toolscache.ObjectName, uid types.UID, change func(*plan)) plan {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	found := p.byAccount[account]
@@ -76,17 +76,17 @@ func (p *plans) update(account cache.ObjectName, uid types.UID, change func(*pla
 }
 
 // choose gives the plan of account a name, unless it has one.
-func (p *plans) choose(account cache.ObjectName, uid types.UID) plan {
+func (p *plans) choose(account toolscache.ObjectName, uid types.UID) plan {
 	return p.update(account, uid, func(p *plan) {
 		if p.name == "" {
-			p.name = informers.GenerateName(account.Name)
+			p.name = cache.GenerateName(account.Name)
 		}
 	})
 }
 
 // made notes that the Secret of that name exists, unless it was seen going, and tells
 // which.
-func (p *plans) made(account cache.ObjectName, uid types.UID, name string, secret types.UID) bool {
+func (p *plans) made(account toolscache.ObjectName, uid types.UID, name string, secret types.UID) bool {
 	return p.update(account, uid, func(p *plan) {
 		p.doubt = time.Time{}
 		if p.name == name {
@@ -97,7 +97,7 @@ func (p *plans) made(account cache.ObjectName, uid types.UID, name string, secre
 
 // forget drops the Secret of that name from the plan of account: it is not there, and
 // never will be again.
-func (p *plans) forget(account cache.ObjectName, name string) {
+func (p *plans) forget(account toolscache.ObjectName, name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if found := p.byAccount[account]; found != nil && found.name == name {
@@ -106,4 +106,4 @@ func (p *plans) forget(account cache.ObjectName, name string) {
 }
 
 // gone notes that secret went.
-func (p *plans) gone(secret *informers.TokenSecret) { p.forget(secret.AccountName(), secret.Name) }
+func (p *plans) gone(secret *cache.TokenSecret) { p.forget(secret.AccountName(), secret.Name) }

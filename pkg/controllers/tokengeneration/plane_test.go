@@ -23,13 +23,12 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
-	"github.com/sakeeper/sakeeper/pkg/canary"
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/signingkey"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 	"github.com/sakeeper/sakeeper/pkg/token"
-	"github.com/sakeeper/sakeeper/pkg/tokenreview"
 )
 
 // generator is the user that the controller is: it has the rights that doc.go names.
@@ -92,10 +91,10 @@ func (p plane) start(t *testing.T, mode Mode, with func(*rest.Config)) (stop fun
 	client, errClient := kubernetes.NewForConfig(config)
 	meta, errMeta := metadata.NewForConfig(config)
 	must(t, errors.Join(errClient, errMeta))
-	gate, err := canary.New(canary.Config{
-		Signer:   token.NewSigner(func() *keys.Set { return p.keys }),
-		Reviewer: tokenreview.New(p.admin.AuthenticationV1().TokenReviews(), "canary", nil),
-		Secrets:  p.admin.CoreV1(), Recorder: record.NewFakeRecorder(100), Clock: clock.RealClock{},
+	gate, err := signingkey.New(signingkey.Config{
+		Signer:       token.NewSigner(func() *keys.Set { return p.keys }),
+		TokenReviews: p.admin.AuthenticationV1().TokenReviews(),
+		Secrets:      p.admin.CoreV1(), Recorder: record.NewFakeRecorder(100), Clock: clock.RealClock{},
 	})
 	must(t, err)
 	c := newController(t, client, func(cfg *Config) {
@@ -156,7 +155,7 @@ func (p plane) expectToken(t *testing.T, namespace, name string) *corev1.Secret 
 		secret = &all[0]
 		return nil
 	})
-	if !informers.IsGeneratedName(name, secret.Name) || string(secret.Data["ca.crt"]) != string(p.ca.PEM()) || string(secret.Data["namespace"]) != namespace {
+	if !cache.IsGeneratedName(name, secret.Name) || string(secret.Data["ca.crt"]) != string(p.ca.PEM()) || string(secret.Data["namespace"]) != namespace {
 		t.Errorf("secret %s is not complete", secret.Name)
 	}
 	eventually(t, "review", func(ctx context.Context) error { // the API server's own caches may lag

@@ -11,7 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
@@ -135,7 +136,7 @@ func (u *universe) people() {
 	case 6:
 		value := []string{"true", "false", ""}[u.random.IntN(3)]
 		u.tell("people label %q", value)
-		changed.Labels = map[string]string{informers.AutoTokenLabel: value}
+		changed.Labels = map[string]string{api.AutoTokenLabel: value}
 	case 7:
 		u.mark()
 		return
@@ -221,7 +222,7 @@ func (u *universe) check() {
 	}
 	var generated []string
 	for _, secret := range u.sortedSecrets() {
-		if informers.IsGeneratedName("robot", secret.Name) && secret.Annotations[corev1.ServiceAccountUIDKey] == string(account.UID) && secret.Labels[token.InvalidSinceLabel] == "" {
+		if cache.IsGeneratedName("robot", secret.Name) && secret.Annotations[corev1.ServiceAccountUIDKey] == string(account.UID) && secret.Labels[token.InvalidSinceLabel] == "" {
 			generated = append(generated, secret.Name)
 			if !u.referred[secret.Name] && u.crashes == 0 {
 				u.t.Errorf("%s was made for nothing and stays", secret.Name)
@@ -235,7 +236,7 @@ func (u *universe) check() {
 		secret := u.model.secrets["team/"+ref.Name]
 		return secret != nil && secret.Annotations[corev1.ServiceAccountUIDKey] == string(account.UID)
 	})
-	if wanted := account.Labels[informers.AutoTokenLabel] != "false"; wanted && !live {
+	if wanted := account.Labels[api.AutoTokenLabel] != "false"; wanted && !live {
 		u.t.Errorf("the account refers to %v, of which none is its token", account.Secrets)
 	}
 }

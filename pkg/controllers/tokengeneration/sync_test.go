@@ -10,8 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
-	"github.com/sakeeper/sakeeper/pkg/canary"
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/signingkey"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
@@ -109,7 +109,7 @@ func TestSync(t *testing.T) {
 			wantPlan: func(p *plan) { p.doubt = testkit.Instant().Add(10 * time.Second) },
 		},
 		"tokens must wait": {
-			inTokens: canary.ErrWaiting, wantAsked: []string{surveys}, wantErr: canary.ErrWaiting.Error(), wantPlan: never,
+			inTokens: signingkey.ErrWaiting, wantAsked: []string{surveys}, wantErr: signingkey.ErrWaiting.Error(), wantPlan: never,
 		},
 		"tokens cannot be signed": {
 			inTokens: errBoom, wantAsked: []string{surveys}, wantErr: "create secret team/robot-token-ddddd: boom", wantPlan: never,
@@ -290,7 +290,7 @@ func TestWhatWasMadeAndWentUnseenIsMadeAnewUnderAnotherName(t *testing.T) {
 		t.Fatal(again, err)
 	}
 	name := f.plans.of(robotKey()).name
-	if name == planned || !informers.IsGeneratedName("robot", name) {
+	if name == planned || !cache.IsGeneratedName("robot", name) {
 		t.Errorf("the new name is %q", name)
 	}
 	if diff := cmp.Diff([]testkit.Request{creates(name), patches(planned, name)}, f.writes()); diff != "" {

@@ -13,9 +13,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	utilrand "k8s.io/apimachinery/pkg/util/rand"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
@@ -78,19 +78,19 @@ func (u *universe) start(now time.Time) {
 func (u *universe) show(c change, secrets bool) {
 	switch {
 	case secrets && c.secret != nil:
-		reduced := informers.NewTokenSecret(c.secret.DeepCopy(), nil)
+		reduced := cache.NewTokenSecret(c.secret.DeepCopy(), nil)
 		must(u.t, u.cfg.Secrets.GetStore().Add(reduced))
 		u.secretEvents().OnAdd(reduced, false)
 	case secrets && c.formerSecret != nil:
-		reduced := informers.NewTokenSecret(c.formerSecret.DeepCopy(), nil)
+		reduced := cache.NewTokenSecret(c.formerSecret.DeepCopy(), nil)
 		must(u.t, u.cfg.Secrets.GetStore().Delete(reduced))
-		u.secretEvents().OnDelete(cache.DeletedObject[*informers.TokenSecret]{OptionalObj: reduced})
+		u.secretEvents().OnDelete(toolscache.DeletedObject[*cache.TokenSecret]{OptionalObj: reduced})
 	case !secrets && c.account != nil:
 		must(u.t, u.cfg.ServiceAccounts.GetStore().Add(c.account))
 		u.accountEvents().OnAdd(c.account, false)
 	case !secrets && c.formerAccount != nil:
 		must(u.t, u.cfg.ServiceAccounts.GetStore().Delete(c.formerAccount))
-		u.accountEvents().OnDelete(cache.DeletedObject[*corev1.ServiceAccount]{OptionalObj: c.formerAccount})
+		u.accountEvents().OnDelete(toolscache.DeletedObject[*corev1.ServiceAccount]{OptionalObj: c.formerAccount})
 	}
 }
 

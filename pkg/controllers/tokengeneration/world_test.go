@@ -24,7 +24,7 @@ import (
 	"k8s.io/klog/v2/ktesting"
 	"k8s.io/utils/clock"
 
-	"github.com/sakeeper/sakeeper/pkg/canary"
+	"github.com/sakeeper/sakeeper/pkg/signingkey"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
@@ -126,7 +126,7 @@ func (g *gate) Write(ctx context.Context, c token.LegacyClaims, wake func(), wri
 	if g.shut {
 		g.waiting = append(g.waiting, wake)
 		g.mu.Unlock()
-		return canary.ErrWaiting
+		return signingkey.ErrWaiting
 	}
 	g.mu.Unlock()
 	return write(ctx, secretBytes+c.SecretName)

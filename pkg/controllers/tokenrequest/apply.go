@@ -12,14 +12,15 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
-	"github.com/sakeeper/sakeeper/pkg/boundtoken"
-	"github.com/sakeeper/sakeeper/pkg/contention"
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
+	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 const (
@@ -38,10 +39,10 @@ const (
 func (c *Controller) renew(ctx context.Context, s state, d decision) (time.Duration, error) {
 	what := fillingOf(s, d.asked)
 	what.content = [len(what.content)]byte{} // what there is does not say what is wanted
-	content := what.hash(results{}) + " " + s.secret.Annotations[informers.RotateAnnotation]
+	content := what.hash(results{}) + " " + s.secret.Annotations[api.RotateAnnotation]
 	if !d.aged {
 		if wait := c.turn(ctx, s.secret, d, content); wait > 0 {
-			return wait, loop.ErrPutOff
+			return wait, workqueue.ErrRequeueLater
 		}
 	}
 	requested := c.watch.Elapsed()
@@ -57,7 +58,7 @@ func (c *Controller) renew(ctx context.Context, s state, d decision) (time.Durat
 		return c.answer(ctx, s, fmt.Sprintf("write secret %s", klog.KObj(s.secret)), err)
 	}
 	if !d.aged {
-		c.truces.Wrote(contestedSecret(s.secret), content)
+		c.truces.Record(contestedSecret(s.secret), content)
 	}
 	klog.FromContext(ctx).V(2).Info("Renewed the token of secret", "secret", klog.KObj(s.secret), "serviceAccount", klog.KObj(s.account),
 		"reason", d.reason, "credentialID", got.ID, "lifetime", got.Term.Lifetime())
@@ -65,19 +66,19 @@ func (c *Controller) renew(ctx context.Context, s state, d decision) (time.Durat
 }
 
 // turn returns how long a write must wait that no token's age calls for.
-func (c *Controller) turn(ctx context.Context, secret *informers.ManagedSecret, d decision, content string) time.Duration {
+func (c *Controller) turn(ctx context.Context, secret *cache.ManagedSecret, d decision, content string) time.Duration {
 	if d.paced {
-		if wait := c.slots.Wait(cache.MetaObjectToName(secret)); wait > 0 {
+		if wait := c.slots.Wait(toolscache.MetaObjectToName(secret)); wait > 0 {
 			return wait
 		}
 	}
-	verdict := c.truces.May(contestedSecret(secret), content)
-	contention.Report(ctx, c.cfg.Recorder, objectReference(secret), verdict)
+	verdict := c.truces.Allow(contestedSecret(secret), content)
+	writebackoff.Report(ctx, c.cfg.Recorder, objectReference(secret), verdict)
 	return verdict.Wait
 }
 
 // request asks for a token of exactly this account for exactly this Secret.
-func (c *Controller) request(ctx context.Context, s state, a asked) (string, boundtoken.Claims, error) {
+func (c *Controller) request(ctx context.Context, s state, a asked) (string, token.BoundClaims, error) {
 	limited, cancel := context.WithTimeout(ctx, slowest)
 	defer cancel()
 	answer, err := c.cfg.Client.ServiceAccounts(s.secret.Namespace).CreateToken(limited, a.account, &authenticationv1.TokenRequest{
@@ -89,14 +90,14 @@ func (c *Controller) request(ctx context.Context, s state, a asked) (string, bou
 		},
 	}, metav1.CreateOptions{})
 	if err != nil {
-		return "", boundtoken.Claims{}, err
+		return "", token.BoundClaims{}, err
 	}
 	found, err := readClaims(answer, s.secret.UID, s.account.UID)
 	return answer.Status.Token, found, err
 }
 
 // fill makes the patch that writes a token, and the hash by which it will be known.
-func (c *Controller) fill(s state, a asked, compact string, got boundtoken.Claims) (patch []byte, hash string, err error) {
+func (c *Controller) fill(s state, a asked, compact string, got token.BoundClaims) (patch []byte, hash string, err error) {
 	ca := c.cfg.CA()
 	data, err := a.render(compact, place{namespace: s.secret.Namespace, secret: s.secret.Name, ca: ca.PEM()})
 	if err != nil {
@@ -104,7 +105,7 @@ func (c *Controller) fill(s state, a asked, compact string, got boundtoken.Claim
 	}
 	results := resultsOf(got)
 	filled := fillingOf(s, a)
-	filled.ca, filled.content = ca.Sum(), informers.ContentSum(data, a.keys())
+	filled.ca, filled.content = ca.Sum(), cache.ContentSum(data, a.keys())
 	hash = filled.hash(results)
 	changes := map[string]any{}
 	for _, key := range s.secret.FilledKeys() {
@@ -114,13 +115,13 @@ func (c *Controller) fill(s state, a asked, compact string, got boundtoken.Claim
 		changes[key] = value
 	}
 	patch, err = mergePatch(s.secret, map[string]any{
-		informers.IssuedAtAnnotation:     results.issuedAt,
-		informers.ExpiresAtAnnotation:    results.expiresAt,
-		informers.CredentialIDAnnotation: orNull(results.credentialID),
-		informers.RotatedAnnotation:      orNull(s.secret.Annotations[informers.RotateAnnotation]),
-		informers.FilledForAnnotation:    a.account,
-		informers.FilledKeysAnnotation:   strings.Join(a.keys(), ","),
-		informers.FilledHashAnnotation:   hash,
+		api.IssuedAtAnnotation:     results.issuedAt,
+		api.ExpiresAtAnnotation:    results.expiresAt,
+		api.CredentialIDAnnotation: orNull(results.credentialID),
+		api.RotatedAnnotation:      orNull(s.secret.Annotations[api.RotateAnnotation]),
+		api.FilledForAnnotation:    a.account,
+		api.FilledKeysAnnotation:   strings.Join(a.keys(), ","),
+		api.FilledHashAnnotation:   hash,
 	}, changes)
 	return patch, hash, err
 }
@@ -136,7 +137,7 @@ func orNull(value string) any {
 // remove takes a token away whose account is gone for sure: the cache may lag.
 func (c *Controller) remove(ctx context.Context, s state, d decision) (time.Duration, error) {
 	if wait := c.turn(ctx, s.secret, d, contentRemoved); wait > 0 {
-		return wait, loop.ErrPutOff
+		return wait, workqueue.ErrRequeueLater
 	}
 	err := c.lookUp(ctx, s.secret.Namespace, d.asked.account)
 	switch {
@@ -150,8 +151,8 @@ func (c *Controller) remove(ctx context.Context, s state, d decision) (time.Dura
 		changes[key] = nil
 	}
 	for _, key := range []string{
-		informers.IssuedAtAnnotation, informers.ExpiresAtAnnotation, informers.CredentialIDAnnotation,
-		informers.RotatedAnnotation, informers.FilledForAnnotation, informers.FilledKeysAnnotation, informers.FilledHashAnnotation,
+		api.IssuedAtAnnotation, api.ExpiresAtAnnotation, api.CredentialIDAnnotation,
+		api.RotatedAnnotation, api.FilledForAnnotation, api.FilledKeysAnnotation, api.FilledHashAnnotation,
 	} {
 		annotations[key] = nil
 	}
@@ -162,8 +163,8 @@ func (c *Controller) remove(ctx context.Context, s state, d decision) (time.Dura
 	if err := c.patch(ctx, s.secret, patch, func(n *note) { n.hash, n.requested = "", 0 }); err != nil {
 		return c.answer(ctx, s, fmt.Sprintf("write secret %s", klog.KObj(s.secret)), err)
 	}
-	c.truces.Wrote(contestedSecret(s.secret), contentRemoved)
-	c.cfg.Recorder.Eventf(objectReference(s.secret), corev1.EventTypeWarning, ReasonRemoved,
+	c.truces.Record(contestedSecret(s.secret), contentRemoved)
+	c.cfg.Recorder.Eventf(objectReference(s.secret), corev1.EventTypeWarning, api.ReasonRemovedToken,
 		"ServiceAccount %s is gone, and its token was removed from here: %s. Another one is written when there is such a ServiceAccount again",
 		d.asked.account, strings.Join(s.secret.FilledKeys(), ", "))
 	klog.FromContext(ctx).V(2).Info("Removed the token of secret", "secret", klog.KObj(s.secret), "reason", d.reason)
@@ -179,7 +180,7 @@ func (c *Controller) lookUp(ctx context.Context, namespace, name string) error {
 }
 
 // patch sends a patch, and remembers what came of it.
-func (c *Controller) patch(ctx context.Context, secret *informers.ManagedSecret, patch []byte, remember func(*note)) error {
+func (c *Controller) patch(ctx context.Context, secret *cache.ManagedSecret, patch []byte, remember func(*note)) error {
 	limited, cancel := context.WithTimeout(ctx, slowest)
 	defer cancel()
 	after, err := c.cfg.Client.Secrets(secret.Namespace).Patch(limited, secret.Name, types.MergePatchType, patch, metav1.PatchOptions{})
@@ -215,15 +216,15 @@ func (c *Controller) answer(ctx context.Context, s state, doing string, err erro
 		conflicts = n.conflicts
 	})
 	if conflict && conflicts == 1 {
-		return lookAgain, loop.ErrPutOff // it changed, or went: most likely its event decides anew
+		return lookAgain, workqueue.ErrRequeueLater // it changed, or went: most likely its event decides anew
 	}
-	refused := kube.Refused(err)
-	err = fmt.Errorf("%s: %w", doing, kube.Withhold(err))
-	if (refused || now.Sub(since) >= blip) && loop.Report(ctx) {
-		c.cfg.Recorder.Eventf(objectReference(secret), corev1.EventTypeWarning, ReasonFailed, "The token here cannot be renewed: %v", err)
+	refused := kube.IsPermanent(err)
+	err = fmt.Errorf("%s: %w", doing, kube.Redact(err))
+	if (refused || now.Sub(since) >= blip) && workqueue.Report(ctx) {
+		c.cfg.Recorder.Eventf(objectReference(secret), corev1.EventTypeWarning, api.ReasonFailedTokenRenewal, "The token here cannot be renewed: %v", err)
 	}
 	if retry := retryAfter(left(s), refused); retry > 0 {
-		c.loop.AddAfter(cache.MetaObjectToName(secret), retry)
+		c.queue.AddAfter(toolscache.MetaObjectToName(secret), retry)
 	}
 	return 0, err
 }
@@ -255,13 +256,13 @@ func retryAfter(left time.Duration, refused bool) time.Duration {
 	return 0
 }
 
-func contestedSecret(secret *informers.ManagedSecret) contested {
+func contestedSecret(secret *cache.ManagedSecret) contested {
 	return contested{namespace: secret.Namespace, name: secret.Name, uid: string(secret.UID)}
 }
 
 // mergePatch makes a JSON merge patch (RFC 7386) that the API server refuses for
 // another object than target, and for another version of it.
-func mergePatch(target *informers.ManagedSecret, annotations, data map[string]any) ([]byte, error) {
+func mergePatch(target *cache.ManagedSecret, annotations, data map[string]any) ([]byte, error) {
 	return json.Marshal(map[string]any{
 		"metadata": map[string]any{"uid": target.UID, "resourceVersion": target.ResourceVersion, "annotations": annotations},
 		"data":     data,

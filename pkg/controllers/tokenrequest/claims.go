@@ -8,7 +8,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/sakeeper/sakeeper/pkg/boundtoken"
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 // errUnbound is for a token that would outlive its Secret.
@@ -16,12 +16,12 @@ var errUnbound = errors.New("the API server answered with a token that is not bo
 
 // readClaims reads the claims of a token that comes right from the API server; nobody
 // else is trusted with that, so no signature is checked.
-func readClaims(answer *authenticationv1.TokenRequest, secret, account types.UID) (boundtoken.Claims, error) {
-	c, err := boundtoken.Granted(answer)
+func readClaims(answer *authenticationv1.TokenRequest, secret, account types.UID) (token.BoundClaims, error) {
+	c, err := token.UnverifiedGranted(answer.Status.Token, answer.Status.ExpirationTimestamp.Time)
 	switch {
 	case err != nil:
 		return c, fmt.Errorf("read the answer of the API server: %w", err)
-	case c.Secret.UID != secret || c.ServiceAccount.UID != account:
+	case c.Secret.UID != string(secret) || c.ServiceAccount.UID != string(account):
 		return c, errUnbound
 	}
 	return c, nil
@@ -30,7 +30,7 @@ func readClaims(answer *authenticationv1.TokenRequest, secret, account types.UID
 // results are what is noted of a token on its Secret, in annotations.
 type results struct{ issuedAt, expiresAt, credentialID string }
 
-func resultsOf(c boundtoken.Claims) results {
+func resultsOf(c token.BoundClaims) results {
 	r := results{
 		issuedAt:  c.Term.Issued.UTC().Format(time.RFC3339),
 		expiresAt: c.Term.Expires.UTC().Format(time.RFC3339),
@@ -42,8 +42,8 @@ func resultsOf(c boundtoken.Claims) results {
 }
 
 // term is the time for which the token is good; there may be none.
-func (r results) term() (boundtoken.Term, bool) {
+func (r results) term() (token.Term, bool) {
 	issued, err1 := time.Parse(time.RFC3339, r.issuedAt)
 	expires, err2 := time.Parse(time.RFC3339, r.expiresAt)
-	return boundtoken.Term{Issued: issued, Expires: expires}, err1 == nil && err2 == nil && expires.After(issued)
+	return token.Term{Issued: issued, Expires: expires}, err1 == nil && err2 == nil && expires.After(issued)
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	authenticationv1 "k8s.io/api/authentication/v1"
 
-	"github.com/sakeeper/sakeeper/pkg/boundtoken"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 func encoded(payload string) string {
@@ -30,7 +30,7 @@ func TestReadClaims(t *testing.T) {
 	}{
 		"a bound token":      {in: encoded(`{"iat":1767323045,"exp":1767326645,"jti":"id",` + bound + `}`), want: results{"2026-01-02T03:04:05Z", "2026-01-02T04:04:05Z", "JTI=id"}},
 		"one without an id":  {in: encoded(`{"iat":1767323045,"exp":1767326645,` + bound + `}`), want: results{"2026-01-02T03:04:05Z", "2026-01-02T04:04:05Z", ""}},
-		"nothing":            {in: "", wantErr: boundtoken.ErrNoClaims},
+		"nothing":            {in: "", wantErr: token.ErrNoClaims},
 		"not bound":          {in: encoded(`{"iat":1767323045,"exp":1767326645}`), wantErr: errUnbound},
 		"bound elsewhere":    {in: encoded(`{"iat":1767323045,"exp":1767326645,` + other + `}`), wantErr: errUnbound},
 		"of another account": {in: encoded(`{"iat":1767323045,"exp":1767326645,` + alien + `}`), wantErr: errUnbound},
@@ -55,10 +55,10 @@ func TestTerm(t *testing.T) {
 	start := testkit.Instant()
 	cases := map[string]struct {
 		in     results
-		want   boundtoken.Term
+		want   token.Term
 		wantOK bool
 	}{
-		"as it was noted":       {in: results{issuedAt: "2026-01-02T03:04:05Z", expiresAt: "2026-01-02T04:04:05Z"}, want: boundtoken.Term{Issued: start, Expires: start.Add(time.Hour)}, wantOK: true},
+		"as it was noted":       {in: results{issuedAt: "2026-01-02T03:04:05Z", expiresAt: "2026-01-02T04:04:05Z"}, want: token.Term{Issued: start, Expires: start.Add(time.Hour)}, wantOK: true},
 		"nothing":               {},
 		"something else":        {in: results{issuedAt: "2026-01-02T03:04:05Z", expiresAt: "tomorrow"}},
 		"an expiry in the past": {in: results{issuedAt: "2026-01-02T03:04:05Z", expiresAt: "2026-01-02T03:04:05Z"}},

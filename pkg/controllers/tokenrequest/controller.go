@@ -9,26 +9,25 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
-	"github.com/sakeeper/sakeeper/pkg/contention"
-	"github.com/sakeeper/sakeeper/pkg/informers"
-	"github.com/sakeeper/sakeeper/pkg/loop"
-	"github.com/sakeeper/sakeeper/pkg/stopwatch"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/stopwatch"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
+	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
 )
 
 // Name is that of the queue, and in audit logs.
 const Name = "token-request-controller"
 
 const (
-	// workers bounds the requests under way.
-	workers = 10
 	// perSecond and burst pace renewals that nobody waits for, such as those of a new CA:
 	// 500 at once, and 5,000 in 90 s.
 	perSecond = 50
@@ -47,9 +46,9 @@ type Client interface {
 // Config is what the controller needs; all but what says otherwise is required.
 type Config struct {
 	Client          Client
-	Namespaces      cache.TypedSharedIndexInformer[*corev1.Namespace]
-	Secrets         cache.TypedSharedIndexInformer[*informers.ManagedSecret]
-	ServiceAccounts cache.TypedSharedIndexInformer[*corev1.ServiceAccount]
+	Namespaces      toolscache.TypedSharedIndexInformer[*corev1.Namespace]
+	Secrets         toolscache.TypedSharedIndexInformer[*cache.ManagedSecret]
+	ServiceAccounts toolscache.TypedSharedIndexInformer[*corev1.ServiceAccount]
 	// CA returns the bundle that Secrets should have at this moment.
 	CA func() cabundle.Bundle
 	// Everywhere serves all namespaces, not only those with the label.
@@ -62,20 +61,19 @@ type Config struct {
 	// corrects it.
 	Clock, Running clock.PassiveClock
 	// Metrics, Contention and Registerer may be nil.
-	Metrics    *loop.Metrics
-	Contention *contention.Metrics
+	// Registerer gets the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
 
 // Controller keeps tokens in Secrets fresh.
 type Controller struct {
 	cfg    Config
-	loop   *loop.Loop[cache.ObjectName]
-	synced []cache.DoneChecker
+	queue  *workqueue.Queue[toolscache.ObjectName]
+	synced []toolscache.DoneChecker
 	notes  *notes
 	watch  *stopwatch.Stopwatch
-	slots  *loop.Pace[cache.ObjectName]
-	truces *contention.Tracker[contested]
+	slots  *workqueue.Pace[toolscache.ObjectName]
+	truces *writebackoff.Tracker[contested]
 }
 
 // contested is a Secret over whose content somebody may disagree.
@@ -98,19 +96,19 @@ func New(cfg Config) (*Controller, error) {
 		cfg:    cfg,
 		notes:  newNotes(),
 		watch:  stopwatch.New(cfg.Clock, cfg.Running),
-		slots:  loop.NewPace[cache.ObjectName](cfg.Clock, perSecond, burst),
-		truces: contention.NewGrouped("managed tokens", func(s contested) string { return s.namespace }, cfg.Clock, cfg.Contention),
+		slots:  workqueue.NewPace[toolscache.ObjectName](cfg.Clock, perSecond, burst),
+		truces: writebackoff.NewGrouped("managed tokens", func(s contested) string { return s.namespace }, cfg.Clock, cfg.Registerer),
 	}
 	var err error
-	if c.loop, err = loop.New(loop.Config[cache.ObjectName]{
-		Name: Name, Sync: c.sync, Workers: workers, Metrics: cfg.Metrics,
+	if c.queue, err = workqueue.New(workqueue.Config[toolscache.ObjectName]{
+		Name: Name, Sync: c.sync, Workers: api.DefaultWorkers, Registerer: cfg.Registerer,
 	}); err != nil {
 		return nil, err
 	}
-	secrets, errSecrets := loop.Watch(cfg.Secrets, c.secretEvents())
-	accounts, errAccounts := loop.Watch(cfg.ServiceAccounts, c.accountEvents())
-	namespaces, errNamespaces := loop.Watch(cfg.Namespaces, c.namespaceEvents())
-	c.synced = []cache.DoneChecker{secrets, accounts, namespaces}
+	secrets, errSecrets := workqueue.Watch(cfg.Secrets, c.secretEvents())
+	accounts, errAccounts := workqueue.Watch(cfg.ServiceAccounts, c.accountEvents())
+	namespaces, errNamespaces := workqueue.Watch(cfg.Namespaces, c.namespaceEvents())
+	c.synced = []toolscache.DoneChecker{secrets, accounts, namespaces}
 	return c, errors.Join(errSecrets, errAccounts, errNamespaces, c.register(cfg.Registerer))
 }
 
@@ -119,24 +117,24 @@ func (c *Controller) Run(ctx context.Context) error {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() { c.watch.Watch(ctx, c.EnqueueAll) })
-	return c.loop.Run(ctx, c.synced...)
+	return c.queue.Run(ctx, c.synced...)
 }
 
 // Ready tells whether every Secret that existed at the start was handled once.
-func (c *Controller) Ready() bool { return c.loop.Ready() }
+func (c *Controller) Ready() bool { return c.queue.Ready() }
 
 // EnqueueAll looks at every Secret again; call it when the CA changed. The writes of
 // that are paced.
 func (c *Controller) EnqueueAll() {
 	for _, key := range c.cfg.Secrets.GetStore().ListKeys() {
-		if name, err := cache.ParseObjectName(key); err == nil {
-			c.loop.Add(name)
+		if name, err := toolscache.ParseObjectName(key); err == nil {
+			c.queue.Add(name)
 		}
 	}
 }
 
-func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
-	secret, _ := informers.Get(c.cfg.Secrets, key.String())
+func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (time.Duration, error) {
+	secret, _ := cache.Get(c.cfg.Secrets, key.String())
 	s := c.gather(secret)
 	if secret != nil && c.notes.of(secret.UID).outran(secret, s.now) {
 		return lookAgain, nil
@@ -146,7 +144,7 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Durat
 		defer c.forgetGone(secret)
 		c.tell(ctx, secret, d)
 		if rest := c.notes.of(secret.UID).rest(secret, s.now); rest > 0 && (d.action == renew || d.action == remove) {
-			return rest, loop.ErrPutOff
+			return rest, workqueue.ErrRequeueLater
 		}
 	}
 	switch d.action {
@@ -162,7 +160,7 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Durat
 }
 
 // gather reads caches and memory.
-func (c *Controller) gather(secret *informers.ManagedSecret) state {
+func (c *Controller) gather(secret *cache.ManagedSecret) state {
 	s := state{
 		secret: secret, everywhere: c.cfg.Everywhere, publicServer: c.cfg.PublicServer,
 		caSum: c.cfg.CA().Sum(), now: c.cfg.Clock.Now(),
@@ -171,17 +169,17 @@ func (c *Controller) gather(secret *informers.ManagedSecret) state {
 		return s
 	}
 	s.age = c.notes.of(secret.UID).age(secret, c.watch.Elapsed())
-	if namespace, ok := informers.Get(c.cfg.Namespaces, secret.Namespace); ok {
+	if namespace, ok := cache.Get(c.cfg.Namespaces, secret.Namespace); ok {
 		s.namespace = namespace
 	}
-	if account, ok := informers.Get(c.cfg.ServiceAccounts, secret.Namespace+"/"+secret.Annotations[informers.AccountAnnotation]); ok {
+	if account, ok := cache.Get(c.cfg.ServiceAccounts, secret.Namespace+"/"+secret.Annotations[api.ServiceAccountAnnotation]); ok {
 		s.account = account
 	}
 	return s
 }
 
 // tell tells people what is wrong, once as long as it stays the same.
-func (c *Controller) tell(ctx context.Context, secret *informers.ManagedSecret, d decision) {
+func (c *Controller) tell(ctx context.Context, secret *cache.ManagedSecret, d decision) {
 	before, what := refusal{}, d.refusal
 	c.notes.update(secret.UID, func(n *note) {
 		before, n.told = n.told, what
@@ -198,29 +196,29 @@ func (c *Controller) tell(ctx context.Context, secret *informers.ManagedSecret, 
 
 // forgetGone forgets a Secret that went while it was handled: its event may have come before
 // the last note of it.
-func (c *Controller) forgetGone(secret *informers.ManagedSecret) {
-	cached, ok := informers.Get(c.cfg.Secrets, cache.MetaObjectToName(secret).String())
+func (c *Controller) forgetGone(secret *cache.ManagedSecret) {
+	cached, ok := cache.Get(c.cfg.Secrets, toolscache.MetaObjectToName(secret).String())
 	if !ok || cached.UID != secret.UID {
 		c.notes.forget(secret.UID)
 	}
 }
 
-func objectReference(secret *informers.ManagedSecret) *corev1.ObjectReference {
+func objectReference(secret *cache.ManagedSecret) *corev1.ObjectReference {
 	return &corev1.ObjectReference{Kind: "Secret", APIVersion: "v1", Namespace: secret.Namespace, Name: secret.Name, UID: secret.UID}
 }
 
-func (c *Controller) secretEvents() loop.Events[*informers.ManagedSecret] {
-	return loop.Events[*informers.ManagedSecret]{
-		Changed: func(secret *informers.ManagedSecret) { c.loop.Add(cache.MetaObjectToName(secret)) },
-		Deleted: func(secret *informers.ManagedSecret) {
+func (c *Controller) secretEvents() workqueue.Events[*cache.ManagedSecret] {
+	return workqueue.Events[*cache.ManagedSecret]{
+		Changed: func(secret *cache.ManagedSecret) { c.queue.Add(toolscache.MetaObjectToName(secret)) },
+		Deleted: func(secret *cache.ManagedSecret) {
 			c.notes.forget(secret.UID)
-			c.loop.Add(cache.MetaObjectToName(secret))
+			c.queue.Add(toolscache.MetaObjectToName(secret))
 		},
 	}
 }
 
-func (c *Controller) accountEvents() loop.Events[*corev1.ServiceAccount] {
-	return loop.Events[*corev1.ServiceAccount]{
+func (c *Controller) accountEvents() workqueue.Events[*corev1.ServiceAccount] {
+	return workqueue.Events[*corev1.ServiceAccount]{
 		Listed:  func(*corev1.ServiceAccount) {}, // every Secret is listed itself
 		Changed: c.enqueueAccount,
 		Deleted: c.enqueueAccount,
@@ -231,16 +229,16 @@ func (c *Controller) accountEvents() loop.Events[*corev1.ServiceAccount] {
 }
 
 func (c *Controller) enqueueAccount(account *corev1.ServiceAccount) {
-	c.enqueueBy(informers.ByAccount, account.Namespace+"/"+account.Name)
+	c.enqueueBy(cache.ByAccount, account.Namespace+"/"+account.Name)
 }
 
-func (c *Controller) namespaceEvents() loop.Events[*corev1.Namespace] {
-	return loop.Events[*corev1.Namespace]{
+func (c *Controller) namespaceEvents() workqueue.Events[*corev1.Namespace] {
+	return workqueue.Events[*corev1.Namespace]{
 		Listed:  func(*corev1.Namespace) {},
-		Changed: func(namespace *corev1.Namespace) { c.enqueueBy(cache.NamespaceIndex, namespace.Name) },
+		Changed: func(namespace *corev1.Namespace) { c.enqueueBy(toolscache.NamespaceIndex, namespace.Name) },
 		Ignore: func(old, updated *corev1.Namespace) bool {
 			return old.Status.Phase == updated.Status.Phase &&
-				old.Labels[informers.TokenRequestsLabel] == updated.Labels[informers.TokenRequestsLabel]
+				old.Labels[api.TokenRequestsLabel] == updated.Labels[api.TokenRequestsLabel]
 		},
 	}
 }
@@ -251,6 +249,6 @@ func (c *Controller) enqueueBy(index, value string) {
 		panic("tokenrequest: internal error: " + err.Error()) // there is no such index
 	}
 	for _, secret := range secrets {
-		c.loop.Add(cache.MetaObjectToName(secret))
+		c.queue.Add(toolscache.MetaObjectToName(secret))
 	}
 }

@@ -12,23 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
-)
-
-// Reasons of events.
-const (
-	// ReasonNotServed is for a Secret in a namespace whose label does not allow it.
-	ReasonNotServed = "TokenNotServed"
-	// ReasonUnusable is for a Secret that cannot hold such a token.
-	ReasonUnusable = "UnusableTokenSecret"
-	// ReasonInvalidSetting is for an annotation that says nothing that can be done.
-	ReasonInvalidSetting = "InvalidTokenSetting"
-	// ReasonNoAccount is for a Secret whose ServiceAccount does not exist.
-	ReasonNoAccount = "NoServiceAccount"
-	// ReasonRemoved is for a token that was removed with its ServiceAccount.
-	ReasonRemoved = "RemovedToken"
-	// ReasonFailed is for a token that could not be had, or not be written.
-	ReasonFailed = "FailedTokenRenewal"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 )
 
 // patience is how long after its Secret a ServiceAccount may be made, as it is by tools
@@ -37,9 +22,9 @@ const patience = 5 * time.Second
 
 // state is what is known of one Secret.
 type state struct {
-	secret    *informers.ManagedSecret // nil: gone
-	namespace *corev1.Namespace        // nil: gone, or not seen yet
-	account   *corev1.ServiceAccount   // nil: gone, or not seen yet
+	secret    *cache.ManagedSecret   // nil: gone
+	namespace *corev1.Namespace      // nil: gone, or not seen yet
+	account   *corev1.ServiceAccount // nil: gone, or not seen yet
 	// everywhere: namespaces need no label.
 	everywhere   bool
 	publicServer string
@@ -87,7 +72,7 @@ func decide(s state) decision {
 	}
 	a, problems := parse(s.secret.Annotations, s.publicServer)
 	if len(problems) > 0 {
-		return refused(ReasonInvalidSetting, strings.Join(problems, "; "))
+		return refused(api.ReasonInvalidTokenSetting, strings.Join(problems, "; "))
 	}
 	for _, rule := range []func(state, asked) (decision, bool){orphaned, taken} {
 		if d, ok := rule(s, a); ok {
@@ -110,15 +95,15 @@ func gone(s state) (decision, bool) {
 }
 
 func unserved(s state) (decision, bool) {
-	if s.everywhere || s.namespace.Labels[informers.TokenRequestsLabel] == informers.TokenRequestsAllowed {
+	if s.everywhere || s.namespace.Labels[api.TokenRequestsLabel] == api.TokenRequestsAllowed {
 		return decision{}, false
 	}
 	outcome := "this Secret gets no token"
-	if expires := s.secret.Annotations[informers.ExpiresAtAnnotation]; len(s.secret.FilledKeys()) > 0 {
+	if expires := s.secret.Annotations[api.ExpiresAtAnnotation]; len(s.secret.FilledKeys()) > 0 {
 		outcome = "the token here is not renewed; it stays good until it expires at " + expires
 	}
-	return refused(ReasonNotServed, fmt.Sprintf("Namespace %s does not have the label %s=%s, so %s",
-		s.namespace.Name, informers.TokenRequestsLabel, informers.TokenRequestsAllowed, outcome)), true
+	return refused(api.ReasonTokenNotServed, fmt.Sprintf("Namespace %s does not have the label %s=%s, so %s",
+		s.namespace.Name, api.TokenRequestsLabel, api.TokenRequestsAllowed, outcome)), true
 }
 
 // unusable refuses Secrets that in-tree controllers own, and those that nobody can write.
@@ -126,9 +111,9 @@ func unusable(s state) (decision, bool) {
 	domain, _, _ := strings.Cut(string(s.secret.Type), "/")
 	switch {
 	case domain == "kubernetes.io" || strings.HasSuffix(domain, ".kubernetes.io"):
-		return refused(ReasonUnusable, fmt.Sprintf("A Secret of type %s belongs to Kubernetes itself and gets no such token; create one of type %s", s.secret.Type, corev1.SecretTypeOpaque)), true
+		return refused(api.ReasonUnusableTokenSecret, fmt.Sprintf("A Secret of type %s belongs to Kubernetes itself and gets no such token; create one of type %s", s.secret.Type, corev1.SecretTypeOpaque)), true
 	case s.secret.Immutable:
-		return refused(ReasonUnusable, "This Secret is immutable, so no token can be written to it; delete it and create it again without that"), true
+		return refused(api.ReasonUnusableTokenSecret, "This Secret is immutable, so no token can be written to it; delete it and create it again without that"), true
 	}
 	return decision{}, false
 }
@@ -141,19 +126,19 @@ func orphaned(s state, a asked) (decision, bool) {
 		return decision{}, false
 	case s.account != nil:
 		return decision{action: none, reason: "its service account is being deleted"}, true
-	case len(s.secret.FilledKeys()) > 0 && s.secret.Annotations[informers.FilledForAnnotation] == a.account:
+	case len(s.secret.FilledKeys()) > 0 && s.secret.Annotations[api.FilledForAnnotation] == a.account:
 		return decision{action: remove, reason: "its service account is gone", asked: a, paced: true}, true
 	}
 	if wait := s.secret.CreationTimestamp.Add(patience).Sub(s.now); wait > 0 && wait <= patience {
 		return decision{action: none, reason: "its service account may be about to be made", wait: wait}, true
 	}
-	return refused(ReasonNoAccount, fmt.Sprintf("%s: there is no ServiceAccount %s in this namespace; create it, or name another", informers.AccountAnnotation, a.account)), true
+	return refused(api.ReasonNoServiceAccount, fmt.Sprintf("%s: there is no ServiceAccount %s in this namespace; create it, or name another", api.ServiceAccountAnnotation, a.account)), true
 }
 
 // taken refuses a Secret in which something else stands where the token would. Whose
 // notes are damaged keeps its token: what it has is taken for ours.
 func taken(s state, a asked) (decision, bool) {
-	if len(s.secret.FilledKeys()) == 0 && (noted(s.secret) != results{} || s.secret.Annotations[informers.FilledHashAnnotation] != "") {
+	if len(s.secret.FilledKeys()) == 0 && (noted(s.secret) != results{} || s.secret.Annotations[api.FilledHashAnnotation] != "") {
 		return decision{}, false
 	}
 	var keys []string
@@ -165,7 +150,7 @@ func taken(s state, a asked) (decision, bool) {
 	if len(keys) == 0 {
 		return decision{}, false
 	}
-	return refused(ReasonUnusable, fmt.Sprintf("The token would go where this Secret has something else, under %s; remove that, or ask for another format",
+	return refused(api.ReasonUnusableTokenSecret, fmt.Sprintf("The token would go where this Secret has something else, under %s; remove that, or ask for another format",
 		strings.Join(keys, ", "))), true
 }
 
@@ -173,14 +158,14 @@ func taken(s state, a asked) (decision, bool) {
 func outdated(s state, a asked) decision {
 	results := noted(s.secret)
 	term, ok := results.term()
-	hash := s.secret.Annotations[informers.FilledHashAnnotation]
-	rotate := s.secret.Annotations[informers.RotateAnnotation]
+	hash := s.secret.Annotations[api.FilledHashAnnotation]
+	rotate := s.secret.Annotations[api.RotateAnnotation]
 	switch {
 	case hash == "":
 		return decision{action: renew, reason: "it has no token", asked: a}
-	case !ok || hash != fillingOf(s, a).hash(results) || s.secret.Annotations[informers.FilledForAnnotation] != a.account:
+	case !ok || hash != fillingOf(s, a).hash(results) || s.secret.Annotations[api.FilledForAnnotation] != a.account:
 		return decision{action: renew, reason: "what is asked for, or what is there, has changed", asked: a, paced: true}
-	case rotate != "" && rotate != s.secret.Annotations[informers.RotatedAnnotation]:
+	case rotate != "" && rotate != s.secret.Annotations[api.RotatedAnnotation]:
 		return decision{action: renew, reason: "it was asked to rotate", asked: a}
 	}
 	dueIn := term.DueIn(s.now, string(s.secret.UID))
@@ -198,11 +183,11 @@ func refused(reason, text string) decision {
 }
 
 // noted are the results on a Secret.
-func noted(secret *informers.ManagedSecret) results {
+func noted(secret *cache.ManagedSecret) results {
 	return results{
-		issuedAt:     secret.Annotations[informers.IssuedAtAnnotation],
-		expiresAt:    secret.Annotations[informers.ExpiresAtAnnotation],
-		credentialID: secret.Annotations[informers.CredentialIDAnnotation],
+		issuedAt:     secret.Annotations[api.IssuedAtAnnotation],
+		expiresAt:    secret.Annotations[api.ExpiresAtAnnotation],
+		credentialID: secret.Annotations[api.CredentialIDAnnotation],
 	}
 }
 
@@ -220,7 +205,7 @@ func fillingOf(s state, a asked) filling {
 	return filling{asked: a, secret: s.secret.UID, account: s.account.UID, ca: s.caSum, content: s.secret.ContentSum}
 }
 
-// hash is the value of [informers.FilledHashAnnotation]: another one than the Secret
+// hash is the value of [api.FilledHashAnnotation]: another one than the Secret
 // has means that it is to be filled anew. Its first part changes when what is hashed
 // does in a newer version of this program.
 func (f filling) hash(r results) string {

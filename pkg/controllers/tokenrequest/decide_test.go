@@ -8,9 +8,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/sakeeper/sakeeper/pkg/boundtoken"
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 // filled is team/s as this package leaves it after issuing a token at the moment of all
@@ -28,7 +29,7 @@ func filledFrom(secret *corev1.Secret, opts ...testkit.Option) *corev1.Secret {
 		panic(err)
 	}
 	noted := results{issued.Format(time.RFC3339), issued.Add(a.lifetime).Format(time.RFC3339), "JTI=1"}
-	f := filling{asked: a, secret: secret.UID, account: testkit.AccountUID, ca: testkit.Bundle().Sum(), content: informers.ContentSum(data, a.keys())}
+	f := filling{asked: a, secret: secret.UID, account: testkit.AccountUID, ca: testkit.Bundle().Sum(), content: cache.ContentSum(data, a.keys())}
 	for key, value := range data {
 		testkit.WithData(key, string(value))(secret)
 	}
@@ -59,14 +60,14 @@ func TestDecide(t *testing.T) {
 	}
 	immutable := func(o metav1.Object) { o.(*corev1.Secret).Immutable = new(true) }
 	notKept := func(key string) testkit.Option { return func(o metav1.Object) { delete(o.(*corev1.Secret).Data, key) } }
-	due := boundtoken.Term{Issued: testkit.Instant(), Expires: testkit.Instant().Add(24 * time.Hour)}.Due(string(testkit.SecretUID))
+	due := token.Term{Issued: testkit.Instant(), Expires: testkit.Instant().Add(24 * time.Hour)}.Due(string(testkit.SecretUID))
 	in := func(change func(*state)) state {
 		s := state{namespace: served(), account: robot(), publicServer: "https://api.example.com", caSum: testkit.Bundle().Sum(), now: testkit.Instant().Add(time.Hour)}
 		change(&s)
 		return s
 	}
 	secret := func(secret *corev1.Secret) state {
-		return in(func(s *state) { s.secret = informers.NewManagedSecret(secret) })
+		return in(func(s *state) { s.secret = cache.NewManagedSecret(secret) })
 	}
 	but := func(s state, change func(*state)) state { change(&s); return s }
 	cases := map[string]struct {
@@ -82,43 +83,43 @@ func TestDecide(t *testing.T) {
 		"no namespace":               {in: but(secret(managed()), func(s *state) { s.namespace = nil }), wantAction: none, wantReason: "its namespace is not there, or on its way out"},
 		"a namespace on its way out": {in: but(secret(managed()), func(s *state) { testkit.Terminating()(s.namespace) }), wantAction: none, wantReason: "its namespace is not there, or on its way out"},
 		"a namespace without the label": {
-			in: but(secret(managed()), func(s *state) { s.namespace = testkit.Namespace("team") }), wantAction: refuse, wantEvent: ReasonNotServed,
+			in: but(secret(managed()), func(s *state) { s.namespace = testkit.Namespace("team") }), wantAction: refuse, wantEvent: api.ReasonTokenNotServed,
 			wantReason: "Namespace team does not have the label sakeeper.io/token-requests=allowed, so this Secret gets no token",
 		},
 		"a namespace with another value": {
-			in: but(secret(managed()), func(s *state) { s.namespace.Labels[informers.TokenRequestsLabel] = "true" }), wantAction: refuse, wantEvent: ReasonNotServed,
+			in: but(secret(managed()), func(s *state) { s.namespace.Labels[api.TokenRequestsLabel] = "true" }), wantAction: refuse, wantEvent: api.ReasonTokenNotServed,
 			wantReason: "Namespace team does not have the label sakeeper.io/token-requests=allowed, so this Secret gets no token",
 		},
 		"a namespace that lost the label": {
-			in: but(secret(filled()), func(s *state) { s.namespace, s.now = testkit.Namespace("team"), due }), wantAction: refuse, wantEvent: ReasonNotServed,
+			in: but(secret(filled()), func(s *state) { s.namespace, s.now = testkit.Namespace("team"), due }), wantAction: refuse, wantEvent: api.ReasonTokenNotServed,
 			wantReason: "Namespace team does not have the label sakeeper.io/token-requests=allowed, so the token here is not renewed; it stays good until it expires at 2026-01-03T03:04:05Z",
 		},
 		"a namespace that lost the label, and an account that went": {
-			in: but(secret(filled()), func(s *state) { s.namespace, s.account = testkit.Namespace("team"), nil }), wantAction: refuse, wantEvent: ReasonNotServed,
+			in: but(secret(filled()), func(s *state) { s.namespace, s.account = testkit.Namespace("team"), nil }), wantAction: refuse, wantEvent: api.ReasonTokenNotServed,
 			wantReason: "Namespace team does not have the label sakeeper.io/token-requests=allowed, so the token here is not renewed; it stays good until it expires at 2026-01-03T03:04:05Z",
 		},
 		"any namespace where all are served": {
 			in: but(secret(managed()), func(s *state) { s.namespace, s.everywhere = testkit.Namespace("team"), true }), wantAction: renew, wantReason: "it has no token",
 		},
 		"an in-tree token secret": {
-			in: secret(managed(ofType(corev1.SecretTypeServiceAccountToken))), wantAction: refuse, wantEvent: ReasonUnusable,
+			in: secret(managed(ofType(corev1.SecretTypeServiceAccountToken))), wantAction: refuse, wantEvent: api.ReasonUnusableTokenSecret,
 			wantReason: "A Secret of type kubernetes.io/service-account-token belongs to Kubernetes itself and gets no such token; create one of type Opaque",
 		},
 		"a bootstrap token": {
-			in: secret(managed(ofType("bootstrap.kubernetes.io/token"))), wantAction: refuse, wantEvent: ReasonUnusable,
+			in: secret(managed(ofType("bootstrap.kubernetes.io/token"))), wantAction: refuse, wantEvent: api.ReasonUnusableTokenSecret,
 			wantReason: "A Secret of type bootstrap.kubernetes.io/token belongs to Kubernetes itself and gets no such token; create one of type Opaque",
 		},
 		"a type of the user's own": {in: secret(managed(ofType("example.com/robot"))), wantAction: renew, wantReason: "it has no token"},
 		"an immutable one": {
-			in: secret(managed(immutable)), wantAction: refuse, wantEvent: ReasonUnusable,
+			in: secret(managed(immutable)), wantAction: refuse, wantEvent: api.ReasonUnusableTokenSecret,
 			wantReason: "This Secret is immutable, so no token can be written to it; delete it and create it again without that",
 		},
 		"bad settings": {
-			in: secret(managed(with("lifetime", "1m"), with("format", "jks"))), wantAction: refuse, wantEvent: ReasonInvalidSetting,
+			in: secret(managed(with("lifetime", "1m"), with("format", "jks"))), wantAction: refuse, wantEvent: api.ReasonInvalidTokenSetting,
 			wantReason: `sakeeper.io/lifetime: "1m" is not a duration from 10m to 1193046h, such as 24h; sakeeper.io/format: "jks" is not one of token, kubeconfig, argocd-cluster, custom`,
 		},
 		"bad settings, and a good token": {
-			in: but(secret(filled(with("lifetime", "1m"))), func(s *state) { s.account = nil }), wantAction: refuse, wantEvent: ReasonInvalidSetting,
+			in: but(secret(filled(with("lifetime", "1m"))), func(s *state) { s.account = nil }), wantAction: refuse, wantEvent: api.ReasonInvalidTokenSetting,
 			wantReason: `sakeeper.io/lifetime: "1m" is not a duration from 10m to 1193046h, such as 24h`,
 		},
 
@@ -127,12 +128,12 @@ func TestDecide(t *testing.T) {
 			wantReason: "its service account may be about to be made",
 		},
 		"no account": {
-			in: but(secret(managed()), func(s *state) { s.account, s.now = nil, testkit.Instant().Add(patience) }), wantAction: refuse, wantEvent: ReasonNoAccount,
+			in: but(secret(managed()), func(s *state) { s.account, s.now = nil, testkit.Instant().Add(patience) }), wantAction: refuse, wantEvent: api.ReasonNoServiceAccount,
 			wantReason: "sakeeper.io/service-account: there is no ServiceAccount robot in this namespace; create it, or name another",
 		},
 		"no account any more": {in: but(secret(filled()), func(s *state) { s.account = nil }), wantAction: remove, wantReason: "its service account is gone"},
 		"no account of the name that is now asked for": {
-			in: but(secret(filled(with("service-account", "rob"))), func(s *state) { s.account = nil }), wantAction: refuse, wantEvent: ReasonNoAccount,
+			in: but(secret(filled(with("service-account", "rob"))), func(s *state) { s.account = nil }), wantAction: refuse, wantEvent: api.ReasonNoServiceAccount,
 			wantReason: "sakeeper.io/service-account: there is no ServiceAccount rob in this namespace; create it, or name another",
 		},
 		"an account that is being deleted": {in: but(secret(filled()), func(s *state) { testkit.Deleting()(s.account) }), wantAction: none, wantReason: "its service account is being deleted"},
@@ -165,21 +166,21 @@ func TestDecide(t *testing.T) {
 		"a key that was changed":   {in: secret(filled(testkit.WithData("token", "x"))), wantAction: renew, wantReason: changed},
 		"a key that is the user's": {in: secret(filled(testkit.WithData("mine", "no"))), wantAction: none, wantReason: "its token is right", wantWait: true},
 		"somebody's own keys where the token would go": {
-			in: secret(managed(testkit.WithData("token", "mine"), testkit.WithData("ca.crt", "mine"), testkit.WithData("other", "mine"))), wantAction: refuse, wantEvent: ReasonUnusable,
+			in: secret(managed(testkit.WithData("token", "mine"), testkit.WithData("ca.crt", "mine"), testkit.WithData("other", "mine"))), wantAction: refuse, wantEvent: api.ReasonUnusableTokenSecret,
 			wantReason: "The token would go where this Secret has something else, under ca.crt, token; remove that, or ask for another format",
 		},
 		"one of them where another format has it": {
-			in: secret(filled(with("format", "kubeconfig"), with("server", "https://api"), testkit.WithData("kubeconfig", "mine"))), wantAction: refuse, wantEvent: ReasonUnusable,
+			in: secret(filled(with("format", "kubeconfig"), with("server", "https://api"), testkit.WithData("kubeconfig", "mine"))), wantAction: refuse, wantEvent: api.ReasonUnusableTokenSecret,
 			wantReason: "The token would go where this Secret has something else, under kubeconfig; remove that, or ask for another format",
 		},
 		"an empty key is a place for it": {in: secret(managed(testkit.WithData("token", ""))), wantAction: renew, wantReason: "it has no token"},
 		"another expiry":                 {in: secret(filled(with("expires-at", "2036-01-01T00:00:00Z"))), wantAction: renew, wantReason: changed},
-		"no expiry":                      {in: secret(filled(without(informers.ExpiresAtAnnotation))), wantAction: renew, wantReason: changed},
-		"no credential id":               {in: secret(filled(without(informers.CredentialIDAnnotation))), wantAction: renew, wantReason: changed},
-		"no note of the account":         {in: secret(filled(without(informers.FilledForAnnotation))), wantAction: renew, wantReason: changed},
-		"no list of keys":                {in: secret(filled(without(informers.FilledKeysAnnotation))), wantAction: renew, wantReason: changed},
+		"no expiry":                      {in: secret(filled(without(api.ExpiresAtAnnotation))), wantAction: renew, wantReason: changed},
+		"no credential id":               {in: secret(filled(without(api.CredentialIDAnnotation))), wantAction: renew, wantReason: changed},
+		"no note of the account":         {in: secret(filled(without(api.FilledForAnnotation))), wantAction: renew, wantReason: changed},
+		"no list of keys":                {in: secret(filled(without(api.FilledKeysAnnotation))), wantAction: renew, wantReason: changed},
 		"a list of more keys":            {in: secret(filled(with("filled-keys", "ca.crt,mine,namespace,token"))), wantAction: renew, wantReason: changed},
-		"no hash":                        {in: secret(filled(without(informers.FilledHashAnnotation))), wantAction: renew, wantReason: "it has no token"},
+		"no hash":                        {in: secret(filled(without(api.FilledHashAnnotation))), wantAction: renew, wantReason: "it has no token"},
 		"rotate":                         {in: secret(filled(with("rotate", "now"))), wantAction: renew, wantReason: "it was asked to rotate"},
 		"rotate once more":               {in: secret(filled(with("rotate", "again"), with("rotated", "now"))), wantAction: renew, wantReason: "it was asked to rotate"},
 		"rotated":                        {in: secret(filled(with("rotate", "now"), with("rotated", "now"))), wantAction: none, wantReason: "its token is right", wantWait: true},

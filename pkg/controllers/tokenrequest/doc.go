@@ -13,14 +13,14 @@
 //
 // A token is renewed when 70 to 80 % of the lifetime that the server gave it have
 // passed, a share that is fixed by the Secret's UID, and at the latest a minute before it
-// expires, but never before half of it has passed ([boundtoken.Term.Due]). It is renewed at
+// expires, but never before half of it has passed ([token.Term.Due]). It is renewed at
 // once when anything is not as it was when it was filled: what the annotations ask for,
 // the ServiceAccount (by UID), the CA, and the keys that were filled. All of that is in
 // one hash in an annotation. Another value of sakeeper.io/rotate renews it too.
 //
 // Times are the server's: those in the token's claims, compared with a clock that
 // follows the Date of the server's answers ([kube.ServerClock]). For a token that this process
-// has asked for itself, the time since then counts too (pkg/stopwatch), so that clocks which are far
+// has asked for itself, the time since then counts too (pkg/internal/stopwatch), so that clocks which are far
 // apart neither make a renewal late nor make one follow the other.
 //
 // # What stays, and what goes

@@ -26,15 +26,16 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/kubernetes/scheme"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 	clocktesting "k8s.io/utils/clock/testing"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
-	"github.com/sakeeper/sakeeper/pkg/informers"
-	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
@@ -51,7 +52,7 @@ const secretBytes = "eyJ-must-not-be-seen"
 
 // api is the part of an API server that a fake clientset does not have: tokens with
 // claims, preconditions, and versions that grow. It is safe for concurrent use.
-type api struct {
+type apiServer struct {
 	*fake.Clientset
 	tracker clienttesting.ObjectTracker
 
@@ -71,10 +72,10 @@ type api struct {
 	onPatch func(before, after *corev1.Secret)
 }
 
-func newAPI(now func() time.Time, objects ...runtime.Object) *api {
+func newAPI(now func() time.Time, objects ...runtime.Object) *apiServer {
 	// Not the tracker of fake.NewClientset, which spends a millisecond on the managed
 	// fields of each write.
-	a := &api{Clientset: &fake.Clientset{}, tracker: clienttesting.NewObjectTracker(scheme.Scheme, scheme.Codecs.UniversalDecoder()), now: now}
+	a := &apiServer{Clientset: &fake.Clientset{}, tracker: clienttesting.NewObjectTracker(scheme.Scheme, scheme.Codecs.UniversalDecoder()), now: now}
 	for _, obj := range objects {
 		if err := a.tracker.Add(obj); err != nil {
 			panic(err)
@@ -91,15 +92,15 @@ func newAPI(now func() time.Time, objects ...runtime.Object) *api {
 }
 
 // Tracker holds the objects.
-func (a *api) Tracker() clienttesting.ObjectTracker { return a.tracker }
+func (a *apiServer) Tracker() clienttesting.ObjectTracker { return a.tracker }
 
-func (a *api) change(f func(*api)) {
+func (a *apiServer) change(f func(*apiServer)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	f(a)
 }
 
-func (a *api) createToken(action clienttesting.Action) (bool, runtime.Object, error) {
+func (a *apiServer) createToken(action clienttesting.Action) (bool, runtime.Object, error) {
 	request, ok := action.(clienttesting.CreateActionImpl).Object.(*authenticationv1.TokenRequest)
 	if !ok {
 		return false, nil, nil
@@ -138,7 +139,7 @@ type mergePatchBody struct {
 	Data map[string]*[]byte `json:"data"`
 }
 
-func (a *api) patchSecret(action clienttesting.Action) (bool, runtime.Object, error) {
+func (a *apiServer) patchSecret(action clienttesting.Action) (bool, runtime.Object, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.patches++
@@ -188,7 +189,7 @@ func next(version string) string {
 }
 
 // secret is team/s of the API server.
-func (a *api) secret() *corev1.Secret {
+func (a *apiServer) secret() *corev1.Secret {
 	obj, err := a.Tracker().Get(secretsResource, "team", "s")
 	if err != nil {
 		return nil
@@ -197,7 +198,7 @@ func (a *api) secret() *corev1.Secret {
 }
 
 // set changes team/s as a user would.
-func (a *api) set(change func(*corev1.Secret)) error {
+func (a *apiServer) set(change func(*corev1.Secret)) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	secret := a.secret().DeepCopy()
@@ -210,8 +211,8 @@ func (a *api) set(change func(*corev1.Secret)) error {
 func managed(opts ...testkit.Option) *corev1.Secret {
 	base := []testkit.Option{
 		func(o metav1.Object) { o.(*corev1.Secret).Type = corev1.SecretTypeOpaque },
-		testkit.WithLabel(informers.TokenLabel, informers.TokenManaged),
-		testkit.WithAnnotation(informers.AccountAnnotation, "robot"),
+		testkit.WithLabel(api.TokenLabel, api.TokenManaged),
+		testkit.WithAnnotation(api.ServiceAccountAnnotation, "robot"),
 		testkit.WithData("mine", "yes"),
 	}
 	return testkit.Secret("team/s", append(base, opts...)...)
@@ -227,14 +228,14 @@ func robot(opts ...testkit.Option) *corev1.ServiceAccount {
 }
 
 func served() *corev1.Namespace {
-	return testkit.Namespace("team", testkit.WithLabel(informers.TokenRequestsLabel, informers.TokenRequestsAllowed))
+	return testkit.Namespace("team", testkit.WithLabel(api.TokenRequestsLabel, api.TokenRequestsAllowed))
 }
 
 // fixture is a controller whose caches are filled by hand, with an API server that has
 // the same.
 type fixture struct {
 	*Controller
-	api      *api
+	api      *apiServer
 	recorder *record.FakeRecorder
 	clock    *clocktesting.FakePassiveClock
 	registry *prometheus.Registry
@@ -274,9 +275,9 @@ func newController(t testing.TB, client kubernetes.Interface, with func(*Config)
 	t.Helper()
 	cfg := Config{Client: client.CoreV1(), CA: testkit.Bundle}
 	var errNamespaces, errSecrets, errAccounts error
-	cfg.Namespaces, errNamespaces = informers.Namespaces(client)
-	cfg.Secrets, errSecrets = informers.ManagedSecrets(client)
-	cfg.ServiceAccounts, errAccounts = informers.ServiceAccounts(client)
+	cfg.Namespaces, errNamespaces = cache.Namespaces(client)
+	cfg.Secrets, errSecrets = cache.ManagedSecrets(client)
+	cfg.ServiceAccounts, errAccounts = cache.ServiceAccounts(client)
 	with(&cfg)
 	c, err := New(cfg)
 	if err := errors.Join(errNamespaces, errSecrets, errAccounts, err); err != nil {
@@ -298,7 +299,7 @@ func (f fixture) cache(t testing.TB, obj runtime.Object) {
 	var err error
 	switch obj := obj.(type) {
 	case *corev1.Secret:
-		err = f.cfg.Secrets.GetStore().Add(informers.NewManagedSecret(obj.DeepCopy()))
+		err = f.cfg.Secrets.GetStore().Add(cache.NewManagedSecret(obj.DeepCopy()))
 	case *corev1.Namespace:
 		err = f.cfg.Namespaces.GetStore().Add(obj)
 	default:
@@ -312,7 +313,7 @@ func (f fixture) cache(t testing.TB, obj runtime.Object) {
 // do syncs team/s, with the cache as it is.
 func (f fixture) do(t testing.TB) (time.Duration, error) {
 	t.Helper()
-	return f.sync(klog.NewContext(t.Context(), f.logger), cache.ObjectName{Namespace: "team", Name: "s"})
+	return f.sync(klog.NewContext(t.Context(), f.logger), toolscache.ObjectName{Namespace: "team", Name: "s"})
 }
 
 // mustDo is do with a cache that has caught up.
@@ -322,7 +323,7 @@ func (f fixture) mustDo(t testing.TB) time.Duration {
 		f.cache(t, secret)
 	}
 	again, err := f.do(t)
-	if err != nil && !errors.Is(err, loop.ErrPutOff) {
+	if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
 		t.Fatal(err)
 	}
 	return again

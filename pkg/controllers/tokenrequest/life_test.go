@@ -8,16 +8,17 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-func reduced(secret *corev1.Secret) *informers.ManagedSecret {
-	return informers.NewManagedSecret(secret.DeepCopy())
+func reduced(secret *corev1.Secret) *cache.ManagedSecret {
+	return cache.NewManagedSecret(secret.DeepCopy())
 }
 
 func TestLife(t *testing.T) {
@@ -33,7 +34,7 @@ func TestLife(t *testing.T) {
 		time.Sleep(8 * time.Minute)
 		w.expectRequests("due", oneToken()...)
 
-		w.must(w.set(func(s *corev1.Secret) { s.Annotations[informers.RotateAnnotation] = "now" }))
+		w.must(w.set(func(s *corev1.Secret) { s.Annotations[api.RotateAnnotation] = "now" }))
 		w.expectRequests("rotate", oneToken()...)
 		w.must(w.set(func(s *corev1.Secret) { s.Data["mine"] = []byte("no") }))
 		w.expectRequests("a change of no concern")
@@ -76,9 +77,9 @@ func TestTheRenewalComesFirstThingAfterALongOutage(t *testing.T) {
 				w := newWorld(t, served(), robot(), managed(with("lifetime", "1h")))
 				w.start()
 				synctest.Wait()
-				w.change(func(a *api) { a.tokensErr = outage })
+				w.change(func(a *apiServer) { a.tokensErr = outage })
 				time.Sleep(20 * time.Hour)
-				w.change(func(a *api) { a.tokensErr = nil })
+				w.change(func(a *apiServer) { a.tokensErr = nil })
 				w.ClearActions()
 				time.Sleep(retryOutage)
 				w.expectRequests("after the outage", oneToken()...)
@@ -94,9 +95,9 @@ func TestARefusalIsOverInTime(t *testing.T) {
 		w := newWorld(t, served(), robot(), managed(with("lifetime", "1h")))
 		w.start()
 		synctest.Wait()
-		w.change(func(a *api) { a.tokensErr = testkit.QuotaExceeded() })
+		w.change(func(a *apiServer) { a.tokensErr = testkit.QuotaExceeded() })
 		time.Sleep(59 * time.Minute)
-		w.change(func(a *api) { a.tokensErr = nil })
+		w.change(func(a *apiServer) { a.tokensErr = nil })
 		time.Sleep(time.Minute)
 		w.expectNoneExpired("a minute later")
 		if events := testkit.Events(w.recorder); len(events) != 1 {
@@ -128,10 +129,10 @@ func TestNoStormWithAClockThatIsFarOff(t *testing.T) {
 }
 
 func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
-	all := map[string]func(*Controller) cache.SharedIndexInformer{
-		"namespaces":       func(c *Controller) cache.SharedIndexInformer { return c.cfg.Namespaces },
-		"secrets":          func(c *Controller) cache.SharedIndexInformer { return c.cfg.Secrets },
-		"service accounts": func(c *Controller) cache.SharedIndexInformer { return c.cfg.ServiceAccounts },
+	all := map[string]func(*Controller) toolscache.SharedIndexInformer{
+		"namespaces":       func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Namespaces },
+		"secrets":          func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Secrets },
+		"service accounts": func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.ServiceAccounts },
 	}
 	for missing := range all {
 		t.Run("all but "+missing, func(t *testing.T) {

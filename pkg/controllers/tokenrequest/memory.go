@@ -7,7 +7,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 )
 
 // staleAtMost is how long the cache may lag behind a write. After that it is believed:
@@ -68,7 +69,7 @@ func (n *notes) forget(secret types.UID) {
 }
 
 // outran tells whether cached does not show yet what was written.
-func (n note) outran(cached *informers.ManagedSecret, now time.Time) bool {
+func (n note) outran(cached *cache.ManagedSecret, now time.Time) bool {
 	if n.version == "" || now.Sub(n.written) > staleAtMost {
 		return false
 	}
@@ -78,7 +79,7 @@ func (n note) outran(cached *informers.ManagedSecret, now time.Time) bool {
 
 // rest is how long not to try again what conflicts, and costs a token each time. After a
 // single conflict, a cache that has something newer is enough.
-func (n note) rest(cached *informers.ManagedSecret, now time.Time) time.Duration {
+func (n note) rest(cached *cache.ManagedSecret, now time.Time) time.Duration {
 	if n.conflicts == 0 || n.conflicts == 1 && n.conflict != cached.ResourceVersion {
 		return 0
 	}
@@ -87,8 +88,8 @@ func (n note) rest(cached *informers.ManagedSecret, now time.Time) time.Duration
 }
 
 // age is how long before now this process asked for the token of cached; nil: it did not.
-func (n note) age(cached *informers.ManagedSecret, now time.Duration) *time.Duration {
-	if n.hash == "" || n.hash != cached.Annotations[informers.FilledHashAnnotation] {
+func (n note) age(cached *cache.ManagedSecret, now time.Duration) *time.Duration {
+	if n.hash == "" || n.hash != cached.Annotations[api.FilledHashAnnotation] {
 		return nil
 	}
 	return new(now - n.requested)

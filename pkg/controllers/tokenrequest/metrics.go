@@ -3,7 +3,8 @@ package tokenrequest
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 )
 
 // What the label state is.
@@ -42,7 +43,7 @@ func (m collector) Collect(out chan<- prometheus.Metric) {
 	counts := map[string]int{stateValid: 0, statePending: 0, stateFailing: 0, stateExpired: 0, stateUnserved: 0}
 	next, some := 0.0, false
 	for _, obj := range m.controller.cfg.Secrets.GetStore().List() {
-		secret, ok := obj.(*informers.ManagedSecret)
+		secret, ok := obj.(*cache.ManagedSecret)
 		if !ok {
 			continue
 		}
@@ -68,7 +69,7 @@ func (m collector) Collect(out chan<- prometheus.Metric) {
 func stateOf(s state, d decision, failing bool) string {
 	term, filled := noted(s.secret).term()
 	switch {
-	case d.refusal.reason == ReasonNotServed:
+	case d.refusal.reason == api.ReasonTokenNotServed:
 		return stateUnserved
 	case filled && !s.now.Before(term.Expires):
 		return stateExpired

@@ -27,7 +27,7 @@ func (f fixture) expectMetrics(t *testing.T, states map[string]int, expiry strin
 # TYPE sakeeper_managed_token_next_expiry_seconds gauge
 sakeeper_managed_token_next_expiry_seconds ` + expiry + "\n"
 	}
-	if err := testutil.GatherAndCompare(f.registry, strings.NewReader(text)); err != nil {
+	if err := testutil.GatherAndCompare(f.registry, strings.NewReader(text), "sakeeper_managed_tokens", "sakeeper_managed_token_next_expiry_seconds"); err != nil {
 		t.Error(err)
 	}
 }
@@ -58,12 +58,12 @@ func TestMetrics(t *testing.T) {
 
 func TestAFailureShowsInMetricsUntilItIsOver(t *testing.T) {
 	f := newFixture(t, served(), robot(), managed())
-	f.api.change(func(a *api) { a.tokensErr = errBoom })
+	f.api.change(func(a *apiServer) { a.tokensErr = errBoom })
 	if _, err := f.do(t); err == nil {
 		t.Fatal("no error")
 	}
 	f.expectMetrics(t, map[string]int{stateFailing: 1}, "")
-	f.api.change(func(a *api) { a.tokensErr = nil })
+	f.api.change(func(a *apiServer) { a.tokensErr = nil })
 	f.mustDo(t)
 	f.cache(t, f.api.secret())
 	f.expectMetrics(t, map[string]int{stateValid: 1}, "86400")
@@ -74,7 +74,7 @@ func TestAFailureShowsInMetricsUntilItIsOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.cache(t, f.api.secret())
-	f.api.change(func(a *api) { a.writesErr = errBoom })
+	f.api.change(func(a *apiServer) { a.writesErr = errBoom })
 	if _, err := f.do(t); err == nil {
 		t.Fatal("no error")
 	}

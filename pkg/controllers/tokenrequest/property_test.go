@@ -10,17 +10,17 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	clocktesting "k8s.io/utils/clock/testing"
 
-	"github.com/sakeeper/sakeeper/pkg/boundtoken"
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/loop"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 // history is what happens to team/s over years: sync and the API server are the real
@@ -28,7 +28,7 @@ import (
 // queue ticks twice a second. Every random choice comes from one seed.
 type history struct {
 	*testing.T
-	*api
+	*apiServer
 	random   *rand.Rand
 	lifetime time.Duration
 
@@ -56,7 +56,7 @@ func newHistory(t *testing.T, seed uint64, lifetime time.Duration) *history {
 		process: clocktesting.NewFakePassiveClock(testkit.Instant()),
 		running: clocktesting.NewFakePassiveClock(testkit.Instant()),
 	}
-	h.api = newAPI(h.server.Now, served(), managed(with("lifetime", lifetime.String()), testkit.WithUID(types.UID(fmt.Sprint("secret ", seed)))))
+	h.apiServer = newAPI(h.server.Now, served(), managed(with("lifetime", lifetime.String()), testkit.WithUID(types.UID(fmt.Sprint("secret ", seed)))))
 	h.onPatch = func(_, _ *corev1.Secret) { h.renewals++ }
 	h.start()
 	t.Cleanup(h.end)
@@ -65,7 +65,7 @@ func newHistory(t *testing.T, seed uint64, lifetime time.Duration) *history {
 
 // start starts a process that knows nothing but what the API server has.
 func (h *history) start() {
-	h.c = newController(h.T, h.api, func(cfg *Config) {
+	h.c = newController(h.T, h.apiServer, func(cfg *Config) {
 		cfg.Recorder, cfg.Clock, cfg.Running, cfg.CA = &record.FakeRecorder{}, h.process, h.running, func() cabundle.Bundle { return h.ca }
 	})
 	h.must(h.c.cfg.Namespaces.GetStore().Add(served()))
@@ -120,15 +120,15 @@ func (h *history) turn() {
 	h.syncs++
 	before := h.secret()
 	ctx := klog.NewContext(h.Context(), klog.Logger{})
-	again, err := h.c.sync(ctx, cache.ObjectName{Namespace: "team", Name: "s"})
+	again, err := h.c.sync(ctx, toolscache.ObjectName{Namespace: "team", Name: "s"})
 	h.ClearActions()
 	switch {
-	case errors.Is(err, loop.ErrPutOff):
+	case errors.Is(err, workqueue.ErrRequeueLater):
 		h.at = now.Add(again)
 		return
 	case err != nil:
 		delay := min(5*time.Millisecond<<min(h.failures, 20), maxDelay)
-		if retry := retryAfter(left(h.c.gather(reduced(before))), kube.Refused(err)); retry > 0 {
+		if retry := retryAfter(left(h.c.gather(reduced(before))), kube.IsPermanent(err)); retry > 0 {
 			delay = min(delay, retry)
 		}
 		h.failures++
@@ -152,7 +152,7 @@ func (h *history) upTo(d time.Duration) time.Duration {
 	return time.Duration(h.random.Int64N(int64(d) + 1))
 }
 
-func (h *history) term() boundtoken.Term {
+func (h *history) term() token.Term {
 	term, ok := noted(reduced(h.secret())).term()
 	if !ok {
 		h.Fatal("it has no token")
@@ -180,17 +180,17 @@ var errOutage = errors.New("connection refused")
 
 // outage is an API server that cannot be reached.
 func (h *history) outage(d time.Duration) {
-	h.change(func(a *api) { a.tokensErr = errOutage })
+	h.change(func(a *apiServer) { a.tokensErr = errOutage })
 	h.pass(d)
-	h.change(func(a *api) { a.tokensErr = nil })
+	h.change(func(a *apiServer) { a.tokensErr = nil })
 }
 
 // halfOutage is one that issues tokens and writes nothing.
 func (h *history) halfOutage(d time.Duration) {
 	before := h.patches
-	h.change(func(a *api) { a.writesErr = errOutage })
+	h.change(func(a *apiServer) { a.writesErr = errOutage })
 	h.pass(d)
-	h.change(func(a *api) { a.writesErr = nil })
+	h.change(func(a *apiServer) { a.writesErr = nil })
 	h.lost += h.patches - before
 }
 
@@ -274,11 +274,11 @@ func TestNoConsumerReadsAnExpiredToken(t *testing.T) {
 				case 4:
 					what = "another longest lifetime"
 					longest := time.Hour + h.upTo(lifetime)
-					h.change(func(a *api) { a.most = longest })
+					h.change(func(a *apiServer) { a.most = longest })
 				case 5:
 					what = "a rotation"
 					rotations++
-					h.must(h.set(func(s *corev1.Secret) { s.Annotations[informers.RotateAnnotation] = fmt.Sprint(rotations) }))
+					h.must(h.set(func(s *corev1.Secret) { s.Annotations[api.RotateAnnotation] = fmt.Sprint(rotations) }))
 					h.show()
 				case 6:
 					what = "a sleep"
@@ -350,7 +350,7 @@ func TestManySecretsAreRenewedEvenly(t *testing.T) {
 	for i := range secrets {
 		uid := fmt.Sprintf("c0000000-0000-4000-8000-%012d", i)
 		for at := testkit.Instant(); at.Before(end); {
-			at = boundtoken.Term{Issued: at, Expires: at.Add(lifetime)}.Due(uid)
+			at = token.Term{Issued: at, Expires: at.Add(lifetime)}.Due(uid)
 			if left := end.Sub(at); left >= 0 && left < lifetime {
 				counts[int(left*windows/lifetime)]++
 			}

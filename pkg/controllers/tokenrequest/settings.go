@@ -10,7 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
@@ -42,33 +42,33 @@ func parse(annotations map[string]string, publicServer string) (a asked, problem
 	report := func(annotation, format string, args ...any) {
 		problems = append(problems, annotation+": "+fmt.Sprintf(format, args...))
 	}
-	a.account = annotations[informers.AccountAnnotation]
+	a.account = annotations[api.ServiceAccountAnnotation]
 	if len(validation.IsDNS1123Subdomain(a.account)) > 0 {
-		report(informers.AccountAnnotation, "%s is not the name of a ServiceAccount; set it to one in this namespace", quote(a.account))
+		report(api.ServiceAccountAnnotation, "%s is not the name of a ServiceAccount; set it to one in this namespace", quote(a.account))
 	}
-	if text, ok := annotations[informers.AudiencesAnnotation]; ok {
+	if text, ok := annotations[api.AudiencesAnnotation]; ok {
 		a.audiences = strings.Split(text, ",")
 		if slices.ContainsFunc(a.audiences, blank) {
-			report(informers.AudiencesAnnotation, "%s has an empty audience or a blank; separate audiences by commas alone, or remove the annotation for the API server's own", quote(text))
+			report(api.AudiencesAnnotation, "%s has an empty audience or a blank; separate audiences by commas alone, or remove the annotation for the API server's own", quote(text))
 		}
 	}
 	var err error
 	if a.lifetime, err = parseLifetime(annotations); err != nil {
-		report(informers.LifetimeAnnotation, "%v", err)
+		report(api.LifetimeAnnotation, "%v", err)
 	}
-	a.format = format(annotations[informers.FormatAnnotation])
-	if _, ok := annotations[informers.FormatAnnotation]; !ok {
+	a.format = format(annotations[api.FormatAnnotation])
+	if _, ok := annotations[api.FormatAnnotation]; !ok {
 		a.format = formatToken
 	}
 	if !slices.Contains(formats(), a.format) {
-		report(informers.FormatAnnotation, "%s is not one of %s", quote(string(a.format)), formatNames())
+		report(api.FormatAnnotation, "%s is not one of %s", quote(string(a.format)), formatNames())
 		return a, problems // what depends on the format is not known
 	}
 	if a.tokenKey, err = parseTokenKey(annotations, a.format); err != nil {
-		report(informers.TokenKeyAnnotation, "%v", err)
+		report(api.TokenKeyAnnotation, "%v", err)
 	}
 	if a.server, err = parseServer(annotations, a.format, publicServer); err != nil {
-		report(informers.ServerAnnotation, "%v", err)
+		report(api.ServerAnnotation, "%v", err)
 	}
 	return a, problems
 }
@@ -76,7 +76,7 @@ func parse(annotations map[string]string, publicServer string) (a asked, problem
 func blank(audience string) bool { return audience == "" || strings.ContainsAny(audience, " \t\r\n") }
 
 func parseLifetime(annotations map[string]string) (time.Duration, error) {
-	text, ok := annotations[informers.LifetimeAnnotation]
+	text, ok := annotations[api.LifetimeAnnotation]
 	if !ok {
 		return defaultLifetime, nil
 	}
@@ -88,10 +88,10 @@ func parseLifetime(annotations map[string]string) (time.Duration, error) {
 }
 
 func parseTokenKey(annotations map[string]string, f format) (string, error) {
-	text, ok := annotations[informers.TokenKeyAnnotation]
+	text, ok := annotations[api.TokenKeyAnnotation]
 	switch {
 	case f != formatCustom && ok:
-		return "", fmt.Errorf("is for %s=%s alone; set that, or remove the annotation", informers.FormatAnnotation, formatCustom)
+		return "", fmt.Errorf("is for %s=%s alone; set that, or remove the annotation", api.FormatAnnotation, formatCustom)
 	case f == formatToken:
 		return keyToken, nil
 	case f != formatCustom:
@@ -106,9 +106,9 @@ func parseServer(annotations map[string]string, f format, public string) (string
 	if f != formatKubeconfig && f != formatArgoCD {
 		return "", nil
 	}
-	text, ok := annotations[informers.ServerAnnotation]
+	text, ok := annotations[api.ServerAnnotation]
 	if !ok && public == "" {
-		return "", fmt.Errorf("is required by %s=%s while the controller has no --public-server; set it to the URL of the API server, such as https://api.example.com:6443", informers.FormatAnnotation, f)
+		return "", fmt.Errorf("is required by %s=%s while the controller has no --public-server; set it to the URL of the API server, such as https://api.example.com:6443", api.FormatAnnotation, f)
 	}
 	if !ok {
 		return public, nil

@@ -7,7 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
 )
 
 // settings are annotations by their names without the prefix.
@@ -114,8 +114,8 @@ func FuzzParse(f *testing.F) {
 	f.Add("robot", "a,b", "24h", "custom", "https://api", "k")
 	f.Fuzz(func(t *testing.T, account, audiences, lifetime, format, server, key string) {
 		a, problems := parse(map[string]string{
-			informers.AccountAnnotation: account, informers.AudiencesAnnotation: audiences, informers.LifetimeAnnotation: lifetime,
-			informers.FormatAnnotation: format, informers.ServerAnnotation: server, informers.TokenKeyAnnotation: key,
+			api.ServiceAccountAnnotation: account, api.AudiencesAnnotation: audiences, api.LifetimeAnnotation: lifetime,
+			api.FormatAnnotation: format, api.ServerAnnotation: server, api.TokenKeyAnnotation: key,
 		}, "")
 		if len(problems) > 0 {
 			return

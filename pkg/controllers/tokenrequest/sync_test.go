@@ -15,10 +15,10 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
-	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
@@ -48,7 +48,7 @@ func TestARenewalIsTwoRequests(t *testing.T) {
 				"uid": string(testkit.SecretUID), "resourceVersion": testkit.ResourceVersion,
 				"annotations": map[string]any{
 					"sakeeper.io/issued-at": "2026-01-02T04:04:05Z", "sakeeper.io/expires-at": "2026-01-02T06:04:05Z", "sakeeper.io/credential-id": "JTI=1",
-					"sakeeper.io/rotated": "now", "sakeeper.io/filled-for": "robot", "sakeeper.io/filled-keys": "ca.crt,namespace,token", "sakeeper.io/filled-hash": secret.Annotations[informers.FilledHashAnnotation],
+					"sakeeper.io/rotated": "now", "sakeeper.io/filled-for": "robot", "sakeeper.io/filled-keys": "ca.crt,namespace,token", "sakeeper.io/filled-hash": secret.Annotations[api.FilledHashAnnotation],
 				},
 			},
 			"data": map[string]any{
@@ -95,8 +95,8 @@ func TestNoSecondTokenWhileTheCacheLags(t *testing.T) {
 	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
-	f.pass(staleAtMost + time.Second)                       // as after a restore of etcd, whose versions are older
-	if _, err := f.do(t); !errors.Is(err, loop.ErrPutOff) { // here the cache was behind
+	f.pass(staleAtMost + time.Second)                                  // as after a restore of etcd, whose versions are older
+	if _, err := f.do(t); !errors.Is(err, workqueue.ErrRequeueLater) { // here the cache was behind
 		t.Error(err)
 	}
 	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
@@ -110,7 +110,7 @@ func TestConflictsWithoutEndCostFewTokens(t *testing.T) {
 	for name, changes := range map[string]bool{"nothing changes": false, "it changes each time": true} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, served(), robot(), managed())
-			f.api.change(func(a *api) { a.writesErr = testkit.Conflict() })
+			f.api.change(func(a *apiServer) { a.writesErr = testkit.Conflict() })
 			const minutes = 10
 			for i := range minutes * 60 {
 				if changes {
@@ -129,7 +129,7 @@ func TestConflictsWithoutEndCostFewTokens(t *testing.T) {
 			if diff := cmp.Diff(want, testkit.Events(f.recorder)[:1]); diff != "" {
 				t.Errorf("events (-want +got):\n%s", diff)
 			}
-			f.api.change(func(a *api) { a.writesErr = nil })
+			f.api.change(func(a *apiServer) { a.writesErr = nil })
 			f.requests()
 			f.pass(retryOutage)
 			f.mustDo(t)
@@ -234,13 +234,13 @@ func TestARefusalIsToldOnceUntilItChanges(t *testing.T) {
 	short := `Warning InvalidTokenSetting sakeeper.io/lifetime: "1m" is not a duration from 10m to 1193046h, such as 24h`
 	step("at first", func(*corev1.Secret) {}, short)
 	step("an unrelated change", func(s *corev1.Secret) { s.Data["mine"] = []byte("no") })
-	step("another mistake", func(s *corev1.Secret) { s.Annotations[informers.LifetimeAnnotation] = "2m" },
+	step("another mistake", func(s *corev1.Secret) { s.Annotations[api.LifetimeAnnotation] = "2m" },
 		`Warning InvalidTokenSetting sakeeper.io/lifetime: "2m" is not a duration from 10m to 1193046h, such as 24h`)
 	if got := f.summary(); len(got) > 0 {
 		t.Errorf("requests: %v", got)
 	}
-	step("right", func(s *corev1.Secret) { s.Annotations[informers.LifetimeAnnotation] = "20m" })
-	step("wrong again", func(s *corev1.Secret) { s.Annotations[informers.LifetimeAnnotation] = "1m" }, short)
+	step("right", func(s *corev1.Secret) { s.Annotations[api.LifetimeAnnotation] = "20m" })
+	step("wrong again", func(s *corev1.Secret) { s.Annotations[api.LifetimeAnnotation] = "1m" }, short)
 	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
@@ -294,9 +294,9 @@ func TestFailures(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, served(), robot(), managed())
-			f.api.change(func(a *api) { a.tokensErr, a.writesErr, a.answer = tc.inTokens, tc.inWrites, tc.inAnswer })
+			f.api.change(func(a *apiServer) { a.tokensErr, a.writesErr, a.answer = tc.inTokens, tc.inWrites, tc.inAnswer })
 			again, err := f.do(t)
-			if again != tc.wantAgain || err != nil != tc.wantErr || errors.Is(err, loop.ErrPutOff) != (err != nil && again > 0) {
+			if again != tc.wantAgain || err != nil != tc.wantErr || errors.Is(err, workqueue.ErrRequeueLater) != (err != nil && again > 0) {
 				t.Errorf("again in %v, error %v", again, err)
 			}
 			if err != nil && strings.Contains(err.Error(), secretBytes) {
@@ -317,7 +317,7 @@ func TestFailures(t *testing.T) {
 					t.Errorf("events after a while (-want +got):\n%s", diff)
 				}
 			}
-			f.api.change(func(a *api) { a.tokensErr, a.writesErr, a.answer = nil, nil, "" })
+			f.api.change(func(a *apiServer) { a.tokensErr, a.writesErr, a.answer = nil, nil, "" })
 			f.pass(retryOutage)
 			f.mustDo(t)
 			if len(f.api.secret().Data["token"]) == 0 || !f.notes.of(testkit.SecretUID).failing.IsZero() {
@@ -369,7 +369,7 @@ func TestWhatSomebodyUndoesIsLeftAlone(t *testing.T) {
 		t.Errorf("events %q", events)
 	}
 	// To rotate is another matter.
-	if err := f.api.set(func(s *corev1.Secret) { s.Annotations[informers.RotateAnnotation] = "now" }); err != nil {
+	if err := f.api.set(func(s *corev1.Secret) { s.Annotations[api.RotateAnnotation] = "now" }); err != nil {
 		t.Fatal(err)
 	}
 	f.mustDo(t)
@@ -385,11 +385,11 @@ func TestWhatGoesOnInOneNamespaceIsNobodyElsesTrouble(t *testing.T) {
 	for i := range 30 {
 		secret := contested{namespace: "noisy", name: fmt.Sprint("s", i), uid: fmt.Sprint(i)}
 		for range 5 {
-			f.truces.Wrote(secret, "a token")
+			f.truces.Record(secret, "a token")
 		}
-		f.truces.May(secret, "a token")
+		f.truces.Allow(secret, "a token")
 	}
-	if f.truces.May(contested{namespace: "noisy", name: "new", uid: "new"}, "a token").Wait == 0 {
+	if f.truces.Allow(contested{namespace: "noisy", name: "new", uid: "new"}, "a token").Wait == 0 {
 		t.Error("the noisy namespace is not left alone")
 	}
 	f.mustDo(t)
@@ -421,7 +421,7 @@ func TestANewCAIsWrittenAtABoundedRate(t *testing.T) {
 	f.cache(t, f.api.secret())
 	f.requests()
 	for i := range burst + 50 {
-		f.slots.Wait(cache.ObjectName{Name: strconv.Itoa(i)})
+		f.slots.Wait(toolscache.ObjectName{Name: strconv.Itoa(i)})
 	}
 	*f.ca = testkit.OtherBundle()
 	if again := f.mustDo(t); again < time.Second || again > 2*time.Second || len(f.requests()) > 0 {
@@ -433,9 +433,9 @@ func TestANewCAIsWrittenAtABoundedRate(t *testing.T) {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
 	for i := range burst + 50 {
-		f.slots.Wait(cache.ObjectName{Name: "again " + strconv.Itoa(i)})
+		f.slots.Wait(toolscache.ObjectName{Name: "again " + strconv.Itoa(i)})
 	}
-	if err := f.api.set(func(s *corev1.Secret) { s.Annotations[informers.RotateAnnotation] = "now" }); err != nil {
+	if err := f.api.set(func(s *corev1.Secret) { s.Annotations[api.RotateAnnotation] = "now" }); err != nil {
 		t.Fatal(err)
 	}
 	f.mustDo(t)

@@ -22,7 +22,7 @@ import (
 // the test expects it.
 type world struct {
 	*testing.T
-	*api
+	*apiServer
 	recorder *record.FakeRecorder
 	// skew is how far the clock of the process is ahead.
 	skew atomic.Int64
@@ -37,7 +37,7 @@ type world struct {
 
 func newWorld(t *testing.T, objects ...runtime.Object) *world {
 	t.Helper()
-	w := &world{T: t, api: newAPI(time.Now, objects...), recorder: record.NewFakeRecorder(1000)}
+	w := &world{T: t, apiServer: newAPI(time.Now, objects...), recorder: record.NewFakeRecorder(1000)}
 	w.onPatch = func(before, _ *corev1.Secret) { w.look(before) }
 	return w
 }
@@ -71,7 +71,7 @@ func (w *world) expectNoneExpired(what string) {
 // start starts a process, and forgets the requests of its lists and watches.
 func (w *world) start() {
 	w.Helper()
-	w.c = newController(w.T, w.api, func(cfg *Config) {
+	w.c = newController(w.T, w.apiServer, func(cfg *Config) {
 		cfg.Recorder, cfg.Clock, cfg.Running = w.recorder, skewed{&w.skew}, clock.RealClock{}
 		if w.client != nil {
 			cfg.Client = w.client

@@ -12,25 +12,17 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
-	"github.com/sakeeper/sakeeper/pkg/canary"
-	"github.com/sakeeper/sakeeper/pkg/contention"
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
+	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/signingkey"
 	"github.com/sakeeper/sakeeper/pkg/token"
-)
-
-// The reasons of events on token Secrets.
-const (
-	// ReasonFailedUpdate: the API server refuses the change, for example because the
-	// Secret was made immutable.
-	ReasonFailedUpdate = "FailedUpdateTokenSecret"
-	// ReasonResigned: the token was signed anew.
-	ReasonResigned = "ResignedToken"
 )
 
 // dataField is the one of a Secret that holds the token.
@@ -41,7 +33,7 @@ const lookAgain = time.Second
 
 // fill writes the cached object back with everything it lacks: one PUT, which the
 // resourceVersion of that object protects.
-func (c *Controller) fill(ctx context.Context, cached *informers.TokenSecret, account types.UID, ca cabundle.Bundle) (time.Duration, error) {
+func (c *Controller) fill(ctx context.Context, cached *cache.TokenSecret, account types.UID, ca cabundle.Bundle) (time.Duration, error) {
 	object, content := contestedSecret(cached), c.contentOfToken()
 	if wait := c.truce(ctx, c.rests.contents, object, content, objectReference(cached)); wait > 0 {
 		return wait, nil
@@ -64,7 +56,7 @@ func (c *Controller) fill(ctx context.Context, cached *informers.TokenSecret, ac
 		return err
 	})
 	if err == nil {
-		c.rests.contents.Wrote(object, content)
+		c.rests.contents.Record(object, content)
 		c.secrets.Completed(cached.Unfilled.CreationTimestamp.Time)
 	}
 	return c.answer(ctx, cached, "Filled token secret", "token was missing", err)
@@ -72,10 +64,10 @@ func (c *Controller) fill(ctx context.Context, cached *informers.TokenSecret, ac
 
 // resign replaces a token, and puts right what else is wrong. It revokes every copy
 // of the old one.
-func (c *Controller) resign(ctx context.Context, cached *informers.TokenSecret, account types.UID, ca cabundle.Bundle, reason string) (time.Duration, error) {
+func (c *Controller) resign(ctx context.Context, cached *cache.TokenSecret, account types.UID, ca cabundle.Bundle, reason string) (time.Duration, error) {
 	object, content := contestedSecret(cached), c.contentOfToken()
-	if wait := c.rests.resigns.Wait(cache.MetaObjectToName(cached)); wait > 0 {
-		return wait, loop.ErrPutOff
+	if wait := c.rests.resigns.Wait(toolscache.MetaObjectToName(cached)); wait > 0 {
+		return wait, workqueue.ErrRequeueLater
 	}
 	if wait := c.truce(ctx, c.rests.contents, object, content, objectReference(cached)); wait > 0 {
 		return wait, nil
@@ -90,8 +82,8 @@ func (c *Controller) resign(ctx context.Context, cached *informers.TokenSecret, 
 		})
 	})
 	if err == nil {
-		c.rests.contents.Wrote(object, content)
-		c.cfg.Recorder.Eventf(objectReference(cached), corev1.EventTypeNormal, ReasonResigned,
+		c.rests.contents.Record(object, content)
+		c.cfg.Recorder.Eventf(objectReference(cached), corev1.EventTypeNormal, api.ReasonResignedToken,
 			"The token was signed anew, with key %s, because %s. Copies of the old one are refused from now on", keyID, reason)
 	}
 	return c.answer(ctx, cached, "Signed a token anew", reason, err)
@@ -113,20 +105,20 @@ func (c *Controller) writeNote(ctx context.Context, s state, reason string) (tim
 	if wait := c.truce(ctx, c.rests.notes, object, s.note, objectReference(s.secret)); wait > 0 {
 		return wait, nil
 	}
-	patch, err := annotationPatch(s.secret, map[string]any{informers.ReviewedAnnotation: s.note}, nil)
+	patch, err := annotationPatch(s.secret, map[string]any{api.ReviewedAnnotation: s.note}, nil)
 	if err != nil {
 		return 0, err
 	}
 	_, err = c.cfg.Client.Secrets(s.secret.Namespace).Patch(ctx, s.secret.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	if err == nil {
-		c.rests.notes.Wrote(object, s.note)
+		c.rests.notes.Record(object, s.note)
 	}
 	return c.answer(ctx, s.secret, "Noted a review of a token", reason, err)
 }
 
 // release takes back a token and a UID that this process wrote while the cache
 // still had an account that was gone. The Secret is filled anew after that.
-func (c *Controller) release(ctx context.Context, cached *informers.TokenSecret, reason string) (time.Duration, error) {
+func (c *Controller) release(ctx context.Context, cached *cache.TokenSecret, reason string) (time.Duration, error) {
 	patch, err := annotationPatch(cached, map[string]any{corev1.ServiceAccountUIDKey: nil}, map[string]any{corev1.ServiceAccountTokenKey: nil})
 	if err != nil {
 		return 0, err
@@ -136,31 +128,31 @@ func (c *Controller) release(ctx context.Context, cached *informers.TokenSecret,
 }
 
 // turnToRepair is how long a repair must wait, if at all.
-func (c *Controller) turnToRepair(ctx context.Context, cached *informers.TokenSecret, ca cabundle.Bundle) (time.Duration, error) {
-	if wait := c.rests.repairs.Wait(cache.MetaObjectToName(cached)); wait > 0 {
-		return wait, loop.ErrPutOff
+func (c *Controller) turnToRepair(ctx context.Context, cached *cache.TokenSecret, ca cabundle.Bundle) (time.Duration, error) {
+	if wait := c.rests.repairs.Wait(toolscache.MetaObjectToName(cached)); wait > 0 {
+		return wait, workqueue.ErrRequeueLater
 	}
 	return c.truce(ctx, c.rests.contents, contestedSecret(cached), contentOfCA(ca), objectReference(cached)), nil
 }
 
 // repair patches what is wrong with a Secret that has a token. The token itself
 // is not cached, so the object cannot be written whole.
-func (c *Controller) repair(ctx context.Context, cached *informers.TokenSecret, account types.UID, ca cabundle.Bundle, reason string) (time.Duration, error) {
+func (c *Controller) repair(ctx context.Context, cached *cache.TokenSecret, account types.UID, ca cabundle.Bundle, reason string) (time.Duration, error) {
 	data := map[string][]byte{corev1.ServiceAccountRootCAKey: ca.PEM()}
 	if !cached.HasNamespace {
 		data[corev1.ServiceAccountNamespaceKey] = []byte(cached.Namespace)
 	}
 	err := c.patch(ctx, cached, account, data)
 	if err == nil {
-		c.rests.contents.Wrote(contestedSecret(cached), contentOfCA(ca))
+		c.rests.contents.Record(contestedSecret(cached), contentOfCA(ca))
 	}
 	return c.answer(ctx, cached, "Repaired token secret", reason, err)
 }
 
-func (c *Controller) patch(ctx context.Context, cached *informers.TokenSecret, account types.UID, data map[string][]byte) error {
+func (c *Controller) patch(ctx context.Context, cached *cache.TokenSecret, account types.UID, data map[string][]byte) error {
 	annotations := map[string]any{corev1.ServiceAccountNameKey: cached.Account, corev1.ServiceAccountUIDKey: string(account)}
-	if _, ok := cached.Annotations[informers.ReviewedAnnotation]; ok && data[corev1.ServiceAccountTokenKey] != nil {
-		annotations[informers.ReviewedAnnotation] = nil // it was about the token before
+	if _, ok := cached.Annotations[api.ReviewedAnnotation]; ok && data[corev1.ServiceAccountTokenKey] != nil {
+		annotations[api.ReviewedAnnotation] = nil // it was about the token before
 	}
 	patch, err := annotationPatch(cached, annotations, data)
 	if err != nil {
@@ -172,13 +164,13 @@ func (c *Controller) patch(ctx context.Context, cached *informers.TokenSecret, a
 
 // remove deletes the Secret that was decided on: its UID, and its resourceVersion
 // too, because the decision read annotations.
-func (c *Controller) remove(ctx context.Context, cached *informers.TokenSecret, reason string) (time.Duration, error) {
+func (c *Controller) remove(ctx context.Context, cached *cache.TokenSecret, reason string) (time.Duration, error) {
 	// By name and absent account: what somebody keeps creating again is another object
 	// each time, but a Secret of another account, or in another life of its namespace,
 	// is another matter.
 	const content = "gone"
 	object := contested{namespace: cached.Namespace, name: cached.Name, uid: string(cached.AccountUID)}
-	if ns, ok := informers.Get(c.cfg.Namespaces, cached.Namespace); ok {
+	if ns, ok := cache.Get(c.cfg.Namespaces, cached.Namespace); ok {
 		object.uid += "/" + string(ns.UID)
 	}
 	if wait := c.truce(ctx, c.rests.deletions, object, content, objectReference(cached)); wait > 0 {
@@ -188,12 +180,12 @@ func (c *Controller) remove(ctx context.Context, cached *informers.TokenSecret, 
 		Preconditions: &metav1.Preconditions{UID: &cached.UID, ResourceVersion: &cached.ResourceVersion},
 	})
 	if err == nil {
-		c.rests.deletions.Wrote(object, content)
+		c.rests.deletions.Record(object, content)
 	}
 	return c.answer(ctx, cached, "Deleted token secret", reason, err)
 }
 
-func claimsOf(secret *informers.TokenSecret, account types.UID) token.LegacyClaims {
+func claimsOf(secret *cache.TokenSecret, account types.UID) token.LegacyClaims {
 	return token.LegacyClaims{
 		Namespace:          secret.Namespace,
 		SecretName:         secret.Name,
@@ -209,30 +201,30 @@ func (c *Controller) contentOfToken() string {
 
 func contentOfCA(ca cabundle.Bundle) string { return "ca.crt " + ca.Fingerprint() }
 
-func contestedSecret(secret *informers.TokenSecret) contested {
+func contestedSecret(secret *cache.TokenSecret) contested {
 	return contested{namespace: secret.Namespace, name: secret.Name, uid: string(secret.UID)}
 }
 
 // wake queues secret again when tokens may be written.
-func (c *Controller) wake(secret *informers.TokenSecret) func() {
-	key := cache.MetaObjectToName(secret)
+func (c *Controller) wake(secret *cache.TokenSecret) func() {
+	key := toolscache.MetaObjectToName(secret)
 	return func() { c.secrets.Add(key) }
 }
 
 // truce returns how long content must not be written to object, and tells people
 // when that begins.
-func (c *Controller) truce(ctx context.Context, tracker *contention.Tracker[contested], object contested, content string, about *corev1.ObjectReference) time.Duration {
-	verdict := tracker.May(object, content)
-	contention.Report(ctx, c.cfg.Recorder, about, verdict)
+func (c *Controller) truce(ctx context.Context, tracker *writebackoff.Tracker[contested], object contested, content string, about *corev1.ObjectReference) time.Duration {
+	verdict := tracker.Allow(object, content)
+	writebackoff.Report(ctx, c.cfg.Recorder, about, verdict)
 	return verdict.Wait
 }
 
-func objectReference(secret *informers.TokenSecret) *corev1.ObjectReference {
+func objectReference(secret *cache.TokenSecret) *corev1.ObjectReference {
 	return &corev1.ObjectReference{Kind: "Secret", APIVersion: "v1", Namespace: secret.Namespace, Name: secret.Name, UID: secret.UID}
 }
 
 // annotationPatch changes annotations and, unless it is nil, data.
-func annotationPatch(target *informers.TokenSecret, annotations map[string]any, data any) ([]byte, error) {
+func annotationPatch(target *cache.TokenSecret, annotations map[string]any, data any) ([]byte, error) {
 	change := map[string]any{"metadata": map[string]any{"annotations": annotations}}
 	if data != nil {
 		change[dataField] = data
@@ -242,12 +234,12 @@ func annotationPatch(target *informers.TokenSecret, annotations map[string]any, 
 
 // answer reads what the API server made of a write. did says, in the past tense,
 // what was done if it was.
-func (c *Controller) answer(ctx context.Context, cached *informers.TokenSecret, did, reason string, err error) (time.Duration, error) {
+func (c *Controller) answer(ctx context.Context, cached *cache.TokenSecret, did, reason string, err error) (time.Duration, error) {
 	switch {
 	case err == nil:
 		klog.FromContext(ctx).V(2).Info(did, "secret", klog.KObj(cached), "serviceAccount", klog.KRef(cached.Namespace, cached.Account), "reason", reason)
 		return 0, nil
-	case errors.Is(err, canary.ErrWaiting):
+	case errors.Is(err, signingkey.ErrWaiting):
 		klog.FromContext(ctx).V(4).Info("Put off a token", "secret", klog.KObj(cached), "reason", err.Error())
 		return 0, err // it will be woken
 	case apierrors.IsConflict(err):
@@ -257,10 +249,10 @@ func (c *Controller) answer(ctx context.Context, cached *informers.TokenSecret, 
 	case apierrors.IsNotFound(err):
 		return 0, nil // it went, and its event decides anew
 	}
-	if apierrors.IsInvalid(err) && loop.Report(ctx) {
-		c.cfg.Recorder.Eventf(objectReference(cached), corev1.EventTypeWarning, ReasonFailedUpdate, "%s", advise(err))
+	if apierrors.IsInvalid(err) && workqueue.Report(ctx) {
+		c.cfg.Recorder.Eventf(objectReference(cached), corev1.EventTypeWarning, api.ReasonFailedUpdateTokenSecret, "%s", advise(err))
 	}
-	return 0, fmt.Errorf("write secret %s: %w", klog.KObj(cached), kube.Withhold(err))
+	return 0, fmt.Errorf("write secret %s: %w", klog.KObj(cached), kube.Redact(err))
 }
 
 // advise says what the API server refuses and what to do about it.

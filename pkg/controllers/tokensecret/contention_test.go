@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
@@ -85,7 +85,7 @@ func TestANewCAIsAnotherMatterAndPaced(t *testing.T) {
 	var later []time.Duration
 	for i := range n {
 		again, err := f.syncSecret(f.context(t), keyOf(fmt.Sprint("team/s", i)))
-		if err != nil && !errors.Is(err, loop.ErrPutOff) {
+		if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
 			t.Fatal(err)
 		}
 		if again > 0 {

@@ -10,20 +10,23 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	typedauthenticationv1 "k8s.io/client-go/kubernetes/typed/authentication/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/lru"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
-	"github.com/sakeeper/sakeeper/pkg/contention"
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/tokenreview"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
+	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/loop"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
@@ -69,26 +72,25 @@ type Config struct {
 	Client Client
 	// Metadata asks whether a Secret exists without fetching its data.
 	Metadata        metadata.Interface
-	Namespaces      cache.TypedSharedIndexInformer[*corev1.Namespace]
-	Secrets         cache.TypedSharedIndexInformer[*informers.TokenSecret]
-	ServiceAccounts cache.TypedSharedIndexInformer[*corev1.ServiceAccount]
+	Namespaces      toolscache.TypedSharedIndexInformer[*corev1.Namespace]
+	Secrets         toolscache.TypedSharedIndexInformer[*cache.TokenSecret]
+	ServiceAccounts toolscache.TypedSharedIndexInformer[*corev1.ServiceAccount]
 	Tokens          Tokens
 	// Keys returns the keys of this moment.
 	Keys func() *keys.Set
 	// CA returns the bundle that Secrets should have at this moment.
-	CA       func() cabundle.Bundle
-	Reviewer Reviewer
-	Recorder record.EventRecorder
-	Clock    clock.PassiveClock
+	CA func() cabundle.Bundle
+	// TokenReviews asks the API server about tokens that look dead.
+	TokenReviews typedauthenticationv1.TokenReviewInterface
+	Recorder     record.EventRecorder
+	Clock        clock.PassiveClock
 	// Resign says which tokens are signed anew. Empty: none.
 	Resign Resign
 	// ResignQPS is how many are in a second. Zero: 10.
 	ResignQPS float64
 	// Workers is how many Secrets are handled at a time. Zero: one.
-	Workers    int
-	Metrics    *loop.Metrics
-	Contention *contention.Metrics
-	// Registerer gets the controller's own metrics.
+	Workers int
+	// Registerer gets the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
 
@@ -96,9 +98,10 @@ type Config struct {
 // those that went.
 type Controller struct {
 	cfg        Config
-	secrets    *loop.Loop[cache.ObjectName]
-	references *loop.Loop[cache.ObjectName]
-	synced     []cache.DoneChecker
+	reviewer   tokenReviewer
+	secrets    *workqueue.Queue[toolscache.ObjectName]
+	references *workqueue.Queue[toolscache.ObjectName]
+	synced     []toolscache.DoneChecker
 	owners     owners
 	exams      *exams
 	rests      rests
@@ -109,15 +112,15 @@ type Controller struct {
 // rests is what keeps writes few: slots for those that can wait, and truces with
 // whoever undoes them.
 type rests struct {
-	repairs, resigns, exams, looks  *loop.Pace[cache.ObjectName]
-	contents, deletions, references *contention.Tracker[contested]
+	repairs, resigns, exams, looks  *workqueue.Pace[toolscache.ObjectName]
+	contents, deletions, references *writebackoff.Tracker[contested]
 	// notes are apart: who removes them must not keep tokens from being written.
-	notes *contention.Tracker[contested]
+	notes *writebackoff.Tracker[contested]
 }
 
 // forget gives back the slots of a Secret to which none of these is to be done.
-func (r rests) forget(secret cache.ObjectName, wanted ...action) {
-	for pace, uses := range map[*loop.Pace[cache.ObjectName]][]action{
+func (r rests) forget(secret toolscache.ObjectName, wanted ...action) {
+	for pace, uses := range map[*workqueue.Pace[toolscache.ObjectName]][]action{
 		r.repairs: {repair}, r.resigns: {resign}, r.exams: {examine, identify, noteReview},
 	} {
 		if !slices.ContainsFunc(uses, func(use action) bool { return slices.Contains(wanted, use) }) {
@@ -135,35 +138,36 @@ func New(cfg Config) (*Controller, error) {
 	switch {
 	case cfg.Client == nil, cfg.Metadata == nil, cfg.Namespaces == nil, cfg.Secrets == nil, cfg.ServiceAccounts == nil:
 		return nil, fmt.Errorf("%s: Client, Metadata, Namespaces, Secrets and ServiceAccounts are required", Name)
-	case cfg.Tokens == nil, cfg.Keys == nil, cfg.CA == nil, cfg.Reviewer == nil, cfg.Recorder == nil, cfg.Clock == nil:
-		return nil, fmt.Errorf("%s: Tokens, Keys, CA, Reviewer, Recorder and Clock are required", Name)
+	case cfg.Tokens == nil, cfg.Keys == nil, cfg.CA == nil, cfg.TokenReviews == nil, cfg.Recorder == nil, cfg.Clock == nil:
+		return nil, fmt.Errorf("%s: Tokens, Keys, CA, TokenReviews, Recorder and Clock are required", Name)
 	}
 	if cfg.ResignQPS == 0 {
 		cfg.ResignQPS = 10
 	}
 	c := &Controller{
 		cfg:      cfg,
+		reviewer: tokenreview.New(cfg.TokenReviews, "repair", cfg.Registerer),
 		owners:   owners{gone: lru.New(remembered), namedHere: lru.New(remembered)},
 		exams:    newExams(),
 		departed: newGoneSecrets(),
 		dangling: newDangling(),
 		rests: rests{
-			repairs:    loop.NewPace[cache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
-			resigns:    loop.NewPace[cache.ObjectName](cfg.Clock, cfg.ResignQPS, 1),
-			exams:      loop.NewPace[cache.ObjectName](cfg.Clock, examsPerSecond, examsAtOnce),
-			looks:      loop.NewPace[cache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
-			contents:   contention.New[contested]("secrets", cfg.Clock, cfg.Contention),
-			deletions:  contention.New[contested]("secret deletions", cfg.Clock, cfg.Contention),
-			references: contention.New[contested]("references", cfg.Clock, cfg.Contention),
-			notes:      contention.New[contested]("review notes", cfg.Clock, cfg.Contention),
+			repairs:    workqueue.NewPace[toolscache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
+			resigns:    workqueue.NewPace[toolscache.ObjectName](cfg.Clock, cfg.ResignQPS, 1),
+			exams:      workqueue.NewPace[toolscache.ObjectName](cfg.Clock, examsPerSecond, examsAtOnce),
+			looks:      workqueue.NewPace[toolscache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
+			contents:   writebackoff.New[contested]("secrets", cfg.Clock, cfg.Registerer),
+			deletions:  writebackoff.New[contested]("secret deletions", cfg.Clock, cfg.Registerer),
+			references: writebackoff.New[contested]("references", cfg.Clock, cfg.Registerer),
+			notes:      writebackoff.New[contested]("review notes", cfg.Clock, cfg.Registerer),
 		},
 	}
 	var errSecrets, errReferences error
-	c.secrets, errSecrets = loop.New(loop.Config[cache.ObjectName]{
-		Name: Name, Sync: c.syncSecret, Workers: cfg.Workers, Metrics: cfg.Metrics,
+	c.secrets, errSecrets = workqueue.New(workqueue.Config[toolscache.ObjectName]{
+		Name: Name, Sync: c.syncSecret, Workers: cfg.Workers, Registerer: cfg.Registerer,
 	})
-	c.references, errReferences = loop.New(loop.Config[cache.ObjectName]{
-		Name: referencesName, Sync: c.syncReferences, Workers: cfg.Workers, Metrics: cfg.Metrics,
+	c.references, errReferences = workqueue.New(workqueue.Config[toolscache.ObjectName]{
+		Name: referencesName, Sync: c.syncReferences, Workers: cfg.Workers, Registerer: cfg.Registerer,
 	})
 	if err := errors.Join(errSecrets, errReferences, c.register(cfg.Registerer)); err != nil {
 		return nil, err
@@ -172,14 +176,14 @@ func New(cfg Config) (*Controller, error) {
 }
 
 func (c *Controller) watch() error {
-	secrets, errSecrets := loop.Watch(c.cfg.Secrets, loop.Events[*informers.TokenSecret]{
+	secrets, errSecrets := workqueue.Watch(c.cfg.Secrets, workqueue.Events[*cache.TokenSecret]{
 		Changed: c.enqueueSecret, Deleted: c.secretDeleted,
 	})
-	accounts, errAccounts := loop.Watch(c.cfg.ServiceAccounts, loop.Events[*corev1.ServiceAccount]{
+	accounts, errAccounts := workqueue.Watch(c.cfg.ServiceAccounts, workqueue.Events[*corev1.ServiceAccount]{
 		Listed: c.enqueueReferences, Changed: c.enqueueReferencesLater, Deleted: c.accountDeleted, Vanished: c.accountVanished,
 	})
 	// Namespaces are read for their settings, which nobody waits for.
-	c.synced = []cache.DoneChecker{secrets, accounts, c.cfg.Namespaces.HasSyncedChecker()}
+	c.synced = []toolscache.DoneChecker{secrets, accounts, c.cfg.Namespaces.HasSyncedChecker()}
 	return errors.Join(errSecrets, errAccounts)
 }
 
@@ -199,13 +203,13 @@ func (c *Controller) Ready() bool { return c.secrets.Ready() && c.references.Rea
 // Writes are paced.
 func (c *Controller) EnqueueAll() {
 	for _, key := range c.cfg.Secrets.GetStore().ListKeys() {
-		if name, err := cache.ParseObjectName(key); err == nil { // the cache made the key
+		if name, err := toolscache.ParseObjectName(key); err == nil { // the cache made the key
 			c.secrets.Add(name)
 		}
 	}
 }
 
-func (c *Controller) syncSecret(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
+func (c *Controller) syncSecret(ctx context.Context, key toolscache.ObjectName) (time.Duration, error) {
 	ca := c.cfg.CA()
 	s, err := c.gatherState(ctx, key, ca)
 	if err != nil {
@@ -222,7 +226,7 @@ func (c *Controller) syncSecret(ctx context.Context, key cache.ObjectName) (time
 }
 
 // settle does what there is to do for a Secret.
-func (c *Controller) settle(ctx context.Context, key cache.ObjectName, s state, ca cabundle.Bundle) (time.Duration, error) {
+func (c *Controller) settle(ctx context.Context, key toolscache.ObjectName, s state, ca cabundle.Bundle) (time.Duration, error) {
 	act, reason := decide(s)
 	if act != repair {
 		c.rests.forget(key, act)
@@ -236,7 +240,7 @@ func (c *Controller) settle(ctx context.Context, key cache.ObjectName, s state, 
 	c.rests.forget(key, act, actBehind)
 	wait, err := c.turnToRepair(ctx, s.secret, ca)
 	if wait == 0 {
-		if wait, err = c.repair(ctx, s.secret, s.owner.account, ca, reason); !kube.Refused(err) {
+		if wait, err = c.repair(ctx, s.secret, s.owner.account, ca, reason); !kube.IsPermanent(err) {
 			return wait, err
 		}
 	}
@@ -251,7 +255,7 @@ func both(waitA time.Duration, errA error, waitB time.Duration, errB error) (tim
 	if waitA == 0 || waitB == 0 {
 		wait = max(waitA, waitB)
 	}
-	putOff := func(err error) bool { return err == nil || errors.Is(err, loop.ErrPutOff) }
+	putOff := func(err error) bool { return err == nil || errors.Is(err, workqueue.ErrRequeueLater) }
 	switch {
 	case putOff(errA):
 		return wait, cmp.Or(errB, errA)
@@ -285,9 +289,9 @@ func (c *Controller) do(ctx context.Context, s state, ca cabundle.Bundle, act ac
 	}
 }
 
-func (c *Controller) gatherState(ctx context.Context, key cache.ObjectName, ca cabundle.Bundle) (state, error) {
+func (c *Controller) gatherState(ctx context.Context, key toolscache.ObjectName, ca cabundle.Bundle) (state, error) {
 	s := state{caSum: ca.Sum(), resign: c.cfg.Resign}
-	secret, ok := informers.Get(c.cfg.Secrets, key.String())
+	secret, ok := cache.Get(c.cfg.Secrets, key.String())
 	if !ok {
 		return s, nil
 	}
@@ -299,22 +303,22 @@ func (c *Controller) gatherState(ctx context.Context, key cache.ObjectName, ca c
 	found := c.evidenceOf(secret, s.owner.account, set)
 	s.secret, s.token, s.note = secret, found.standing(set.Signing().PublicKey().ID()), found.exam.note()
 	s.untried = found.verifiedBy == "" && !found.exam.tried && secret.Token.TriedWith != set.ID()
-	s.settledToken, _ = informers.Setting(informers.ResignAnnotation, secret.Annotations, c.settingsOf(secret.Namespace))
+	s.settledToken, _ = cache.Setting(api.ResignAnnotation, secret.Annotations, c.settingsOf(secret.Namespace))
 	return s, nil
 }
 
 func (c *Controller) settingsOf(namespace string) map[string]string {
-	if ns, ok := informers.Get(c.cfg.Namespaces, namespace); ok {
+	if ns, ok := cache.Get(c.cfg.Namespaces, namespace); ok {
 		return ns.Annotations
 	}
 	return nil
 }
 
-func (c *Controller) enqueueSecret(secret *informers.TokenSecret) {
-	c.secrets.Add(cache.MetaObjectToName(secret))
+func (c *Controller) enqueueSecret(secret *cache.TokenSecret) {
+	c.secrets.Add(toolscache.MetaObjectToName(secret))
 }
 
-func (c *Controller) secretDeleted(secret *informers.TokenSecret) {
+func (c *Controller) secretDeleted(secret *cache.TokenSecret) {
 	c.enqueueSecret(secret) // for what is remembered of it
 	c.references.AddAfter(secret.AccountName(), c.departed.add(secret, c.cfg.Clock.Now()))
 }
@@ -330,8 +334,8 @@ func (c *Controller) accountVanished(account *corev1.ServiceAccount) { c.account
 // of the same name find it when they are synced.
 func (c *Controller) accountGone(account *corev1.ServiceAccount, version string) {
 	c.owners.gone.Add(account.UID, version)
-	c.references.Add(cache.MetaObjectToName(account)) // for what is remembered of them
-	secrets, err := c.cfg.Secrets.GetTypedIndexer().ByTypedIndex(informers.ByAccount, cache.MetaObjectToName(account).String())
+	c.references.Add(toolscache.MetaObjectToName(account)) // for what is remembered of them
+	secrets, err := c.cfg.Secrets.GetTypedIndexer().ByTypedIndex(cache.ByAccount, toolscache.MetaObjectToName(account).String())
 	if err != nil {
 		panic("tokensecret: internal error: " + err.Error()) // there is no such index
 	}
@@ -342,14 +346,14 @@ func (c *Controller) accountGone(account *corev1.ServiceAccount, version string)
 
 func (c *Controller) enqueueReferences(account *corev1.ServiceAccount) {
 	if len(account.Secrets) > 0 {
-		c.references.Add(cache.MetaObjectToName(account))
+		c.references.Add(toolscache.MetaObjectToName(account))
 	}
 }
 
 // enqueueReferencesLater gives whoever wrote the account the time to write its
 // Secrets too.
 func (c *Controller) enqueueReferencesLater(account *corev1.ServiceAccount) {
-	key := cache.MetaObjectToName(account)
+	key := toolscache.MetaObjectToName(account)
 	if len(account.Secrets) > 0 || c.dangling.of(key) > 0 {
 		c.references.AddAfter(key, grace)
 	}

@@ -6,14 +6,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 // state is what is known of one token Secret.
 type state struct {
 	// secret is the Secret, nil when there is none.
-	secret *informers.TokenSecret
+	secret *cache.TokenSecret
 	owner  owner
 	token  standing
 	// caSum is the SHA-256 of the CA bundle that Secrets should have.
@@ -117,7 +118,7 @@ func decideContent(s state) (action, string) {
 // decideExam is about a token that nothing is to be done about, as far as is known.
 func decideExam(s state) (action, string) {
 	switch {
-	case s.mayResign() && s.note != "" && s.note != s.secret.Annotations[informers.ReviewedAnnotation]:
+	case s.mayResign() && s.note != "" && s.note != s.secret.Annotations[api.ReviewedAnnotation]:
 		return noteReview, "the API server was asked about its token"
 	case s.token == suspect && s.untried:
 		return identify, "keys have changed"
@@ -138,7 +139,7 @@ func (s state) mayResign() bool {
 
 // belongs tells whether a ServiceAccount of the name that secret names, with the
 // UID uid, is the one that secret means.
-func belongs(secret *informers.TokenSecret, uid types.UID) bool {
+func belongs(secret *cache.TokenSecret, uid types.UID) bool {
 	return secret.AccountUID == "" || secret.AccountUID == uid
 }
 
@@ -165,7 +166,7 @@ func judge(r reference) staleness {
 		return keep
 	case r.seenGoing:
 		return drop
-	case informers.IsGeneratedName(r.account, r.name):
+	case cache.IsGeneratedName(r.account, r.name):
 		return ask
 	default:
 		return look

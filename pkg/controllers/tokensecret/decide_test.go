@@ -8,35 +8,36 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 // neverResign are settings of a Secret or namespace that keeps its tokens.
-var neverResign = map[string]string{informers.ResignAnnotation: "never"}
+var neverResign = map[string]string{api.ResignAnnotation: "never"}
 
 func TestDecide(t *testing.T) {
 	sum := testkit.Bundle().Sum()
-	secret := func(changes ...func(*informers.TokenSecret)) *informers.TokenSecret {
-		s := &informers.TokenSecret{Account: "robot", AccountUID: testkit.AccountUID, CASum: sum, HasNamespace: true}
+	secret := func(changes ...func(*cache.TokenSecret)) *cache.TokenSecret {
+		s := &cache.TokenSecret{Account: "robot", AccountUID: testkit.AccountUID, CASum: sum, HasNamespace: true}
 		for _, change := range changes {
 			change(s)
 		}
 		return s
 	}
-	unfilled := func(s *informers.TokenSecret) { s.Unfilled = &corev1.Secret{} }
-	otherCA := func(s *informers.TokenSecret) { s.CASum = testkit.OtherBundle().Sum() }
-	noNamespace := func(s *informers.TokenSecret) { s.HasNamespace = false }
-	nameless := func(s *informers.TokenSecret) { s.Account = "" }
-	withoutUID := func(s *informers.TokenSecret) { s.AccountUID = "" }
-	deleting := func(s *informers.TokenSecret) {
+	unfilled := func(s *cache.TokenSecret) { s.Unfilled = &corev1.Secret{} }
+	otherCA := func(s *cache.TokenSecret) { s.CASum = testkit.OtherBundle().Sum() }
+	noNamespace := func(s *cache.TokenSecret) { s.HasNamespace = false }
+	nameless := func(s *cache.TokenSecret) { s.Account = "" }
+	withoutUID := func(s *cache.TokenSecret) { s.AccountUID = "" }
+	deleting := func(s *cache.TokenSecret) {
 		now := metav1.NewTime(testkit.Instant())
 		s.DeletionTimestamp = &now
 	}
 
 	cases := map[string]struct {
-		inSecret   *informers.TokenSecret
+		inSecret   *cache.TokenSecret
 		inAccount  types.UID
 		inMistaken bool
 		want       action
@@ -124,12 +125,12 @@ func TestDecideOnTokens(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, setting := range []Resign{"", ResignNever, ResignDead, ResignAll} {
 				s := state{
-					secret: &informers.TokenSecret{
+					secret: &cache.TokenSecret{
 						ObjectMeta: metav1.ObjectMeta{Labels: tc.inLabels, DeletionTimestamp: tc.inDeleting},
 						Account:    "robot", HasNamespace: true, CASum: testkit.Bundle().Sum(),
 					},
 					owner: owner{account: testkit.AccountUID}, token: tc.inToken, caSum: testkit.Bundle().Sum(),
-					resign: setting, settledToken: tc.inSettings[informers.ResignAnnotation],
+					resign: setting, settledToken: tc.inSettings[api.ResignAnnotation],
 				}
 				if tc.inOtherCA {
 					s.caSum = testkit.OtherBundle().Sum()
@@ -153,7 +154,7 @@ func TestBelongs(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			if got := belongs(&informers.TokenSecret{AccountUID: tc.inNamed}, tc.inUID); got != tc.want {
+			if got := belongs(&cache.TokenSecret{AccountUID: tc.inNamed}, tc.inUID); got != tc.want {
 				t.Errorf("got %t", got)
 			}
 		})

@@ -6,10 +6,10 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/utils/lru"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 )
 
 const (
@@ -46,7 +46,7 @@ func (d departures) saw(name string, account types.UID) bool {
 // them is left at the API server. One that somebody writes after that is meant.
 type goneSecrets struct {
 	mu        sync.Mutex
-	byAccount map[cache.ObjectName]*burst
+	byAccount map[toolscache.ObjectName]*burst
 	// settled are the last bursts that are settled, by account: one that goes on is as slow
 	// as it turned out to be.
 	settled *lru.Cache
@@ -63,7 +63,7 @@ type burst struct {
 }
 
 func newGoneSecrets() *goneSecrets {
-	return &goneSecrets{byAccount: map[cache.ObjectName]*burst{}, settled: lru.New(1000)}
+	return &goneSecrets{byAccount: map[toolscache.ObjectName]*burst{}, settled: lru.New(1000)}
 }
 
 // end is when the burst is over, unless more goes.
@@ -79,7 +79,7 @@ func (b *burst) end() time.Time {
 }
 
 // add remembers that secret went, and returns how long to wait until the burst is over.
-func (g *goneSecrets) add(secret *informers.TokenSecret, now time.Time) time.Duration {
+func (g *goneSecrets) add(secret *cache.TokenSecret, now time.Time) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	b := g.byAccount[secret.AccountName()]
@@ -102,7 +102,7 @@ func (g *goneSecrets) add(secret *informers.TokenSecret, now time.Time) time.Dur
 
 // of returns what is remembered for account, or how long to wait until the burst is
 // over.
-func (g *goneSecrets) of(account cache.ObjectName, now time.Time) (gone departures, wait time.Duration) {
+func (g *goneSecrets) of(account toolscache.ObjectName, now time.Time) (gone departures, wait time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	b := g.byAccount[account]
@@ -117,7 +117,7 @@ func (g *goneSecrets) of(account cache.ObjectName, now time.Time) (gone departur
 }
 
 // settle forgets gone, but not what went since it was returned.
-func (g *goneSecrets) settle(account cache.ObjectName, gone departures) {
+func (g *goneSecrets) settle(account toolscache.ObjectName, gone departures) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	b := g.byAccount[account]
@@ -134,7 +134,7 @@ func (g *goneSecrets) settle(account cache.ObjectName, gone departures) {
 
 // expire forgets what is remembered for an account that the cache does not have, in
 // time, and returns when that is.
-func (g *goneSecrets) expire(account cache.ObjectName, now time.Time) time.Duration {
+func (g *goneSecrets) expire(account toolscache.ObjectName, now time.Time) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	b := g.byAccount[account]
@@ -149,7 +149,7 @@ func (g *goneSecrets) expire(account cache.ObjectName, now time.Time) time.Durat
 }
 
 // doubt has the account read live before its references are written again.
-func (g *goneSecrets) doubt(account cache.ObjectName) {
+func (g *goneSecrets) doubt(account toolscache.ObjectName) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if b := g.byAccount[account]; b != nil {
@@ -157,7 +157,7 @@ func (g *goneSecrets) doubt(account cache.ObjectName) {
 	}
 }
 
-func (g *goneSecrets) doubted(account cache.ObjectName) bool {
+func (g *goneSecrets) doubted(account toolscache.ObjectName) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	b := g.byAccount[account]

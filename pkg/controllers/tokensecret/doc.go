@@ -35,7 +35,7 @@
 // process neither asks again nor begins anew.
 //
 // Repairs, exams and new signatures are paced, and what somebody keeps undoing is left
-// alone (pkg/contention).
+// alone (pkg/internal/writebackoff).
 //
 // # References
 //

@@ -14,15 +14,16 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/tokenreview"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/loop"
 	"github.com/sakeeper/sakeeper/pkg/token"
-	"github.com/sakeeper/sakeeper/pkg/tokenreview"
 )
 
 // A token that looks dead here may still be good at the API server, which may know
@@ -39,8 +40,8 @@ const (
 	lapse = time.Hour
 )
 
-// Reviewer asks the API server about tokens. Every review is a use of the token.
-type Reviewer interface {
+// tokenReviewer asks the API server about tokens. Every review is a use of the token.
+type tokenReviewer interface {
 	Ask(ctx context.Context, compact string) (tokenreview.Answer, error)
 }
 
@@ -126,17 +127,17 @@ func (e exam) subject() string {
 // exams are the exams of all Secrets.
 type exams struct {
 	mu       sync.Mutex
-	bySecret map[cache.ObjectName]exam
+	bySecret map[toolscache.ObjectName]exam
 }
 
-func newExams() *exams { return &exams{bySecret: map[cache.ObjectName]exam{}} }
+func newExams() *exams { return &exams{bySecret: map[toolscache.ObjectName]exam{}} }
 
 // of is the exam of that token with those keys, a new one where there was none, or
 // where what came of it does not count any more.
-func (e *exams) of(secret *informers.TokenSecret, set *keys.Set, now time.Time) exam {
+func (e *exams) of(secret *cache.TokenSecret, set *keys.Set, now time.Time) exam {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	key, note := cache.MetaObjectToName(secret), secret.Annotations[informers.ReviewedAnnotation]
+	key, note := toolscache.MetaObjectToName(secret), secret.Annotations[api.ReviewedAnnotation]
 	begun := exam{secret: secret.UID, token: secret.Token.Sum, keys: set.ID()}
 	found := e.bySecret[key]
 	switch {
@@ -151,13 +152,13 @@ func (e *exams) of(secret *informers.TokenSecret, set *keys.Set, now time.Time) 
 	return found
 }
 
-func (e *exams) keep(secret *informers.TokenSecret, result exam) {
+func (e *exams) keep(secret *cache.TokenSecret, result exam) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.bySecret[cache.MetaObjectToName(secret)] = result
+	e.bySecret[toolscache.MetaObjectToName(secret)] = result
 }
 
-func (e *exams) forget(secret cache.ObjectName) {
+func (e *exams) forget(secret toolscache.ObjectName) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.bySecret, secret)
@@ -191,7 +192,7 @@ func (e evidence) standing(signing string) standing {
 }
 
 // evidenceOf is what is known of the token of a Secret, with these keys.
-func (c *Controller) evidenceOf(secret *informers.TokenSecret, account types.UID, set *keys.Set) evidence {
+func (c *Controller) evidenceOf(secret *cache.TokenSecret, account types.UID, set *keys.Set) evidence {
 	return evidence{
 		own: secret.Token.Own, verifiedBy: c.verifiedBy(secret, set), staleUID: secret.Token.ClaimedUID != account,
 		exam: c.examOf(secret, set),
@@ -200,20 +201,20 @@ func (c *Controller) evidenceOf(secret *informers.TokenSecret, account types.UID
 
 // verifiedBy is the id of the key of set that verifies the token, empty when none is
 // known to.
-func (c *Controller) verifiedBy(secret *informers.TokenSecret, set *keys.Set) string {
+func (c *Controller) verifiedBy(secret *cache.TokenSecret, set *keys.Set) string {
 	if _, ok := set.Lookup(secret.Token.VerifiedBy); ok {
 		return secret.Token.VerifiedBy
 	}
 	return c.examOf(secret, set).verifiedBy
 }
 
-func (c *Controller) examOf(secret *informers.TokenSecret, set *keys.Set) exam {
+func (c *Controller) examOf(secret *cache.TokenSecret, set *keys.Set) exam {
 	return c.exams.of(secret, set, c.cfg.Clock.Now())
 }
 
 // examine takes one step in finding out whether a suspect token is dead: it is tried
 // with the keys of this moment, and else shown to the API server.
-func (c *Controller) examine(ctx context.Context, cached *informers.TokenSecret, account types.UID) (time.Duration, error) {
+func (c *Controller) examine(ctx context.Context, cached *cache.TokenSecret, account types.UID) (time.Duration, error) {
 	set, now := c.cfg.Keys(), c.cfg.Clock.Now()
 	begun := c.examOf(cached, set)
 	if begun.refusals == 0 && begun.begun.IsZero() {
@@ -228,7 +229,7 @@ func (c *Controller) examine(ctx context.Context, cached *informers.TokenSecret,
 		return wait, err
 	}
 	found := c.examOf(cached, set)
-	answer, err := c.cfg.Reviewer.Ask(ctx, compact)
+	answer, err := c.reviewer.Ask(ctx, compact)
 	if err != nil {
 		return 0, fmt.Errorf("examine the token of secret %s: %w", klog.KObj(cached), err)
 	}
@@ -247,7 +248,7 @@ func (c *Controller) examine(ctx context.Context, cached *informers.TokenSecret,
 }
 
 // identify tries a token with keys that are new, without asking anybody.
-func (c *Controller) identify(ctx context.Context, cached *informers.TokenSecret) (time.Duration, error) {
+func (c *Controller) identify(ctx context.Context, cached *cache.TokenSecret) (time.Duration, error) {
 	compact, wait, err := c.try(ctx, cached, c.cfg.Keys())
 	if compact != "" {
 		c.enqueueSecret(cached) // to be examined, where that is wanted
@@ -257,16 +258,16 @@ func (c *Controller) identify(ctx context.Context, cached *informers.TokenSecret
 
 // try reads the token live, because it is not cached, and tries it with keys that may
 // be newer than the cache. It returns the token when there is more to find out.
-func (c *Controller) try(ctx context.Context, cached *informers.TokenSecret, set *keys.Set) (compact string, wait time.Duration, err error) {
-	if wait := c.rests.exams.Wait(cache.MetaObjectToName(cached)); wait > 0 {
-		return "", wait, loop.ErrPutOff
+func (c *Controller) try(ctx context.Context, cached *cache.TokenSecret, set *keys.Set) (compact string, wait time.Duration, err error) {
+	if wait := c.rests.exams.Wait(toolscache.MetaObjectToName(cached)); wait > 0 {
+		return "", wait, workqueue.ErrRequeueLater
 	}
 	live, err := c.cfg.Client.Secrets(cached.Namespace).Get(ctx, cached.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		return "", 0, nil
 	case err != nil:
-		return "", 0, fmt.Errorf("get secret %s: %w", klog.KObj(cached), kube.Withhold(err))
+		return "", 0, fmt.Errorf("get secret %s: %w", klog.KObj(cached), kube.Redact(err))
 	}
 	held := live.Data[corev1.ServiceAccountTokenKey]
 	if live.UID != cached.UID || sha256.Sum256(held) != cached.Token.Sum {
@@ -285,7 +286,7 @@ func (c *Controller) try(ctx context.Context, cached *informers.TokenSecret, set
 }
 
 // conclude keeps what was found out, and lets the Secret be judged by it.
-func (c *Controller) conclude(secret *informers.TokenSecret, result exam) {
+func (c *Controller) conclude(secret *cache.TokenSecret, result exam) {
 	c.exams.keep(secret, result)
-	c.secrets.Add(cache.MetaObjectToName(secret))
+	c.secrets.Add(toolscache.MetaObjectToName(secret))
 }

@@ -15,12 +15,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/tokenreview"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/keys"
-	"github.com/sakeeper/sakeeper/pkg/loop"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/token"
-	"github.com/sakeeper/sakeeper/pkg/tokenreview"
 )
 
 // signedBy is a real token of team/s for team/robot.
@@ -59,7 +60,7 @@ func (f fixture) takeNotes(t *testing.T, held *corev1.Secret) {
 	t.Helper()
 	f.client.PrependReactor("patch", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		if note := noteOf(testkit.Requests([]clienttesting.Action{action})[0]); note != "" {
-			held.Annotations[informers.ReviewedAnnotation] = note
+			held.Annotations[api.ReviewedAnnotation] = note
 			f.cache(t, held)
 		}
 		return true, held.DeepCopy(), nil
@@ -72,7 +73,7 @@ func noteOf(r testkit.Request) string {
 	body, _ := r.Body.(map[string]any)
 	metadata, _ := body["metadata"].(map[string]any)
 	annotations, _ := metadata["annotations"].(map[string]any)
-	note, _ := annotations[informers.ReviewedAnnotation].(string)
+	note, _ := annotations[api.ReviewedAnnotation].(string)
 	if len(body) != 1 || len(annotations) != 1 || len(metadata) != 3 {
 		return ""
 	}
@@ -84,7 +85,7 @@ func (f fixture) visit(t *testing.T) (again time.Duration) {
 	t.Helper()
 	for range 3 { // an exam that ends queues the Secret again, and so does its note
 		var err error
-		if again, err = f.syncSecret(f.context(t), keyOf("team/s")); err != nil && !errors.Is(err, loop.ErrPutOff) {
+		if again, err = f.syncSecret(f.context(t), keyOf("team/s")); err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
 			t.Fatal(err)
 		}
 	}
@@ -129,7 +130,7 @@ func TestOnlyTokensThatMayBeDeadAreReviewed(t *testing.T) {
 		"no JWT":                            {inToken: "hunter2", want: foreign},
 		"a megabyte of garbage":             {inToken: strings.Repeat("garbage.", 1<<17), want: foreign},
 		"unknown key, but people want to keep it": {
-			inToken: signedBy(t, "p384"), inOpts: []testkit.Option{testkit.WithAnnotation(informers.ResignAnnotation, "never")}, want: suspect,
+			inToken: signedBy(t, "p384"), inOpts: []testkit.Option{testkit.WithAnnotation(api.ResignAnnotation, "never")}, want: suspect,
 		},
 		"unknown key, but the cleaner withdrew it": {
 			inToken: signedBy(t, "p384"), inOpts: []testkit.Option{testkit.WithLabel(token.InvalidSinceLabel, "2026-01-02")}, want: suspect,
@@ -139,7 +140,7 @@ func TestOnlyTokensThatMayBeDeadAreReviewed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newExamined(t, tc.inToken, tc.inOpts...)
 			f.reviewer.answer = tokenreview.Answer{Words: "no"}
-			cached, _ := informers.Get(f.cfg.Secrets, "team/s")
+			cached, _ := cache.Get(f.cfg.Secrets, "team/s")
 			if got := f.standingOf(cached); got != tc.want {
 				t.Errorf("judged %d, want %d", got, tc.want)
 			}
@@ -243,7 +244,7 @@ func TestAnExamGoesOnAfterARestart(t *testing.T) {
 	requests := testkit.Requests(f.client.Actions())
 	written := slices.IndexFunc(requests, func(r testkit.Request) bool { return r.Verb == "patch" && noteOf(r) == "" })
 	annotations := requests[written].Body.(map[string]any)["metadata"].(map[string]any)["annotations"].(map[string]any)
-	if note, ok := annotations[informers.ReviewedAnnotation]; !ok || note != nil {
+	if note, ok := annotations[api.ReviewedAnnotation]; !ok || note != nil {
 		t.Errorf("the new token is written with annotations %v: the note about the old one must go", annotations)
 	}
 }
@@ -368,7 +369,7 @@ func TestStandings(t *testing.T) {
 
 func TestTokensThatStayAreCountedByNewKeysToo(t *testing.T) {
 	for name, opt := range map[string]testkit.Option{
-		"nobody may sign them anew": testkit.WithAnnotation(informers.ResignAnnotation, "never"),
+		"nobody may sign them anew": testkit.WithAnnotation(api.ResignAnnotation, "never"),
 		"the cleaner withdrew it":   testkit.WithLabel(token.InvalidSinceLabel, "2026-01-02"),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -386,7 +387,7 @@ func TestTokensThatStayAreCountedByNewKeysToo(t *testing.T) {
 			}
 			f.setKeys(testkit.Keys("p256", "p384"))
 			f.visit(t)
-			cached, _ := informers.Get(f.cfg.Secrets, "team/s")
+			cached, _ := cache.Get(f.cfg.Secrets, "team/s")
 			if got := f.verifiedBy(cached, f.cfg.Keys()); got != testkit.Keys("p384").Signing().PublicKey().ID() {
 				t.Errorf("verified by %q", got)
 			}
@@ -438,7 +439,7 @@ func TestAKeyThatCameAfterTheTokenWasCachedVerifiesIt(t *testing.T) {
 	if len(f.reviewer.asked) != 0 || len(f.writes()) != 0 {
 		t.Errorf("%d reviews, writes %v", len(f.reviewer.asked), f.writes())
 	}
-	cached, _ := informers.Get(f.cfg.Secrets, "team/s")
+	cached, _ := cache.Get(f.cfg.Secrets, "team/s")
 	if got := f.standingOf(cached); got != older {
 		t.Errorf("judged %d, want %d", got, older)
 	}
@@ -466,7 +467,7 @@ func TestAnExamIsOfOneToken(t *testing.T) {
 	if len(f.reviewer.asked) != 3 || len(f.writes()) != 0 {
 		t.Errorf("%d reviews, writes %v", len(f.reviewer.asked), f.writes())
 	}
-	if err := f.cfg.Secrets.GetStore().Delete(informers.NewTokenSecret(other.DeepCopy(), nil)); err != nil {
+	if err := f.cfg.Secrets.GetStore().Delete(cache.NewTokenSecret(other.DeepCopy(), nil)); err != nil {
 		t.Fatal(err)
 	}
 	f.visit(t)
@@ -490,7 +491,7 @@ func TestAKeyThatComesAndGoesCausesNoBurst(t *testing.T) {
 	syncAll := func() (written int) {
 		f.client.ClearActions()
 		for _, name := range names {
-			if _, err := f.syncSecret(f.context(t), keyOf("team/"+name)); err != nil && !errors.Is(err, loop.ErrPutOff) {
+			if _, err := f.syncSecret(f.context(t), keyOf("team/"+name)); err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
 				t.Fatal(err)
 			}
 		}
@@ -568,7 +569,7 @@ func TestRefusalsOfLongAgoDoNotCount(t *testing.T) {
 
 // TestAKeyThatCameBackIsTriedAgain: also when the keys are those of the start.
 func TestAKeyThatCameBackIsTriedAgain(t *testing.T) {
-	compact, opt := signedBy(t, "rsa2048"), testkit.WithAnnotation(informers.ResignAnnotation, "never")
+	compact, opt := signedBy(t, "rsa2048"), testkit.WithAnnotation(api.ResignAnnotation, "never")
 	f := newExamined(t, compact, opt)
 	both, one := f.cfg.Keys(), testkit.Keys("p256")
 	f.setKeys(one)
@@ -576,7 +577,7 @@ func TestAKeyThatCameBackIsTriedAgain(t *testing.T) {
 	f.visit(t)
 	f.setKeys(both)
 	f.visit(t)
-	found, _ := informers.Get(f.cfg.Secrets, "team/s")
+	found, _ := cache.Get(f.cfg.Secrets, "team/s")
 	if got := f.verifiedBy(found, both); got != testkit.Keys("rsa2048").Signing().PublicKey().ID() {
 		t.Errorf("verified by %q", got)
 	}
@@ -608,7 +609,7 @@ func TestExamsArePaced(t *testing.T) {
 	f.pass(settle)
 	for i := range examsAtOnce + 10 {
 		again, err := f.syncSecret(f.context(t), keyOf(fmt.Sprint("team/s", i)))
-		if err != nil && !errors.Is(err, loop.ErrPutOff) {
+		if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
 			t.Fatal(err)
 		}
 		if again > 0 {
@@ -623,7 +624,7 @@ func TestExamsArePaced(t *testing.T) {
 // setKeys makes set the keys of the moment.
 func (f fixture) setKeys(set *keys.Set) { f.cfg.Keys = func() *keys.Set { return set } }
 
-func (f fixture) standingOf(cached *informers.TokenSecret) standing {
+func (f fixture) standingOf(cached *cache.TokenSecret) standing {
 	set := f.cfg.Keys()
 	return f.evidenceOf(cached, testkit.AccountUID, set).standing(set.Signing().PublicKey().ID())
 }

@@ -15,7 +15,7 @@ import (
 	"k8s.io/client-go/metadata"
 	metadatafake "k8s.io/client-go/metadata/fake"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
@@ -23,12 +23,12 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/tokenreview"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/keys"
-	"github.com/sakeeper/sakeeper/pkg/loop"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/token"
-	"github.com/sakeeper/sakeeper/pkg/tokenreview"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -132,21 +132,22 @@ func newFixture(t testing.TB, s server, cached ...metav1.Object) fixture {
 	return f
 }
 
-func newController(t testing.TB, client *fake.Clientset, meta metadata.Interface, recorder record.EventRecorder, clock clock.PassiveClock, ca func() cabundle.Bundle, reviewer Reviewer) *Controller {
+func newController(t testing.TB, client *fake.Clientset, meta metadata.Interface, recorder record.EventRecorder, clock clock.PassiveClock, ca func() cabundle.Bundle, reviewer tokenReviewer) *Controller {
 	t.Helper()
 	set := testkit.Keys("p256", "rsa2048")
 	cfg := Config{
 		Client: client.CoreV1(), Metadata: meta, Tokens: tokens{}, CA: ca, Recorder: recorder, Clock: clock, Workers: 2,
-		Keys: func() *keys.Set { return set }, Reviewer: reviewer, Resign: ResignDead,
+		Keys: func() *keys.Set { return set }, TokenReviews: client.AuthenticationV1().TokenReviews(), Resign: ResignDead,
 	}
 	var errNamespaces, errSecrets, errAccounts error
-	cfg.Namespaces, errNamespaces = informers.Namespaces(client)
-	cfg.Secrets, errSecrets = informers.TokenSecrets(client, nil)
-	cfg.ServiceAccounts, errAccounts = informers.ServiceAccounts(client)
+	cfg.Namespaces, errNamespaces = cache.Namespaces(client)
+	cfg.Secrets, errSecrets = cache.TokenSecrets(client, nil)
+	cfg.ServiceAccounts, errAccounts = cache.ServiceAccounts(client)
 	c, err := New(cfg)
 	if err := errors.Join(errNamespaces, errSecrets, errAccounts, err); err != nil {
 		t.Fatal(err)
 	}
+	c.reviewer = reviewer
 	t.Cleanup(func() { // ends the queues where no test ran them
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
@@ -162,7 +163,7 @@ func (f fixture) cache(t testing.TB, obj metav1.Object) {
 	switch obj := obj.(type) {
 	case *corev1.Secret:
 		inspect := token.NewVerifier(f.cfg.Keys).Inspect
-		err = f.cfg.Secrets.GetStore().Add(informers.NewTokenSecret(obj.DeepCopy(), inspect))
+		err = f.cfg.Secrets.GetStore().Add(cache.NewTokenSecret(obj.DeepCopy(), inspect))
 	case *corev1.Namespace:
 		err = f.cfg.Namespaces.GetStore().Add(obj)
 	default:
@@ -179,7 +180,7 @@ func (f fixture) context(t *testing.T) context.Context {
 }
 
 // runner runs one of the controller's two queues alone.
-func runner(queue *loop.Loop[cache.ObjectName]) func(context.Context) error {
+func runner(queue *workqueue.Queue[toolscache.ObjectName]) func(context.Context) error {
 	return func(ctx context.Context) error { return queue.Run(ctx) }
 }
 
@@ -199,8 +200,8 @@ func (f fixture) asked() []string {
 // pass sets the clock forward.
 func (f fixture) pass(d time.Duration) { f.clock.SetTime(f.clock.Now().Add(d)) }
 
-func keyOf(name string) cache.ObjectName {
-	parsed, _ := cache.ParseObjectName(name)
+func keyOf(name string) toolscache.ObjectName {
+	parsed, _ := toolscache.ParseObjectName(name)
 	return parsed
 }
 

@@ -8,13 +8,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
 // goneSecret is a Secret of team/robot that went.
-func goneSecret(name string, account types.UID) *informers.TokenSecret {
-	return informers.NewTokenSecret(testkit.Secret("team/"+name, testkit.WithAccount("robot"), testkit.WithAccountUID(account)), nil)
+func goneSecret(name string, account types.UID) *cache.TokenSecret {
+	return cache.NewTokenSecret(testkit.Secret("team/"+name, testkit.WithAccount("robot"), testkit.WithAccountUID(account)), nil)
 }
 
 // departed are the departures of Secrets of those names.

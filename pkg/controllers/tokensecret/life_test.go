@@ -17,7 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	metadatafake "k8s.io/client-go/metadata/fake"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
@@ -54,9 +54,9 @@ func TestARefusalIsOneEventAndHoldsUpNobody(t *testing.T) {
 }
 
 func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
-	cases := map[string]func(*Controller) cache.SharedIndexInformer{
-		"secrets alone":          func(c *Controller) cache.SharedIndexInformer { return c.cfg.Secrets },
-		"service accounts alone": func(c *Controller) cache.SharedIndexInformer { return c.cfg.ServiceAccounts },
+	cases := map[string]func(*Controller) toolscache.SharedIndexInformer{
+		"secrets alone":          func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Secrets },
+		"service accounts alone": func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.ServiceAccounts },
 	}
 	for name, informer := range cases {
 		t.Run(name, func(t *testing.T) {

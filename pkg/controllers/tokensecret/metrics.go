@@ -4,9 +4,9 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 )
 
 // What the label key_id is for tokens of no known key.
@@ -46,7 +46,7 @@ func (k keyCounter) Collect(out chan<- prometheus.Metric) {
 		counts[key.ID()] = 0
 	}
 	for _, obj := range k.controller.cfg.Secrets.GetStore().List() {
-		secret, ok := obj.(*informers.TokenSecret)
+		secret, ok := obj.(*cache.TokenSecret)
 		if !ok {
 			continue
 		}
@@ -72,23 +72,23 @@ type dangling struct {
 	gauge prometheus.Gauge
 
 	mu        sync.Mutex
-	byAccount map[cache.ObjectName]int
+	byAccount map[toolscache.ObjectName]int
 }
 
 func newDangling() *dangling {
-	return &dangling{byAccount: map[cache.ObjectName]int{}, gauge: prometheus.NewGauge(prometheus.GaugeOpts{
+	return &dangling{byAccount: map[toolscache.ObjectName]int{}, gauge: prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "sakeeper_dangling_references",
 		Help: "Names in the secrets of ServiceAccounts of which there is no Secret. They stay: somebody may mean to create it.",
 	})}
 }
 
-func (d *dangling) of(account cache.ObjectName) int {
+func (d *dangling) of(account toolscache.ObjectName) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.byAccount[account]
 }
 
-func (d *dangling) set(account cache.ObjectName, n int) {
+func (d *dangling) set(account toolscache.ObjectName, n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.gauge.Add(float64(n - d.byAccount[account]))

@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/utils/lru"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 )
 
 // owners is what this process remembers of ServiceAccounts.
@@ -25,12 +25,12 @@ type owners struct {
 }
 
 // ownerOf finds the ServiceAccount of secret: in the cache, or else live.
-func (c *Controller) ownerOf(ctx context.Context, secret *informers.TokenSecret) (owner, error) {
+func (c *Controller) ownerOf(ctx context.Context, secret *cache.TokenSecret) (owner, error) {
 	name := secret.AccountName()
 	if name.Name == "" {
 		return owner{}, nil
 	}
-	if cached, ok := informers.Get(c.cfg.ServiceAccounts, name.String()); ok && belongs(secret, cached.UID) {
+	if cached, ok := cache.Get(c.cfg.ServiceAccounts, name.String()); ok && belongs(secret, cached.UID) {
 		return owner{account: cached.UID}, nil
 	}
 	suspect := c.owners.namedAfterDeletion(secret)
@@ -54,7 +54,7 @@ func (c *Controller) ownerOf(ctx context.Context, secret *informers.TokenSecret)
 // no UID, for one of an account that was gone already: the deletion is older than
 // what was filled. Versions of two resources are compared, which holds as long as
 // both are in one etcd; a wrong answer costs a GET, or means what in-tree does.
-func (o owners) namedAfterDeletion(secret *informers.TokenSecret) bool {
+func (o owners) namedAfterDeletion(secret *cache.TokenSecret) bool {
 	gone, _ := o.gone.Get(secret.AccountUID)
 	named, _ := o.namedHere.Get(secret.UID)
 	deletedAt, seen := gone.(string)

@@ -12,24 +12,24 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/loop"
 )
 
 // grace is how long a Secret may be missing after its account was written, because
 // tools that apply or restore both write the account first.
 const grace = 5 * time.Second
 
-func (c *Controller) syncReferences(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
+func (c *Controller) syncReferences(ctx context.Context, key toolscache.ObjectName) (time.Duration, error) {
 	gone, wait := c.departed.of(key, c.cfg.Clock.Now())
 	if wait > 0 {
 		return wait, nil
 	}
-	account, ok := informers.Get(c.cfg.ServiceAccounts, key.String())
+	account, ok := cache.Get(c.cfg.ServiceAccounts, key.String())
 	if !ok {
 		c.dangling.set(key, 0)
 		c.rests.looks.Forget(key)
@@ -54,7 +54,7 @@ func (c *Controller) syncReferences(ctx context.Context, key cache.ObjectName) (
 // that went: it may be a version from before the reference.
 func (c *Controller) unseen(account *corev1.ServiceAccount, gone departures) bool {
 	for name, secret := range gone {
-		_, back := informers.Get(c.cfg.Secrets, account.Namespace+"/"+name)
+		_, back := cache.Get(c.cfg.Secrets, account.Namespace+"/"+name)
 		_, former := c.owners.gone.Get(secret.account)
 		refers := slices.ContainsFunc(account.Secrets, func(ref corev1.ObjectReference) bool { return ref.Name == name })
 		if !back && !former && !refers {
@@ -65,9 +65,9 @@ func (c *Controller) unseen(account *corev1.ServiceAccount, gone departures) boo
 }
 
 func (c *Controller) mendReferences(ctx context.Context, account *corev1.ServiceAccount, gone departures) (time.Duration, error) {
-	key := cache.MetaObjectToName(account)
+	key := toolscache.MetaObjectToName(account)
 	if wait := c.turnToAsk(account, gone); wait > 0 {
-		return wait, loop.ErrPutOff
+		return wait, workqueue.ErrRequeueLater
 	}
 	stale, err := c.stale(ctx, account, gone)
 	switch {
@@ -103,7 +103,7 @@ func (c *Controller) mendReferences(ctx context.Context, account *corev1.Service
 // turnToAsk is how long questions about references must wait, that an account which is
 // looked at for the first time may have.
 func (c *Controller) turnToAsk(account *corev1.ServiceAccount, gone departures) time.Duration {
-	key := cache.MetaObjectToName(account)
+	key := toolscache.MetaObjectToName(account)
 	asks := func(ref corev1.ObjectReference) bool {
 		judged := c.judgeReference(account, ref.Name, nil)
 		return judged == ask || judged == look
@@ -127,7 +127,7 @@ func (c *Controller) stale(ctx context.Context, account *corev1.ServiceAccount, 
 			if len(gone) > 0 {
 				continue
 			}
-			exists, err := c.exists(ctx, cache.ObjectName{Namespace: account.Namespace, Name: ref.Name})
+			exists, err := c.exists(ctx, toolscache.ObjectName{Namespace: account.Namespace, Name: ref.Name})
 			if err != nil {
 				return nil, err
 			}
@@ -141,7 +141,7 @@ func (c *Controller) stale(ctx context.Context, account *corev1.ServiceAccount, 
 }
 
 func (c *Controller) judgeReference(account *corev1.ServiceAccount, name string, gone departures) staleness {
-	_, cached := informers.Get(c.cfg.Secrets, account.Namespace+"/"+name)
+	_, cached := cache.Get(c.cfg.Secrets, account.Namespace+"/"+name)
 	return judge(reference{account: account.Name, name: name, cached: cached, seenGoing: gone.saw(name, account.UID)})
 }
 
@@ -151,11 +151,11 @@ const recount = time.Hour
 
 // countDangling counts the references that stay although nothing is there.
 func (c *Controller) countDangling(ctx context.Context, account *corev1.ServiceAccount) (time.Duration, error) {
-	key := cache.MetaObjectToName(account)
-	var names []cache.ObjectName
+	key := toolscache.MetaObjectToName(account)
+	var names []toolscache.ObjectName
 	for _, ref := range account.Secrets {
 		if c.judgeReference(account, ref.Name, nil) == look {
-			names = append(names, cache.ObjectName{Namespace: account.Namespace, Name: ref.Name})
+			names = append(names, toolscache.ObjectName{Namespace: account.Namespace, Name: ref.Name})
 		}
 	}
 	if len(names) == 0 {
@@ -179,7 +179,7 @@ func (c *Controller) countDangling(ctx context.Context, account *corev1.ServiceA
 	return recount, nil
 }
 
-func (c *Controller) exists(ctx context.Context, secret cache.ObjectName) (bool, error) {
+func (c *Controller) exists(ctx context.Context, secret toolscache.ObjectName) (bool, error) {
 	resource := corev1.SchemeGroupVersion.WithResource("secrets")
 	_, err := c.cfg.Metadata.Resource(resource).Namespace(secret.Namespace).Get(ctx, secret.Name, metav1.GetOptions{})
 	switch {
@@ -207,7 +207,7 @@ func (c *Controller) dropReferences(ctx context.Context, account *corev1.Service
 	_, err = c.cfg.Client.ServiceAccounts(account.Namespace).Patch(ctx, account.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	switch {
 	case err == nil:
-		c.rests.references.Wrote(object, content)
+		c.rests.references.Record(object, content)
 		klog.FromContext(ctx).V(2).Info("Dropped references to secrets that are gone", "serviceAccount", klog.KObj(account), "count", len(stale))
 		return 0, nil
 	case apierrors.IsNotFound(err):

@@ -12,8 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
-	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
@@ -46,8 +46,8 @@ func TestSyncReferences(t *testing.T) {
 	left := func(names ...string) []testkit.Request {
 		return []testkit.Request{dropped(testkit.ResourceVersion, names...)}
 	}
-	goneOf := func(names ...string) []*informers.TokenSecret {
-		var gone []*informers.TokenSecret
+	goneOf := func(names ...string) []*cache.TokenSecret {
+		var gone []*cache.TokenSecret
 		for _, name := range names {
 			gone = append(gone, goneSecret(name, testkit.AccountUID))
 		}
@@ -59,7 +59,7 @@ func TestSyncReferences(t *testing.T) {
 		inLiveAccount *corev1.ServiceAccount
 		inCached      []string // Secrets
 		inLive        []string // Secrets
-		inGone        []*informers.TokenSecret
+		inGone        []*cache.TokenSecret
 		want          []testkit.Request
 		wantAsked     []string
 		wantLive      bool // the account is read live
@@ -100,10 +100,10 @@ func TestSyncReferences(t *testing.T) {
 			inAccount: robot("mine"), inCached: []string{"other/mine"}, inGone: goneOf("mine"), want: left(),
 		},
 		"a secret of an account's former life stays": {
-			inAccount: robot("mine"), inGone: []*informers.TokenSecret{goneSecret("mine", testkit.OtherUID)}, wantAgain: grace,
+			inAccount: robot("mine"), inGone: []*cache.TokenSecret{goneSecret("mine", testkit.OtherUID)}, wantAgain: grace,
 		},
 		"one that named no UID goes": {
-			inAccount: robot("mine"), inGone: []*informers.TokenSecret{goneSecret("mine", "")}, want: left(),
+			inAccount: robot("mine"), inGone: []*cache.TokenSecret{goneSecret("mine", "")}, want: left(),
 		},
 		"all generated names are asked for, and one patch is written": {
 			inAccount: robot("robot-token-x7z9q", "kept", "robot-token-bcdfg", "robot-token-hjklm"), inLive: []string{"team/robot-token-bcdfg"},
@@ -325,7 +325,7 @@ func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 		"no namespaces":       func(c *Config) { c.Namespaces = nil },
 		"no tokens":           func(c *Config) { c.Tokens = nil },
 		"no keys":             func(c *Config) { c.Keys = nil },
-		"no reviewer":         func(c *Config) { c.Reviewer = nil },
+		"no token reviews":    func(c *Config) { c.TokenReviews = nil },
 		"no CA":               func(c *Config) { c.CA = nil },
 		"no recorder":         func(c *Config) { c.Recorder = nil },
 		"no clock":            func(c *Config) { c.Clock = nil },
@@ -366,7 +366,7 @@ func (f fixture) expectRequests(t *testing.T, want []testkit.Request, wantAsked 
 
 func TestAFailedWriteIsRetriedEverLaterNotWithEachBurst(t *testing.T) {
 	f := newFixture(t, server{writes: errBoom, accounts: []*corev1.ServiceAccount{robot("mine")}}, robot("mine"))
-	f.secretDeleted(informers.NewTokenSecret(testkit.Secret("team/mine", testkit.WithAccount("robot")), nil))
+	f.secretDeleted(cache.NewTokenSecret(testkit.Secret("team/mine", testkit.WithAccount("robot")), nil))
 	f.pass(time.Second)
 	for range 20 { // as often as the queue, which doubles the delay, asks
 		if _, err := f.syncReferences(f.context(t), keyOf("team/robot")); !errors.Is(err, errBoom) {
@@ -386,7 +386,7 @@ func TestQuestionsAboutReferencesArePaced(t *testing.T) {
 				account := testkit.ServiceAccount(fmt.Sprintf("team%d/robot", i), testkit.WithReferences(reference))
 				f.cache(t, account)
 				again, err := f.syncReferences(f.context(t), keyOf(account.Namespace+"/robot"))
-				if err != nil && !errors.Is(err, loop.ErrPutOff) {
+				if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
 					t.Fatal(err)
 				}
 				if again > 0 && again < time.Second {

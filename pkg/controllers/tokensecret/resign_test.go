@@ -11,11 +11,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
-	"github.com/sakeeper/sakeeper/pkg/loop"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/internal/tokenreview"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/token"
-	"github.com/sakeeper/sakeeper/pkg/tokenreview"
 )
 
 func TestResigningIsPaced(t *testing.T) {
@@ -30,7 +30,7 @@ func TestResigningIsPaced(t *testing.T) {
 	waits := map[string]time.Duration{}
 	for _, name := range []string{"a", "b", "c"} {
 		again, err := f.syncSecret(f.context(t), keyOf("team/"+name))
-		if err != nil && !errors.Is(err, loop.ErrPutOff) {
+		if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
 			t.Fatal(err)
 		}
 		waits[name] = again
@@ -58,7 +58,7 @@ func TestACAThatCannotBeWrittenKeepsNoTokenFromBeingSigned(t *testing.T) {
 		_, _ = f.syncSecret(f.context(t), keyOf("team/s")) // the repair fails each time
 		f.pass(time.Minute)
 	}
-	resigned := slices.ContainsFunc(testkit.Events(f.recorder), func(event string) bool { return strings.Contains(event, ReasonResigned) })
+	resigned := slices.ContainsFunc(testkit.Events(f.recorder), func(event string) bool { return strings.Contains(event, api.ReasonResignedToken) })
 	if !resigned || len(f.reviewer.asked) != 3 {
 		t.Errorf("signed anew: %t, after %d reviews", resigned, len(f.reviewer.asked))
 	}
@@ -88,10 +88,10 @@ func TestANamespaceSpeaksForItsSecretsUnlessTheySpeakThemselves(t *testing.T) {
 		want                  int
 	}{
 		"nobody says anything":         {want: 1},
-		"the namespace says no":        {inNamespace: []testkit.Option{testkit.WithAnnotation(informers.ResignAnnotation, "never")}},
-		"the secret beats it":          {inNamespace: []testkit.Option{testkit.WithAnnotation(informers.ResignAnnotation, "never")}, inSecret: []testkit.Option{testkit.WithAnnotation(informers.ResignAnnotation, "")}, want: 1},
-		"the secret says no":           {inSecret: []testkit.Option{testkit.WithAnnotation(informers.ResignAnnotation, "never")}},
-		"an unknown word says nothing": {inSecret: []testkit.Option{testkit.WithAnnotation(informers.ResignAnnotation, "sometimes")}, want: 1},
+		"the namespace says no":        {inNamespace: []testkit.Option{testkit.WithAnnotation(api.ResignAnnotation, "never")}},
+		"the secret beats it":          {inNamespace: []testkit.Option{testkit.WithAnnotation(api.ResignAnnotation, "never")}, inSecret: []testkit.Option{testkit.WithAnnotation(api.ResignAnnotation, "")}, want: 1},
+		"the secret says no":           {inSecret: []testkit.Option{testkit.WithAnnotation(api.ResignAnnotation, "never")}},
+		"an unknown word says nothing": {inSecret: []testkit.Option{testkit.WithAnnotation(api.ResignAnnotation, "sometimes")}, want: 1},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

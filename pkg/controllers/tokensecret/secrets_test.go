@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/sakeeper/sakeeper/pkg/informers"
+	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
@@ -184,7 +184,7 @@ func TestSyncSecret(t *testing.T) {
 			}
 			if tc.inSecret != nil {
 				cached, _, _ := f.cfg.Secrets.GetStore().GetByKey("team/s")
-				if diff := cmp.Diff(informers.NewTokenSecret(tc.inSecret.DeepCopy(), nil), cached.(*informers.TokenSecret)); diff != "" {
+				if diff := cmp.Diff(cache.NewTokenSecret(tc.inSecret.DeepCopy(), nil), cached.(*cache.TokenSecret)); diff != "" {
 					t.Errorf("the cached object changed (-want +got):\n%s", diff)
 				}
 			}

@@ -26,16 +26,16 @@ import (
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 	"k8s.io/utils/clock"
 
+	"github.com/sakeeper/sakeeper/pkg/servingcert"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 	"github.com/sakeeper/sakeeper/pkg/webhook"
-	"github.com/sakeeper/sakeeper/pkg/webhook/certs"
 )
 
 // patience is how long a test waits for what should take milliseconds.
@@ -104,7 +104,7 @@ func newSite(t *testing.T) *site {
 	must(t, err)
 	s.identity.QPS = -1
 	s.grant()
-	s.put(nil, certs.SecretType)
+	s.put(nil, servingcert.SecretType)
 	t.Cleanup(func() {
 		s.deleteConfigurations()
 		s.expectNothingForbidden()
@@ -248,7 +248,7 @@ func (s *site) bundles(ctx context.Context) ([2]string, error) {
 
 // replica is one webhook process.
 type replica struct {
-	*certs.Controller
+	*servingcert.Controller
 	port     int
 	asked    atomic.Int64
 	recorder *record.FakeRecorder
@@ -264,19 +264,19 @@ func (s *site) start(clk clock.PassiveClock) *replica {
 	r := &replica{port: listener.Addr().(*net.TCPAddr).Port, recorder: record.NewFakeRecorder(1000)}
 	client, err := kubernetes.NewForConfig(s.identity)
 	must(t, err)
-	cfg := certs.Config{
+	cfg := servingcert.Config{
 		Client: client.CoreV1(), Configurations: client.AdmissionregistrationV1(),
-		SecretName:   cache.ObjectName{Namespace: s.name, Name: s.name},
+		SecretName:   toolscache.ObjectName{Namespace: s.name, Name: s.name},
 		MutatingName: s.name, ValidatingName: s.name,
 		Hosts: []string{address}, Recorder: r.recorder, Clock: clk, Registerer: prometheus.NewRegistry(),
 	}
-	cfg.Secrets, err = certs.Secrets(client, cfg.SecretName)
+	cfg.Secrets, err = servingcert.Secrets(client, cfg.SecretName)
 	must(t, err)
-	cfg.Mutating, err = certs.Mutating(client, s.name)
+	cfg.Mutating, err = servingcert.Mutating(client, s.name)
 	must(t, err)
-	cfg.Validating, err = certs.Validating(client, s.name)
+	cfg.Validating, err = servingcert.Validating(client, s.name)
 	must(t, err)
-	r.Controller, err = certs.New(cfg)
+	r.Controller, err = servingcert.New(cfg)
 	must(t, err)
 	server, err := webhook.New(webhook.Config{
 		GetCertificate: r.GetCertificate, Registerer: prometheus.NewRegistry(),

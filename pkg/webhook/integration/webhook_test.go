@@ -19,9 +19,9 @@ import (
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 
+	"github.com/sakeeper/sakeeper/pkg/servingcert"
+	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
-	"github.com/sakeeper/sakeeper/pkg/webhook/certs"
-	"github.com/sakeeper/sakeeper/pkg/webhook/pki"
 )
 
 const day = 24 * time.Hour
@@ -86,7 +86,7 @@ func TestReplicasThatRaceAtTheFirstStartEndWithOneCA(t *testing.T) {
 		eventually(t, "ready", r.ready)
 	}
 	expectOneCertificate(t, s, replicas...)
-	if secret := s.secret(); secret.Type != certs.SecretType {
+	if secret := s.secret(); secret.Type != servingcert.SecretType {
 		t.Errorf("type %s", secret.Type)
 	}
 	got, err := s.bundles(t.Context())
@@ -170,7 +170,7 @@ func TestAWebhookOfSomebodyElseIsNotTouched(t *testing.T) {
 func TestAnExpiredCertificateIsReplaced(t *testing.T) {
 	s := newSite(t)
 	then := time.Now().Add(-2 * 365 * day)
-	s.put(material(t, then, then), certs.SecretType)
+	s.put(material(t, then, then), servingcert.SecretType)
 	past := s.start(clocktesting.NewFakePassiveClock(then))
 	s.configure(past, past)
 	eventually(t, "published", func(ctx context.Context) error {
@@ -209,7 +209,7 @@ func TestGarbageIsRepairedAndASecretOfOthersIsNot(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			s := newSite(t)
-			s.put(garbage, certs.SecretType)
+			s.put(garbage, servingcert.SecretType)
 			r := s.start(clock.RealClock{})
 			s.configure(r, r)
 			eventually(t, "ready", r.ready)
@@ -242,7 +242,7 @@ func TestGarbageIsRepairedAndASecretOfOthersIsNot(t *testing.T) {
 func TestARotationRefusesNobody(t *testing.T) {
 	s := newSite(t)
 	began := time.Now()
-	s.put(material(t, began.Add(-250*day), began), certs.SecretType)
+	s.put(material(t, began.Add(-250*day), began), servingcert.SecretType)
 	// Clocks of the replicas' own. The API server has the real one.
 	clocks := []*clocktesting.FakePassiveClock{clocktesting.NewFakePassiveClock(began), clocktesting.NewFakePassiveClock(began)}
 	first, second := s.start(clocks[0]), s.start(clocks[1])
@@ -361,7 +361,7 @@ func TestAnAPIServerThatRestartsIsServedAgain(t *testing.T) {
 		}
 		return err
 	})
-	s.put(nil, certs.SecretType)
+	s.put(nil, servingcert.SecretType)
 	eventually(t, "a new CA", func(ctx context.Context) error {
 		got, err := s.bundles(ctx)
 		if err == nil && (got[0] == want[0] || got[1] == want[1]) {

@@ -1,0 +1,71 @@
+package api
+
+// The annotations and labels by which people tell the controllers what to do with
+// an object. Of the annotations of any object, these are the ones that are cached.
+const (
+	// KeepAnnotation set to "true" on a token Secret or its namespace keeps the
+	// Secret from being cleaned up.
+	KeepAnnotation = "sakeeper.io/keep"
+	// CleanUpUnusedAnnotation on a token Secret or its namespace is a duration: a
+	// token that was not used for that long is cleaned up, also when no
+	// ServiceAccount refers to it.
+	CleanUpUnusedAnnotation = "sakeeper.io/clean-up-unused"
+	// ResignAnnotation set to "never" on a token Secret or its namespace keeps the
+	// token from being signed anew, dead or alive.
+	ResignAnnotation = "sakeeper.io/resign"
+	// AutoTokenLabel set to "true" on a ServiceAccount or its namespace asks for a
+	// token Secret.
+	AutoTokenLabel = "sakeeper.io/auto-token"
+	// CleanedUpAnnotation on a ServiceAccount is the date on which its generated
+	// token was cleaned up for lack of use. It gets no new one unasked.
+	CleanedUpAnnotation = "sakeeper.io/token-cleaned-up"
+	// ReviewedAnnotation on a token Secret is what the API server said about its token,
+	// so that it is not asked again by the next process. Controllers write it.
+	ReviewedAnnotation = "sakeeper.io/token-review"
+)
+
+// What a Secret says about a token that is renewed, and what is noted on it.
+//
+//nolint:gosec // names of labels and annotations, no credentials
+const (
+	// TokenLabel set to [TokenManaged] on a Secret asks for a token that expires and
+	// is renewed.
+	TokenLabel   = "sakeeper.io/token"
+	TokenManaged = "managed"
+	// TokenRequestsLabel set to [TokenRequestsAllowed] on a namespace lets its Secrets
+	// ask for tokens of its ServiceAccounts.
+	TokenRequestsLabel   = "sakeeper.io/token-requests"
+	TokenRequestsAllowed = "allowed"
+
+	// ServiceAccountAnnotation is the ServiceAccount, in the namespace of the Secret.
+	ServiceAccountAnnotation = "sakeeper.io/service-account"
+	// AudiencesAnnotation are the token's audiences, with commas between them.
+	AudiencesAnnotation = "sakeeper.io/audiences"
+	// LifetimeAnnotation is how long a token should live, a duration.
+	LifetimeAnnotation = "sakeeper.io/lifetime"
+	// FormatAnnotation is the form in which the Secret holds the token.
+	FormatAnnotation = "sakeeper.io/format"
+	// ServerAnnotation is the URL of the API server in the formats that have one.
+	ServerAnnotation = "sakeeper.io/server"
+	// TokenKeyAnnotation is the key of the token in the custom format.
+	TokenKeyAnnotation = "sakeeper.io/token-key"
+	// RotateAnnotation renews the token at once when it gets another value.
+	RotateAnnotation = "sakeeper.io/rotate"
+
+	// IssuedAtAnnotation and ExpiresAtAnnotation are the times in the token's claims,
+	// as RFC 3339.
+	IssuedAtAnnotation  = "sakeeper.io/issued-at"
+	ExpiresAtAnnotation = "sakeeper.io/expires-at"
+	// CredentialIDAnnotation is what audit logs call the token.
+	CredentialIDAnnotation = "sakeeper.io/credential-id"
+	// RotatedAnnotation is the value of [RotateAnnotation] that was answered.
+	RotatedAnnotation = "sakeeper.io/rotated"
+	// FilledForAnnotation is the ServiceAccount whose token it is.
+	FilledForAnnotation = "sakeeper.io/filled-for"
+	// FilledKeysAnnotation are the keys of the data that were filled, with commas
+	// between them.
+	FilledKeysAnnotation = "sakeeper.io/filled-keys"
+	// FilledHashAnnotation is a hash of all that the token was asked for with, and of
+	// what was filled in.
+	FilledHashAnnotation = "sakeeper.io/filled-hash"
+)

@@ -1,0 +1,94 @@
+package api
+
+// Reasons of events about namespaces and ServiceAccounts.
+const (
+	// ReasonFailedCreateServiceAccount is the event on a namespace if the API server refuses
+	// one of its ServiceAccounts, for example because of a quota.
+	ReasonFailedCreateServiceAccount = "FailedCreateServiceAccount"
+	// ReasonFailedPublishRootCA is the event on a namespace if the API server refuses to create
+	// or change its kube-root-ca.crt, for example because the ConfigMap is immutable.
+	ReasonFailedPublishRootCA = "FailedPublishRootCA"
+	// ReasonFailedGenerateToken is the event on a ServiceAccount if the API server refuses its
+	// token Secret or the reference to it, for example because of a quota.
+	ReasonFailedGenerateToken = "FailedGenerateToken"
+)
+
+// Reasons of events on token Secrets (type kubernetes.io/service-account-token).
+const (
+	// ReasonFailedUpdateTokenSecret: the API server refuses the change, for example because the
+	// Secret is immutable.
+	ReasonFailedUpdateTokenSecret = "FailedUpdateTokenSecret"
+	// ReasonResignedToken: the token was replaced by a new one. Copies of the old one are
+	// refused from now on.
+	ReasonResignedToken = "ResignedToken"
+	// ReasonSigningKeyRefused: the API server does not accept tokens of the signing key.
+	ReasonSigningKeyRefused = "SigningKeyRefused"
+)
+
+// Reasons of events of the cleaner, on token Secrets except for the last.
+const (
+	// ReasonMarkedUnusedToken: the API server refuses the token of this Secret from now on.
+	ReasonMarkedUnusedToken = "MarkedUnusedToken"
+	// ReasonDeletedUnusedToken: the Secret was deleted.
+	ReasonDeletedUnusedToken = "DeletedUnusedToken"
+	// ReasonWouldMarkUnusedToken: without dry run, the token would be marked.
+	ReasonWouldMarkUnusedToken = "WouldMarkUnusedToken"
+	// ReasonWouldDeleteUnusedToken: without dry run, the Secret would be deleted.
+	ReasonWouldDeleteUnusedToken = "WouldDeleteUnusedToken"
+	// ReasonFailedTokenCleanUp: the API server refuses to mark or delete the Secret.
+	ReasonFailedTokenCleanUp = "FailedTokenCleanUp"
+	// ReasonInvalidCleanUpSetting: an annotation on the Secret or its namespace has no valid
+	// value.
+	ReasonInvalidCleanUpSetting = "InvalidCleanUpSetting"
+	// ReasonUnreadableLastUsed: the label with the date of the last use holds no date.
+	ReasonUnreadableLastUsed = "UnreadableLastUsed"
+	// ReasonUnusableTokenTracking is on the ConfigMap kube-system/
+	// kube-apiserver-legacy-service-account-token-tracking if it does not say since when uses
+	// are recorded.
+	ReasonUnusableTokenTracking = "UnusableTokenTracking"
+)
+
+// Reasons of events on managed Secrets (label [TokenLabel]).
+const (
+	// ReasonTokenNotServed: the label of the namespace does not allow token requests.
+	ReasonTokenNotServed = "TokenNotServed"
+	// ReasonUnusableTokenSecret: the Secret cannot hold a managed token.
+	ReasonUnusableTokenSecret = "UnusableTokenSecret"
+	// ReasonInvalidTokenSetting: an annotation has no valid value.
+	ReasonInvalidTokenSetting = "InvalidTokenSetting"
+	// ReasonNoServiceAccount: the ServiceAccount does not exist.
+	ReasonNoServiceAccount = "NoServiceAccount"
+	// ReasonRemovedToken: the token was removed because its ServiceAccount is gone.
+	ReasonRemovedToken = "RemovedToken"
+	// ReasonFailedTokenRenewal: a new token could not be requested or written.
+	ReasonFailedTokenRenewal = "FailedTokenRenewal"
+)
+
+// Reasons of events on the Secret that holds the webhook's certificates.
+const (
+	// ReasonChangedCertificates: certificates were made, or old ones dropped.
+	ReasonChangedCertificates = "ChangedCertificates"
+	// ReasonPublishedCABundle: a webhook configuration got its caBundle.
+	ReasonPublishedCABundle = "PublishedCABundle"
+	// ReasonSecretMissing: the Secret does not exist.
+	ReasonSecretMissing = "SecretMissing"
+	// ReasonSecretNotOurs: the Secret has another type, or contents that sakeeper did not write.
+	ReasonSecretNotOurs = "SecretNotOurs"
+	// ReasonClockBehind: the clock of the process is too wrong to make certificates.
+	ReasonClockBehind = "ClockBehind"
+	// ReasonWritesUndone: another client keeps reverting the certificates or the caBundle.
+	ReasonWritesUndone = "WritesUndone"
+	// ReasonFailedWrite: the API server refuses a write.
+	ReasonFailedWrite = "FailedWrite"
+)
+
+// Reasons of other events.
+const (
+	// ReasonLeftAlone is on any object that another client keeps changing back.
+	ReasonLeftAlone = "LeftAlone"
+	// ReasonReloadFailed is on the Lease if a changed key or CA file cannot be used.
+	ReasonReloadFailed = "ReloadFailed"
+	// ReasonRootCADiffers is on kube-system/kube-root-ca.crt if --root-ca-file has another CA
+	// than the one that is published.
+	ReasonRootCADiffers = "RootCADiffers"
+)

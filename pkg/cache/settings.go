@@ -1,0 +1,42 @@
+package cache
+
+import "github.com/sakeeper/sakeeper/pkg/api"
+
+func tokenAnnotations() []string {
+	return []string{
+		api.ServiceAccountAnnotation, api.AudiencesAnnotation, api.LifetimeAnnotation, api.FormatAnnotation, api.ServerAnnotation, api.TokenKeyAnnotation, api.RotateAnnotation,
+		api.IssuedAtAnnotation, api.ExpiresAtAnnotation, api.CredentialIDAnnotation, api.RotatedAnnotation, api.FilledForAnnotation, api.FilledKeysAnnotation, api.FilledHashAnnotation,
+	}
+}
+
+func settings(annotations map[string]string) map[string]string {
+	return only(annotations, []string{api.KeepAnnotation, api.CleanUpUnusedAnnotation, api.ResignAnnotation, api.CleanedUpAnnotation, api.ReviewedAnnotation})
+}
+
+// only is a copy of annotations with no other keys than those.
+func only(annotations map[string]string, keys []string) map[string]string {
+	var kept map[string]string
+	for _, key := range keys {
+		value, ok := annotations[key]
+		if !ok {
+			continue
+		}
+		if kept == nil {
+			kept = map[string]string{}
+		}
+		kept[key] = value
+	}
+	return kept
+}
+
+// Setting is the value of key in the first of annotations that has it, and which
+// one that is; -1: none has it. What an object says beats what its namespace says,
+// so pass the object's first.
+func Setting(key string, annotations ...map[string]string) (value string, which int) {
+	for i, a := range annotations {
+		if value, ok := a[key]; ok {
+			return value, i
+		}
+	}
+	return "", -1
+}

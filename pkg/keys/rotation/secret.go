@@ -1,0 +1,219 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
+
+	"github.com/sakeeper/sakeeper/pkg/keys"
+)
+
+const (
+	// SecretName is the usual Secret of the keys.
+	SecretName = "sakeeper-signing-keys"
+	// PublicName is the ConfigMap with the public halves, in the Secret's namespace.
+	PublicName = "sakeeper-public-keys"
+)
+
+// Secret keeps keys in a Secret, and their public halves in the ConfigMap [PublicName].
+// The type is Opaque; the data are the files of a key directory.
+type Secret struct {
+	client typedcorev1.CoreV1Interface
+	name   toolscache.ObjectName
+	clock  clock.PassiveClock
+	loaded *corev1.Secret // as it was read last; nil: there was none
+}
+
+// OpenSecret asks nothing yet.
+func OpenSecret(client typedcorev1.CoreV1Interface, name toolscache.ObjectName, clock clock.PassiveClock) *Secret {
+	return &Secret{client: client, name: name, clock: clock}
+}
+
+// Begin implements [Store]: it mends the mirror. A published key that verifiers did not
+// have, because somebody removed the mirror, is published anew: its wait begins again.
+func (s *Secret) Begin(ctx context.Context) error {
+	ring, err := s.Load(ctx)
+	if err != nil || s.loaded == nil {
+		return err
+	}
+	lacking, err := s.mirror(ctx, ring)
+	if err != nil {
+		return err
+	}
+	for _, m := range ring.In(keys.StatePublished) {
+		if !slices.Contains(lacking, m.ID()) {
+			continue
+		}
+		change, err := replace(m, m.In(keys.StatePublished, after(s.clock.Now(), m.Since)))
+		if err != nil {
+			return err
+		}
+		if err := s.Apply(ctx, change); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close implements [Store].
+func (s *Secret) Close() error { return nil }
+
+// Load implements [Store].
+func (s *Secret) Load(ctx context.Context) (*keys.Ring, error) {
+	found, err := s.client.Secrets(s.name.Namespace).Get(ctx, s.name.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		s.loaded = nil
+		return keys.ParseRing(nil)
+	case err != nil:
+		return nil, fmt.Errorf("read secret %s: %w", s.name, err)
+	}
+	s.loaded = found
+	ring, err := keys.ParseRing(found.Data)
+	if err != nil {
+		return nil, fmt.Errorf("secret %s: %w", s.name, err)
+	}
+	return ring, nil
+}
+
+// Apply implements [Store]. What somebody else changed since Load is an error.
+func (s *Secret) Apply(ctx context.Context, change Change) error {
+	next := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.name.Namespace, Name: s.name.Name}}
+	if s.loaded != nil {
+		next = s.loaded.DeepCopy()
+	}
+	data := maps.Clone(next.Data)
+	if data == nil {
+		data = map[string][]byte{}
+	}
+	if change.New != "" {
+		data[change.New] = change.Content
+	}
+	if change.Old != "" {
+		delete(data, change.Old)
+	}
+	next.Data = data
+	ring, err := keys.ParseRing(data)
+	if err != nil {
+		return fmt.Errorf("secret %s: %w", s.name, err)
+	}
+	if change.New != "" { // verifiers first
+		if _, err := s.mirror(ctx, ring); err != nil {
+			return err
+		}
+	}
+	written, err := s.write(ctx, next)
+	if errors.Is(err, errChanged) {
+		return errors.Join(err, s.restore(ctx))
+	}
+	if err != nil {
+		return err
+	}
+	s.loaded = written
+	_, err = s.mirror(ctx, ring)
+	return err
+}
+
+// restore makes the mirror that of the Secret as somebody else has written it.
+func (s *Secret) restore(ctx context.Context) error {
+	ring, err := s.Load(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = s.mirror(ctx, ring)
+	return err
+}
+
+var errChanged = errors.New("somebody else changed it meanwhile; run the command again")
+
+func (s *Secret) write(ctx context.Context, next *corev1.Secret) (*corev1.Secret, error) {
+	secrets := s.client.Secrets(s.name.Namespace)
+	var written *corev1.Secret
+	var err error
+	if s.loaded == nil {
+		written, err = secrets.Create(ctx, next, metav1.CreateOptions{})
+	} else {
+		written, err = secrets.Update(ctx, next, metav1.UpdateOptions{})
+	}
+	switch {
+	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err), apierrors.IsNotFound(err) && s.loaded != nil:
+		return nil, fmt.Errorf("write secret %s: %w", s.name, errChanged)
+	case err != nil:
+		return nil, withoutObject(fmt.Errorf("write secret %s", s.name), err)
+	}
+	return written, nil
+}
+
+// withoutObject keeps an answer that may quote what was sent out of the error: an
+// admission webhook can.
+func withoutObject(doing, err error) error {
+	if status := apierrors.APIStatus(nil); errors.As(err, &status) {
+		return fmt.Errorf("%w: the API server answered %d %s", doing, status.Status().Code, status.Status().Reason)
+	}
+	return fmt.Errorf("%w: %w", doing, err)
+}
+
+// mirror makes the ConfigMap hold the public halves, and returns the ids of the keys that
+// it did not hold.
+func (s *Secret) mirror(ctx context.Context, ring *keys.Ring) (lacking []string, err error) {
+	want := map[string]string{}
+	for _, m := range ring.Members() {
+		content, err := m.PublicHalf().Encode()
+		if err != nil {
+			return nil, err
+		}
+		want[m.PublicHalf().Name()] = string(content)
+	}
+	configMaps := s.client.ConfigMaps(s.name.Namespace)
+	found, err := configMaps.Get(ctx, PublicName, metav1.GetOptions{})
+	exists := err == nil
+	switch {
+	case apierrors.IsNotFound(err):
+		found = &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: s.name.Namespace, Name: PublicName}}
+	case err != nil:
+		return nil, fmt.Errorf("read configmap %s/%s: %w", s.name.Namespace, PublicName, err)
+	}
+	held := heldKeys(found.Data)
+	for _, m := range ring.Members() {
+		if !held[m.ID()] {
+			lacking = append(lacking, m.ID())
+		}
+	}
+	if exists && maps.Equal(found.Data, want) {
+		return lacking, nil
+	}
+	next := found.DeepCopy()
+	next.Data = want
+	if exists {
+		_, err = configMaps.Update(ctx, next, metav1.UpdateOptions{})
+	} else {
+		_, err = configMaps.Create(ctx, next, metav1.CreateOptions{})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("write configmap %s/%s: %w", s.name.Namespace, PublicName, err)
+	}
+	return lacking, nil
+}
+
+func heldKeys(data map[string]string) map[string]bool {
+	held := map[string]bool{}
+	for name, content := range data {
+		ring, err := keys.ParseRing(map[string][]byte{name: []byte(content)})
+		if err != nil {
+			continue // what is damaged is not held
+		}
+		for _, m := range ring.Members() {
+			held[m.ID()] = true
+		}
+	}
+	return held
+}

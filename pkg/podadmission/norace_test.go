@@ -1,0 +1,5 @@
+//go:build !race
+
+package podadmission
+
+const raceDetector = false

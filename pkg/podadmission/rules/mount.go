@@ -1,0 +1,144 @@
+package rules
+
+import (
+	"iter"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/utils/ptr"
+
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/podadmission/secretrefs"
+)
+
+// tokenSeconds is for how long a projected token is asked for. The API server knows
+// the odd number, and gives it a longer life for clients that never read it anew.
+const tokenSeconds = 3607
+
+// NeedsToken tells whether [Mutate] mounts a token: in pods whose containers all
+// have something at the place, it does not.
+func NeedsToken(pod *corev1.Pod, account *corev1.ServiceAccount) bool {
+	if IsMirror(pod) || !automounts(pod, account) {
+		return false
+	}
+	for range withoutToken(pod) {
+		return true
+	}
+	return false
+}
+
+// automounts: the pod's wish wins, then the account's, then yes.
+func automounts(pod *corev1.Pod, account *corev1.ServiceAccount) bool {
+	if wish := pod.Spec.AutomountServiceAccountToken; wish != nil {
+		return *wish
+	}
+	return ptr.Deref(account.AutomountServiceAccountToken, true)
+}
+
+// withoutToken visits the init and regular containers that have no mount at the
+// token's place.
+func withoutToken(pod *corev1.Pod) iter.Seq2[secretrefs.Place, *corev1.Container] {
+	return func(yield func(secretrefs.Place, *corev1.Container) bool) {
+		for place, container := range secretrefs.Containers(&pod.Spec) {
+			if place.Kind == secretrefs.Ephemeral || mountsAtTokenPath(container) {
+				continue
+			}
+			if !yield(place, container) {
+				return
+			}
+		}
+	}
+}
+
+func mountsAtTokenPath(container *corev1.Container) bool {
+	for i := range container.VolumeMounts {
+		if container.VolumeMounts[i].MountPath == api.ServiceAccountDir {
+			return true
+		}
+	}
+	return false
+}
+
+// mountToken mounts the token where nothing is mounted at its place, and adds its
+// volume unless the pod has it.
+func mountToken(pod *corev1.Pod, account *corev1.ServiceAccount, tokenSecret string, s Settings, done *Changes) error {
+	if !NeedsToken(pod, account) {
+		return nil
+	}
+	source := projectedToken
+	if s.TokenVolumeSource == SecretTokens {
+		if tokenSecret == "" {
+			return noToken(account)
+		}
+		source = func(pod *corev1.Pod, s Settings) (string, *corev1.Volume) { return secretToken(pod, tokenSecret, s) }
+	}
+	name, missing := source(pod, s)
+	mount := corev1.VolumeMount{Name: name, ReadOnly: true, MountPath: api.ServiceAccountDir}
+	for place, container := range withoutToken(pod) {
+		container.VolumeMounts = append(container.VolumeMounts, mount)
+		done.Mounted = append(done.Mounted, place)
+	}
+	done.Mount = mount
+	if missing != nil {
+		pod.Spec.Volumes = append(pod.Spec.Volumes, *missing)
+		done.Volume = missing
+	}
+	return nil
+}
+
+// projectedToken is the name of the volume with the projected token, and that
+// volume where the pod has none. The name alone tells: a volume of that prefix is
+// taken for one, whatever it holds, as in-tree.
+func projectedToken(pod *corev1.Pod, s Settings) (string, *corev1.Volume) {
+	for i := range pod.Spec.Volumes {
+		if name := pod.Spec.Volumes[i].Name; strings.HasPrefix(name, TokenVolumePrefix) {
+			return name, nil
+		}
+	}
+	name := TokenVolumePrefix + s.suffix()
+	return name, &corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{Projected: projection()}}
+}
+
+func projection() *corev1.ProjectedVolumeSource {
+	return &corev1.ProjectedVolumeSource{
+		DefaultMode: ptr.To(corev1.ProjectedVolumeSourceDefaultMode),
+		Sources: []corev1.VolumeProjection{
+			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
+				Path: corev1.ServiceAccountTokenKey, ExpirationSeconds: ptr.To[int64](tokenSeconds),
+			}},
+			{ConfigMap: &corev1.ConfigMapProjection{
+				LocalObjectReference: corev1.LocalObjectReference{Name: "kube-root-ca.crt"},
+				Items:                []corev1.KeyToPath{{Key: corev1.ServiceAccountRootCAKey, Path: corev1.ServiceAccountRootCAKey}},
+			}},
+			{DownwardAPI: &corev1.DownwardAPIProjection{
+				Items: []corev1.DownwardAPIVolumeFile{{
+					Path:     corev1.ServiceAccountNamespaceKey,
+					FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.namespace"},
+				}},
+			}},
+		},
+	}
+}
+
+// secretToken is the name of the volume with that token Secret, and that volume
+// where the pod has none.
+func secretToken(pod *corev1.Pod, secret string, s Settings) (string, *corev1.Volume) {
+	taken := map[string]bool{}
+	for i := range pod.Spec.Volumes {
+		volume := &pod.Spec.Volumes[i]
+		if volume.Secret != nil && volume.Secret.SecretName == secret {
+			return volume.Name, nil
+		}
+		taken[volume.Name] = true
+	}
+	// Names of Secrets may have dots and 253 characters, those of volumes may not.
+	name := strings.ReplaceAll(secret, ".", "-")
+	if taken[name] || len(name) > validation.DNS1123LabelMaxLength {
+		const end = suffixLength + len("-")
+		name = name[:min(len(name), validation.DNS1123LabelMaxLength-end)] + "-" + s.suffix()
+	}
+	return name, &corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{
+		SecretName: secret, DefaultMode: ptr.To(corev1.SecretVolumeSourceDefaultMode),
+	}}}
+}

@@ -1,5 +1,0 @@
-//go:build !race
-
-package podreview
-
-const raceDetector = false

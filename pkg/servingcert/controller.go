@@ -1,0 +1,283 @@
+package servingcert
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	admissionregistrationv1 "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/stopwatch"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
+	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
+)
+
+// Name is that of the queue, the logger and in audit logs.
+const Name = "webhook-certificates"
+
+const (
+	// lookAgain is how often everything is looked at without an event: what time alone
+	// changes has days, and a clock that jumps is noticed at once. lookSoon is for while
+	// something is wrong, which time may put right.
+	lookAgain = 10 * time.Minute
+	lookSoon  = 5 * time.Second
+	// maxDelay is short, because while something is wrong here requests may fail.
+	maxDelay = 10 * time.Second
+)
+
+// ConfigurationsClient patches webhook configurations.
+type ConfigurationsClient interface {
+	admissionregistrationv1.MutatingWebhookConfigurationsGetter
+	admissionregistrationv1.ValidatingWebhookConfigurationsGetter
+}
+
+// Config is what the controller needs; all but one of MutatingName and ValidatingName,
+// the informer of that, and Metrics is required.
+type Config struct {
+	Client         typedcorev1.SecretsGetter
+	Configurations ConfigurationsClient
+	// SecretName is where the certificates are kept.
+	SecretName toolscache.ObjectName
+	// MutatingName and ValidatingName are the configurations of this webhook. Empty:
+	// there is none of that kind.
+	MutatingName, ValidatingName string
+	// Secrets, Mutating and Validating watch what has those names.
+	Secrets              toolscache.TypedSharedIndexInformer[*Secret]
+	Mutating, Validating toolscache.TypedSharedIndexInformer[*Configuration]
+	// Hosts are the DNS names and IP addresses under which API servers call:
+	// "<service>.<namespace>.svc", and the host of each URL. A webhook that calls another
+	// host is not ours.
+	Hosts    []string
+	Recorder record.EventRecorder
+	// Clock is that of the API server, by whose time certificates are judged: every answer
+	// to Client sets it right (kube.ServerClock).
+	Clock clock.PassiveClock
+	// Registerer gets the metrics. Nil: they are not exported.
+	Registerer prometheus.Registerer
+}
+
+// Controller keeps the certificates of the webhook.
+type Controller struct {
+	cfg     Config
+	queue   *workqueue.Queue[everything]
+	synced  []toolscache.DoneChecker
+	metrics *metrics
+	status  atomic.Pointer[status]
+
+	// What only sync touches.
+	published publication
+	writes    brake
+	warnings  map[string]time.Time
+}
+
+// everything is the one key: the Secret and the configurations are looked at together.
+type everything struct{}
+
+// status is what came of the last sync.
+type status struct {
+	serve   pki.Pair
+	tls     *tls.Certificate
+	ca      *x509.Certificate
+	unready string
+}
+
+// New checks cfg and registers with the informers, which the caller starts.
+func New(cfg Config) (*Controller, error) {
+	switch {
+	case cfg.Client == nil, cfg.Configurations == nil, cfg.Secrets == nil, cfg.Recorder == nil, cfg.Clock == nil, cfg.Registerer == nil:
+		return nil, fmt.Errorf("%s: Client, Configurations, Secrets, Recorder, Clock and Registerer are required", Name)
+	case cfg.SecretName.Namespace == "", cfg.SecretName.Name == "":
+		return nil, fmt.Errorf("%s: SecretName is required", Name)
+	case cfg.MutatingName == "" && cfg.ValidatingName == "":
+		return nil, fmt.Errorf("%s: MutatingName or ValidatingName is required", Name)
+	case (cfg.MutatingName == "") != (cfg.Mutating == nil), (cfg.ValidatingName == "") != (cfg.Validating == nil):
+		return nil, fmt.Errorf("%s: Mutating and Validating are required with their names", Name)
+	}
+	var err error
+	if cfg.Hosts, err = checkHosts(cfg.Hosts); err != nil {
+		return nil, err
+	}
+	c := &Controller{cfg: cfg, writes: brake{}, warnings: map[string]time.Time{}}
+	c.status.Store(&status{unready: errStarting.Error()})
+	if c.queue, err = workqueue.New(workqueue.Config[everything]{Name: Name, Sync: c.sync, MaxDelay: maxDelay, Registerer: cfg.Registerer}); err != nil {
+		return nil, err
+	}
+	if err := c.watch(); err != nil {
+		return nil, err
+	}
+	if c.metrics, err = newMetrics(cfg.Registerer); err != nil {
+		return nil, err
+	}
+	c.queue.Add(everything{})
+	return c, errors.Join(
+		cfg.Registerer.Register(pki.ExpiryGauge("serving", func() *x509.Certificate { return c.status.Load().serve.Cert() })),
+		cfg.Registerer.Register(pki.ExpiryGauge("ca", func() *x509.Certificate { return c.status.Load().ca })),
+	)
+}
+
+func checkHosts(hosts []string) ([]string, error) {
+	if len(hosts) == 0 {
+		return nil, fmt.Errorf("%s: Hosts are required", Name)
+	}
+	var checked []string
+	for _, host := range hosts {
+		host = canonical(host)
+		if net.ParseIP(host) == nil && len(validation.IsDNS1123Subdomain(host)) > 0 {
+			return nil, fmt.Errorf("%s: %q is neither a DNS name nor an IP address", Name, host)
+		}
+		checked = append(checked, host)
+	}
+	return checked, nil
+}
+
+func (c *Controller) watch() error {
+	secrets, err := workqueue.Watch(c.cfg.Secrets, workqueue.Events[*Secret]{Changed: c.enqueueSecret, Deleted: c.enqueueSecret})
+	c.synced = append(c.synced, secrets)
+	for _, informer := range []toolscache.TypedSharedIndexInformer[*Configuration]{c.cfg.Mutating, c.cfg.Validating} {
+		if informer == nil {
+			continue
+		}
+		checker, errWatch := workqueue.Watch(informer, workqueue.Events[*Configuration]{Changed: c.enqueueConfiguration, Deleted: c.enqueueConfiguration})
+		c.synced, err = append(c.synced, checker), errors.Join(err, errWatch)
+	}
+	return err
+}
+
+// Run works until ctx ends.
+func (c *Controller) Run(ctx context.Context) error {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() {
+		stopwatch.New(c.cfg.Clock, c.cfg.Clock).Watch(ctx, func() { c.queue.Add(everything{}) })
+	})
+	return c.queue.Run(ctx, c.synced...)
+}
+
+var errStarting = errors.New("the secret and the webhook configurations were not seen yet")
+
+// GetCertificate is for [tls.Config]. It fails while there is no certificate.
+func (c *Controller) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	st := c.status.Load()
+	if st.tls == nil {
+		return nil, fmt.Errorf("no certificate to serve: %s", st.unready)
+	}
+	return st.tls, nil
+}
+
+// Ready returns nil while the configurations trust the certificate that is served, and
+// else what is wrong.
+func (c *Controller) Ready() error {
+	st := c.status.Load()
+	if st.unready != "" {
+		return errors.New(st.unready)
+	}
+	return pki.CheckLifetime(st.serve.Cert(), c.cfg.Clock.Now())
+}
+
+func (c *Controller) sync(ctx context.Context, _ everything) (time.Duration, error) {
+	s := c.gather()
+	p := decide(s)
+	if p.act.writes() && c.writes.wait(c.secretLabel(), s.now) == 0 {
+		// A clock that was set, or that stood still while the machine slept, is put right by
+		// an answer. Without one, it could take a CA for expired and throw it away.
+		if err := c.askTime(ctx); err != nil {
+			return 0, err
+		}
+		s = c.gather()
+		p = decide(s)
+	}
+	c.published = p.published
+	c.complain(ctx, s, p)
+	c.serve(ctx, s, p)
+	klog.FromContext(ctx).V(4).Info("Looked at the certificates", "action", p.act, "reason", p.reason)
+	again := lookAgain
+	if p.unready != "" || p.reason == reasonClockBehind {
+		again = lookSoon
+	}
+	var waitSecret time.Duration
+	var errSecret error
+	if p.act.writes() {
+		wait, err := c.writeSecret(ctx, s, p)
+		if err == nil && wait == 0 {
+			return again, nil // it has changed, and its event says what to publish
+		}
+		waitSecret, errSecret = wait, err
+	}
+	waitBundles, errBundles := c.writeBundles(ctx, s, p)
+	if waitSecret > 0 || waitBundles > 0 {
+		again = lookAgain // what goes on is known, and a look would cost a request
+	}
+	return soonest(again, waitSecret, waitBundles), errors.Join(errSecret, errBundles)
+}
+
+// askTime has the API server answer, whatever it says of the Secret.
+func (c *Controller) askTime(ctx context.Context) error {
+	_, err := c.cfg.Client.Secrets(c.cfg.SecretName.Namespace).Get(ctx, c.cfg.SecretName.Name, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("get secret %s: %w", c.cfg.SecretName, withhold(err))
+	}
+	return nil
+}
+
+func (c *Controller) gather() state {
+	s := state{now: c.cfg.Clock.Now(), hosts: c.cfg.Hosts, name: c.cfg.SecretName, serving: c.status.Load().serve, published: c.published}
+	if found, ok := cache.Get(c.cfg.Secrets, c.cfg.SecretName.String()); ok {
+		s.found, s.contents = found, parse(found.Data)
+	}
+	add := func(informer toolscache.TypedSharedIndexInformer[*Configuration], kind, name string) {
+		if informer == nil {
+			return
+		}
+		s.named = append(s.named, (&Configuration{Kind: kind, ObjectMeta: nameOf(name)}).String())
+		if found, ok := cache.Get(informer, name); ok {
+			s.configurations = append(s.configurations, found)
+		}
+	}
+	add(c.cfg.Mutating, kindMutating, c.cfg.MutatingName)
+	add(c.cfg.Validating, kindValidating, c.cfg.ValidatingName)
+	return s
+}
+
+// serve makes what was decided the certificate of the next handshakes.
+func (c *Controller) serve(ctx context.Context, s state, p plan) {
+	before := c.status.Load()
+	next := &status{serve: p.serve, tls: p.serve.TLS(), ca: s.contents.ca.Cert(), unready: p.unready}
+	c.status.Store(next)
+	logger := klog.FromContext(ctx)
+	if before.serve.String() != next.serve.String() {
+		logger.Info("Serving a certificate", "old", before.serve.String(), "new", next.serve.String())
+	}
+	if before.unready != next.unready {
+		logger.Info("Readiness changed", "waitingFor", next.unready)
+	}
+}
+
+// soonest is the shortest of the durations that are not zero.
+func soonest(first time.Duration, others ...time.Duration) time.Duration {
+	for _, d := range others {
+		if d > 0 {
+			first = min(first, d)
+		}
+	}
+	return first
+}
+
+func (c *Controller) enqueueSecret(*Secret) { c.queue.Add(everything{}) }
+
+func (c *Controller) enqueueConfiguration(*Configuration) { c.queue.Add(everything{}) }

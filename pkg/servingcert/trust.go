@@ -1,0 +1,118 @@
+package servingcert
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
+)
+
+// publication is since when every configuration has been seen to have one bundle. The
+// zero publication: not all have it.
+type publication struct {
+	sum   [sha256.Size]byte
+	since time.Time
+}
+
+// repair is a configuration and its webhooks that need the bundle.
+type repair struct {
+	configuration *Configuration
+	webhooks      []string
+}
+
+// observe looks whether every configuration has the bundle.
+func observe(s state) publication {
+	bundle := s.contents.bundle()
+	if bundle == nil || len(s.configurations) == 0 {
+		return publication{}
+	}
+	for _, c := range s.configurations {
+		ours := c.ours(s.hosts)
+		if len(ours) == 0 || slices.ContainsFunc(ours, func(w Webhook) bool { return !bytes.Equal(w.CABundle, bundle) }) {
+			return publication{}
+		}
+	}
+	sum := sha256.Sum256(bundle)
+	if s.published.sum == sum && !s.published.since.IsZero() && !s.now.Before(s.published.since) {
+		return s.published
+	}
+	return publication{sum: sum, since: s.now}
+}
+
+func repairs(s state, bundle []byte) []repair {
+	if bundle == nil {
+		return nil
+	}
+	var all []repair
+	for _, c := range s.configurations {
+		r := repair{configuration: c}
+		for _, w := range c.ours(s.hosts) {
+			if !bytes.Equal(w.CABundle, bundle) {
+				r.webhooks = append(r.webhooks, w.Name)
+			}
+		}
+		if len(r.webhooks) > 0 {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// choose prefers what is stored, and what is trusted to both.
+func choose(s state, act action) pki.Pair {
+	stored := s.contents.serving
+	if act == refuse {
+		stored = pki.Pair{}
+	}
+	for _, p := range []pki.Pair{stored, s.serving} {
+		if p.Cert() != nil && len(s.configurations) > 0 && distrust(s, p) == "" {
+			return p
+		}
+	}
+	if stored.Cert() != nil {
+		return stored
+	}
+	return s.serving
+}
+
+func unready(s state, p plan) string {
+	switch {
+	case p.act == refuse:
+		return "the secret cannot be used: " + p.reason
+	case s.found == nil && p.serve.Cert() == nil:
+		return missing(s)
+	case p.serve.Cert() == nil:
+		return "there is no certificate yet"
+	case len(s.configurations) == 0:
+		return "waiting for " + strings.Join(s.named, " and ")
+	case s.found == nil && distrust(s, p.serve) != "":
+		return distrust(s, p.serve) + "; " + missing(s)
+	default:
+		return distrust(s, p.serve)
+	}
+}
+
+// missing says what to do where there is no Secret.
+func missing(s state) string {
+	return fmt.Sprintf("there is no secret %s: apply the manifests of the webhook again, or create an empty secret of that name and the type %s", s.name, SecretType)
+}
+
+// distrust says which configuration does not trust p, and is empty when all do.
+func distrust(s state, p pki.Pair) string {
+	for _, c := range s.configurations {
+		ours := c.ours(s.hosts)
+		if len(ours) == 0 && len(c.Webhooks) > 0 {
+			return fmt.Sprintf("%s has no webhook that calls %s", c, strings.Join(s.hosts, ", "))
+		}
+		for _, w := range ours {
+			if !p.TrustedBy(w.CABundle, w.Host, s.now) {
+				return fmt.Sprintf("%s, webhook %s: its caBundle does not trust the certificate that is served", c, w.Name)
+			}
+		}
+	}
+	return ""
+}

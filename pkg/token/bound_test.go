@@ -1,0 +1,79 @@
+package token
+
+import (
+	"encoding/base64"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+func encoded(payload string) string {
+	return "e30." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + ".c2ln"
+}
+
+func TestReadClaims(t *testing.T) {
+	const (
+		times = `"iat":1767323045,"exp":1767326645`
+		bound = `"kubernetes.io":{"namespace":"team","secret":{"name":"s","uid":"a"},"serviceaccount":{"name":"robot","uid":"b"},"pod":{"name":"p","uid":"c"}}`
+	)
+	hour := Term{testkit.Instant(), testkit.Instant().Add(time.Hour)}
+	cases := map[string]struct {
+		in      string
+		want    BoundClaims
+		wantErr error
+	}{
+		"a bound token": {
+			in:   encoded(`{` + times + `,"jti":"id",` + bound + `}`),
+			want: BoundClaims{Term: hour, ID: "id", Namespace: "team", Secret: Ref{"s", "a"}, ServiceAccount: Ref{"robot", "b"}, Pod: Ref{"p", "c"}},
+		},
+		"one that is bound to nothing": {in: encoded(`{` + times + `}`), want: BoundClaims{Term: hour}},
+		"nothing":                      {in: "", wantErr: ErrNoClaims},
+		"no JWT":                       {in: "opaque", wantErr: ErrNoClaims},
+		"no base64":                    {in: "a.!.c", wantErr: ErrNoClaims},
+		"no JSON":                      {in: encoded("x"), wantErr: ErrNoClaims},
+		"no times":                     {in: encoded(`{` + bound + `}`), wantErr: ErrNoTerm},
+		"no expiry":                    {in: encoded(`{"iat":1767323045,` + bound + `}`), wantErr: ErrNoTerm},
+		"no lifetime":                  {in: encoded(`{"iat":1767323045,"exp":1767323045,` + bound + `}`), wantErr: ErrNoTerm},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			got, err := UnverifiedBoundClaims(tc.in)
+			if !errors.Is(err, tc.wantErr) {
+				t.Errorf("error %v, want %v", err, tc.wantErr)
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestWhatWasGranted(t *testing.T) {
+	issued := testkit.Instant()
+	cases := map[string]struct {
+		in   time.Time
+		want time.Duration
+	}{
+		"the same":                   {in: issued.Add(time.Hour), want: time.Hour},
+		"the same, but for a second": {in: issued.Add(time.Hour - time.Second), want: time.Hour},
+		"extended for old clients":   {in: issued.Add(30 * time.Minute), want: 30 * time.Minute},
+		"said to be good longer":     {in: issued.Add(2 * time.Hour), want: time.Hour},
+		"said to be over":            {in: issued, want: time.Hour},
+		"not said":                   {want: time.Hour},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			got, err := UnverifiedGranted(encoded(`{"iat":1767323045,"exp":1767326645}`), tc.in)
+			if err != nil || got.Term.Lifetime() != tc.want {
+				t.Errorf("good for %v, %v, want %v", got.Term.Lifetime(), err, tc.want)
+			}
+		})
+	}
+	if _, err := UnverifiedGranted("", time.Time{}); !errors.Is(err, ErrNoClaims) {
+		t.Errorf("no token: %v", err)
+	}
+}

@@ -1,0 +1,36 @@
+package kube
+
+import (
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// ReloadFailures counts, by source, changed files that could not be used. All series are there
+// from the start, so that the first failure is an increase.
+type ReloadFailures struct{ failures *prometheus.CounterVec }
+
+// NewReloadFailures registers the counter for those sources, for example "keys" and "ca".
+func NewReloadFailures(registerer prometheus.Registerer, sources ...string) ReloadFailures {
+	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sakeeper_reload_failures_total",
+		Help: "Changed files that could not be used, by source (" + strings.Join(sources, ", ") + "); the last good ones stay in use.",
+	}, []string{"source"})
+	for _, source := range sources {
+		failures.WithLabelValues(source)
+	}
+	registerer.MustRegister(failures)
+	return ReloadFailures{failures}
+}
+
+// Count returns what counts a failure of source, and then calls report, which may be nil. It is
+// what a loader's OnError takes.
+func (r ReloadFailures) Count(source string, report func(error)) func(error) {
+	count := r.failures.WithLabelValues(source)
+	return func(err error) {
+		count.Inc()
+		if report != nil {
+			report(err)
+		}
+	}
+}

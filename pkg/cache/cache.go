@@ -43,6 +43,14 @@ func Get[T toolscache.Object](informer toolscache.TypedSharedIndexInformer[T], k
 	return obj, ok
 }
 
+// IndexByNamespace adds the index of objects by namespace to an informer that may have it already.
+func IndexByNamespace(informer toolscache.SharedIndexInformer) error {
+	if _, ok := informer.GetIndexer().GetIndexers()[toolscache.NamespaceIndex]; ok {
+		return nil
+	}
+	return informer.AddIndexers(namespaceIndex())
+}
+
 func namespaceIndex() toolscache.Indexers {
 	return toolscache.Indexers{toolscache.NamespaceIndex: toolscache.MetaNamespaceIndexFunc}
 }

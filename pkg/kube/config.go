@@ -10,7 +10,6 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/runtime"
 	apiversion "k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/version"
@@ -44,8 +43,7 @@ func (c Connection) Config() (*rest.Config, error) {
 	}
 	config.QPS, config.Burst = c.QPS, c.Burst
 	config.UserAgent = c.UserAgent
-	config.ContentType = runtime.ContentTypeProtobuf
-	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	PreferProtobuf(config)
 	return config, nil
 }
 

@@ -4,22 +4,24 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sakeeper/sakeeper/pkg/internal/metrics"
 )
 
 // ReloadFailures counts, by source, changed files that could not be used. All series are there
 // from the start, so that the first failure is an increase.
 type ReloadFailures struct{ failures *prometheus.CounterVec }
 
-// NewReloadFailures registers the counter for those sources, for example "keys" and "ca".
+// NewReloadFailures registers the counter for those sources, for example "keys" and "ca". A nil
+// registerer exports nothing.
 func NewReloadFailures(registerer prometheus.Registerer, sources ...string) ReloadFailures {
-	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
+	failures := metrics.Shared(registerer, prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sakeeper_reload_failures_total",
 		Help: "Changed files that could not be used, by source (" + strings.Join(sources, ", ") + "); the last good ones stay in use.",
-	}, []string{"source"})
+	}, []string{"source"}))
 	for _, source := range sources {
 		failures.WithLabelValues(source)
 	}
-	registerer.MustRegister(failures)
 	return ReloadFailures{failures}
 }
 

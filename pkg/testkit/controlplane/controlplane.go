@@ -75,7 +75,7 @@ rules: [{level: Metadata}]
 // Start returns when the API server is ready.
 func Start(opts Options) (*ControlPlane, error) {
 	ctrllog.SetLogger(logr.Discard()) // envtest returns what goes wrong
-	assets, err := assetsDir()
+	assets, err := AssetsDir()
 	if err != nil {
 		return nil, err
 	}
@@ -266,9 +266,9 @@ func writeSigningKey(path string) error {
 	return os.WriteFile(path, pem.EncodeToMemory(block), 0o600)
 }
 
-// assetsDir finds the version below bin/k8s of this repository that the environment's
+// AssetsDir finds the version below bin/k8s of this repository that the environment's
 // KUBERNETES_VERSION names, or the newest.
-func assetsDir() (string, error) {
+func AssetsDir() (string, error) {
 	root, err := RepositoryRoot()
 	if err != nil {
 		return "", err

@@ -1,0 +1,237 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
+	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
+)
+
+// Options say what a suite works with. The zero value of each field is its default; Config is
+// always required, Keys and RootCA by some controllers. [Defaults] shows the defaults as values.
+type Options struct {
+	// Config reaches the API server. Each controller uses a copy, with its name in the user
+	// agent and protobuf on the wire. A QPS of 0 means no limit here: the API server's priority
+	// and fairness decides.
+	Config *rest.Config
+
+	// Controllers selects controllers, in the syntax of kube-controller-manager: "*" stands for
+	// all but those that are off by default, "name" turns one on, "-name" turns one off; the first
+	// entry that fits a controller decides. Default: "*". See [Names] and [OffByDefault].
+	Controllers []string
+
+	// Keys is where the signing key comes from. Required by the serviceaccount-token-controller
+	// and the token-generation-controller.
+	Keys KeySource
+	// RootCA is where the certificates come from that verify the API server. Required by the
+	// root-ca-certificate-publisher-controller and by those that need Keys. The
+	// token-request-controller alone uses the CA of Config by default.
+	RootCA CASource
+
+	// ServiceAccount, TokenSecret, TokenCleaner, TokenGeneration and TokenRequest are the settings
+	// of one controller each.
+	ServiceAccount  ServiceAccountOptions
+	TokenSecret     TokenSecretOptions
+	TokenCleaner    TokenCleanerOptions
+	TokenGeneration TokenGenerationOptions
+	TokenRequest    TokenRequestOptions
+
+	// Namespaces and ServiceAccounts are informers of the caller, who starts them; see the package
+	// comment. Default: informers of the suite, which keep only what is needed.
+	Namespaces, ServiceAccounts toolscache.SharedIndexInformer
+
+	// Registerer gets all metrics. Default: metrics are not exported. Two suites of one process
+	// need registerers of their own.
+	Registerer prometheus.Registerer
+	// Recorder records events. Default: one of the suite, with the source sakeeper-controllers.
+	Recorder record.EventRecorder
+	// Process is the object on which events are recorded that are about the process, such as a key
+	// file that cannot be used any more. Default: the Lease sakeeper-controllers in kube-system,
+	// which need not exist.
+	Process *corev1.ObjectReference
+	// Clock tells the time by which decisions are made. Default: the clock of the machine.
+	Clock clock.PassiveClock
+
+	// Elect runs lead, once, while this process is the one that works, and returns when lead has
+	// returned, with its error. The context of lead ends when another process may work. Default:
+	// lead runs at once. See [Suite.NeedLeaderElection].
+	Elect func(ctx context.Context, lead func(context.Context) error) error
+}
+
+// ServiceAccountOptions are those of the serviceaccount-controller.
+type ServiceAccountOptions struct {
+	// Names are the ServiceAccounts that every active namespace gets. Default: "default".
+	Names []string
+}
+
+// TokenSecretOptions are those of the serviceaccount-token-controller.
+type TokenSecretOptions struct {
+	// Workers is how many token Secrets are handled at a time. Default: [api.DefaultWorkers].
+	Workers int
+	// Resign says which tokens are replaced by new ones, which revokes every copy of the old one.
+	// Default: [tokensecret.ResignDead].
+	Resign tokensecret.Resign
+	// ResignQPS is how many tokens are replaced in a second. Default: [api.DefaultResignQPS].
+	ResignQPS float64
+}
+
+// TokenCleanerOptions are those of the legacy-serviceaccount-token-cleaner-controller.
+type TokenCleanerOptions struct {
+	// Period is how long a token must be unused before it is marked invalid, and marked before
+	// its Secret is deleted. Default: [api.DefaultCleanUpPeriod].
+	Period time.Duration
+	// Interval is the time between the beginnings of two passes. Default:
+	// [api.DefaultCleanUpInterval].
+	Interval time.Duration
+	// DryRun changes nothing: logs, events and metrics say what would be done.
+	DryRun bool
+}
+
+// TokenGenerationOptions are those of the token-generation-controller.
+type TokenGenerationOptions struct {
+	// Mode says which ServiceAccounts get a token Secret. Default: [tokengeneration.ModeNone], with
+	// which the controller does not run.
+	Mode tokengeneration.Mode
+}
+
+// TokenRequestOptions are those of the token-request-controller.
+type TokenRequestOptions struct {
+	// AllNamespaces serves managed Secrets in every namespace. Default: in those with the label
+	// sakeeper.io/token-requests=allowed. Who may create and read Secrets in a namespace that is
+	// served may become any of its ServiceAccounts.
+	AllNamespaces bool
+	// PublicServer is the URL of the API server for kubeconfigs and Argo CD clusters in Secrets
+	// that name none. Default: none, and such Secrets must name one.
+	PublicServer string
+}
+
+// Defaults are options with the default of each setting that has one.
+func Defaults() Options {
+	var o Options
+	o.setDefaults()
+	return o
+}
+
+func (o *Options) setDefaults() {
+	if len(o.Controllers) == 0 {
+		o.Controllers = []string{"*"}
+	}
+	if o.ServiceAccount.Names == nil {
+		o.ServiceAccount.Names = []string{api.DefaultServiceAccount}
+	}
+	setDefault(&o.TokenSecret.Workers, api.DefaultWorkers)
+	setDefault(&o.TokenSecret.Resign, tokensecret.ResignDead)
+	setDefault(&o.TokenSecret.ResignQPS, api.DefaultResignQPS)
+	setDefault(&o.TokenCleaner.Period, api.DefaultCleanUpPeriod)
+	setDefault(&o.TokenCleaner.Interval, api.DefaultCleanUpInterval)
+	setDefault(&o.TokenGeneration.Mode, tokengeneration.ModeNone)
+	if o.Clock == nil {
+		o.Clock = clock.RealClock{}
+	}
+	if o.Process == nil {
+		o.Process = &corev1.ObjectReference{
+			APIVersion: "coordination.k8s.io/v1", Kind: "Lease", Namespace: "kube-system", Name: api.ControllersLease,
+		}
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Enabled returns the names of the controllers that run with these options. Its error names every
+// entry of Controllers that is no controller.
+func (o Options) Enabled() (map[string]bool, error) {
+	o.setDefaults()
+	enabled, err := selectControllers(o.Controllers)
+	if o.TokenGeneration.Mode == tokengeneration.ModeNone {
+		delete(enabled, tokengeneration.Name)
+	}
+	return enabled, err
+}
+
+// NeedsKeys returns true if a controller that runs with these options needs Keys.
+func (o Options) NeedsKeys() bool {
+	enabled, _ := o.Enabled()
+	return enabled[tokensecret.Name] || enabled[tokengeneration.Name]
+}
+
+// NeedsRootCA returns true if a controller that runs with these options needs RootCA.
+func (o Options) NeedsRootCA() bool {
+	enabled, _ := o.Enabled()
+	return enabled[rootca.Name] || o.NeedsKeys()
+}
+
+// validate returns everything that is wrong with options that have their defaults.
+func (o Options) validate() error {
+	var errs []error
+	problem := func(format string, args ...any) { errs = append(errs, fmt.Errorf("controllers: "+format, args...)) }
+	if o.Config == nil {
+		problem("Config is required")
+	}
+	enabled, err := o.Enabled()
+	switch {
+	case err != nil:
+		problem("Controllers: %w", err)
+	case len(enabled) == 0:
+		problem("Controllers: %q turns no controller on", strings.Join(o.Controllers, ","))
+	}
+	if o.NeedsKeys() && o.Keys == nil {
+		problem("Keys is required by the %s and the %s", tokensecret.Name, tokengeneration.Name)
+	}
+	if o.NeedsRootCA() && o.RootCA == nil {
+		problem("RootCA is required by the %s, the %s and the %s", rootca.Name, tokensecret.Name, tokengeneration.Name)
+	}
+	if enabled[serviceaccount.Name] && len(o.ServiceAccount.Names) == 0 {
+		problem("ServiceAccount.Names is empty")
+	}
+	for _, name := range o.ServiceAccount.Names {
+		for _, reason := range validation.IsDNS1123Subdomain(name) {
+			problem("ServiceAccount.Names: %q: %s", name, reason)
+		}
+	}
+	if o.TokenSecret.Workers < 1 {
+		problem("TokenSecret.Workers: %d is less than 1", o.TokenSecret.Workers)
+	}
+	if o.TokenSecret.ResignQPS <= 0 {
+		problem("TokenSecret.ResignQPS: %v is not positive", o.TokenSecret.ResignQPS)
+	}
+	switch o.TokenSecret.Resign {
+	case tokensecret.ResignNever, tokensecret.ResignDead, tokensecret.ResignAll:
+	default:
+		problem("TokenSecret.Resign: %q is not one of never, dead, all", o.TokenSecret.Resign)
+	}
+	if o.TokenCleaner.Period <= 0 || o.TokenCleaner.Interval <= 0 {
+		problem("TokenCleaner: Period and Interval must be positive, not %v and %v", o.TokenCleaner.Period, o.TokenCleaner.Interval)
+	}
+	switch o.TokenGeneration.Mode {
+	case tokengeneration.ModeNone, tokengeneration.ModeLabelled, tokengeneration.ModeAll:
+	default:
+		problem("TokenGeneration.Mode: %q is not one of none, labelled, all", o.TokenGeneration.Mode)
+	}
+	if server := o.TokenRequest.PublicServer; server != "" {
+		if err := tokenrequest.CheckServer(server); err != nil {
+			problem("TokenRequest.PublicServer: %q %w", server, err)
+		}
+	}
+	return errors.Join(errs...)
+}

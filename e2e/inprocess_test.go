@@ -3,7 +3,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -12,37 +11,26 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/errgroup"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/rest"
-	toolscache "k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/textlogger"
 	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
-	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/controllers"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/signingkey"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
-	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// inProcess is the token controller in the process of the test, which gives it what
-// the binary takes from the world: keys, a signer, the time. It is assembled as the
-// binary does it and has the same identity. No other may run on its plane.
+// inProcess is the token controller in the process of the test, which gives it what the binary reads
+// from files: keys, a signer, the time. It has the identity of the binary. No other may run on its
+// control plane.
 type inProcess struct {
-	gate       *signingkey.Check
-	controller *tokensecret.Controller
-	registry   *prometheus.Registry
-	set        atomic.Pointer[keys.Set]
+	suite    *controllers.Suite
+	registry *prometheus.Registry
+	keys     *changing[*keys.Set]
+	ca       *changing[cabundle.Bundle]
 	// stop ends it, as often as it is called.
 	stop func()
 }
@@ -58,36 +46,35 @@ func startInProcess(t *testing.T, p plane, opts inProcessOptions) *inProcess {
 	t.Helper()
 	config, err := p.ServiceAccount(controlplane.Namespace, controlplane.Account)
 	must(t, err)
-	config.ContentType = runtime.ContentTypeProtobuf
-	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
-	client := mustClient(t, config)
-	if opts.clock == nil {
-		opts.clock = clock.RealClock{}
+	ca, err := cabundle.Parse(config.CAData)
+	must(t, err)
+	i := &inProcess{registry: prometheus.NewRegistry(), keys: &changing[*keys.Set]{}, ca: &changing[cabundle.Bundle]{}}
+	i.keys.current.Store(&opts.keys)
+	i.ca.current.Store(&ca)
+	source := controllers.KeysFrom(i.keys)
+	if opts.signer != nil {
+		source = controllers.KeysFrom(signing{i.keys, opts.signer})
 	}
+	i.suite, err = controllers.New(controllers.Options{
+		Config:      config,
+		Controllers: []string{tokensecret.Name},
+		Keys:        source,
+		RootCA:      controllers.CAFrom(i.ca),
+		Registerer:  i.registry,
+		Clock:       opts.clock,
+	})
+	must(t, err)
+
 	logs := &syncBuffer{}
 	logger := textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(logs), textlogger.Verbosity(2)))
 	ctx, stop := context.WithCancel(klog.NewContext(t.Context(), logger))
-	broadcaster := record.NewBroadcaster(record.WithContext(context.WithoutCancel(ctx)))
-	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
-
-	i := &inProcess{registry: prometheus.NewRegistry()}
-	i.set.Store(opts.keys)
-	watched := i.assemble(t, config, opts, broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "sakeeper-controllers"}))
-	group, ctx := errgroup.WithContext(ctx)
-	for _, informer := range watched {
-		group.Go(func() error {
-			informer.RunWithContext(ctx)
-			return nil
-		})
-	}
-	group.Go(func() error { return i.gate.Run(ctx) })
-	group.Go(func() error { return i.controller.Run(ctx) })
+	ended := make(chan error, 1)
+	go func() { ended <- i.suite.Run(ctx) }()
 	i.stop = sync.OnceFunc(func() {
 		stop()
-		if err := group.Wait(); err != nil {
+		if err := <-ended; err != nil {
 			t.Errorf("it ended with %v", err)
 		}
-		broadcaster.Shutdown()
 		if err := checkLogs(logs.String()); err != nil {
 			t.Error(err)
 		}
@@ -99,56 +86,52 @@ func startInProcess(t *testing.T, p plane, opts inProcessOptions) *inProcess {
 	return i
 }
 
-func (i *inProcess) assemble(t *testing.T, config *rest.Config, opts inProcessOptions, recorder record.EventRecorder) (watched []toolscache.SharedIndexInformer) {
-	t.Helper()
-	client, err := kubernetes.NewForConfig(config)
-	must(t, err)
-	meta, err := metadata.NewForConfig(config)
-	must(t, err)
-	namespaces, err := cache.Namespaces(client)
-	must(t, err)
-	accounts, err := cache.ServiceAccounts(client)
-	must(t, err)
-	secrets, err := cache.TokenSecrets(client, token.NewVerifier(i.set.Load).Inspect)
-	must(t, err)
-	signer := opts.signer
-	if signer == nil {
-		signer = token.NewSigner(i.set.Load)
+// changing is a source of keys or certificates that the test changes.
+type changing[T any] struct {
+	current atomic.Pointer[T]
+
+	mu       sync.Mutex
+	onChange []func()
+}
+
+func (c *changing[T]) Get() T { return *c.current.Load() }
+
+func (c *changing[T]) OnChange(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.onChange = append(c.onChange, f)
+}
+
+func (*changing[T]) OnError(func(error)) {}
+
+func (*changing[T]) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+func (c *changing[T]) set(value T) {
+	c.current.Store(&value)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, f := range c.onChange {
+		f()
 	}
-	i.gate, err = signingkey.New(signingkey.Config{
-		Signer: signer, TokenReviews: client.AuthenticationV1().TokenReviews(),
-		Secrets: client.CoreV1(), Recorder: recorder, Clock: opts.clock, Registerer: i.registry,
-	})
-	must(t, err)
-	ca, err := cabundle.Parse(config.CAData)
-	must(t, err)
-	i.controller, err = tokensecret.New(tokensecret.Config{
-		Client: client.CoreV1(), Metadata: meta,
-		Namespaces: namespaces, Secrets: secrets, ServiceAccounts: accounts,
-		Tokens: i.gate, Keys: i.set.Load, CA: func() cabundle.Bundle { return ca },
-		TokenReviews: client.AuthenticationV1().TokenReviews(),
-		Recorder:     recorder, Clock: opts.clock,
-		Resign: tokensecret.ResignDead, Workers: 10,
-		Registerer: i.registry,
-	})
-	must(t, err)
-	return []toolscache.SharedIndexInformer{namespaces, accounts, secrets}
+}
+
+// signing are keys of which another part of the test signs.
+type signing struct {
+	*changing[*keys.Set]
+	signingkey.Signer
 }
 
 // use changes the keys as a change of their files does.
-func (i *inProcess) use(set *keys.Set) {
-	i.set.Store(set)
-	i.gate.Reset()
-	i.controller.EnqueueAll()
-}
+func (i *inProcess) use(set *keys.Set) { i.keys.set(set) }
 
-// ready says as the probe does why it is not ready.
-func (i *inProcess) ready(context.Context) error {
-	if !i.controller.Ready() {
-		return errors.New("not everything of the start was handled")
-	}
-	return i.gate.Ready()
-}
+// enqueueAll has every Secret handled again, as a change of the CA does.
+func (i *inProcess) enqueueAll() { i.ca.set(i.ca.Get()) }
+
+// ready returns why it is not ready, as the probe does.
+func (i *inProcess) ready(context.Context) error { return i.suite.Ready() }
 
 // metric is the value of a gauge or counter with these labels ("name=value").
 func (i *inProcess) metric(t *testing.T, name string, labels ...string) float64 {

@@ -225,7 +225,7 @@ func TestLongDeadTokensAreSignedAnewAndNoOthers(t *testing.T) {
 	const settle = 15 * time.Second // before the first review
 	at := func(after time.Duration) {
 		clock.SetTime(start.Add(settle + after))
-		c.controller.EnqueueAll()
+		c.enqueueAll()
 	}
 
 	eventually(t, "ready", c.ready)

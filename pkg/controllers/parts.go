@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -59,6 +60,7 @@ type parts struct {
 	recent      *token.Recent
 	check       *signingkey.Check // nil if no controller makes tokens
 	controllers map[string]runnable
+	ran         atomic.Bool
 }
 
 // newParts makes the enabled controllers. Nothing is started, and the API server is not asked.
@@ -314,6 +316,7 @@ func (p *parts) tokenRequest() (runnable, error) {
 
 // run works until ctx ends.
 func (p *parts) run(ctx context.Context) error {
+	p.ran.Store(true)
 	group, ctx := errgroup.WithContext(ctx)
 	for _, informer := range p.informers {
 		group.Go(func() error {
@@ -330,8 +333,11 @@ func (p *parts) run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// discard ends what was made and perhaps never run: work queues have goroutines.
+// discard ends what was made and never run: work queues have goroutines from the start.
 func (p *parts) discard() {
+	if p.ran.Load() {
+		return
+	}
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	if p.check != nil {

@@ -1,0 +1,143 @@
+package controllers_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/controllers"
+	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+)
+
+func start(t *testing.T) (*controlplane.ControlPlane, kubernetes.Interface) {
+	t.Helper()
+	cp, err := controlplane.Start(controlplane.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cp.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return cp, kubernetes.NewForConfigOrDie(cp.Admin)
+}
+
+func options(cp *controlplane.ControlPlane) controllers.Options {
+	return controllers.Options{
+		Config: cp.Admin,
+		Keys:   controllers.KeyFiles(keys.Files{PrivateKeyFile: cp.SigningKeyFile}),
+		RootCA: controllers.CAFile(cp.CAFile),
+	}
+}
+
+func mustNew(t *testing.T, o controllers.Options) *controllers.Suite {
+	t.Helper()
+	suite, err := controllers.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return suite
+}
+
+// eventually waits until condition returns nil.
+func eventually(t *testing.T, what string, condition func(context.Context) error) {
+	t.Helper()
+	var last error
+	err := wait.PollUntilContextTimeout(t.Context(), 10*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		last = condition(ctx)
+		return last == nil, nil
+	})
+	if err != nil {
+		t.Fatalf("%s: %v", what, last)
+	}
+}
+
+func mustCreate[T any](t *testing.T, create func(context.Context, T, metav1.CreateOptions) (T, error), object T) T {
+	t.Helper()
+	created, err := create(t.Context(), object, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return created
+}
+
+func tokenSecret(name, account string) *corev1.Secret {
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{corev1.ServiceAccountNameKey: account}},
+		Type:       corev1.SecretTypeServiceAccountToken,
+	}
+}
+
+// filled returns the token in a Secret of the namespace default, or an error if there is none yet.
+func filled(ctx context.Context, client kubernetes.Interface, name string) (string, error) {
+	secret, err := client.CoreV1().Secrets("default").Get(ctx, name, metav1.GetOptions{})
+	if err == nil && len(secret.Data[corev1.ServiceAccountTokenKey]) == 0 {
+		err = errors.New("it has no token")
+	}
+	if err != nil {
+		return "", err
+	}
+	return string(secret.Data[corev1.ServiceAccountTokenKey]), nil
+}
+
+func TestASuiteServesACluster(t *testing.T) {
+	cp, client := start(t)
+	registry := prometheus.NewRegistry()
+	allowed := make(chan struct{})
+	o := options(cp)
+	o.Registerer = registry
+	o.Elect = func(ctx context.Context, lead func(context.Context) error) error {
+		<-allowed
+		return lead(ctx)
+	}
+	suite := mustNew(t, o)
+	stop := testkit.Start(t.Context(), t, suite.Start)
+	if err := suite.Ready(); err == nil {
+		t.Error("it is ready before it may work")
+	}
+	close(allowed)
+	eventually(t, "readiness", func(context.Context) error { return suite.Ready() })
+
+	mustCreate(t, client.CoreV1().Secrets("default").Create, tokenSecret("token", "default"))
+	var token string
+	eventually(t, "a token", func(ctx context.Context) (err error) {
+		token, err = filled(ctx, client, "token")
+		return err
+	})
+	review := mustCreate(t, client.AuthenticationV1().TokenReviews().Create, &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}})
+	if got := review.Status.User.Username; got != "system:serviceaccount:default:default" {
+		t.Errorf("the API server takes the token for %q: %s", got, review.Status.Error)
+	}
+	eventually(t, "the root CA of every namespace", func(ctx context.Context) error {
+		found, err := client.CoreV1().ConfigMaps("").List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + api.RootCAConfigMap})
+		if err == nil && len(found.Items) < 4 { // default and the three of Kubernetes
+			err = fmt.Errorf("there are %d", len(found.Items))
+		}
+		return err
+	})
+	stop()
+
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if !strings.HasPrefix(family.GetName(), "sakeeper_") {
+			t.Errorf("the registry has %s, which is not ours", family.GetName())
+		}
+	}
+}

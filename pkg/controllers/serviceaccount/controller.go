@@ -8,7 +8,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -19,41 +18,44 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/apiresult"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
+	"github.com/sakeeper/sakeeper/pkg/kube"
 )
 
 // Name is kube-controller-manager's name of this controller.
 const Name = "serviceaccount-controller"
 
-// Config is what the controller needs; all but the last two is required.
+// Config has the inputs of the controller. All but Registerer are required.
 type Config struct {
 	Client          typedcorev1.ServiceAccountsGetter
 	Namespaces      toolscache.TypedSharedIndexInformer[*corev1.Namespace]
 	ServiceAccounts toolscache.TypedSharedIndexInformer[*corev1.ServiceAccount]
-	// Names are the ServiceAccounts that every active namespace gets.
+	// Names are the ServiceAccounts that every active namespace must have.
 	Names    []string
 	Recorder record.EventRecorder
 	Clock    clock.PassiveClock
-	// Registerer gets the metrics. Nil: they are not exported.
+	// Registerer registers the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
 
 // Controller creates missing ServiceAccounts.
 type Controller struct {
-	cfg    Config
-	queue  *workqueue.Queue[toolscache.ObjectName]
-	truces *writebackoff.Tracker[contested]
-	synced []toolscache.DoneChecker
+	cfg     Config
+	queue   *workqueue.Queue[toolscache.ObjectName]
+	backoff *writebackoff.Tracker[objectKey]
+	synced  []toolscache.DoneChecker
 }
 
-// contested is a ServiceAccount in one life of its namespace.
-type contested struct {
+// objectKey identifies a ServiceAccount for the write backoff. A namespace that is created
+// again has another UID, and its ServiceAccounts begin without backoff.
+type objectKey struct {
 	namespace types.UID
 	name      string
 }
 
-// New checks cfg and registers with the informers, which the caller starts.
+// New checks cfg and adds event handlers to the informers, which the caller starts.
 func New(cfg Config) (*Controller, error) {
 	switch {
 	case cfg.Client == nil, cfg.Namespaces == nil, cfg.ServiceAccounts == nil, cfg.Recorder == nil, cfg.Clock == nil:
@@ -61,7 +63,7 @@ func New(cfg Config) (*Controller, error) {
 	case len(cfg.Names) == 0:
 		return nil, fmt.Errorf("%s: at least one name is required", Name)
 	}
-	c := &Controller{cfg: cfg, truces: writebackoff.New[contested]("serviceaccounts", cfg.Clock, cfg.Registerer)}
+	c := &Controller{cfg: cfg, backoff: writebackoff.New[objectKey]("serviceaccounts", cfg.Clock, cfg.Registerer)}
 	var err error
 	if c.queue, err = workqueue.New(workqueue.Config[toolscache.ObjectName]{
 		Name: Name, Sync: c.sync, Workers: api.DefaultWorkers, Registerer: cfg.Registerer,
@@ -70,8 +72,8 @@ func New(cfg Config) (*Controller, error) {
 	}
 	namespaces, errNamespaces := workqueue.Watch(cfg.Namespaces, workqueue.Events[*corev1.Namespace]{
 		Changed: c.enqueueNamespace,
-		// Labels and the like do not matter, and in the moment between our create and
-		// its event an update would cost a create that the API server refuses.
+		// Only the phase matters. Between our create and its event, any other update would
+		// cause a second create, which the API server refuses.
 		Ignore: func(old, updated *corev1.Namespace) bool { return old.Status.Phase == updated.Status.Phase },
 	})
 	accounts, errAccounts := workqueue.Watch(cfg.ServiceAccounts, workqueue.Events[*corev1.ServiceAccount]{Deleted: c.enqueueAccount})
@@ -79,15 +81,15 @@ func New(cfg Config) (*Controller, error) {
 	return c, errors.Join(errNamespaces, errAccounts)
 }
 
-// Run works until ctx ends.
+// Run creates ServiceAccounts until ctx ends.
 func (c *Controller) Run(ctx context.Context) error { return c.queue.Run(ctx, c.synced...) }
 
-// Ready tells whether every namespace that existed at the start was handled once.
+// Ready returns true once every namespace that existed at the start was handled.
 func (c *Controller) Ready() bool { return c.queue.Ready() }
 
 func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (time.Duration, error) {
 	var s state
-	object := contested{name: key.Name}
+	object := objectKey{name: key.Name}
 	namespace, ok := cache.Get(c.cfg.Namespaces, key.Namespace)
 	if ok {
 		s.phase, object.namespace = namespace.Status.Phase, namespace.UID
@@ -98,40 +100,30 @@ func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (time.
 		klog.FromContext(ctx).V(4).Info("Skipped service account", "reason", reason)
 		return 0, nil
 	}
-	verdict := c.truces.Allow(object, content)
-	writebackoff.Report(ctx, c.cfg.Recorder, namespaceReference(key.Namespace), verdict)
+	verdict := c.backoff.Allow(object, content)
+	writebackoff.Report(ctx, c.cfg.Recorder, kube.NamespaceReference(key.Namespace), verdict)
 	if verdict.Wait > 0 {
 		return verdict.Wait, nil
 	}
 	return 0, c.create(ctx, key, object, namespace.CreationTimestamp.Time)
 }
 
-// content is all that is ever written: that there is an account.
+// content is the write backoff's name for the only write: the ServiceAccount has no
+// fields to differ in.
 const content = "exists"
 
-func (c *Controller) create(ctx context.Context, key toolscache.ObjectName, object contested, since time.Time) error {
+func (c *Controller) create(ctx context.Context, key toolscache.ObjectName, object objectKey, namespaceCreated time.Time) error {
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
 	_, err := c.cfg.Client.ServiceAccounts(key.Namespace).Create(ctx, account, metav1.CreateOptions{})
-	switch {
-	case err == nil:
-		c.truces.Record(object, content)
-		c.queue.Completed(since)
+	if err == nil {
+		c.backoff.Record(object, content)
+		c.queue.Completed(namespaceCreated)
 		klog.FromContext(ctx).V(2).Info("Created service account", "serviceAccount", klog.KObj(account))
-		return nil
-	case apierrors.IsAlreadyExists(err):
-		return nil // somebody was faster
-	case apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
-		return nil // the namespace went, or is going: its next life begins with an event
 	}
-	err = fmt.Errorf("create service account %s: %w", key, err)
-	if apierrors.IsForbidden(err) && workqueue.Report(ctx) {
-		c.cfg.Recorder.Eventf(namespaceReference(key.Namespace), corev1.EventTypeWarning, api.ReasonFailedCreateServiceAccount, "The API server refuses to %v", err)
-	}
-	return err
-}
-
-func namespaceReference(name string) *corev1.ObjectReference {
-	return &corev1.ObjectReference{Kind: "Namespace", APIVersion: "v1", Name: name}
+	return apiresult.Write{
+		Doing: "create service account " + key.String(), Recorder: c.cfg.Recorder,
+		Object: kube.NamespaceReference(key.Namespace), Reason: api.ReasonFailedCreateServiceAccount,
+	}.Create(ctx, err)
 }
 
 func (c *Controller) enqueueNamespace(namespace *corev1.Namespace) {

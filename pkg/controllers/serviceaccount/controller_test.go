@@ -5,11 +5,9 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,20 +26,20 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fixture is a controller whose caches are filled by hand and whose writes all
-// get the same answer.
+// fixture is a controller whose caches the test fills and whose writes all get the same
+// response.
 type fixture struct {
 	*Controller
 	client   *fake.Clientset
 	recorder *record.FakeRecorder
 }
 
-func newFixture(t *testing.T, answer error, cached ...metav1.Object) fixture {
+func newFixture(t *testing.T, response error, cached ...metav1.Object) fixture {
 	t.Helper()
 	f := fixture{client: &fake.Clientset{}, recorder: record.NewFakeRecorder(100)}
 	f.recorder.IncludeObject = true
 	f.client.AddReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
-		return true, &corev1.ServiceAccount{}, answer
+		return true, &corev1.ServiceAccount{}, response
 	})
 	f.Controller = newController(t, f.client, f.recorder)
 	for _, obj := range cached {
@@ -66,7 +64,7 @@ func newController(t *testing.T, client *fake.Clientset, recorder record.EventRe
 	if err := errors.Join(errNamespaces, errAccounts, err); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // ends the queue where no test ran it
+	t.Cleanup(func() { // ends the queue if the test did not run it
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		_ = c.Run(ctx)
@@ -98,7 +96,7 @@ func TestSync(t *testing.T) {
 
 	cases := map[string]struct {
 		inCached   []metav1.Object
-		inAnswer   error
+		inResponse error
 		want       []testkit.Request
 		wantErr    error
 		wantEvents []string
@@ -114,51 +112,51 @@ func TestSync(t *testing.T) {
 		"an account that exists is left alone": {
 			inCached: []metav1.Object{testkit.Namespace("team"), testkit.ServiceAccount("team/default")},
 		},
-		"so is one that is being deleted": {
+		"an account that is being deleted is left alone": {
 			inCached: []metav1.Object{testkit.Namespace("team"), testkit.ServiceAccount("team/default", testkit.Deleting())},
 		},
 		"nothing is written into a terminating namespace": {
 			inCached: []metav1.Object{testkit.Namespace("team", testkit.Terminating())},
 		},
-		"nor into one that is gone": {},
-		"somebody was faster": {
-			inCached: []metav1.Object{testkit.Namespace("team")},
-			inAnswer: testkit.AlreadyExists(),
-			want:     create,
-		},
-		"the namespace went": {
-			inCached: []metav1.Object{testkit.Namespace("team")},
-			inAnswer: testkit.NotFound(),
-			want:     create,
-		},
-		"the namespace is on its way out": {
-			inCached: []metav1.Object{testkit.Namespace("team")},
-			inAnswer: testkit.NamespaceTerminating(),
-			want:     create,
-		},
-		"a quota is told to people": {
+		"nothing is written into a namespace that does not exist": {},
+		"another client created it first": {
 			inCached:   []metav1.Object{testkit.Namespace("team")},
-			inAnswer:   quota,
+			inResponse: testkit.AlreadyExists(),
+			want:       create,
+		},
+		"the namespace was deleted": {
+			inCached:   []metav1.Object{testkit.Namespace("team")},
+			inResponse: testkit.NotFound(),
+			want:       create,
+		},
+		"the namespace is terminating": {
+			inCached:   []metav1.Object{testkit.Namespace("team")},
+			inResponse: testkit.NamespaceTerminating(),
+			want:       create,
+		},
+		"a rejection by a quota is an event": {
+			inCached:   []metav1.Object{testkit.Namespace("team")},
+			inResponse: quota,
 			want:       create,
 			wantErr:    quota,
 			wantEvents: event(quota),
 		},
-		"an internal error is not": {
-			inCached: []metav1.Object{testkit.Namespace("team")},
-			inAnswer: internal,
-			want:     create,
-			wantErr:  internal,
+		"an internal error is no event": {
+			inCached:   []metav1.Object{testkit.Namespace("team")},
+			inResponse: internal,
+			want:       create,
+			wantErr:    internal,
 		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, tc.inAnswer, tc.inCached...)
-			again, err := f.sync(newContext(t), toolscache.ObjectName{Namespace: "team", Name: "default"})
+			f := newFixture(t, tc.inResponse, tc.inCached...)
+			requeueAfter, err := f.sync(newContext(t), toolscache.ObjectName{Namespace: "team", Name: "default"})
 			if !errors.Is(err, tc.wantErr) || (tc.wantErr == nil) != (err == nil) {
 				t.Errorf("error %v, want %v", err, tc.wantErr)
 			}
-			if again != 0 {
-				t.Errorf("again after %v", again)
+			if requeueAfter != 0 {
+				t.Errorf("requeued after %v", requeueAfter)
 			}
 			if diff := cmp.Diff(tc.want, testkit.Requests(f.client.Actions())); diff != "" {
 				t.Errorf("requests (-want +got):\n%s", diff)
@@ -178,102 +176,6 @@ func TestErrorsSayWhatWasDone(t *testing.T) {
 	}
 }
 
-func TestARefusalIsOneEventHoweverOftenItIsTried(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, testkit.QuotaExceeded(), testkit.Namespace("team"))
-		defer testkit.Start(newContext(t), t, func(ctx context.Context) error { return f.queue.Run(ctx) })()
-		f.queue.Add(toolscache.ObjectName{Namespace: "team", Name: "default"})
-		time.Sleep(time.Hour)
-		synctest.Wait()
-		if n := len(f.client.Actions()); n < 10 {
-			t.Errorf("%d tries in an hour", n)
-		}
-		if events := testkit.Events(f.recorder); len(events) != 1 {
-			t.Errorf("want one event, got %q", events)
-		}
-	})
-}
-
-func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
-	cases := map[string]func(*Controller) toolscache.SharedIndexInformer{
-		"namespaces alone":       func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Namespaces },
-		"service accounts alone": func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.ServiceAccounts },
-	}
-	for name, informer := range cases {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := newController(t, fake.NewClientset(testkit.Namespace("team")), record.NewFakeRecorder(100))
-				defer testkit.Start(newContext(t), t, c.Run, testkit.Informer(informer(c)))()
-				time.Sleep(time.Minute)
-				if c.Ready() {
-					t.Error("ready")
-				}
-			})
-		})
-	}
-}
-
-// TestLife runs the controller with its informers against a fake API server.
-func TestLife(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx := newContext(t)
-		client := fake.NewClientset(testkit.Namespace("before"), testkit.Namespace("leaving", testkit.Terminating()), testkit.ServiceAccount("before/robot"))
-		client.PrependReactor("create", "serviceaccounts", func(action clienttesting.Action) (bool, runtime.Object, error) {
-			return action.GetNamespace() == "lagging", &corev1.ServiceAccount{}, nil // created, and no event
-		})
-		c := newController(t, client, record.NewFakeRecorder(100))
-		defer testkit.Start(ctx, t, c.Run)()
-		if synctest.Wait(); c.Ready() {
-			t.Error("ready before its caches")
-		}
-		defer testkit.Start(ctx, t, testkit.Informer(c.cfg.Namespaces), testkit.Informer(c.cfg.ServiceAccounts))()
-
-		expectWrites := func(step string, want ...testkit.Request) {
-			t.Helper()
-			time.Sleep(time.Second)
-			synctest.Wait()
-			var got []testkit.Request
-			for _, r := range testkit.Requests(client.Actions()) {
-				if r.Verb == "create" && r.Resource == "serviceaccounts" {
-					got = append(got, r)
-				}
-			}
-			client.ClearActions()
-			if diff := cmp.Diff(want, got, cmpopts.SortSlices(byName)); diff != "" {
-				t.Errorf("%s (-want +got):\n%s", step, diff)
-			}
-		}
-		must := func(_ any, err error) {
-			t.Helper()
-			if err != nil {
-				t.Fatal(err)
-			}
-			synctest.Wait() // so that changes are seen in this order
-		}
-
-		expectWrites("start", createRequest("before/default"))
-		if !c.Ready() {
-			t.Error("not ready")
-		}
-		must(client.CoreV1().Namespaces().Create(ctx, testkit.Namespace("later"), metav1.CreateOptions{}))
-		expectWrites("new namespace", createRequest("later/default"), createRequest("later/robot"))
-		must(nil, client.CoreV1().ServiceAccounts("later").Delete(ctx, "robot", metav1.DeleteOptions{}))
-		expectWrites("account deleted", createRequest("later/robot"))
-		must(client.CoreV1().Namespaces().Create(ctx, testkit.Namespace("lagging"), metav1.CreateOptions{}))
-		expectWrites("new namespace, the watch of accounts lags", createRequest("lagging/default"), createRequest("lagging/robot"))
-		must(client.CoreV1().Namespaces().Update(ctx, testkit.Namespace("lagging", testkit.WithLabel("app", "ci")), metav1.UpdateOptions{}))
-		expectWrites("its label changed")
-		must(nil, client.Tracker().Add(testkit.ServiceAccount("lagging/other")))
-		must(nil, client.CoreV1().ServiceAccounts("lagging").Delete(ctx, "other", metav1.DeleteOptions{}))
-		expectWrites("an account of another name deleted")
-		must(client.CoreV1().Namespaces().Update(ctx, testkit.Namespace("later", testkit.Terminating()), metav1.UpdateOptions{}))
-		must(nil, client.CoreV1().ServiceAccounts("later").Delete(ctx, "default", metav1.DeleteOptions{}))
-		expectWrites("namespace terminating, account deleted")
-		must(client.CoreV1().Namespaces().Update(ctx, testkit.Namespace("leaving", testkit.WithUID(testkit.OtherUID)), metav1.UpdateOptions{}))
-		expectWrites("namespace gone and back while the watch was blind", createRequest("leaving/default"), createRequest("leaving/robot"))
-	})
-}
-
 func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 	complete := newFixture(t, nil).cfg
 	cases := map[string]func(*Config){
@@ -283,10 +185,10 @@ func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 		"no recorder":         func(c *Config) { c.Recorder = nil },
 		"no names":            func(c *Config) { c.Names = nil },
 	}
-	for name, spoil := range cases {
+	for name, change := range cases {
 		t.Run(name, func(t *testing.T) {
 			cfg := complete
-			spoil(&cfg)
+			change(&cfg)
 			if _, err := New(cfg); err == nil {
 				t.Error("no error")
 			}
@@ -294,21 +196,21 @@ func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 	}
 }
 
-// The cache shows no account here: whatever is created, somebody deletes.
+// The cache never shows the account, as if another client deleted it after every create.
 func TestAnAccountThatIsDeletedFiveTimesIsLeftAlone(t *testing.T) {
 	f := newFixture(t, nil, testkit.Namespace("team"))
-	var again time.Duration
+	var requeueAfter time.Duration
 	for range 10 {
 		var err error
-		if again, err = f.sync(newContext(t), toolscache.ObjectName{Namespace: "team", Name: "default"}); err != nil {
+		if requeueAfter, err = f.sync(newContext(t), toolscache.ObjectName{Namespace: "team", Name: "default"}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if got := len(f.client.Actions()); got != 5 {
 		t.Errorf("%d writes", got)
 	}
-	if again <= 0 || again > time.Hour {
-		t.Errorf("looks again after %v", again)
+	if requeueAfter <= 0 || requeueAfter > time.Hour {
+		t.Errorf("requeued after %v", requeueAfter)
 	}
 	if _, err := f.sync(newContext(t), toolscache.ObjectName{Namespace: "team", Name: "robot"}); err != nil || len(f.client.Actions()) != 6 {
 		t.Errorf("another account: %v, %d writes", err, len(f.client.Actions()))

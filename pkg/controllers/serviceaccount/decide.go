@@ -2,11 +2,11 @@ package serviceaccount
 
 import corev1 "k8s.io/api/core/v1"
 
-// state is what is known of one ServiceAccount that should exist.
+// state is the cached state of one ServiceAccount that should exist.
 type state struct {
-	// phase is the namespace's, and empty when there is no such namespace.
+	// phase is that of the namespace, empty if the namespace does not exist.
 	phase corev1.NamespacePhase
-	// exists tells whether the ServiceAccount is there, in whatever state.
+	// exists is true for every existing ServiceAccount, also one that is being deleted.
 	exists bool
 }
 

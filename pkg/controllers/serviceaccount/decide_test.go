@@ -15,13 +15,13 @@ func TestDecide(t *testing.T) {
 		"no such namespace": {
 			in: state{}, want: none, wantReason: "namespace does not exist",
 		},
-		"no such namespace, and still an account": {
+		"no such namespace, but an account": {
 			in: state{exists: true}, want: none, wantReason: "namespace does not exist",
 		},
-		"a namespace on its way out": {
+		"a terminating namespace": {
 			in: state{phase: corev1.NamespaceTerminating}, want: none, wantReason: "namespace is not active",
 		},
-		"a phase of the future": {
+		"an unknown phase": {
 			in: state{phase: "Paused"}, want: none, wantReason: "namespace is not active",
 		},
 		"an account that exists": {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -20,6 +19,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/apiresult"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
 	"github.com/sakeeper/sakeeper/pkg/kube"
@@ -28,31 +28,28 @@ import (
 // Name is kube-controller-manager's name of this controller.
 const Name = "root-ca-certificate-publisher-controller"
 
-// Description is the text of the annotation kubernetes.io/description, word for
-// word the one that clusters already have.
+// Description is the value of the annotation kubernetes.io/description. It must equal that
+// of kube-controller-manager, which existing ConfigMaps have.
 const Description = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. " +
 	"No other usage is guaranteed across distributions of Kubernetes clusters."
 
 const (
-	// repairsPerSecond and repairsAtOnce pace a new CA: a thousand namespaces at once,
-	// and 10,000 in 45 s.
+	// repairsPerSecond and repairsBurst limit the writes of a new CA: those of a thousand
+	// namespaces are sent at once, and those of 10,000 within 45 s.
 	repairsPerSecond = 200
-	repairsAtOnce    = 1000
-	// lookAgain is when to look again after a conflict: not every one has an event
-	// behind it, because admission may answer with one too.
-	lookAgain = time.Second
+	repairsBurst     = 1000
 )
 
-// Config is what the controller needs; all but the last two is required.
+// Config has the inputs of the controller. All but Registerer are required.
 type Config struct {
 	Client     typedcorev1.ConfigMapsGetter
 	Namespaces toolscache.TypedSharedIndexInformer[*corev1.Namespace]
 	RootCAs    toolscache.TypedSharedIndexInformer[*cache.RootCA]
-	// CA returns the bundle to publish at this moment.
+	// CA returns the current bundle.
 	CA       func() cabundle.Bundle
 	Recorder record.EventRecorder
 	Clock    clock.PassiveClock
-	// Registerer gets the metrics. Nil: they are not exported.
+	// Registerer registers the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
 
@@ -61,12 +58,13 @@ type Controller struct {
 	cfg     Config
 	queue   *workqueue.Queue[namespaceKey]
 	repairs *workqueue.Pace[namespaceKey]
-	truces  *writebackoff.Tracker[contested]
+	backoff *writebackoff.Tracker[objectKey]
 	synced  []toolscache.DoneChecker
 }
 
-// contested is the ConfigMap in one life of its namespace.
-type contested struct {
+// objectKey identifies the ConfigMap of a namespace for the write backoff. A namespace that
+// is created again has another UID, and its ConfigMap begins without backoff.
+type objectKey struct {
 	namespace types.UID
 	name      namespaceKey
 }
@@ -74,15 +72,15 @@ type contested struct {
 // namespaceKey is the name of a namespace.
 type namespaceKey string
 
-// New checks cfg and registers with the informers, which the caller starts.
+// New checks cfg and adds event handlers to the informers, which the caller starts.
 func New(cfg Config) (*Controller, error) {
 	if cfg.Client == nil || cfg.Namespaces == nil || cfg.RootCAs == nil || cfg.CA == nil || cfg.Recorder == nil || cfg.Clock == nil {
 		return nil, fmt.Errorf("%s: Client, Namespaces, RootCAs, CA, Recorder and Clock are required", Name)
 	}
 	c := &Controller{
 		cfg:     cfg,
-		repairs: workqueue.NewPace[namespaceKey](cfg.Clock, repairsPerSecond, repairsAtOnce),
-		truces:  writebackoff.New[contested]("configmaps", cfg.Clock, cfg.Registerer),
+		repairs: workqueue.NewPace[namespaceKey](cfg.Clock, repairsPerSecond, repairsBurst),
+		backoff: writebackoff.New[objectKey]("configmaps", cfg.Clock, cfg.Registerer),
 	}
 	var err error
 	if c.queue, err = workqueue.New(workqueue.Config[namespaceKey]{
@@ -92,8 +90,8 @@ func New(cfg Config) (*Controller, error) {
 	}
 	namespaces, errNamespaces := workqueue.Watch(cfg.Namespaces, workqueue.Events[*corev1.Namespace]{
 		Changed: c.enqueueNamespace,
-		// Labels and the like do not matter, and in the moment between our create and
-		// its event an update would cost a create that the API server refuses.
+		// Only the phase matters. Between our create and its event, any other update would
+		// cause a second create, which the API server refuses.
 		Ignore: func(old, updated *corev1.Namespace) bool { return old.Status.Phase == updated.Status.Phase },
 	})
 	configMaps, errConfigMaps := workqueue.Watch(cfg.RootCAs, workqueue.Events[*cache.RootCA]{
@@ -103,24 +101,20 @@ func New(cfg Config) (*Controller, error) {
 	return c, errors.Join(errNamespaces, errConfigMaps)
 }
 
-// Run works until ctx ends.
+// Run publishes the root CA until ctx ends.
 func (c *Controller) Run(ctx context.Context) error { return c.queue.Run(ctx, c.synced...) }
 
-// Ready tells whether every namespace that existed at the start was handled once.
+// Ready returns true once every namespace that existed at the start was handled.
 func (c *Controller) Ready() bool { return c.queue.Ready() }
 
-// EnqueueAll looks at every namespace again; call it when the CA changed. Writes
-// are paced.
-func (c *Controller) EnqueueAll() {
-	for _, name := range c.cfg.Namespaces.GetStore().ListKeys() {
-		c.queue.Add(namespaceKey(name))
-	}
-}
+// EnqueueAll queues every namespace. Call it when the CA changed. The writes that follow are
+// rate-limited.
+func (c *Controller) EnqueueAll() { workqueue.EnqueueAll(c.cfg.Namespaces, c.enqueueNamespace) }
 
-func (c *Controller) sync(ctx context.Context, key namespaceKey) (time.Duration, error) {
+func (c *Controller) sync(ctx context.Context, key namespaceKey) (requeueAfter time.Duration, err error) {
 	ca := c.cfg.CA()
 	s := state{sum: ca.Sum()}
-	object := contested{name: key}
+	object := objectKey{name: key}
 	namespace, ok := cache.Get(c.cfg.Namespaces, string(key))
 	if ok {
 		s.phase, object.namespace = namespace.Status.Phase, namespace.UID
@@ -139,68 +133,66 @@ func (c *Controller) sync(ctx context.Context, key namespaceKey) (time.Duration,
 			return wait, workqueue.ErrRequeueLater
 		}
 	}
-	verdict := c.truces.Allow(object, ca.Fingerprint())
-	writebackoff.Report(ctx, c.cfg.Recorder, &corev1.ObjectReference{
-		Kind: "ConfigMap", APIVersion: "v1", Namespace: string(key), Name: api.RootCAConfigMap,
-	}, verdict)
+	verdict := c.backoff.Allow(object, ca.Fingerprint())
+	writebackoff.Report(ctx, c.cfg.Recorder, kube.Reference("ConfigMap", configMapMeta(key)), verdict)
 	if verdict.Wait > 0 {
 		return verdict.Wait, nil
 	}
-	wrote := func() { c.truces.Record(object, ca.Fingerprint()) }
+	record := func() { c.backoff.Record(object, ca.Fingerprint()) }
 	if act == create {
-		return 0, c.create(ctx, string(key), ca, func() {
-			wrote()
+		return 0, c.create(ctx, key, ca, func() {
+			record()
 			c.queue.Completed(namespace.CreationTimestamp.Time)
 		})
 	}
-	return c.repair(ctx, s.found, ca, reason, wrote)
+	return c.repair(ctx, s.found, ca, reason, record)
 }
 
-func (c *Controller) create(ctx context.Context, namespace string, ca cabundle.Bundle, wrote func()) error {
+func configMapMeta(namespace namespaceKey) *metav1.ObjectMeta {
+	return &metav1.ObjectMeta{Namespace: string(namespace), Name: api.RootCAConfigMap}
+}
+
+// create calls created after the API server created the ConfigMap.
+func (c *Controller) create(ctx context.Context, namespace namespaceKey, ca cabundle.Bundle, created func()) error {
 	cm := &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace:   namespace,
-			Name:        api.RootCAConfigMap,
-			Annotations: map[string]string{cache.DescriptionAnnotation: Description},
-		},
-		Data: map[string]string{corev1.ServiceAccountRootCAKey: string(ca.PEM())},
+		ObjectMeta: *configMapMeta(namespace),
+		Data:       map[string]string{corev1.ServiceAccountRootCAKey: string(ca.PEM())},
 	}
-	_, err := c.cfg.Client.ConfigMaps(namespace).Create(ctx, cm, metav1.CreateOptions{})
-	switch {
-	case err == nil:
-		wrote()
+	cm.Annotations = map[string]string{cache.DescriptionAnnotation: Description}
+	_, err := c.cfg.Client.ConfigMaps(cm.Namespace).Create(ctx, cm, metav1.CreateOptions{})
+	if err == nil {
+		created()
 		klog.FromContext(ctx).V(2).Info("Created root CA config map", "configMap", klog.KObj(cm))
-		return nil
-	case apierrors.IsAlreadyExists(err):
-		return nil // somebody was faster, and the event will show what they wrote
-	case apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
-		return nil // the namespace went, or is going
 	}
-	return c.refused(ctx, namespace, fmt.Errorf("create config map %s/%s: %w", namespace, api.RootCAConfigMap, err))
+	return c.write("create", cm).Create(ctx, err)
 }
 
-// repair changes data to exactly the CA and sets the description, as in-tree also
-// where a user wrote another.
-func (c *Controller) repair(ctx context.Context, found *cache.RootCA, ca cabundle.Bundle, reason string, wrote func()) (time.Duration, error) {
-	write, verb := c.patch, "patch"
+// repair sets data to the CA alone, and the description. As in-tree, it also replaces a
+// description that a user wrote. It calls repaired after the API server accepted the write.
+func (c *Controller) repair(ctx context.Context, found *cache.RootCA, ca cabundle.Bundle, reason string, repaired func()) (time.Duration, error) {
+	send, verb := c.patch, "patch"
 	if found.Plain {
-		write, verb = c.update, "update"
+		send, verb = c.update, "update"
 	}
-	err := write(ctx, found, ca)
-	switch {
-	case err == nil:
-		wrote()
+	err := send(ctx, found, ca)
+	if err == nil {
+		repaired()
 		klog.FromContext(ctx).V(2).Info("Repaired root CA config map", "configMap", klog.KObj(found), "reason", reason)
-		return 0, nil
-	case apierrors.IsConflict(err):
-		return lookAgain, nil
-	case apierrors.IsNotFound(err):
-		return 0, nil // it went: its event decides anew
 	}
-	return 0, c.refused(ctx, found.Namespace, fmt.Errorf("%s config map %s/%s: %w", verb, found.Namespace, found.Name, err))
+	return c.write(verb, found).Change(ctx, err)
 }
 
-// update replaces the object: a patch costs the API server more.
+// write describes a write of the ConfigMap cm. The event is on the namespace, where a user
+// looks who misses the ConfigMap.
+func (c *Controller) write(verb string, cm metav1.Object) apiresult.Write {
+	return apiresult.Write{
+		Doing:    fmt.Sprintf("%s config map %s/%s", verb, cm.GetNamespace(), cm.GetName()),
+		Recorder: c.cfg.Recorder, Object: kube.NamespaceReference(cm.GetNamespace()), Reason: api.ReasonFailedPublishRootCA,
+	}
+}
+
+// update sends the whole object, of which the cache holds everything: a PUT costs the API
+// server less than a patch.
 func (c *Controller) update(ctx context.Context, found *cache.RootCA, ca cabundle.Bundle) error {
 	cm := &corev1.ConfigMap{ObjectMeta: *found.DeepCopy(), Data: map[string]string{corev1.ServiceAccountRootCAKey: string(ca.PEM())}}
 	metav1.SetMetaDataAnnotation(&cm.ObjectMeta, cache.DescriptionAnnotation, Description)
@@ -208,7 +200,7 @@ func (c *Controller) update(ctx context.Context, found *cache.RootCA, ca cabundl
 	return err
 }
 
-// patch leaves alone what of the object was never cached.
+// patch does not change the parts of the object that the cache does not hold.
 func (c *Controller) patch(ctx context.Context, found *cache.RootCA, ca cabundle.Bundle) error {
 	data := map[string]any{corev1.ServiceAccountRootCAKey: string(ca.PEM())}
 	for _, key := range found.OtherKeys {
@@ -222,15 +214,6 @@ func (c *Controller) patch(ctx context.Context, found *cache.RootCA, ca cabundle
 		return err
 	}
 	_, err = c.cfg.Client.ConfigMaps(found.Namespace).Patch(ctx, found.Name, types.MergePatchType, patch, metav1.PatchOptions{})
-	return err
-}
-
-// refused tells people of a refusal that only they can lift, and returns err.
-func (c *Controller) refused(ctx context.Context, namespace string, err error) error {
-	if (apierrors.IsInvalid(err) || apierrors.IsForbidden(err)) && workqueue.Report(ctx) {
-		c.cfg.Recorder.Eventf(&corev1.ObjectReference{Kind: "Namespace", APIVersion: "v1", Name: namespace},
-			corev1.EventTypeWarning, api.ReasonFailedPublishRootCA, "The API server refuses to %v", err)
-	}
 	return err
 }
 

@@ -1,7 +1,6 @@
 package rootca
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,119 +10,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes/fake"
-	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/record"
-	"k8s.io/klog/v2"
-	"k8s.io/klog/v2/ktesting"
-	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// fixture is a controller whose caches are filled by hand and whose writes all
-// get the same answer.
-type fixture struct {
-	*Controller
-	client   *fake.Clientset
-	recorder *record.FakeRecorder
-}
-
-func newFixture(t *testing.T, answer error, cached ...metav1.Object) fixture {
-	t.Helper()
-	f := fixture{client: &fake.Clientset{}, recorder: record.NewFakeRecorder(100)}
-	f.recorder.IncludeObject = true
-	f.client.AddReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
-		return true, &corev1.ConfigMap{}, answer
-	})
-	f.Controller = newController(t, f.client, f.recorder, testkit.Bundle)
-	for _, obj := range cached {
-		var err error
-		if cm, ok := obj.(*corev1.ConfigMap); ok {
-			err = f.cfg.RootCAs.GetStore().Add(cache.NewRootCA(cm))
-		} else {
-			err = f.cfg.Namespaces.GetStore().Add(obj)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	return f
-}
-
-func newController(t *testing.T, client *fake.Clientset, recorder record.EventRecorder, ca func() cabundle.Bundle) *Controller {
-	t.Helper()
-	cfg := Config{Client: client.CoreV1(), CA: ca, Recorder: recorder, Clock: clock.RealClock{}}
-	var errNamespaces, errRootCAs error
-	cfg.Namespaces, errNamespaces = cache.Namespaces(client)
-	cfg.RootCAs, errRootCAs = cache.RootCAs(client)
-	c, err := New(cfg)
-	if err := errors.Join(errNamespaces, errRootCAs, err); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { // ends the queue where no test ran it
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		_ = c.Run(ctx)
-	})
-	return c
-}
-
-func newContext(t *testing.T) context.Context {
-	t.Helper()
-	return klog.NewContext(t.Context(), ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(10))))
-}
-
-// configMap is team/kube-root-ca.crt as it should be, less what opts change.
-func configMap(opts ...testkit.Option) *corev1.ConfigMap {
-	return testkit.ConfigMap("team/kube-root-ca.crt", append([]testkit.Option{
-		testkit.WithData("ca.crt", string(testkit.Bundle().PEM())), testkit.WithAnnotation("kubernetes.io/description", Description),
-	}, opts...)...)
-}
-
-func createRequest(namespace string, ca cabundle.Bundle) testkit.Request {
-	return testkit.Request{
-		Verb: "create", Resource: "configmaps", Name: namespace + "/kube-root-ca.crt",
-		Body: &corev1.ConfigMap{
-			ObjectMeta: metav1.ObjectMeta{
-				Namespace: namespace, Name: "kube-root-ca.crt",
-				Annotations: map[string]string{"kubernetes.io/description": "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters."},
-			},
-			Data: map[string]string{"ca.crt": string(ca.PEM())},
-		},
-	}
-}
-
-// updateRequest is the repair of configMap(), with what opts add to that.
-func updateRequest(opts ...testkit.Option) testkit.Request {
-	return testkit.Request{Verb: "update", Resource: "configmaps", Name: "team/kube-root-ca.crt", Body: configMap(opts...)}
-}
-
-// patchRequest is the repair of one that has more than is cached; the keys are those that
-// go.
-func patchRequest(keys ...string) testkit.Request {
-	metadata := map[string]any{
-		"uid": string(testkit.ConfigMapUID), "resourceVersion": testkit.ResourceVersion,
-		"annotations": map[string]any{"kubernetes.io/description": Description},
-	}
-	data := map[string]any{"ca.crt": string(testkit.Bundle().PEM())}
-	for _, key := range keys {
-		data[key] = nil
-	}
-	return testkit.Request{
-		Verb: "patch", Resource: "configmaps", Name: "team/kube-root-ca.crt",
-		Body: map[string]any{"metadata": metadata, "data": data},
-	}
-}
 
 func TestSync(t *testing.T) {
 	cases := map[string]struct {
@@ -134,20 +27,20 @@ func TestSync(t *testing.T) {
 			inCached: []metav1.Object{testkit.Namespace("team")},
 			want:     []testkit.Request{createRequest("team", testkit.Bundle())},
 		},
-		"that of another namespace does not count": {
+		"a config map of another namespace does not count": {
 			inCached: []metav1.Object{testkit.Namespace("team"), testkit.ConfigMap("other/kube-root-ca.crt")},
 			want:     []testkit.Request{createRequest("team", testkit.Bundle())},
 		},
-		"one that is right is left alone": {
+		"a correct config map is left alone": {
 			inCached: []metav1.Object{testkit.Namespace("team"), configMap()},
 		},
-		"also with a description of somebody else": {
+		"a config map with a description by a user is left alone": {
 			inCached: []metav1.Object{testkit.Namespace("team"), configMap(testkit.WithAnnotation("kubernetes.io/description", "ours"))},
 		},
 		"nothing is created in a terminating namespace": {
 			inCached: []metav1.Object{testkit.Namespace("team", testkit.Terminating())},
 		},
-		"nor in one that is gone": {},
+		"nothing is created in a namespace that does not exist": {},
 		"a wrong CA is one update": {
 			inCached: []metav1.Object{testkit.Namespace("team"), configMap(testkit.WithData("ca.crt", "wrong"))},
 			want:     []testkit.Request{updateRequest()},
@@ -164,15 +57,15 @@ func TestSync(t *testing.T) {
 			inCached: []metav1.Object{testkit.Namespace("team"), testkit.ConfigMap("team/kube-root-ca.crt")},
 			want:     []testkit.Request{updateRequest()},
 		},
-		"labels and settings stay": {
+		"labels and settings are kept": {
 			inCached: []metav1.Object{testkit.Namespace("team"), configMap(testkit.WithData("ca.crt", "wrong"), testkit.WithLabel("app", "ci"), testkit.WithAnnotation("sakeeper.io/keep", "true"))},
 			want:     []testkit.Request{updateRequest(testkit.WithLabel("app", "ci"), testkit.WithAnnotation("sakeeper.io/keep", "true"))},
 		},
-		"what is not cached stays: the repair is a patch": {
+		"what is not cached is kept: the repair is a patch": {
 			inCached: []metav1.Object{testkit.Namespace("team"), configMap(testkit.WithData("ca.crt", "wrong"), testkit.WithAnnotation("mine", "yes"))},
 			want:     []testkit.Request{patchRequest()},
 		},
-		"also where keys are removed": {
+		"the patch removes other keys": {
 			inCached: []metav1.Object{testkit.Namespace("team"), configMap(testkit.WithData("extra", "1"), testkit.WithData("more", "2"), testkit.WithAnnotation("mine", "yes"))},
 			want:     []testkit.Request{patchRequest("extra", "more")},
 		},
@@ -180,9 +73,9 @@ func TestSync(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, nil, tc.inCached...)
-			again, err := f.sync(newContext(t), "team")
-			if again != 0 || err != nil {
-				t.Errorf("again after %v, error %v", again, err)
+			requeueAfter, err := f.sync(newContext(t), "team")
+			if requeueAfter != 0 || err != nil {
+				t.Errorf("requeued after %v, error %v", requeueAfter, err)
 			}
 			if diff := cmp.Diff(tc.want, testkit.Requests(f.client.Actions())); diff != "" {
 				t.Errorf("requests (-want +got):\n%s", diff)
@@ -191,7 +84,7 @@ func TestSync(t *testing.T) {
 	}
 }
 
-func TestAnswers(t *testing.T) {
+func TestResponses(t *testing.T) {
 	toCreate := []metav1.Object{testkit.Namespace("team")}
 	toRepair := []metav1.Object{testkit.Namespace("team"), configMap(testkit.WithData("ca.crt", "wrong"))}
 	internal, quota, immutable := testkit.InternalError(), testkit.QuotaExceeded(), testkit.Invalid("data", "redacted")
@@ -201,30 +94,30 @@ func TestAnswers(t *testing.T) {
 
 	cases := map[string]struct {
 		inCached   []metav1.Object
-		inAnswer   error
+		inResponse error
 		wantErr    error
 		wantText   string
 		wantEvents []string
 	}{
-		"create: somebody was faster":             {inCached: toCreate, inAnswer: testkit.AlreadyExists()},
-		"create: the namespace went":              {inCached: toCreate, inAnswer: testkit.NotFound()},
-		"create: the namespace is on its way out": {inCached: toCreate, inAnswer: testkit.NamespaceTerminating()},
-		"create: a quota is told to people":       {inCached: toCreate, inAnswer: quota, wantErr: quota, wantText: "create config map team/kube-root-ca.crt: ", wantEvents: event(quota, "create")},
-		"create: an internal error is not":        {inCached: toCreate, inAnswer: internal, wantErr: internal, wantText: "create config map team/kube-root-ca.crt: "},
-		"repair: it changed":                      {inCached: toRepair, inAnswer: testkit.Conflict()},
-		"repair: it went":                         {inCached: toRepair, inAnswer: testkit.NotFound()},
-		"repair: immutability is told to people":  {inCached: toRepair, inAnswer: immutable, wantErr: immutable, wantText: "update config map team/kube-root-ca.crt: ", wantEvents: event(immutable, "update")},
-		"repair: so is a prohibition":             {inCached: toRepair, inAnswer: quota, wantErr: quota, wantText: "update config map team/kube-root-ca.crt: ", wantEvents: event(quota, "update")},
-		"repair: an internal error is not":        {inCached: toRepair, inAnswer: internal, wantErr: internal, wantText: "update config map team/kube-root-ca.crt: "},
+		"create: another client created it first":     {inCached: toCreate, inResponse: testkit.AlreadyExists()},
+		"create: the namespace was deleted":           {inCached: toCreate, inResponse: testkit.NotFound()},
+		"create: the namespace is terminating":        {inCached: toCreate, inResponse: testkit.NamespaceTerminating()},
+		"create: a rejection by a quota is an event":  {inCached: toCreate, inResponse: quota, wantErr: quota, wantText: "create config map team/kube-root-ca.crt: ", wantEvents: event(quota, "create")},
+		"create: an internal error is no event":       {inCached: toCreate, inResponse: internal, wantErr: internal, wantText: "create config map team/kube-root-ca.crt: "},
+		"repair: it changed":                          {inCached: toRepair, inResponse: testkit.Conflict()},
+		"repair: it was deleted":                      {inCached: toRepair, inResponse: testkit.NotFound()},
+		"repair: an immutable config map is an event": {inCached: toRepair, inResponse: immutable, wantErr: immutable, wantText: "update config map team/kube-root-ca.crt: ", wantEvents: event(immutable, "update")},
+		"repair: a prohibition is an event":           {inCached: toRepair, inResponse: quota, wantErr: quota, wantText: "update config map team/kube-root-ca.crt: ", wantEvents: event(quota, "update")},
+		"repair: an internal error is no event":       {inCached: toRepair, inResponse: internal, wantErr: internal, wantText: "update config map team/kube-root-ca.crt: "},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, tc.inAnswer, tc.inCached...)
+			f := newFixture(t, tc.inResponse, tc.inCached...)
 			_, err := f.sync(newContext(t), "team")
 			if !errors.Is(err, tc.wantErr) || (tc.wantErr == nil) != (err == nil) {
 				t.Errorf("error %v, want %v", err, tc.wantErr)
 			}
-			if err != nil && err.Error() != tc.wantText+tc.inAnswer.Error() {
+			if err != nil && err.Error() != tc.wantText+tc.inResponse.Error() {
 				t.Errorf("error %q", err)
 			}
 			if n := len(f.client.Actions()); n != 1 {
@@ -246,10 +139,10 @@ func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 		"no CA":         func(c *Config) { c.CA = nil },
 		"no recorder":   func(c *Config) { c.Recorder = nil },
 	}
-	for name, spoil := range cases {
+	for name, change := range cases {
 		t.Run(name, func(t *testing.T) {
 			cfg := complete
-			spoil(&cfg)
+			change(&cfg)
 			if _, err := New(cfg); err == nil {
 				t.Error("no error")
 			}
@@ -257,7 +150,7 @@ func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 	}
 }
 
-// What is cached stays as it is here: whatever is written, somebody undoes.
+// The cache never shows the writes, as if another client undid each of them.
 func TestACAThatIsUndoneFiveTimesIsLeftAlone(t *testing.T) {
 	cases := map[string][]metav1.Object{
 		"update team/kube-root-ca.crt": {testkit.Namespace("team"), configMap(testkit.WithData("ca.crt", "theirs"))},
@@ -266,10 +159,10 @@ func TestACAThatIsUndoneFiveTimesIsLeftAlone(t *testing.T) {
 	for want, cached := range cases {
 		t.Run(want, func(t *testing.T) {
 			f := newFixture(t, nil, cached...)
-			var again time.Duration
+			var requeueAfter time.Duration
 			for range 10 {
 				var err error
-				if again, err = f.sync(newContext(t), "team"); err != nil {
+				if requeueAfter, err = f.sync(newContext(t), "team"); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -280,8 +173,8 @@ func TestACAThatIsUndoneFiveTimesIsLeftAlone(t *testing.T) {
 			if diff := cmp.Diff(slices.Repeat([]string{want}, 5), writes); diff != "" {
 				t.Errorf("writes (-want +got):\n%s", diff)
 			}
-			if again <= 0 || again > time.Hour {
-				t.Errorf("looks again after %v", again)
+			if requeueAfter <= 0 || requeueAfter > time.Hour {
+				t.Errorf("requeued after %v", requeueAfter)
 			}
 			if events := testkit.Events(f.recorder); len(events) != 1 || !strings.HasPrefix(events[0], "Warning LeftAlone ") {
 				t.Errorf("events %v", events)
@@ -290,9 +183,9 @@ func TestACAThatIsUndoneFiveTimesIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestANewCAIsPaced(t *testing.T) {
+func TestWritesOfANewCAAreRateLimited(t *testing.T) {
 	f := newFixture(t, nil)
-	const n = repairsAtOnce + 100
+	const n = repairsBurst + 100
 	later := 0
 	for i := range n {
 		name := fmt.Sprint("team", i)
@@ -301,26 +194,26 @@ func TestANewCAIsPaced(t *testing.T) {
 		if err := errors.Join(f.cfg.Namespaces.GetStore().Add(testkit.Namespace(name)), f.cfg.RootCAs.GetStore().Add(cache.NewRootCA(old))); err != nil {
 			t.Fatal(err)
 		}
-		again, err := f.sync(newContext(t), namespaceKey(name))
+		requeueAfter, err := f.sync(newContext(t), namespaceKey(name))
 		if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
 			t.Fatal(err)
 		}
-		if again > 0 {
+		if requeueAfter > 0 {
 			later++
 		}
 	}
-	// Slots come back while the test runs.
-	if writes := len(f.client.Actions()); writes < repairsAtOnce || writes+later != n {
-		t.Errorf("%d writes, %d put off, of %d", writes, later, n)
+	// The rate limiter allows more writes while the test runs.
+	if writes := len(f.client.Actions()); writes < repairsBurst || writes+later != n {
+		t.Errorf("%d writes and %d requeued, of %d", writes, later, n)
 	}
 }
 
-// A CA that comes, goes and comes again is no burst: turns that nobody needs any more are
-// given back.
-func TestTurnsAreGivenBack(t *testing.T) {
+// A CA that changes to another and back must not use up the rate limit: a reservation is
+// given up if the repair is not needed any more.
+func TestUnusedReservationsAreGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, nil)
-		const n = repairsAtOnce + 100
+		const n = repairsBurst + 100
 		for i := range n {
 			right := configMap()
 			right.Namespace = fmt.Sprint("team", i)
@@ -331,7 +224,7 @@ func TestTurnsAreGivenBack(t *testing.T) {
 		for _, step := range []struct {
 			ca   cabundle.Bundle
 			want int
-		}{{testkit.OtherBundle(), repairsAtOnce}, {testkit.Bundle(), 0}, {testkit.OtherBundle(), repairsAtOnce}} {
+		}{{testkit.OtherBundle(), repairsBurst}, {testkit.Bundle(), 0}, {testkit.OtherBundle(), repairsBurst}} {
 			f.client.ClearActions()
 			f.cfg.CA = func() cabundle.Bundle { return step.ca }
 			for i := range n {
@@ -347,10 +240,10 @@ func TestTurnsAreGivenBack(t *testing.T) {
 	})
 }
 
-// A webhook or a quota may answer with a conflict too, and no event follows that.
-func TestAConflictIsLookedAtAgain(t *testing.T) {
+// A webhook or a quota may respond with a conflict too, which no event follows.
+func TestAConflictIsRequeued(t *testing.T) {
 	f := newFixture(t, testkit.Conflict(), testkit.Namespace("team"), configMap(testkit.WithData("ca.crt", "old")))
-	if again, err := f.sync(newContext(t), "team"); again != time.Second || err != nil {
-		t.Errorf("again after %v, error %v", again, err)
+	if requeueAfter, err := f.sync(newContext(t), "team"); requeueAfter != time.Second || err != nil {
+		t.Errorf("requeued after %v, error %v", requeueAfter, err)
 	}
 }

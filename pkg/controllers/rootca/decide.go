@@ -8,11 +8,11 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/cache"
 )
 
-// state is what is known of one namespace.
+// state is the cached state of one namespace.
 type state struct {
-	// phase is the namespace's, and empty when there is no such namespace.
+	// phase is that of the namespace, empty if the namespace does not exist.
 	phase corev1.NamespacePhase
-	// found is the ConfigMap, nil when there is none.
+	// found is the ConfigMap, nil if it does not exist.
 	found *cache.RootCA
 	// sum is the SHA-256 of the CA bundle that should be published.
 	sum [sha256.Size]byte
@@ -26,8 +26,8 @@ const (
 	repair
 )
 
-// decide repairs whatever exists, also in a namespace on its way out, where pods
-// may still start and read it; it creates in active namespaces only.
+// decide creates ConfigMaps in active namespaces only. It also repairs those of terminating
+// namespaces, in which pods may still start and read them.
 func decide(s state) (action, string) {
 	switch {
 	case s.found == nil && s.phase == "":

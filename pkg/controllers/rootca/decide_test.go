@@ -27,36 +27,36 @@ func TestDecide(t *testing.T) {
 		"no namespace": {
 			want: none, wantReason: "namespace does not exist",
 		},
-		"a namespace on its way out": {
+		"a terminating namespace": {
 			inPhase: corev1.NamespaceTerminating, want: none, wantReason: "namespace is not active",
 		},
 		"a missing config map": {
 			inPhase: corev1.NamespaceActive, want: create, wantReason: "config map is missing",
 		},
-		"one that is right": {
+		"a correct config map": {
 			inPhase: corev1.NamespaceActive, inFound: right(), want: none, wantReason: "config map is right",
 		},
-		"one without a CA": {
+		"a config map without a CA": {
 			inPhase: corev1.NamespaceActive, inFound: right(func(c *cache.RootCA) { c.HasCA = false }),
 			want: repair, wantReason: "ca.crt is missing",
 		},
-		"one with another CA": {
+		"a config map with another CA": {
 			inPhase: corev1.NamespaceActive, inFound: right(func(c *cache.RootCA) { c.CASum = testkit.OtherBundle().Sum() }),
 			want: repair, wantReason: "ca.crt differs",
 		},
-		"one with other keys": {
+		"a config map with other keys": {
 			inPhase: corev1.NamespaceActive, inFound: right(func(c *cache.RootCA) { c.OtherKeys = []string{"extra"} }),
 			want: repair, wantReason: "data has other keys",
 		},
-		"one without a description": {
+		"a config map without a description": {
 			inPhase: corev1.NamespaceActive, inFound: right(func(c *cache.RootCA) { c.Described = false }),
 			want: repair, wantReason: "description is missing",
 		},
-		"a wrong one in a namespace on its way out": {
+		"a wrong config map in a terminating namespace": {
 			inPhase: corev1.NamespaceTerminating, inFound: right(func(c *cache.RootCA) { c.CASum = testkit.OtherBundle().Sum() }),
 			want: repair, wantReason: "ca.crt differs",
 		},
-		"a wrong one whose namespace is not known yet": {
+		"a wrong config map whose namespace is not cached yet": {
 			inFound: right(func(c *cache.RootCA) { c.HasCA = false }), want: repair, wantReason: "ca.crt is missing",
 		},
 	}

@@ -1,14 +1,14 @@
-// Package rootca keeps true that every active namespace has a ConfigMap
-// kube-root-ca.crt whose data is the root CA and nothing else, with an annotation
-// that says what it is for.
+// Package rootca publishes the root CA: every active namespace gets a ConfigMap
+// kube-root-ca.crt whose data is the CA bundle alone, with an annotation that describes its
+// purpose.
 //
-// Inputs: namespaces and the ConfigMaps of that name, watched, and the CA bundle,
-// asked anew for each decision; call [Controller.EnqueueAll] when it changed.
-// Writes: one CREATE per missing ConfigMap; per wrong one, with UID and resourceVersion,
-// one PUT, or one JSON merge patch where somebody added what is not cached.
+// Inputs: namespaces and the ConfigMaps of that name, watched, and the CA bundle, which is
+// read for each decision; call [Controller.EnqueueAll] when it changed.
+// Writes: one CREATE per missing ConfigMap. A wrong one is repaired by one PUT or, if a user
+// added something that is not cached, by one JSON merge patch; both carry the UID and
+// resourceVersion.
 //
 // RBAC: manifests/components/in-tree-controllers/rootca.yaml.
 //
-// The floor is root-ca-certificate-publisher-controller of
-// kube-controller-manager.
+// It replaces root-ca-certificate-publisher-controller of kube-controller-manager.
 package rootca

@@ -21,7 +21,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-func TestARefusalIsOneEventHoweverOftenItIsTried(t *testing.T) {
+func TestARejectionIsOneEventHoweverOftenItIsRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, testkit.Invalid("data", "redacted"), testkit.Namespace("team"), configMap(testkit.WithData("ca.crt", "wrong")))
 		defer testkit.Start(newContext(t), t, func(ctx context.Context) error { return f.queue.Run(ctx) })()
@@ -29,7 +29,7 @@ func TestARefusalIsOneEventHoweverOftenItIsTried(t *testing.T) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if n := len(f.client.Actions()); n < 10 {
-			t.Errorf("%d tries in an hour", n)
+			t.Errorf("%d attempts in an hour", n)
 		}
 		if events := testkit.Events(f.recorder); len(events) != 1 {
 			t.Errorf("want one event, got %q", events)
@@ -62,7 +62,7 @@ func TestLife(t *testing.T) {
 		ctx := newContext(t)
 		client := fake.NewClientset(testkit.Namespace("team"), testkit.Namespace("before"), testkit.Namespace("leaving", testkit.Terminating()), configMap())
 		client.PrependReactor("create", "configmaps", func(action clienttesting.Action) (bool, runtime.Object, error) {
-			return action.GetNamespace() == "lagging", &corev1.ConfigMap{}, nil // created, and no event
+			return action.GetNamespace() == "lagging", &corev1.ConfigMap{}, nil // created, without an event
 		})
 		var ca atomic.Pointer[cabundle.Bundle]
 		first, second := testkit.Bundle(), testkit.OtherBundle()
@@ -74,7 +74,7 @@ func TestLife(t *testing.T) {
 		}
 		defer testkit.Start(ctx, t, testkit.Informer(c.cfg.Namespaces), testkit.Informer(c.cfg.RootCAs))()
 
-		// expectWrites names the writes since the last time.
+		// expectWrites compares the writes since its last call.
 		expectWrites := func(step string, want ...string) {
 			t.Helper()
 			time.Sleep(time.Second)
@@ -95,7 +95,7 @@ func TestLife(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			synctest.Wait() // so that changes are seen in this order
+			synctest.Wait() // so that the controller sees the changes in this order
 		}
 
 		expectWrites("start", "create before/kube-root-ca.crt")
@@ -116,7 +116,7 @@ func TestLife(t *testing.T) {
 		expectWrites("it is terminating")
 
 		c.EnqueueAll()
-		expectWrites("everything is looked at, and right")
+		expectWrites("everything is queued, and correct")
 		ca.Store(&second)
 		c.EnqueueAll()
 		expectWrites("the CA changed", "update before/kube-root-ca.crt", "update later/kube-root-ca.crt", "update team/kube-root-ca.crt")

@@ -10,7 +10,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// BenchmarkPassWithNothingToDo is what a pass costs beside its one request, in a
+// BenchmarkPassWithNothingToDo measures a pass without its only request, in a
 // cluster with 100,000 token Secrets in 1,000 namespaces.
 func BenchmarkPassWithNothingToDo(b *testing.B) {
 	f := newFixture(b, nil)

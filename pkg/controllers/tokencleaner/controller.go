@@ -24,7 +24,7 @@ import (
 // Name is kube-controller-manager's name of this controller.
 const Name = "legacy-serviceaccount-token-cleaner-controller"
 
-// Client is what the controller reads and writes live.
+// Client reads and writes the objects that the controller does not take from a cache.
 type Client interface {
 	typedcorev1.ConfigMapsGetter
 	typedcorev1.PodsGetter
@@ -32,23 +32,23 @@ type Client interface {
 	typedcorev1.ServiceAccountsGetter
 }
 
-// Config is what the controller needs; all but DryRun and the last
-// three is required.
+// Config has the inputs of the controller. All but DryRun and Registerer are required.
 type Config struct {
 	Client          Client
 	Namespaces      toolscache.TypedSharedIndexInformer[*corev1.Namespace]
 	Secrets         toolscache.TypedSharedIndexInformer[*cache.TokenSecret]
 	ServiceAccounts toolscache.TypedSharedIndexInformer[*corev1.ServiceAccount]
-	// Period is for how long a token must be unused before it is marked, and marked
-	// before it is deleted.
+	// Period is how long a token must be unused before it is marked, and how long it must
+	// be marked before it is deleted.
 	Period time.Duration
-	// Interval is from the beginning of a pass to that of the next.
+	// Interval is the time from the start of a pass to the start of the next.
 	Interval time.Duration
-	// DryRun: nothing is changed; log, events and metrics say what would be.
+	// DryRun makes the controller change nothing. Log, events and metrics report what it
+	// would do.
 	DryRun   bool
 	Recorder record.EventRecorder
 	Clock    clock.PassiveClock
-	// Registerer gets the metrics. Nil: they are not exported.
+	// Registerer registers the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
 
@@ -57,25 +57,25 @@ type Controller struct {
 	cfg     Config
 	queue   *workqueue.Queue[task]
 	metrics *metrics
-	truces  *writebackoff.Tracker[contested]
+	backoff *writebackoff.Tracker[objectKey]
 	ready   atomic.Bool
-	// pass is touched by the one worker of the loop alone.
+	// pass is used only by the queue's single worker.
 	pass *pass
 }
 
-// task is a namespace, or one of two that no namespace is called.
+// task is a key of the work queue: the name of a namespace, or begin or end, which are not
+// valid names of namespaces.
 type task string
 
 const (
-	// begin looks at everything and queues the namespaces in which there is something
-	// to do, and then end. The queue hands tasks out in the order in which they came,
-	// so end is handled when all of them were tried once.
+	// begin decides on all Secrets and queues the namespaces that need work, and then end.
+	// The queue is first in, first out, so end is handled after each of them was tried once.
 	begin task = "(begin)"
 	end   task = "(end)"
 )
 
-// contested is a Secret that somebody may want to stay unmarked.
-type contested struct{ namespace, name, uid string }
+// objectKey identifies a Secret for the write backoff of marks, which a user may remove.
+type objectKey struct{ namespace, name, uid string }
 
 // New checks cfg. The caller starts the informers.
 func New(cfg Config) (*Controller, error) {
@@ -85,7 +85,7 @@ func New(cfg Config) (*Controller, error) {
 	case cfg.Period <= 0, cfg.Interval <= 0:
 		return nil, fmt.Errorf("%s: Period and Interval must be positive, not %v and %v", Name, cfg.Period, cfg.Interval)
 	}
-	c := &Controller{cfg: cfg, truces: writebackoff.New[contested]("token marks", cfg.Clock, cfg.Registerer)}
+	c := &Controller{cfg: cfg, backoff: writebackoff.New[objectKey]("token marks", cfg.Clock, cfg.Registerer)}
 	var err error
 	if c.metrics, err = newMetrics(cfg.Registerer); err != nil {
 		return nil, err
@@ -94,14 +94,14 @@ func New(cfg Config) (*Controller, error) {
 	return c, err
 }
 
-// Run works until ctx ends.
+// Run cleans up until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
 	c.queue.Add(begin)
 	return c.queue.Run(ctx, c.cfg.Namespaces.HasSyncedChecker(), c.cfg.Secrets.HasSyncedChecker(), c.cfg.ServiceAccounts.HasSyncedChecker())
 }
 
-// Ready tells whether the first pass was completed, also if it found that nothing
-// may be done.
+// Ready returns true once the first pass was completed, also if it was not allowed to do
+// anything.
 func (c *Controller) Ready() bool { return c.ready.Load() }
 
 func (c *Controller) sync(ctx context.Context, key task) (time.Duration, error) {
@@ -119,18 +119,18 @@ func (c *Controller) sync(ctx context.Context, key task) (time.Duration, error) 
 	}
 }
 
-// cleanUp does what there is to do in a namespace.
+// cleanUp marks and deletes the unused token Secrets of a namespace.
 func (c *Controller) cleanUp(ctx context.Context, namespace string) error {
 	counts := map[verdict]int{}
-	var inPods names // nil: not asked for yet
+	var inPods secretNames // nil: not listed yet
 	var failed failures
-	for _, secret := range c.secretsOf(namespace) {
+	for _, secret := range c.listSecrets(namespace) {
 		s := c.gather(secret)
 		d := decide(s)
-		if d.action == look {
+		if d.action == checkPods {
 			if inPods == nil {
 				var err error
-				if inPods, err = c.namesInPods(ctx, namespace); err != nil {
+				if inPods, err = c.listNamesInPods(ctx, namespace); err != nil {
 					return err
 				}
 			}
@@ -144,7 +144,7 @@ func (c *Controller) cleanUp(ctx context.Context, namespace string) error {
 		}
 	}
 	c.pass.replace(namespace, counts)
-	c.metrics.found(c.pass.total)
+	c.metrics.setVerdicts(c.pass.total)
 	return failed.err()
 }
 
@@ -170,8 +170,8 @@ func (c *Controller) gather(secret *cache.TokenSecret) state {
 	return s
 }
 
-// secretsOf are those of a namespace, by name.
-func (c *Controller) secretsOf(namespace string) []*cache.TokenSecret {
+// listSecrets returns the cached token Secrets of a namespace, sorted by name.
+func (c *Controller) listSecrets(namespace string) []*cache.TokenSecret {
 	secrets, err := c.cfg.Secrets.GetTypedIndexer().ByTypedIndex(toolscache.NamespaceIndex, namespace)
 	if err != nil {
 		panic("tokencleaner: internal error: " + err.Error()) // there is no such index
@@ -180,7 +180,8 @@ func (c *Controller) secretsOf(namespace string) []*cache.TokenSecret {
 	return secrets
 }
 
-// failures are the errors of a namespace, of which there may be a thousand.
+// failures joins the errors of a namespace. It keeps only the first and a count, because
+// there may be a thousand.
 type failures struct {
 	first error
 	n     int

@@ -11,30 +11,30 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// dateFormat is that of all dates here, which are days in UTC. Dates of this form
-// are ordered as strings.
+// dateFormat is the format of all dates, which are days in UTC. Dates in this format compare
+// as strings do.
 const dateFormat = time.DateOnly
 
-// state is what is known of one token Secret.
+// state has what the decision on one token Secret depends on.
 type state struct {
 	secret *cache.TokenSecret
-	// namespace and account are those that the Secret names, nil where there is none
-	// of that name and UID.
+	// namespace and account are those of the Secret, nil if they do not exist. An account
+	// with another UID than the Secret names does not count.
 	namespace *corev1.Namespace
 	account   *corev1.ServiceAccount
 	mounts    mounts
-	// tracked is from when on every use is on record. Zero: nobody can tell.
+	// tracked is the time since which every use is recorded. Zero: unknown.
 	tracked time.Time
-	// period is for how long a token must be unused, unless a setting says otherwise.
+	// period is how long a token must be unused, unless an annotation says otherwise.
 	period time.Duration
 	now    time.Time
 }
 
-// mounts is what is known of the pods that name a Secret.
+// mounts says whether any pod refers to a Secret.
 type mounts int
 
 const (
-	mountsUnknown mounts = iota // the pods were not asked for yet
+	mountsUnknown mounts = iota // the pods were not listed yet
 	mountsNone
 	mountsSome
 )
@@ -42,76 +42,75 @@ const (
 type action int
 
 const (
-	none   action = iota
-	look          // find out which Secrets the pods of the namespace name
-	mark          // label the Secret, after which the API server refuses its token
-	remove        // delete the Secret
+	none      action = iota
+	checkPods        // list the pods of the namespace, and decide again
+	mark             // label the Secret, after which the API server refuses its token
+	remove           // delete the Secret
 )
 
-// verdict is why something is done with a Secret, or nothing. It is a label of the
-// metrics.
+// verdict is the reason for the action. It is a label value of the metrics.
 type verdict string
 
 const (
-	going          verdict = "going"           // it is being deleted, or its namespace is gone
-	kept           verdict = "kept"            // people said so
-	invalidSetting verdict = "invalid_setting" // people said something that cannot be understood
-	untracked      verdict = "untracked"       // uses are not on record for long enough
+	going          verdict = "going"           // it is being deleted, or its namespace does not exist
+	kept           verdict = "kept"            // an annotation says so
+	invalidSetting verdict = "invalid_setting" // an annotation has no valid value
+	untracked      verdict = "untracked"       // uses are not recorded for long enough
 	young          verdict = "young"
 	unreadable     verdict = "unreadable_last_used"
 	used           verdict = "used"
 	unreferenced   verdict = "unreferenced" // its account does not exist, or does not refer to it
-	waiting        verdict = "waiting"      // marked, and not for long enough
+	waiting        verdict = "waiting"      // marked, but not for long enough
 	undecided      verdict = "undecided"    // it depends on the pods
 	mounted        verdict = "mounted"
 	unused         verdict = "unused"  // to be marked
 	expired        verdict = "expired" // to be deleted
 )
 
-// verdicts are all of them.
+// verdicts returns all verdicts.
 func verdicts() []verdict {
 	return []verdict{
 		going, kept, invalidSetting, untracked, young, unreadable, used, unreferenced, waiting, undecided, mounted, unused, expired,
 	}
 }
 
-// decision is what comes of a state.
+// decision is the result of decide.
 type decision struct {
 	action  action
 	verdict verdict
-	// period is the one that holds for this Secret; meaningless where the verdict did
-	// not depend on it.
+	// period is the one that applies to this Secret; zero if the verdict does not depend on
+	// it.
 	period time.Duration
-	// complaint is about a mistake that only people can mend. Zero: there is none.
-	complaint complaint
+	// warning is about a mistake that only a user can fix. Zero: there is none.
+	warning warning
 }
 
-// complaint is a Warning event, less its object.
-type complaint struct {
-	// onNamespace: it is about the namespace of the Secret.
+// warning is a Warning event on the Secret or its namespace.
+type warning struct {
+	// onNamespace is true if the event is on the namespace of the Secret.
 	onNamespace  bool
 	reason, text string
 }
 
-// decide has the rules of in-tree, and before them what people said of this Secret
-// or its namespace.
+// decide applies the annotations of the Secret and its namespace, and then the rules of
+// legacy-serviceaccount-token-cleaner-controller.
 func decide(s state) decision {
 	if s.namespace == nil || s.secret.DeletionTimestamp != nil {
 		return decision{verdict: going}
 	}
-	if keep, wrong := s.keep(); keep {
-		return decision{verdict: kept, complaint: wrong}
+	if keep, w := s.keep(); keep {
+		return decision{verdict: kept, warning: w}
 	}
-	period, optedIn, wrong := s.cleanUpAfter()
-	if wrong.text != "" {
-		return decision{verdict: invalidSetting, complaint: wrong}
+	period, optedIn, w := s.cleanUpAfter()
+	if w.text != "" {
+		return decision{verdict: invalidSetting, warning: w}
 	}
 	d := decision{period: period}
-	d.verdict, d.complaint = s.protection(period, optedIn)
+	d.verdict, d.warning = s.protection(period, optedIn)
 	switch {
 	case d.verdict != "":
 	case s.mounts == mountsUnknown:
-		d.action, d.verdict = look, undecided
+		d.action, d.verdict = checkPods, undecided
 	case s.mounts == mountsSome:
 		d.verdict = mounted
 	case !isDate(s.invalidSince()):
@@ -122,74 +121,75 @@ func decide(s state) decision {
 	return d
 }
 
-// protection is what keeps a Secret whatever pods do, empty where nothing does.
-// What happened on the day on which the period begins counts as within it, since
-// nobody knows at what time of that day.
-func (s state) protection(period time.Duration, optedIn bool) (verdict, complaint) {
+// protection returns the reason to keep a Secret whether or not pods refer to it, empty if
+// there is none. A use or mark on the day on which the period begins counts as within the
+// period, because its time of day is not recorded.
+func (s state) protection(period time.Duration, optedIn bool) (verdict, warning) {
 	begin := s.now.Add(-period)
 	beginDate := begin.Format(dateFormat)
 	lastUsed, hasUse := s.secret.Labels[token.LastUsedLabel]
 	switch {
 	case s.tracked.IsZero(), s.now.Before(s.tracked.Add(period)):
-		return untracked, complaint{}
+		return untracked, warning{}
 	case !s.secret.CreationTimestamp.Time.Before(begin):
-		return young, complaint{}
+		return young, warning{}
 	case hasUse && !isDate(lastUsed):
-		return unreadable, complaint{
+		return unreadable, warning{
 			reason: api.ReasonUnreadableLastUsed,
-			text:   "The label " + token.LastUsedLabel + " is not a date such as 2006-01-02, so nobody can tell whether this token is in use, and it is not cleaned up",
+			text:   "The label " + token.LastUsedLabel + " is not a date such as 2006-01-02, so it is unknown whether this token is in use, and it is not cleaned up",
 		}
 	case hasUse && lastUsed >= beginDate:
-		return used, complaint{}
+		return used, warning{}
 	case s.account == nil, !optedIn && !refersTo(s.account, s.secret.Name):
-		return unreferenced, complaint{}
+		return unreferenced, warning{}
 	case isDate(s.invalidSince()) && s.invalidSince() >= beginDate:
-		return waiting, complaint{}
+		return waiting, warning{}
 	default:
-		return "", complaint{}
+		return "", warning{}
 	}
 }
 
-// keep tells whether people want the Secret kept. Who wrote something else than yes
-// or no more likely wanted it.
-func (s state) keep() (bool, complaint) {
+// keep returns true if an annotation says that the Secret must be kept. An invalid value
+// counts as true: the user who set it more likely meant that, and a deletion is final.
+func (s state) keep() (bool, warning) {
 	value, which := cache.Setting(api.KeepAnnotation, s.secret.Annotations, s.namespace.Annotations)
 	if which < 0 {
-		return false, complaint{}
+		return false, warning{}
 	}
 	keep, err := strconv.ParseBool(value)
 	if err != nil {
-		return true, s.misset(which, api.KeepAnnotation, "neither true nor false")
+		return true, settingWarning(which, api.KeepAnnotation, "neither true nor false")
 	}
-	return keep, complaint{}
+	return keep, warning{}
 }
 
-// cleanUpAfter is for how long the token must be unused, and whether people asked
-// for that, also if no account refers to it.
-func (s state) cleanUpAfter() (period time.Duration, optedIn bool, wrong complaint) {
+// cleanUpAfter returns how long the token must be unused. optedIn is true if an annotation
+// says so, which also holds if no ServiceAccount refers to the Secret.
+func (s state) cleanUpAfter() (period time.Duration, optedIn bool, _ warning) {
 	value, which := cache.Setting(api.CleanUpUnusedAnnotation, s.secret.Annotations, s.namespace.Annotations)
 	if which < 0 {
-		return s.period, false, complaint{}
+		return s.period, false, warning{}
 	}
 	period, err := time.ParseDuration(value)
 	if err != nil || period <= 0 {
-		return 0, false, s.misset(which, api.CleanUpUnusedAnnotation, "not a positive duration such as 720h")
+		return 0, false, settingWarning(which, api.CleanUpUnusedAnnotation, "not a positive duration such as 720h")
 	}
-	return period, true, complaint{}
+	return period, true, warning{}
 }
 
-// misset does not quote the value, which may be anything.
-func (s state) misset(which int, annotation, how string) complaint {
-	c := complaint{onNamespace: which > 0, reason: api.ReasonInvalidCleanUpSetting, text: "The annotation " + annotation + " is " + how + ". "}
-	if c.onNamespace {
-		c.text += "Token secrets in this namespace that have no such annotation of their own are not cleaned up"
+// settingWarning reports an annotation whose value has the given problem; which is the result
+// of [cache.Setting]. The text does not quote the value, which may be anything.
+func settingWarning(which int, annotation, problem string) warning {
+	w := warning{onNamespace: which > 0, reason: api.ReasonInvalidCleanUpSetting, text: "The annotation " + annotation + " is " + problem + ". "}
+	if w.onNamespace {
+		w.text += "Token secrets in this namespace that have no such annotation of their own are not cleaned up"
 	} else {
-		c.text += "This token secret is not cleaned up"
+		w.text += "This token secret is not cleaned up"
 	}
-	return c
+	return w
 }
 
-// invalidSince is empty where the Secret is not marked.
+// invalidSince returns the date of the mark, empty if the Secret is not marked.
 func (s state) invalidSince() string { return s.secret.Labels[token.InvalidSinceLabel] }
 
 func isDate(s string) bool {
@@ -207,16 +207,16 @@ func refersTo(account *corev1.ServiceAccount, secret string) bool {
 }
 
 const (
-	// trackingNamespace, trackingName and sinceKey are where the API server says since
-	// when it notes uses.
+	// trackingNamespace, trackingName and sinceKey are the ConfigMap and the key in which the
+	// API server publishes since when it records uses.
 	trackingNamespace = "kube-system"
 	trackingName      = "kube-apiserver-legacy-service-account-token-tracking"
 	sinceKey          = "since"
 )
 
-// readTracking returns from when on every use is on record: the day after the one
-// on which that began. Where that cannot be told, it says why.
-func readTracking(found *corev1.ConfigMap, now time.Time) (tracked time.Time, trouble string) {
+// readTracking returns the time since which every use is recorded: the beginning of the day
+// after the one on which the API server began. If that is unknown, problem says why.
+func readTracking(found *corev1.ConfigMap, now time.Time) (tracked time.Time, problem string) {
 	value, ok := found.Data[sinceKey]
 	if !ok {
 		return time.Time{}, "the key since is missing"

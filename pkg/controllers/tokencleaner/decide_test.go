@@ -21,13 +21,13 @@ const (
 	keepIt       = "sakeeper.io/keep"
 )
 
-// now is 100 days after everything was made. The period of 30 days began on
+// now is 100 days after all fixtures were created. The period of 30 days began on
 // 2026-03-13 at 03:04:05.
 func now() time.Time { return testkit.Instant().Add(100 * day) }
 
-// given is a Secret that has nothing to be said for it, less what changes do: it is
-// 100 days old, its uses are on record since it is 1 day old, and there is none.
-func given(changes ...func(*state)) state {
+// unusedState is a Secret that must be marked, modified by changes: it is 100 days old, uses
+// are recorded since it was 1 day old, and there is none.
+func unusedState(changes ...func(*state)) state {
 	s := state{
 		secret:    tokenSecret(),
 		namespace: testkit.Namespace("team"),
@@ -88,32 +88,32 @@ func TestDecide(t *testing.T) {
 		in   []func(*state)
 		want decision
 	}{
-		"nothing is to be said for it": {want: toMark},
-		"marked, and a period passed":  {in: []func(*state){label(invalidSince, "2026-03-12")}, want: toRemove},
+		"unused":                      {want: toMark},
+		"marked, and a period passed": {in: []func(*state){label(invalidSince, "2026-03-12")}, want: toRemove},
 
-		"it is being deleted":                    {in: []func(*state){deleting}, want: want{verdict: going}},
-		"its namespace is not known":             {in: []func(*state){func(s *state) { s.namespace = nil }}, want: want{verdict: going}},
-		"nobody knows since when uses are noted": {in: []func(*state){func(s *state) { s.tracked = time.Time{} }}, want: stays(untracked)},
-		"uses are noted for a moment less than the period": {
+		"it is being deleted":                     {in: []func(*state){deleting}, want: want{verdict: going}},
+		"its namespace is not known":              {in: []func(*state){func(s *state) { s.namespace = nil }}, want: want{verdict: going}},
+		"since when uses are recorded is unknown": {in: []func(*state){func(s *state) { s.tracked = time.Time{} }}, want: stays(untracked)},
+		"uses are recorded for 1 ns less than the period": {
 			in: []func(*state){at(time.Date(2026, time.February, 2, 0, 0, 0, 0, time.UTC).Add(-1)), created(testkit.Instant().Add(-period))}, want: stays(untracked)},
-		"uses are noted for exactly the period": {
+		"uses are recorded for exactly the period": {
 			in: []func(*state){at(time.Date(2026, time.February, 2, 0, 0, 0, 0, time.UTC)), created(testkit.Instant().Add(-period))}, want: toMark},
-		"uses are noted since yesterday": {in: []func(*state){tracked(2026, time.April, 11)}, want: stays(untracked)},
+		"uses are recorded since yesterday": {in: []func(*state){tracked(2026, time.April, 11)}, want: stays(untracked)},
 
-		"it was made a moment after the period began": {in: []func(*state){created(begin.Add(1))}, want: stays(young)},
-		"it was made when the period began":           {in: []func(*state){created(begin)}, want: stays(young)},
-		"it was made a moment before":                 {in: []func(*state){created(begin.Add(-1))}, want: toMark},
+		"it was created 1 ns after the period began":  {in: []func(*state){created(begin.Add(1))}, want: stays(young)},
+		"it was created when the period began":        {in: []func(*state){created(begin)}, want: stays(young)},
+		"it was created 1 ns before the period began": {in: []func(*state){created(begin.Add(-1))}, want: toMark},
 
-		"used today":                                 {in: []func(*state){label(lastUsed, "2026-04-12")}, want: stays(used)},
-		"used tomorrow, as another clock has it":     {in: []func(*state){label(lastUsed, "2026-04-13")}, want: stays(used)},
-		"used on the day on which the period began":  {in: []func(*state){label(lastUsed, "2026-03-13")}, want: stays(used)},
-		"used on the day before":                     {in: []func(*state){label(lastUsed, "2026-03-12")}, want: toMark},
-		"used again after it was marked":             {in: []func(*state){label(invalidSince, "2026-03-01"), label(lastUsed, "2026-03-13")}, want: stays(used)},
-		"used after it was marked, and not for long": {in: []func(*state){label(invalidSince, "2026-03-01"), label(lastUsed, "2026-03-12")}, want: toRemove},
-		"used, nobody can read when":                 {in: []func(*state){label(lastUsed, "yesterday")}, want: want{verdict: unreadable, period: period, complaint: unreadableUse}},
-		"used, and it is not said when":              {in: []func(*state){label(lastUsed, "")}, want: want{verdict: unreadable, period: period, complaint: unreadableUse}},
-		"used on a day that there is not":            {in: []func(*state){label(lastUsed, "2026-02-30")}, want: want{verdict: unreadable, period: period, complaint: unreadableUse}},
-		"used on a date with a time":                 {in: []func(*state){label(lastUsed, "2026-01-01T00-00")}, want: want{verdict: unreadable, period: period, complaint: unreadableUse}},
+		"used today":                                          {in: []func(*state){label(lastUsed, "2026-04-12")}, want: stays(used)},
+		"used tomorrow, by another clock":                     {in: []func(*state){label(lastUsed, "2026-04-13")}, want: stays(used)},
+		"used on the day on which the period began":           {in: []func(*state){label(lastUsed, "2026-03-13")}, want: stays(used)},
+		"used on the day before":                              {in: []func(*state){label(lastUsed, "2026-03-12")}, want: toMark},
+		"used again after it was marked":                      {in: []func(*state){label(invalidSince, "2026-03-01"), label(lastUsed, "2026-03-13")}, want: stays(used)},
+		"used after it was marked, but not within the period": {in: []func(*state){label(invalidSince, "2026-03-01"), label(lastUsed, "2026-03-12")}, want: toRemove},
+		"the last use is not a date":                          {in: []func(*state){label(lastUsed, "yesterday")}, want: want{verdict: unreadable, period: period, warning: unreadableUse}},
+		"the last use is empty":                               {in: []func(*state){label(lastUsed, "")}, want: want{verdict: unreadable, period: period, warning: unreadableUse}},
+		"the last use is a day that does not exist":           {in: []func(*state){label(lastUsed, "2026-02-30")}, want: want{verdict: unreadable, period: period, warning: unreadableUse}},
+		"the last use is a date with a time":                  {in: []func(*state){label(lastUsed, "2026-01-01T00-00")}, want: want{verdict: unreadable, period: period, warning: unreadableUse}},
 
 		"its account does not exist":       {in: []func(*state){func(s *state) { s.account = nil }}, want: stays(unreferenced)},
 		"its account does not refer to it": {in: []func(*state){unreferencedByAccount}, want: stays(unreferenced)},
@@ -121,54 +121,54 @@ func TestDecide(t *testing.T) {
 		"marked today": {in: []func(*state){label(invalidSince, "2026-04-12")}, want: stays(waiting)},
 		"marked on the day on which the period began": {in: []func(*state){label(invalidSince, "2026-03-13")}, want: stays(waiting)},
 		"marked in the future":                        {in: []func(*state){label(invalidSince, "2027-01-01")}, want: stays(waiting)},
-		"marked with what is no date":                 {in: []func(*state){label(invalidSince, "true")}, want: toMark},
-		"marked with nothing":                         {in: []func(*state){label(invalidSince, "")}, want: toMark},
+		"marked, but not with a date":                 {in: []func(*state){label(invalidSince, "true")}, want: toMark},
+		"marked with an empty date":                   {in: []func(*state){label(invalidSince, "")}, want: toMark},
 
-		"to be marked, pods were not asked for":      {in: []func(*state){pods(mountsUnknown)}, want: want{action: look, verdict: undecided, period: period}},
-		"to be deleted, pods were not asked for":     {in: []func(*state){pods(mountsUnknown), label(invalidSince, "2026-03-12")}, want: want{action: look, verdict: undecided, period: period}},
-		"marked today, pods need not be asked for":   {in: []func(*state){pods(mountsUnknown), label(invalidSince, "2026-04-12")}, want: stays(waiting)},
-		"not referenced, pods need not be asked for": {in: []func(*state){pods(mountsUnknown), unreferencedByAccount}, want: stays(unreferenced)},
-		"used, pods need not be asked for":           {in: []func(*state){pods(mountsUnknown), label(lastUsed, "2026-04-12")}, want: stays(used)},
-		"a pod names it":                             {in: []func(*state){pods(mountsSome)}, want: stays(mounted)},
-		"a pod names it, and it was marked":          {in: []func(*state){pods(mountsSome), label(invalidSince, "2026-03-12")}, want: stays(mounted)},
+		"to be marked, pods were not listed":      {in: []func(*state){pods(mountsUnknown)}, want: want{action: checkPods, verdict: undecided, period: period}},
+		"to be deleted, pods were not listed":     {in: []func(*state){pods(mountsUnknown), label(invalidSince, "2026-03-12")}, want: want{action: checkPods, verdict: undecided, period: period}},
+		"marked today, pods need not be listed":   {in: []func(*state){pods(mountsUnknown), label(invalidSince, "2026-04-12")}, want: stays(waiting)},
+		"not referenced, pods need not be listed": {in: []func(*state){pods(mountsUnknown), unreferencedByAccount}, want: stays(unreferenced)},
+		"used, pods need not be listed":           {in: []func(*state){pods(mountsUnknown), label(lastUsed, "2026-04-12")}, want: stays(used)},
+		"a pod refers to it":                      {in: []func(*state){pods(mountsSome)}, want: stays(mounted)},
+		"a pod refers to it, and it was marked":   {in: []func(*state){pods(mountsSome), label(invalidSince, "2026-03-12")}, want: stays(mounted)},
 	}
 	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) { expectDecision(t, tc.want, given(tc.in...)) })
+		t.Run(name, func(t *testing.T) { expectDecision(t, tc.want, unusedState(tc.in...)) })
 	}
 }
 
 func expectDecision(t *testing.T, want decision, in state) {
 	t.Helper()
-	if diff := cmp.Diff(want, decide(in), cmp.AllowUnexported(decision{}, complaint{})); diff != "" {
+	if diff := cmp.Diff(want, decide(in), cmp.AllowUnexported(decision{}, warning{})); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 
-// What people are told of their mistakes.
+// The events about mistakes that a user must fix.
 var (
-	unreadableUse = complaint{
+	unreadableUse = warning{
 		reason: "UnreadableLastUsed",
-		text:   "The label kubernetes.io/legacy-token-last-used is not a date such as 2006-01-02, so nobody can tell whether this token is in use, and it is not cleaned up",
+		text:   "The label kubernetes.io/legacy-token-last-used is not a date such as 2006-01-02, so it is unknown whether this token is in use, and it is not cleaned up",
 	}
-	noDuration = complaint{
+	noDuration = warning{
 		reason: "InvalidCleanUpSetting",
 		text:   "The annotation sakeeper.io/clean-up-unused is not a positive duration such as 720h. This token secret is not cleaned up",
 	}
-	noDurationOnNamespace = complaint{
+	noDurationOnNamespace = warning{
 		onNamespace: true, reason: "InvalidCleanUpSetting",
 		text: "The annotation sakeeper.io/clean-up-unused is not a positive duration such as 720h. Token secrets in this namespace that have no such annotation of their own are not cleaned up",
 	}
-	noBool = complaint{
+	noBool = warning{
 		reason: "InvalidCleanUpSetting",
 		text:   "The annotation sakeeper.io/keep is neither true nor false. This token secret is not cleaned up",
 	}
-	noBoolOnNamespace = complaint{
+	noBoolOnNamespace = warning{
 		onNamespace: true, reason: "InvalidCleanUpSetting",
 		text: "The annotation sakeeper.io/keep is neither true nor false. Token secrets in this namespace that have no such annotation of their own are not cleaned up",
 	}
 )
 
-func TestWhatPeopleSay(t *testing.T) {
+func TestDecideByAnnotations(t *testing.T) {
 	type want = decision
 	var (
 		toMark    = want{action: mark, verdict: unused, period: period}
@@ -180,49 +180,49 @@ func TestWhatPeopleSay(t *testing.T) {
 		in   []func(*state)
 		want decision
 	}{
-		"keep it":                                 {in: []func(*state){setting(keepIt, "true")}, want: want{verdict: kept}},
-		"keep it, in another spelling":            {in: []func(*state){setting(keepIt, "1")}, want: want{verdict: kept}},
-		"do not keep it":                          {in: []func(*state){setting(keepIt, "false")}, want: toMark},
-		"keep all of the namespace":               {in: []func(*state){namespaceSetting(keepIt, "true")}, want: want{verdict: kept}},
-		"keep all of the namespace, but not it":   {in: []func(*state){namespaceSetting(keepIt, "true"), setting(keepIt, "false")}, want: toMark},
-		"keep it, of the whole namespace":         {in: []func(*state){namespaceSetting(keepIt, "false"), setting(keepIt, "true")}, want: want{verdict: kept}},
-		"keep it, also when asked to clean it up": {in: []func(*state){setting(keepIt, "true"), setting(cleanUp, "24h")}, want: want{verdict: kept}},
-		"keep it, also when it was marked":        {in: []func(*state){setting(keepIt, "true"), label(invalidSince, "2026-01-01")}, want: want{verdict: kept}},
-		"keep it, with a duration that is wrong":  {in: []func(*state){setting(keepIt, "true"), setting(cleanUp, "soon")}, want: want{verdict: kept}},
-		"keep it, perhaps":                        {in: []func(*state){setting(keepIt, "perhaps")}, want: want{verdict: kept, complaint: noBool}},
-		"keep it, without a word":                 {in: []func(*state){setting(keepIt, "")}, want: want{verdict: kept, complaint: noBool}},
-		"keep all, perhaps":                       {in: []func(*state){namespaceSetting(keepIt, "perhaps")}, want: want{verdict: kept, complaint: noBoolOnNamespace}},
-		"keep all, perhaps, but not it":           {in: []func(*state){namespaceSetting(keepIt, "perhaps"), setting(keepIt, "false")}, want: toMark},
+		"keep it":                                     {in: []func(*state){setting(keepIt, "true")}, want: want{verdict: kept}},
+		"keep it, in another spelling":                {in: []func(*state){setting(keepIt, "1")}, want: want{verdict: kept}},
+		"do not keep it":                              {in: []func(*state){setting(keepIt, "false")}, want: toMark},
+		"keep all of the namespace":                   {in: []func(*state){namespaceSetting(keepIt, "true")}, want: want{verdict: kept}},
+		"keep all of the namespace, but not it":       {in: []func(*state){namespaceSetting(keepIt, "true"), setting(keepIt, "false")}, want: toMark},
+		"keep it, of the whole namespace":             {in: []func(*state){namespaceSetting(keepIt, "false"), setting(keepIt, "true")}, want: want{verdict: kept}},
+		"keep it, also when asked to clean it up":     {in: []func(*state){setting(keepIt, "true"), setting(cleanUp, "24h")}, want: want{verdict: kept}},
+		"keep it, also when it was marked":            {in: []func(*state){setting(keepIt, "true"), label(invalidSince, "2026-01-01")}, want: want{verdict: kept}},
+		"keep it, with an invalid duration":           {in: []func(*state){setting(keepIt, "true"), setting(cleanUp, "soon")}, want: want{verdict: kept}},
+		"keep it, with an invalid value":              {in: []func(*state){setting(keepIt, "perhaps")}, want: want{verdict: kept, warning: noBool}},
+		"keep it, with an empty value":                {in: []func(*state){setting(keepIt, "")}, want: want{verdict: kept, warning: noBool}},
+		"keep all, with an invalid value":             {in: []func(*state){namespaceSetting(keepIt, "perhaps")}, want: want{verdict: kept, warning: noBoolOnNamespace}},
+		"keep all, with an invalid value, but not it": {in: []func(*state){namespaceSetting(keepIt, "perhaps"), setting(keepIt, "false")}, want: toMark},
 
 		"clean it up after a shorter time": {in: []func(*state){setting(cleanUp, "24h"), label(lastUsed, "2026-04-10")}, want: markAfter(day)},
 		"not on the day that the shorter time began": {
 			in: []func(*state){setting(cleanUp, "24h"), label(lastUsed, "2026-04-11")}, want: stays(used, day)},
-		"clean it up after a longer time":                {in: []func(*state){setting(cleanUp, "1000h"), label(lastUsed, "2026-03-12")}, want: stays(used, 1000*time.Hour)},
-		"uses are on record for the shorter time":        {in: []func(*state){tracked10, setting(cleanUp, "240h")}, want: markAfter(10 * day)},
-		"uses are not on record for the shorter time":    {in: []func(*state){tracked10, setting(cleanUp, "240h1ns")}, want: stays(untracked, 10*day+1)},
-		"younger than the longer time":                   {in: []func(*state){func(s *state) { s.tracked = testkit.Instant().Add(-300 * day) }, setting(cleanUp, "2400h")}, want: stays(young, 100*day)},
-		"marked for the shorter time":                    {in: []func(*state){setting(cleanUp, "24h"), label(invalidSince, "2026-04-10")}, want: want{action: remove, verdict: expired, period: day}},
-		"not marked for the shorter time":                {in: []func(*state){setting(cleanUp, "24h"), label(invalidSince, "2026-04-11")}, want: stays(waiting, day)},
-		"clean up one made by hand":                      {in: []func(*state){setting(cleanUp, "24h"), unreferencedByAccount}, want: markAfter(day)},
-		"clean up all of the namespace, one by hand":     {in: []func(*state){namespaceSetting(cleanUp, "48h"), unreferencedByAccount}, want: markAfter(2 * day)},
-		"the namespace says one time, and it another":    {in: []func(*state){namespaceSetting(cleanUp, "48h"), setting(cleanUp, "24h"), unreferencedByAccount}, want: markAfter(day)},
-		"one by hand whose account does not exist":       {in: []func(*state){setting(cleanUp, "24h"), func(s *state) { s.account = nil }}, want: stays(unreferenced, day)},
-		"one by hand that a pod names":                   {in: []func(*state){setting(cleanUp, "24h"), unreferencedByAccount, pods(mountsSome)}, want: stays(mounted, day)},
-		"one by hand, pods were not asked for":           {in: []func(*state){setting(cleanUp, "24h"), unreferencedByAccount, pods(mountsUnknown)}, want: want{action: look, verdict: undecided, period: day}},
-		"one by hand whose use cannot be read":           {in: []func(*state){setting(cleanUp, "24h"), unreferencedByAccount, label(lastUsed, "x")}, want: want{verdict: unreadable, period: day, complaint: unreadableUse}},
-		"a duration without a unit":                      {in: []func(*state){setting(cleanUp, "30")}, want: want{verdict: invalidSetting, complaint: noDuration}},
-		"a duration in days":                             {in: []func(*state){setting(cleanUp, "30d")}, want: want{verdict: invalidSetting, complaint: noDuration}},
-		"a duration of nothing":                          {in: []func(*state){setting(cleanUp, "0s")}, want: want{verdict: invalidSetting, complaint: noDuration}},
-		"a duration into the past":                       {in: []func(*state){setting(cleanUp, "-24h")}, want: want{verdict: invalidSetting, complaint: noDuration}},
-		"no duration":                                    {in: []func(*state){setting(cleanUp, "")}, want: want{verdict: invalidSetting, complaint: noDuration}},
-		"a duration longer than can be":                  {in: []func(*state){setting(cleanUp, "99999999h")}, want: want{verdict: invalidSetting, complaint: noDuration}},
-		"a wrong duration on the namespace":              {in: []func(*state){namespaceSetting(cleanUp, "soon")}, want: want{verdict: invalidSetting, complaint: noDurationOnNamespace}},
-		"a wrong duration on the namespace, its is good": {in: []func(*state){namespaceSetting(cleanUp, "soon"), setting(cleanUp, "24h")}, want: markAfter(day)},
-		"a good duration on the namespace, its is wrong": {in: []func(*state){namespaceSetting(cleanUp, "24h"), setting(cleanUp, "soon")}, want: want{verdict: invalidSetting, complaint: noDuration}},
-		"a wrong duration, and nobody knows of uses":     {in: []func(*state){setting(cleanUp, "soon"), func(s *state) { s.tracked = time.Time{} }}, want: want{verdict: invalidSetting, complaint: noDuration}},
+		"clean it up after a longer time":                        {in: []func(*state){setting(cleanUp, "1000h"), label(lastUsed, "2026-03-12")}, want: stays(used, 1000*time.Hour)},
+		"uses are recorded for the shorter time":                 {in: []func(*state){tracked10, setting(cleanUp, "240h")}, want: markAfter(10 * day)},
+		"uses are not recorded for the shorter time":             {in: []func(*state){tracked10, setting(cleanUp, "240h1ns")}, want: stays(untracked, 10*day+1)},
+		"younger than the longer time":                           {in: []func(*state){func(s *state) { s.tracked = testkit.Instant().Add(-300 * day) }, setting(cleanUp, "2400h")}, want: stays(young, 100*day)},
+		"marked for the shorter time":                            {in: []func(*state){setting(cleanUp, "24h"), label(invalidSince, "2026-04-10")}, want: want{action: remove, verdict: expired, period: day}},
+		"not marked for the shorter time":                        {in: []func(*state){setting(cleanUp, "24h"), label(invalidSince, "2026-04-11")}, want: stays(waiting, day)},
+		"clean up one that is not referenced":                    {in: []func(*state){setting(cleanUp, "24h"), unreferencedByAccount}, want: markAfter(day)},
+		"clean up all of the namespace, one not referenced":      {in: []func(*state){namespaceSetting(cleanUp, "48h"), unreferencedByAccount}, want: markAfter(2 * day)},
+		"the namespace sets one time, and it another":            {in: []func(*state){namespaceSetting(cleanUp, "48h"), setting(cleanUp, "24h"), unreferencedByAccount}, want: markAfter(day)},
+		"not referenced, its account does not exist":             {in: []func(*state){setting(cleanUp, "24h"), func(s *state) { s.account = nil }}, want: stays(unreferenced, day)},
+		"not referenced, a pod refers to it":                     {in: []func(*state){setting(cleanUp, "24h"), unreferencedByAccount, pods(mountsSome)}, want: stays(mounted, day)},
+		"not referenced, pods were not listed":                   {in: []func(*state){setting(cleanUp, "24h"), unreferencedByAccount, pods(mountsUnknown)}, want: want{action: checkPods, verdict: undecided, period: day}},
+		"not referenced, the last use is not a date":             {in: []func(*state){setting(cleanUp, "24h"), unreferencedByAccount, label(lastUsed, "x")}, want: want{verdict: unreadable, period: day, warning: unreadableUse}},
+		"a duration without a unit":                              {in: []func(*state){setting(cleanUp, "30")}, want: want{verdict: invalidSetting, warning: noDuration}},
+		"a duration in days":                                     {in: []func(*state){setting(cleanUp, "30d")}, want: want{verdict: invalidSetting, warning: noDuration}},
+		"a duration of zero":                                     {in: []func(*state){setting(cleanUp, "0s")}, want: want{verdict: invalidSetting, warning: noDuration}},
+		"a negative duration":                                    {in: []func(*state){setting(cleanUp, "-24h")}, want: want{verdict: invalidSetting, warning: noDuration}},
+		"an empty duration":                                      {in: []func(*state){setting(cleanUp, "")}, want: want{verdict: invalidSetting, warning: noDuration}},
+		"a duration that overflows":                              {in: []func(*state){setting(cleanUp, "99999999h")}, want: want{verdict: invalidSetting, warning: noDuration}},
+		"an invalid duration on the namespace":                   {in: []func(*state){namespaceSetting(cleanUp, "soon")}, want: want{verdict: invalidSetting, warning: noDurationOnNamespace}},
+		"an invalid duration on the namespace, its own is valid": {in: []func(*state){namespaceSetting(cleanUp, "soon"), setting(cleanUp, "24h")}, want: markAfter(day)},
+		"a valid duration on the namespace, its own is invalid":  {in: []func(*state){namespaceSetting(cleanUp, "24h"), setting(cleanUp, "soon")}, want: want{verdict: invalidSetting, warning: noDuration}},
+		"an invalid duration, and uses are not recorded":         {in: []func(*state){setting(cleanUp, "soon"), func(s *state) { s.tracked = time.Time{} }}, want: want{verdict: invalidSetting, warning: noDuration}},
 	}
 	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) { expectDecision(t, tc.want, given(tc.in...)) })
+		t.Run(name, func(t *testing.T) { expectDecision(t, tc.want, unusedState(tc.in...)) })
 	}
 }
 
@@ -232,19 +232,19 @@ func TestReadTracking(t *testing.T) {
 		in          []testkit.Option
 		inNow       time.Time
 		want        time.Time
-		wantTrouble string
+		wantProblem string
 	}{
 		"the day after":               {in: []testkit.Option{testkit.WithData("since", "2025-12-31")}, want: date(1)},
 		"since today":                 {in: []testkit.Option{testkit.WithData("since", "2026-01-02")}, want: date(3)},
-		"since the beginning of now":  {in: []testkit.Option{testkit.WithData("since", "2026-01-03")}, inNow: date(3), want: date(4)},
-		"since a moment later":        {in: []testkit.Option{testkit.WithData("since", "2026-01-03")}, inNow: date(3).Add(-1), wantTrouble: "the date in the key since lies in the future"},
-		"since next year":             {in: []testkit.Option{testkit.WithData("since", "2027-01-01")}, wantTrouble: "the date in the key since lies in the future"},
-		"no data":                     {wantTrouble: "the key since is missing"},
-		"another key":                 {in: []testkit.Option{testkit.WithData("Since", "2025-12-31")}, wantTrouble: "the key since is missing"},
-		"an empty date":               {in: []testkit.Option{testkit.WithData("since", "")}, wantTrouble: "the key since is not a date such as 2006-01-02"},
-		"a date with a time":          {in: []testkit.Option{testkit.WithData("since", "2025-12-31T00:00:00Z")}, wantTrouble: "the key since is not a date such as 2006-01-02"},
-		"a day that there is not":     {in: []testkit.Option{testkit.WithData("since", "2025-02-29")}, wantTrouble: "the key since is not a date such as 2006-01-02"},
-		"a date with a space":         {in: []testkit.Option{testkit.WithData("since", "2025-12-31 ")}, wantTrouble: "the key since is not a date such as 2006-01-02"},
+		"since today, at midnight":    {in: []testkit.Option{testkit.WithData("since", "2026-01-03")}, inNow: date(3), want: date(4)},
+		"since 1 ns later":            {in: []testkit.Option{testkit.WithData("since", "2026-01-03")}, inNow: date(3).Add(-1), wantProblem: "the date in the key since lies in the future"},
+		"since next year":             {in: []testkit.Option{testkit.WithData("since", "2027-01-01")}, wantProblem: "the date in the key since lies in the future"},
+		"no data":                     {wantProblem: "the key since is missing"},
+		"another key":                 {in: []testkit.Option{testkit.WithData("Since", "2025-12-31")}, wantProblem: "the key since is missing"},
+		"an empty date":               {in: []testkit.Option{testkit.WithData("since", "")}, wantProblem: "the key since is not a date such as 2006-01-02"},
+		"a date with a time":          {in: []testkit.Option{testkit.WithData("since", "2025-12-31T00:00:00Z")}, wantProblem: "the key since is not a date such as 2006-01-02"},
+		"a day that does not exist":   {in: []testkit.Option{testkit.WithData("since", "2025-02-29")}, wantProblem: "the key since is not a date such as 2006-01-02"},
+		"a date with a space":         {in: []testkit.Option{testkit.WithData("since", "2025-12-31 ")}, wantProblem: "the key since is not a date such as 2006-01-02"},
 		"the last day of a leap year": {in: []testkit.Option{testkit.WithData("since", "2024-12-31")}, want: time.Date(2025, time.January, 1, 0, 0, 0, 0, time.UTC)},
 	}
 	for name, tc := range cases {
@@ -252,9 +252,9 @@ func TestReadTracking(t *testing.T) {
 			if tc.inNow.IsZero() {
 				tc.inNow = testkit.Instant()
 			}
-			got, trouble := readTracking(testkit.ConfigMap("kube-system/tracking", tc.in...), tc.inNow)
-			if !got.Equal(tc.want) || trouble != tc.wantTrouble {
-				t.Errorf("got %v, %q; want %v, %q", got, trouble, tc.want, tc.wantTrouble)
+			got, problem := readTracking(testkit.ConfigMap("kube-system/tracking", tc.in...), tc.inNow)
+			if !got.Equal(tc.want) || problem != tc.wantProblem {
+				t.Errorf("got %v, %q; want %v, %q", got, problem, tc.want, tc.wantProblem)
 			}
 		})
 	}

@@ -32,19 +32,19 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var errBoom = errors.New("boom")
 
-// secretBytes stands in every token of these tests and nowhere else.
+// secretBytes is part of every token of these tests and of nothing else.
 const secretBytes = "eyJ-must-not-be-seen"
 
-// server is what the API server holds, as far as a test reads it live, and how it
-// answers.
+// server is a fake API server for the requests that the controller does not answer from a
+// cache.
 type server struct {
 	mu sync.Mutex
 	// tracking may be nil.
 	tracking *corev1.ConfigMap
 	// pods are pages by namespace.
 	pods map[string][]corev1.PodList
-	// answers are errors by "<verb> <resource>[ <namespace>[/<name>]]".
-	answers map[string]error
+	// errors are responses by "<verb> <resource>[ <namespace>[/<name>]]".
+	errors map[string]error
 }
 
 func (s *server) react(action clienttesting.Action) (bool, runtime.Object, error) {
@@ -53,7 +53,7 @@ func (s *server) react(action clienttesting.Action) (bool, runtime.Object, error
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, key := range []string{what, what + " " + r.Name, what + " " + action.GetNamespace()} {
-		if err := s.answers[key]; err != nil {
+		if err := s.errors[key]; err != nil {
 			return true, nil, err
 		}
 	}
@@ -82,24 +82,24 @@ func (s *server) react(action clienttesting.Action) (bool, runtime.Object, error
 	}
 }
 
-// change changes what the server holds, also while it serves.
+// change calls f with the lock held, so that a test may change the server while it serves.
 func (s *server) change(f func(*server)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f(s)
 }
 
-// answer sets the answer to what; nil: as usual.
-func (s *server) answer(what string, err error) {
-	s.change(func(s *server) { s.answers[what] = err })
+// failWith makes the server respond to what with err; nil: it succeeds.
+func (s *server) failWith(what string, err error) {
+	s.change(func(s *server) { s.errors[what] = err })
 }
 
-// trackedSince is the ConfigMap of an API server that notes uses since then.
+// trackedSince is the ConfigMap of an API server that records uses since date.
 func trackedSince(date string) *corev1.ConfigMap {
 	return testkit.ConfigMap("kube-system/kube-apiserver-legacy-service-account-token-tracking", testkit.WithData("since", date))
 }
 
-// fixture is a controller whose caches are filled by hand. Its clock shows now().
+// fixture is a controller whose caches the test fills. Its clock shows now().
 type fixture struct {
 	*Controller
 	server   *server
@@ -113,7 +113,7 @@ type fixture struct {
 func newFixture(t testing.TB, change func(*Config), cached ...metav1.Object) fixture {
 	t.Helper()
 	f := fixture{
-		server:   &server{tracking: trackedSince("2026-01-02"), pods: map[string][]corev1.PodList{}, answers: map[string]error{}},
+		server:   &server{tracking: trackedSince("2026-01-02"), pods: map[string][]corev1.PodList{}, errors: map[string]error{}},
 		client:   &fake.Clientset{},
 		recorder: record.NewFakeRecorder(1000),
 		clock:    clocktesting.NewFakePassiveClock(now()),
@@ -151,7 +151,7 @@ func newController(t testing.TB, client *fake.Clientset, change func(*Config)) *
 	if err := errors.Join(errNamespaces, errSecrets, errAccounts, err); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // ends the queue where no test ran it
+	t.Cleanup(func() { // ends the queue if the test did not run it
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		_ = c.Run(ctx)
@@ -159,7 +159,7 @@ func newController(t testing.TB, client *fake.Clientset, change func(*Config)) *
 	return c
 }
 
-// cache puts obj into the cache that it belongs to.
+// cache adds obj to the cache of its kind.
 func (f fixture) cache(t testing.TB, obj metav1.Object) {
 	t.Helper()
 	var err error
@@ -180,7 +180,7 @@ func (f fixture) logs() string {
 	return f.logger.GetSink().(ktesting.Underlier).GetBuffer().String()
 }
 
-// start begins a first pass. It is over, less retries, when all is quiet.
+// start runs the first pass and returns when it is complete, except for retries.
 func (f fixture) start(t *testing.T) (stop func()) {
 	t.Helper()
 	f.queue.Add(begin)
@@ -192,7 +192,7 @@ func (f fixture) start(t *testing.T) (stop func()) {
 // onePass runs a first pass without retries.
 func (f fixture) onePass(t *testing.T) { f.start(t)() }
 
-// requests takes those that were sent. What a list asks for is in its name.
+// requests returns the requests since its last call. The name of a list has its options.
 func (f fixture) requests() []testkit.Request {
 	actions := f.client.Actions()
 	f.client.ClearActions()
@@ -244,7 +244,7 @@ func deleteRequest(secret string) testkit.Request {
 	return testkit.Request{Verb: "delete", Resource: "secrets", Name: secret, Body: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}}
 }
 
-func noteRequest(version string, date any) testkit.Request {
+func annotateRequest(version string, date any) testkit.Request {
 	return testkit.Request{Verb: "patch", Resource: "serviceaccounts", Name: "team/robot", Body: map[string]any{"metadata": map[string]any{
 		"uid": string(testkit.AccountUID), "resourceVersion": version, "annotations": map[string]any{"sakeeper.io/token-cleaned-up": date},
 	}}}
@@ -252,19 +252,19 @@ func noteRequest(version string, date any) testkit.Request {
 
 // The objects of a pass.
 
-// secret is one that nothing is to be said for but a reference, which robot() has.
+// secret is an unused token Secret of the account robot.
 func secret(name string, opts ...testkit.Option) *corev1.Secret {
 	return testkit.Secret(name, append([]testkit.Option{testkit.WithAccount("robot"), testkit.WithData("token", secretBytes)}, opts...)...)
 }
 
-// marked is a label that is old enough for the Secret to go.
+// marked is a mark that is old enough for the Secret to be deleted.
 func marked() testkit.Option { return testkit.WithLabel(invalidSince, "2026-02-01") }
 
 func robot(references ...string) *corev1.ServiceAccount {
 	return testkit.ServiceAccount("team/robot", testkit.WithReferences(references...))
 }
 
-func podsNaming(phase corev1.PodPhase, secrets ...string) corev1.PodList {
+func podsReferringTo(phase corev1.PodPhase, secrets ...string) corev1.PodList {
 	var list corev1.PodList
 	for _, name := range secrets {
 		list.Items = append(list.Items, corev1.Pod{

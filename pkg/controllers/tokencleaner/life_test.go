@@ -24,7 +24,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// ahead is a clock that is ahead of that of the machine, or of a synctest bubble.
+// ahead is a clock that is ahead of time.Now, also in a synctest bubble.
 type ahead time.Duration
 
 func (a ahead) Now() time.Time                  { return time.Now().Add(time.Duration(a)) }
@@ -39,18 +39,18 @@ func TestNew(t *testing.T) {
 		in   func(*Config)
 		want string
 	}{
-		"no client":                   {in: func(cfg *Config) { cfg.Client = nil }, want: "are required"},
-		"no namespaces":               {in: func(cfg *Config) { cfg.Namespaces = nil }, want: "are required"},
-		"no secrets":                  {in: func(cfg *Config) { cfg.Secrets = nil }, want: "are required"},
-		"no accounts":                 {in: func(cfg *Config) { cfg.ServiceAccounts = nil }, want: "are required"},
-		"no recorder":                 {in: func(cfg *Config) { cfg.Recorder = nil }, want: "are required"},
-		"no clock":                    {in: func(cfg *Config) { cfg.Clock = nil }, want: "are required"},
-		"no period":                   {in: func(cfg *Config) { cfg.Period = 0 }, want: "must be positive, not 0s and 24h0m0s"},
-		"a period into the future":    {in: func(cfg *Config) { cfg.Period = -1 }, want: "must be positive"},
-		"no interval":                 {in: func(cfg *Config) { cfg.Interval = 0 }, want: "must be positive"},
-		"a period into the past":      {in: func(cfg *Config) { cfg.Interval = -1 }, want: "must be positive"},
-		"metrics that exist already":  {in: func(cfg *Config) { _, _ = newMetrics(cfg.Registerer) }, want: "duplicate"},
-		"neither metrics nor options": {in: func(cfg *Config) { cfg.Registerer = nil }},
+		"no client":                  {in: func(cfg *Config) { cfg.Client = nil }, want: "are required"},
+		"no namespaces":              {in: func(cfg *Config) { cfg.Namespaces = nil }, want: "are required"},
+		"no secrets":                 {in: func(cfg *Config) { cfg.Secrets = nil }, want: "are required"},
+		"no accounts":                {in: func(cfg *Config) { cfg.ServiceAccounts = nil }, want: "are required"},
+		"no recorder":                {in: func(cfg *Config) { cfg.Recorder = nil }, want: "are required"},
+		"no clock":                   {in: func(cfg *Config) { cfg.Clock = nil }, want: "are required"},
+		"no period":                  {in: func(cfg *Config) { cfg.Period = 0 }, want: "must be positive, not 0s and 24h0m0s"},
+		"a negative period":          {in: func(cfg *Config) { cfg.Period = -1 }, want: "must be positive"},
+		"no interval":                {in: func(cfg *Config) { cfg.Interval = 0 }, want: "must be positive"},
+		"a negative interval":        {in: func(cfg *Config) { cfg.Interval = -1 }, want: "must be positive"},
+		"metrics that exist already": {in: func(cfg *Config) { _, _ = newMetrics(cfg.Registerer) }, want: "duplicate"},
+		"no registerer":              {in: func(cfg *Config) { cfg.Registerer = nil }},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -112,7 +112,7 @@ func TestLife(t *testing.T) {
 		ctx := newContext(t)
 		client := fake.NewClientset(testkit.Namespace("team"), robot("s", "in-use", "in-pod"),
 			secret("team/s"), secret("team/in-pod"), secret("team/by-hand"), secret("team/in-use", testkit.WithLabel(lastUsed, "2026-04-12")),
-			&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "p"}, Spec: podsNaming("", "in-pod").Items[0].Spec},
+			&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "p"}, Spec: podsReferringTo("", "in-pod").Items[0].Spec},
 			trackedSince("2026-01-02"))
 		c := newController(t, client, func(cfg *Config) { cfg.Clock, cfg.Recorder = fromNow(), record.NewFakeRecorder(1000) })
 		informers := []toolscache.SharedIndexInformer{c.cfg.Namespaces, c.cfg.Secrets, c.cfg.ServiceAccounts}
@@ -121,8 +121,8 @@ func TestLife(t *testing.T) {
 			run = append(run, testkit.Informer(informer))
 		}
 		stop := testkit.Start(ctx, t, run...)
-		// after passes time and names what the controller then sent. What the test does
-		// itself goes through the tracker, which the client's list does not show.
+		// after lets time pass and compares the requests of the controller. Those of the test
+		// itself go through the tracker and are not among the actions of the client.
 		after := func(step string, d time.Duration, want ...string) {
 			t.Helper()
 			time.Sleep(d)
@@ -160,7 +160,7 @@ func TestLife(t *testing.T) {
 			t.Error("not ready")
 		}
 		after("before the next pass", day-2*time.Second)
-		after("at the next pass, for the one in a pod", 2*time.Second, track, "list pods")
+		after("at the next pass, for the one that a pod refers to", 2*time.Second, track, "list pods")
 		relabel("s", lastUsed, "2026-04-14")
 		after("for one day more", day, track, "list pods")
 		relabel("s", invalidSince, "")
@@ -173,7 +173,7 @@ func TestLife(t *testing.T) {
 		after("on 05-14", day, track, "list pods")
 		after("on 05-15, nor is that of 04-14", day, track, "list pods", "patch secrets s")
 		relabel("s", invalidSince, "")
-		after("on 05-16, somebody has taken its mark away", day, track, "list pods", "patch secrets s")
+		after("on 05-16, a user has removed its mark", day, track, "list pods", "patch secrets s")
 		for range 27 {
 			after("while both marks are recent", day, track, "list pods")
 		}
@@ -187,8 +187,9 @@ func TestLife(t *testing.T) {
 	})
 }
 
-// TestNoFight: who keeps taking the mark away is left alone for an hour.
-func TestNoFight(t *testing.T) {
+// TestWriteBackoff checks that a Secret whose mark is removed again and again is left alone
+// for an hour.
+func TestWriteBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, func(cfg *Config) { cfg.Interval, cfg.Clock = time.Minute, fromNow() }, testkit.Namespace("team"), robot("s"), secret("team/s"))
 		stop := f.start(t)
@@ -205,7 +206,7 @@ func TestNoFight(t *testing.T) {
 			t.Errorf("marked %d times in an hour", patches)
 		}
 		if events := strings.Join(testkit.Events(f.recorder), "\n"); strings.Count(events, "LeftAlone") != 1 {
-			t.Errorf("want one event of that, got\n%s", events)
+			t.Errorf("want one LeftAlone event, got\n%s", events)
 		}
 	})
 }
@@ -215,14 +216,14 @@ func TestDryRun(t *testing.T) {
 		f := newFixture(t, func(cfg *Config) { cfg.DryRun = true },
 			testkit.Namespace("team"), robot("robot-token-x7z9q", "s", "in-pod"),
 			secret("team/robot-token-x7z9q", marked()), secret("team/s"), secret("team/in-pod"))
-		f.server.pods["team"] = []corev1.PodList{podsNaming(corev1.PodRunning, "in-pod")}
+		f.server.pods["team"] = []corev1.PodList{podsReferringTo(corev1.PodRunning, "in-pod")}
 		stop := f.start(t)
 		defer stop()
-		for range 2 { // each pass says the same
+		for range 2 { // each pass reports the same
 			f.expectRequests(t, getTracking(), listPods("team"))
 			f.expectEvents(t,
 				"Normal WouldDeleteUnusedToken Would be deleted: marked as unused since 2026-02-01, and not used within 720h0m0s involvedObject{kind=Secret,apiVersion=v1}",
-				"Normal WouldMarkUnusedToken Would be marked as unused: no use of this token within 720h0m0s is on record, and no pod names it involvedObject{kind=Secret,apiVersion=v1}")
+				"Normal WouldMarkUnusedToken Would be marked as unused: no use of this token within 720h0m0s is recorded, and no pod refers to it involvedObject{kind=Secret,apiVersion=v1}")
 			time.Sleep(day)
 			synctest.Wait()
 		}
@@ -242,7 +243,7 @@ func TestDryRun(t *testing.T) {
 	})
 }
 
-// TestRunStopsInTheMiddle: a request under way ends first, and no other begins.
+// TestRunStopsInTheMiddle checks that Run completes the current request and begins no other.
 func TestRunStopsInTheMiddle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, nil, testkit.Namespace("team"), robot("1", "2"), secret("team/1"), secret("team/2"))

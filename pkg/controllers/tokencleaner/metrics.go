@@ -6,21 +6,21 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// What the label step is.
+// Values of the label step.
 const (
 	stepMark   = "mark"
 	stepDelete = "delete"
 )
 
-// What the label result is.
+// Values of the label result.
 const (
 	resultDone    = "done"
 	resultDryRun  = "dry_run" // nothing was changed
-	resultChanged = "changed" // the object changed since it was judged, or went
+	resultChanged = "changed" // the object changed or was deleted since the decision
 	resultError   = "error"
 )
 
-// metrics are the controller's own.
+// metrics are the metrics that only this controller has.
 type metrics struct {
 	steps    *prometheus.CounterVec
 	verdicts *prometheus.GaugeVec
@@ -48,7 +48,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			m.steps.WithLabelValues(step, result)
 		}
 	}
-	m.found(nil)
+	m.setVerdicts(nil)
 	if reg == nil {
 		return m, nil
 	}
@@ -60,10 +60,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-func (m *metrics) took(step, result string) { m.steps.WithLabelValues(step, result).Inc() }
+func (m *metrics) countStep(step, result string) { m.steps.WithLabelValues(step, result).Inc() }
 
-// found replaces what the pass has found so far.
-func (m *metrics) found(counts map[verdict]int) {
+// setVerdicts sets the number of Secrets by verdict; a verdict without a count is zero.
+func (m *metrics) setVerdicts(counts map[verdict]int) {
 	for _, v := range verdicts() {
 		m.verdicts.WithLabelValues(string(v)).Set(float64(counts[v]))
 	}

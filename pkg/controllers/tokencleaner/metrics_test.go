@@ -19,8 +19,8 @@ func TestMetrics(t *testing.T) {
 			robot("mark", "gone", "pod", "used", "waits"), secret("team/mark"), secret("team/gone", marked()), secret("team/pod"), secret("team/hand"),
 			secret("team/used", testkit.WithLabel(lastUsed, "2026-04-12")), secret("team/waits", testkit.WithLabel(invalidSince, "2026-04-12")),
 			testkit.ServiceAccount("quiet/robot", testkit.WithReferences("used")), secret("quiet/used", testkit.WithLabel(lastUsed, "2026-04-12")))
-		f.server.pods["team"] = []corev1.PodList{podsNaming(corev1.PodRunning, "pod")}
-		f.server.answer("delete secrets", testkit.InternalError())
+		f.server.pods["team"] = []corev1.PodList{podsReferringTo(corev1.PodRunning, "pod")}
+		f.server.failWith("delete secrets", testkit.InternalError())
 		expect := func(step, want string) {
 			t.Helper()
 			if err := testutil.GatherAndCompare(f.registry, strings.NewReader(want), "sakeeper_token_clean_ups_total", "sakeeper_token_clean_up_secrets", "sakeeper_token_clean_up_last_pass_timestamp_seconds"); err != nil {
@@ -33,7 +33,7 @@ func TestMetrics(t *testing.T) {
 		expect("after it", metricsText(now().Unix(),
 			map[string]int{"mark done": 1, "delete error": 1},
 			map[string]int{"unused": 1, "expired": 1, "mounted": 1, "unreferenced": 1, "used": 2, "waiting": 1}))
-		f.server.answer("delete secrets", nil)
+		f.server.failWith("delete secrets", nil)
 		f.cache(t, secret("team/mark", testkit.WithLabel(invalidSince, "2026-04-12")))
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -50,7 +50,7 @@ func TestMetrics(t *testing.T) {
 	})
 }
 
-// metricsText is what is scraped; what is not in the maps is zero.
+// metricsText is the expected scrape; values that are not in the maps are zero.
 func metricsText(lastPass int64, steps, found map[string]int) string {
 	var b strings.Builder
 	b.WriteString("# HELP sakeeper_token_clean_up_last_pass_timestamp_seconds When the last clean-up pass was completed, in seconds since 1970; 0: there was none yet.\n" +

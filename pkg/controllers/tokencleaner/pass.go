@@ -14,29 +14,30 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/kube"
 )
 
-// pass is what is known until the next one begins.
+// pass is the state of one pass. It is replaced when the next one begins.
 type pass struct {
-	// tracked is from when on every use is on record. Zero: nobody can tell.
+	// tracked is the time since which every use is recorded. Zero: unknown.
 	tracked time.Time
-	// found are the numbers of Secrets by namespace, and total is their sum.
+	// found has the number of Secrets by namespace and verdict, total by verdict.
 	found map[string]map[verdict]int
 	total map[verdict]int
-	// noted are the ServiceAccounts that were told of a clean-up, and the date. The
-	// cache may not show that yet.
-	noted map[types.UID]string
-	// refused are the Secrets whose change the API server refuses, as people were told.
-	refused sets.Set[types.UID]
+	// annotated has the date of the clean-up annotation of each ServiceAccount that got one
+	// in this pass. The cache may not show it yet.
+	annotated map[types.UID]string
+	// rejected are the Secrets with an event about a change that the API server refuses.
+	rejected sets.Set[types.UID]
 }
 
 func newPass(tracked time.Time) *pass {
 	return &pass{
-		tracked: tracked,
-		found:   map[string]map[verdict]int{},
-		total:   map[verdict]int{},
-		noted:   map[types.UID]string{},
-		refused: sets.Set[types.UID]{},
+		tracked:   tracked,
+		found:     map[string]map[verdict]int{},
+		total:     map[verdict]int{},
+		annotated: map[types.UID]string{},
+		rejected:  sets.Set[types.UID]{},
 	}
 }
 
@@ -48,7 +49,7 @@ func (p *pass) count(namespace string, v verdict) {
 	p.total[v]++
 }
 
-// replace takes counts for all that is known of the namespace.
+// replace sets the counts of the namespace.
 func (p *pass) replace(namespace string, counts map[verdict]int) {
 	for v, n := range p.found[namespace] {
 		if p.total[v] -= n; p.total[v] == 0 {
@@ -61,8 +62,8 @@ func (p *pass) replace(namespace string, counts map[verdict]int) {
 	p.found[namespace] = counts
 }
 
-// begin judges every Secret by what is cached, and queues the namespaces of those of
-// which that is not enough.
+// begin starts a pass: it decides on every Secret by the caches alone, and queues the
+// namespaces of the Secrets for which the pods matter.
 func (c *Controller) begin(ctx context.Context) error {
 	tracked, err := c.tracking(ctx)
 	if err != nil {
@@ -78,12 +79,12 @@ func (c *Controller) begin(ctx context.Context) error {
 		s := c.gather(secret)
 		d := decide(s)
 		c.pass.count(secret.Namespace, d.verdict)
-		c.complain(s, d.complaint, warned)
-		if d.action == look {
+		c.recordWarning(s, d.warning, warned)
+		if d.action == checkPods {
 			queue.Insert(secret.Namespace)
 		}
 	}
-	c.metrics.found(c.pass.total)
+	c.metrics.setVerdicts(c.pass.total)
 	for _, namespace := range sets.List(queue) {
 		c.queue.Add(task(namespace))
 	}
@@ -97,40 +98,39 @@ func (c *Controller) end(ctx context.Context) {
 	klog.FromContext(ctx).Info("Completed a clean-up pass", "secrets", c.pass.total, "dryRun", c.cfg.DryRun)
 }
 
-// tracking reads from when on every use is on record. Zero without an error: nobody
-// can tell, and people were told.
+// tracking reads the time since which every use is recorded. Zero without an error: it is
+// unknown, which was reported by log and, if the ConfigMap is wrong, by event.
 func (c *Controller) tracking(ctx context.Context) (time.Time, error) {
 	found, err := c.cfg.Client.ConfigMaps(trackingNamespace).Get(ctx, trackingName, metav1.GetOptions{})
 	name := klog.KRef(trackingNamespace, trackingName)
 	switch {
 	case apierrors.IsNotFound(err):
-		klog.FromContext(ctx).Info("No tokens are cleaned up: the API server does not say since when it notes their use, its config map is missing", "configMap", name)
+		klog.FromContext(ctx).Info("No tokens are cleaned up: the API server does not say since when it records their use, its config map is missing", "configMap", name)
 		return time.Time{}, nil
 	case err != nil:
 		return time.Time{}, fmt.Errorf("get config map %s: %w", name, err)
 	}
-	tracked, trouble := readTracking(found, c.cfg.Clock.Now())
-	if trouble != "" {
-		klog.FromContext(ctx).Info("No tokens are cleaned up: the API server does not say since when it notes their use", "configMap", name, "reason", trouble)
-		c.cfg.Recorder.Event(&corev1.ObjectReference{
-			Kind: "ConfigMap", APIVersion: "v1", Namespace: found.Namespace, Name: found.Name, UID: found.UID,
-		}, corev1.EventTypeWarning, api.ReasonUnusableTokenTracking, "No tokens are cleaned up, because "+trouble)
+	tracked, problem := readTracking(found, c.cfg.Clock.Now())
+	if problem != "" {
+		klog.FromContext(ctx).Info("No tokens are cleaned up: the API server does not say since when it records their use", "configMap", name, "reason", problem)
+		c.cfg.Recorder.Event(kube.Reference("ConfigMap", found), corev1.EventTypeWarning, api.ReasonUnusableTokenTracking, "No tokens are cleaned up, because "+problem)
 	}
 	return tracked, nil
 }
 
-// complain tells people of their mistake, and of one on a namespace once.
-func (c *Controller) complain(s state, about complaint, warned sets.Set[types.UID]) {
-	if about.text == "" {
+// recordWarning records an event about a mistake that only a user can fix. One about a
+// namespace is recorded once, and the namespace is added to warned.
+func (c *Controller) recordWarning(s state, w warning, warned sets.Set[types.UID]) {
+	if w.text == "" {
 		return
 	}
-	object := objectReference(s.secret)
-	if about.onNamespace {
+	object := kube.Reference("Secret", s.secret)
+	if w.onNamespace {
 		if warned.Has(s.namespace.UID) {
 			return
 		}
 		warned.Insert(s.namespace.UID)
-		object = &corev1.ObjectReference{Kind: "Namespace", APIVersion: "v1", Name: s.namespace.Name, UID: s.namespace.UID}
+		object = kube.Reference("Namespace", s.namespace)
 	}
-	c.cfg.Recorder.Event(object, corev1.EventTypeWarning, about.reason, about.text)
+	c.cfg.Recorder.Event(object, corev1.EventTypeWarning, w.reason, w.text)
 }

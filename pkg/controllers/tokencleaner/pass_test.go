@@ -21,9 +21,9 @@ func TestPass(t *testing.T) {
 		inCached []metav1.Object
 		inPods   map[string][]corev1.PodList
 		inChange func(*Config)
-		want     []testkit.Request // after that for the tracking
+		want     []testkit.Request // after the one for the tracking ConfigMap
 	}{
-		"there is nothing": {},
+		"no secrets": {},
 		"one that is unused is one patch": {
 			inCached: []metav1.Object{team, robot("s"), secret("team/s")},
 			want:     []testkit.Request{listPods("team"), markRequest("team/s")},
@@ -48,28 +48,28 @@ func TestPass(t *testing.T) {
 		"one that is kept by its namespace": {
 			inCached: []metav1.Object{testkit.Namespace("team", testkit.WithAnnotation(keepIt, "true")), robot("s"), secret("team/s")},
 		},
-		"one by hand whose namespace asks for it": {
+		"one that is not referenced, and its namespace has the annotation": {
 			inCached: []metav1.Object{testkit.Namespace("team", optIn), robot(), secret("team/s")},
 			want:     []testkit.Request{listPods("team"), markRequest("team/s")},
 		},
-		"one by hand that asks for it, deleted a day after": {
+		"one that is not referenced and has the annotation is deleted after its own period": {
 			inCached: []metav1.Object{team, robot(), secret("team/s", optIn, testkit.WithLabel(invalidSince, "2026-04-10"))},
 			want:     []testkit.Request{listPods("team"), deleteRequest("team/s")},
 		},
-		"one that a pod names, in whatever phase": {
+		"one that a pod refers to, in whatever phase": {
 			inCached: []metav1.Object{team, robot("a", "b", "c"), secret("team/a"), secret("team/b", marked()), secret("team/c")},
-			inPods:   map[string][]corev1.PodList{"team": {podsNaming(corev1.PodSucceeded, "a"), podsNaming(corev1.PodRunning, "x"), podsNaming(corev1.PodFailed, "b")}},
+			inPods:   map[string][]corev1.PodList{"team": {podsReferringTo(corev1.PodSucceeded, "a"), podsReferringTo(corev1.PodRunning, "x"), podsReferringTo(corev1.PodFailed, "b")}},
 			want: []testkit.Request{
 				listPods("team"), {Verb: "list", Resource: "pods", Name: "team limit=500 continue=1"}, {Verb: "list", Resource: "pods", Name: "team limit=500 continue=2"},
 				markRequest("team/c"),
 			},
 		},
-		"one that a pod of another namespace names": {
+		"one that a pod of another namespace refers to": {
 			inCached: []metav1.Object{team, robot("s"), secret("team/s")},
-			inPods:   map[string][]corev1.PodList{"other": {podsNaming(corev1.PodRunning, "s")}},
+			inPods:   map[string][]corev1.PodList{"other": {podsReferringTo(corev1.PodRunning, "s")}},
 			want:     []testkit.Request{listPods("team"), markRequest("team/s")},
 		},
-		"pods are listed once per namespace, and only where it depends on them": {
+		"pods are listed once per namespace, and only if a decision depends on them": {
 			inCached: []metav1.Object{
 				team, other, testkit.Namespace("young"),
 				robot("a", "b"), secret("team/a"), secret("team/b", marked()), secret("team/c"),
@@ -81,7 +81,7 @@ func TestPass(t *testing.T) {
 				listPods("team"), markRequest("team/a"), deleteRequest("team/b"),
 			},
 		},
-		"the day is that of UTC": {
+		"dates are in UTC": {
 			inCached: []metav1.Object{team, robot("s"), secret("team/s")},
 			inChange: func(cfg *Config) {
 				cfg.Clock = testClock(now().In(time.FixedZone("far east", 23*60*60)))
@@ -93,37 +93,37 @@ func TestPass(t *testing.T) {
 			inChange: func(cfg *Config) { cfg.DryRun = true },
 			want:     []testkit.Request{listPods("team")},
 		},
-		"the account of a generated token is told before it goes": {
+		"the account of a generated token is annotated before the deletion": {
 			inCached: []metav1.Object{team, robot("robot-token-x7z9q", "s"), secret("team/robot-token-x7z9q", marked()), secret("team/s", marked())},
-			want:     []testkit.Request{listPods("team"), noteRequest("100", "2026-04-12"), deleteRequest("team/robot-token-x7z9q"), deleteRequest("team/s")},
+			want:     []testkit.Request{listPods("team"), annotateRequest("100", "2026-04-12"), deleteRequest("team/robot-token-x7z9q"), deleteRequest("team/s")},
 		},
-		"but not of one whose name was not generated": {
+		"the account is not annotated if the name was not generated": {
 			inCached: []metav1.Object{team, robot("s"), secret("team/s", marked())},
 			want:     []testkit.Request{listPods("team"), deleteRequest("team/s")},
 		},
-		"nor when it is only marked": {
+		"the account is not annotated for a mark": {
 			inCached: []metav1.Object{team, robot("robot-token-x7z9q"), secret("team/robot-token-x7z9q")},
 			want:     []testkit.Request{listPods("team"), markRequest("team/robot-token-x7z9q")},
 		},
-		"it is told once for all of its tokens": {
+		"the account is annotated once for all of its tokens": {
 			inCached: []metav1.Object{team, robot("robot-token-x7z9q", "robot-token-zzzzz"), secret("team/robot-token-x7z9q", marked()), secret("team/robot-token-zzzzz", marked())},
 			want: []testkit.Request{
-				listPods("team"), noteRequest("100", "2026-04-12"), deleteRequest("team/robot-token-x7z9q"), deleteRequest("team/robot-token-zzzzz"),
+				listPods("team"), annotateRequest("100", "2026-04-12"), deleteRequest("team/robot-token-x7z9q"), deleteRequest("team/robot-token-zzzzz"),
 			},
 		},
-		"it knows": {
+		"the account is annotated already": {
 			inCached: []metav1.Object{
 				team, secret("team/robot-token-x7z9q", marked()),
 				testkit.ServiceAccount("team/robot", testkit.WithReferences("robot-token-x7z9q"), testkit.WithAnnotation("sakeeper.io/token-cleaned-up", "2026-04-12")),
 			},
 			want: []testkit.Request{listPods("team"), deleteRequest("team/robot-token-x7z9q")},
 		},
-		"it knows of one of former times": {
+		"the account has an annotation of an earlier day": {
 			inCached: []metav1.Object{
 				team, secret("team/robot-token-x7z9q", marked()),
 				testkit.ServiceAccount("team/robot", testkit.WithReferences("robot-token-x7z9q"), testkit.WithAnnotation("sakeeper.io/token-cleaned-up", "2025-01-01")),
 			},
-			want: []testkit.Request{listPods("team"), noteRequest("100", "2026-04-12"), deleteRequest("team/robot-token-x7z9q")},
+			want: []testkit.Request{listPods("team"), annotateRequest("100", "2026-04-12"), deleteRequest("team/robot-token-x7z9q")},
 		},
 	}
 	for name, tc := range cases {
@@ -141,22 +141,22 @@ func TestPass(t *testing.T) {
 	}
 }
 
-// TestNothingMayBeDone: whatever is wrong with the ConfigMap, no token is touched, and
-// people hear why.
-func TestNothingMayBeDone(t *testing.T) {
-	event := func(trouble string) []string {
-		return []string{"Warning UnusableTokenTracking No tokens are cleaned up, because " + trouble + " involvedObject{kind=ConfigMap,apiVersion=v1}"}
+// TestNothingIsDoneWithoutTracking checks that no token is changed, and that log and events
+// say why, whatever is wrong with the tracking ConfigMap.
+func TestNothingIsDoneWithoutTracking(t *testing.T) {
+	event := func(problem string) []string {
+		return []string{"Warning UnusableTokenTracking No tokens are cleaned up, because " + problem + " involvedObject{kind=ConfigMap,apiVersion=v1}"}
 	}
 	cases := map[string]struct {
 		in         *corev1.ConfigMap
 		wantEvents []string
 		wantLog    string
 	}{
-		"it is missing":         {wantLog: "its config map is missing"},
-		"it has no date":        {in: testkit.ConfigMap("kube-system/" + trackingName), wantEvents: event("the key since is missing"), wantLog: "the key since is missing"},
-		"its date is none":      {in: trackedSince("soon"), wantEvents: event("the key since is not a date such as 2006-01-02"), wantLog: "not a date"},
-		"its date lies ahead":   {in: trackedSince("2026-04-13"), wantEvents: event("the date in the key since lies in the future"), wantLog: "lies in the future"},
-		"its date is too young": {in: trackedSince("2026-03-13")},
+		"it is missing":             {wantLog: "its config map is missing"},
+		"it has no date":            {in: testkit.ConfigMap("kube-system/" + trackingName), wantEvents: event("the key since is missing"), wantLog: "the key since is missing"},
+		"its date is invalid":       {in: trackedSince("soon"), wantEvents: event("the key since is not a date such as 2006-01-02"), wantLog: "not a date"},
+		"its date is in the future": {in: trackedSince("2026-04-13"), wantEvents: event("the date in the key since lies in the future"), wantLog: "lies in the future"},
+		"its date is too recent":    {in: trackedSince("2026-03-13")},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -177,11 +177,11 @@ func TestNothingMayBeDone(t *testing.T) {
 	}
 }
 
-// TestTrackingThatCannotBeRead is neither yes nor no.
+// TestTrackingThatCannotBeRead checks that a failed read is retried and begins no pass.
 func TestTrackingThatCannotBeRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, nil, testkit.Namespace("team"), robot("s"), secret("team/s"))
-		f.server.answer("get configmaps", errBoom)
+		f.server.failWith("get configmaps", errBoom)
 		stop := f.start(t)
 		defer stop()
 		if f.Ready() {
@@ -192,7 +192,7 @@ func TestTrackingThatCannotBeRead(t *testing.T) {
 		if requests := f.requests(); f.Ready() || len(requests) < 10 {
 			t.Errorf("ready %t after %d requests", f.Ready(), len(requests))
 		}
-		f.server.answer("get configmaps", nil)
+		f.server.failWith("get configmaps", nil)
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
 		f.expectRequests(t, getTracking(), listPods("team"), markRequest("team/s"))
@@ -202,7 +202,7 @@ func TestTrackingThatCannotBeRead(t *testing.T) {
 	})
 }
 
-func TestComplaints(t *testing.T) {
+func TestWarnings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		numbered := func(n int) testkit.Option { return testkit.WithUID(types.UID(fmt.Sprint(n))) }
 		wrong := testkit.Namespace("wrong", testkit.WithAnnotation(cleanUp, "soon"), testkit.WithAnnotation(keepIt, "false"), numbered(1))
@@ -217,7 +217,7 @@ func TestComplaints(t *testing.T) {
 		stop := f.start(t)
 		defer stop()
 		onNamespace, onSecret := " involvedObject{kind=Namespace,apiVersion=v1}", " involvedObject{kind=Secret,apiVersion=v1}"
-		complaints := []string{
+		warnings := []string{
 			"Warning InvalidCleanUpSetting " + noDurationOnNamespace.text + onNamespace,
 			"Warning InvalidCleanUpSetting " + noBoolOnNamespace.text + onNamespace,
 			"Warning InvalidCleanUpSetting " + noDuration.text + onSecret,
@@ -225,17 +225,17 @@ func TestComplaints(t *testing.T) {
 			"Warning UnreadableLastUsed " + unreadableUse.text + onSecret,
 		}
 		markedEvent := func(period string) string {
-			return "Normal MarkedUnusedToken Marked as unused: no use of this token within " + period + " is on record, and no pod names it. " +
+			return "Normal MarkedUnusedToken Marked as unused: no use of this token within " + period + " is recorded, and no pod refers to it. " +
 				"The API server refuses it from now on, and it is deleted after another " + period + " without use. " +
 				"Remove the label kubernetes.io/legacy-token-invalid-since to use it again" + onSecret
 		}
-		f.expectEvents(t, append(complaints, markedEvent("24h0m0s"), markedEvent("720h0m0s"))...)
+		f.expectEvents(t, append(warnings, markedEvent("24h0m0s"), markedEvent("720h0m0s"))...)
 		f.expectRequests(t, getTracking(), listPods("team"), markRequest("team/good"), listPods("wrong"), markRequest("wrong/good"))
 
-		f.server.change(func(s *server) { s.tracking = trackedSince("2026-04-12") }) // too young for those that are good
+		f.server.change(func(s *server) { s.tracking = trackedSince("2026-04-12") }) // too recent for the Secrets with valid annotations
 		time.Sleep(day)
 		synctest.Wait()
-		f.expectEvents(t, complaints[:4]...)
+		f.expectEvents(t, warnings[:4]...)
 		f.expectRequests(t, getTracking())
 	})
 }

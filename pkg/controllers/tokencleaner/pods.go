@@ -10,23 +10,23 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/podadmission/secretrefs"
 )
 
-// podsPerPage bounds what is in memory of a big namespace.
+// podsPerPage limits the memory that the pods of a big namespace take.
 const podsPerPage = 500
 
-// names are those of Secrets.
-type names sets.Set[string]
+// secretNames is a set of names of Secrets.
+type secretNames sets.Set[string]
 
-func (n names) mounts(secret string) mounts {
+func (n secretNames) mounts(secret string) mounts {
 	if sets.Set[string](n).Has(secret) {
 		return mountsSome
 	}
 	return mountsNone
 }
 
-// namesInPods lists the pods of a namespace and what they name, in whatever phase
-// they are.
-func (c *Controller) namesInPods(ctx context.Context, namespace string) (names, error) {
-	found := names{}
+// listNamesInPods lists the pods of a namespace and returns the Secrets that they refer to,
+// whatever phase the pods are in.
+func (c *Controller) listNamesInPods(ctx context.Context, namespace string) (secretNames, error) {
+	found := secretNames{}
 	options := metav1.ListOptions{Limit: podsPerPage}
 	for {
 		pods, err := c.cfg.Client.Pods(namespace).List(ctx, options)

@@ -20,7 +20,7 @@ import (
 
 func testClock(now time.Time) clock.PassiveClock { return clocktesting.NewFakePassiveClock(now) }
 
-func TestAnswers(t *testing.T) {
+func TestResponses(t *testing.T) {
 	const onSecret = " involvedObject{kind=Secret,apiVersion=v1}"
 	deleted := "Normal DeletedUnusedToken Deleted: marked as unused since 2026-02-01, and not used within 720h0m0s" + onSecret
 	refuses := func(step string, err error) string {
@@ -30,65 +30,65 @@ func TestAnswers(t *testing.T) {
 	const generated = "team/robot-token-x7z9q"
 	cases := map[string]struct {
 		inStep     string // of the Secret that is there
-		inAnswers  map[string]error
+		inErrors   map[string]error
 		want       []testkit.Request // after tracking and pods, without retries
 		wantEvents []string
 		wantResult string
 		wantRetry  bool
 	}{
 		"deleted": {
-			inStep: "delete", want: []testkit.Request{noteRequest("100", "2026-04-12"), deleteRequest(generated)},
+			inStep: "delete", want: []testkit.Request{annotateRequest("100", "2026-04-12"), deleteRequest(generated)},
 			wantEvents: []string{deleted}, wantResult: "done",
 		},
 		"used between decision and mark": {
-			inStep: "mark", inAnswers: map[string]error{"patch secrets": testkit.Conflict()},
+			inStep: "mark", inErrors: map[string]error{"patch secrets": testkit.Conflict()},
 			want: []testkit.Request{markRequest(generated)}, wantResult: "changed",
 		},
-		"gone between decision and mark": {
-			inStep: "mark", inAnswers: map[string]error{"patch secrets": testkit.NotFound()},
+		"deleted between decision and mark": {
+			inStep: "mark", inErrors: map[string]error{"patch secrets": testkit.NotFound()},
 			want: []testkit.Request{markRequest(generated)}, wantResult: "changed",
 		},
-		"used between decision and deletion: the note is taken back": {
-			inStep: "delete", inAnswers: map[string]error{"delete secrets": testkit.Conflict()},
-			want: []testkit.Request{noteRequest("100", "2026-04-12"), deleteRequest(generated), noteRequest("101", nil)}, wantResult: "changed",
+		"used between decision and deletion: the annotation is removed": {
+			inStep: "delete", inErrors: map[string]error{"delete secrets": testkit.Conflict()},
+			want: []testkit.Request{annotateRequest("100", "2026-04-12"), deleteRequest(generated), annotateRequest("101", nil)}, wantResult: "changed",
 		},
-		"gone between decision and deletion: the note stays": {
-			inStep: "delete", inAnswers: map[string]error{"delete secrets": testkit.NotFound()},
-			want: []testkit.Request{noteRequest("100", "2026-04-12"), deleteRequest(generated)}, wantResult: "changed",
+		"deleted between decision and deletion: the annotation stays": {
+			inStep: "delete", inErrors: map[string]error{"delete secrets": testkit.NotFound()},
+			want: []testkit.Request{annotateRequest("100", "2026-04-12"), deleteRequest(generated)}, wantResult: "changed",
 		},
-		"the account changed: nothing is deleted": {
-			inStep: "delete", inAnswers: map[string]error{"patch serviceaccounts": testkit.Conflict()},
-			want: []testkit.Request{noteRequest("100", "2026-04-12")}, wantResult: "changed",
+		"the account changed: the Secret is not deleted": {
+			inStep: "delete", inErrors: map[string]error{"patch serviceaccounts": testkit.Conflict()},
+			want: []testkit.Request{annotateRequest("100", "2026-04-12")}, wantResult: "changed",
 		},
-		"the account went: nothing is deleted": {
-			inStep: "delete", inAnswers: map[string]error{"patch serviceaccounts": testkit.NotFound()},
-			want: []testkit.Request{noteRequest("100", "2026-04-12")}, wantResult: "changed",
+		"the account was deleted: the Secret is not deleted": {
+			inStep: "delete", inErrors: map[string]error{"patch serviceaccounts": testkit.NotFound()},
+			want: []testkit.Request{annotateRequest("100", "2026-04-12")}, wantResult: "changed",
 		},
-		"the account cannot be told: nothing is deleted": {
-			inStep: "delete", inAnswers: map[string]error{"patch serviceaccounts": errBoom},
-			want: []testkit.Request{noteRequest("100", "2026-04-12")}, wantResult: "error", wantRetry: true,
+		"annotating the account fails: the Secret is not deleted": {
+			inStep: "delete", inErrors: map[string]error{"patch serviceaccounts": errBoom},
+			want: []testkit.Request{annotateRequest("100", "2026-04-12")}, wantResult: "error", wantRetry: true,
 		},
 		"a mark fails": {
-			inStep: "mark", inAnswers: map[string]error{"patch secrets": errBoom},
+			inStep: "mark", inErrors: map[string]error{"patch secrets": errBoom},
 			want: []testkit.Request{markRequest(generated)}, wantResult: "error", wantRetry: true,
 		},
 		"a deletion fails": {
-			inStep: "delete", inAnswers: map[string]error{"delete secrets": testkit.InternalError()},
-			want: []testkit.Request{noteRequest("100", "2026-04-12"), deleteRequest(generated)}, wantResult: "error", wantRetry: true,
+			inStep: "delete", inErrors: map[string]error{"delete secrets": testkit.InternalError()},
+			want: []testkit.Request{annotateRequest("100", "2026-04-12"), deleteRequest(generated)}, wantResult: "error", wantRetry: true,
 		},
 		"a mark is refused": {
-			inStep: "mark", inAnswers: map[string]error{"patch secrets": forbidden},
+			inStep: "mark", inErrors: map[string]error{"patch secrets": forbidden},
 			want:       []testkit.Request{markRequest(generated)},
 			wantEvents: []string{refuses("mark", forbidden)}, wantResult: "error", wantRetry: true,
 		},
-		"a mark is refused in words that quote the token": {
-			inStep: "mark", inAnswers: map[string]error{"patch secrets": quoting},
+		"a mark is refused by an error that quotes the token": {
+			inStep: "mark", inErrors: map[string]error{"patch secrets": quoting},
 			want:       []testkit.Request{markRequest(generated)},
 			wantEvents: []string{refuses("mark", fmt.Errorf("Invalid, in words that are withheld because they quote a token"))}, wantResult: "error", wantRetry: true,
 		},
 		"a deletion is refused": {
-			inStep: "delete", inAnswers: map[string]error{"delete secrets": forbidden},
-			want:       []testkit.Request{noteRequest("100", "2026-04-12"), deleteRequest(generated)},
+			inStep: "delete", inErrors: map[string]error{"delete secrets": forbidden},
+			want:       []testkit.Request{annotateRequest("100", "2026-04-12"), deleteRequest(generated)},
 			wantEvents: []string{refuses("delete", forbidden)}, wantResult: "error", wantRetry: true,
 		},
 	}
@@ -100,8 +100,8 @@ func TestAnswers(t *testing.T) {
 					marked()(object)
 				}
 				f := newFixture(t, nil, testkit.Namespace("team"), robot("robot-token-x7z9q"), object)
-				for what, err := range tc.inAnswers {
-					f.server.answer(what, err)
+				for what, err := range tc.inErrors {
+					f.server.failWith(what, err)
 				}
 				stop := f.start(t)
 				defer stop()
@@ -119,28 +119,28 @@ func TestAnswers(t *testing.T) {
 				if retried := len(f.requests()) > 0; retried != tc.wantRetry {
 					t.Errorf("retried: %t, want %t", retried, tc.wantRetry)
 				}
-				f.expectEvents(t) // none that people have
+				f.expectEvents(t) // no second event
 			})
 		})
 	}
 }
 
-// TestTheFormerNoteIsPutBack: what an account was told before is true again when a
-// deletion does not happen.
-func TestTheFormerNoteIsPutBack(t *testing.T) {
+// TestTheFormerAnnotationIsRestored checks that the account gets its former annotation back
+// if a deletion does not happen.
+func TestTheFormerAnnotationIsRestored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, nil, testkit.Namespace("team"),
 			testkit.ServiceAccount("team/robot", testkit.WithReferences("robot-token-x7z9q"), testkit.WithAnnotation("sakeeper.io/token-cleaned-up", "2025-01-01")),
 			secret("team/robot-token-x7z9q", marked()))
-		f.server.answer("delete secrets", testkit.Conflict())
+		f.server.failWith("delete secrets", testkit.Conflict())
 		f.onePass(t)
-		f.expectRequests(t, getTracking(), listPods("team"), noteRequest("100", "2026-04-12"), deleteRequest("team/robot-token-x7z9q"), noteRequest("101", "2025-01-01"))
+		f.expectRequests(t, getTracking(), listPods("team"), annotateRequest("100", "2026-04-12"), deleteRequest("team/robot-token-x7z9q"), annotateRequest("101", "2025-01-01"))
 	})
 }
 
-// TestAFailureHoldsUpNobody: neither in its namespace nor elsewhere, and it is tried
-// until it succeeds.
-func TestAFailureHoldsUpNobody(t *testing.T) {
+// TestAFailureDoesNotBlockOthers checks that a failure blocks no other Secret, neither in its
+// namespace nor elsewhere, and is retried until it succeeds.
+func TestAFailureDoesNotBlockOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cached := []metav1.Object{}
 		for _, namespace := range []string{"a", "b", "c"} {
@@ -150,9 +150,9 @@ func TestAFailureHoldsUpNobody(t *testing.T) {
 			}
 		}
 		f := newFixture(t, nil, cached...)
-		f.server.answer("patch secrets a/1", testkit.QuotaExceeded())
-		f.server.answer("patch secrets a/2", testkit.QuotaExceeded())
-		f.server.answer("list pods b", errBoom)
+		f.server.failWith("patch secrets a/1", testkit.QuotaExceeded())
+		f.server.failWith("patch secrets a/2", testkit.QuotaExceeded())
+		f.server.failWith("list pods b", errBoom)
 		stop := f.start(t)
 		defer stop()
 
@@ -176,10 +176,10 @@ func TestAFailureHoldsUpNobody(t *testing.T) {
 		if logs := f.logs(); !strings.Contains(logs, "and 1 more secrets of this namespace failed") {
 			t.Errorf("the log does not count failures:\n%s", logs)
 		}
-		if refusals := strings.Count(strings.Join(testkit.Events(f.recorder), "\n"), "FailedTokenCleanUp"); refusals != 2 {
-			t.Errorf("%d events of refusals, want one for each", refusals)
+		if rejections := strings.Count(strings.Join(testkit.Events(f.recorder), "\n"), "FailedTokenCleanUp"); rejections != 2 {
+			t.Errorf("%d events about rejections, want one for each", rejections)
 		}
-		// As the watch would: a/3 and those of c are marked now.
+		// The watch shows that a/3 and the Secrets of c are marked.
 		for _, name := range []string{"a/3", "c/1", "c/2", "c/3"} {
 			f.cache(t, secret(name, testkit.WithLabel(invalidSince, "2026-04-12")))
 		}
@@ -187,11 +187,11 @@ func TestAFailureHoldsUpNobody(t *testing.T) {
 		synctest.Wait()
 		expectTried("for most of a day", "list pods a", "list pods b", "patch secrets a/1", "patch secrets a/2")
 		if events := testkit.Events(f.recorder); len(events) > 0 {
-			t.Errorf("people were told again: %q", events)
+			t.Errorf("repeated events: %q", events)
 		}
-		f.server.answer("patch secrets a/1", nil)
-		f.server.answer("patch secrets a/2", nil)
-		f.server.answer("list pods b", nil)
+		f.server.failWith("patch secrets a/1", nil)
+		f.server.failWith("patch secrets a/2", nil)
+		f.server.failWith("list pods b", nil)
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
 		expectTried("when it works again", "list pods a", "list pods b",

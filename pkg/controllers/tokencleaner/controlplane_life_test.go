@@ -21,29 +21,29 @@ import (
 
 type labels = map[string]string
 
-// TestOnARealAPIServer lives through months with an API server whose clock shows
-// today.
+// TestOnARealAPIServer runs the controller through months by its own clock, with an API server
+// whose clock shows today.
 func TestOnARealAPIServer(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	since, err := time.Parse(time.DateOnly, p.tracking().Data["since"])
 	must(t, err)
-	// What happens from here to the end happens on since, or on the day after when
-	// this runs at midnight.
+	// The API server records the uses of this test on the day since, or on the next one if
+	// the test runs at midnight.
 	t.Run("from mark to deletion", func(t *testing.T) { p.with(t).lifeOfTokens(since) })
 	t.Run("a use by the date", func(t *testing.T) { p.with(t).useByDate() })
 	t.Run("pods in pages", func(t *testing.T) { p.with(t).manyPods(since) })
 	t.Run("at every interval", func(t *testing.T) { p.with(t).everyInterval(since) })
-	t.Run("nobody knows since when", func(t *testing.T) { p.with(t).untracked(since) })
+	t.Run("since when uses are recorded is unknown", func(t *testing.T) { p.with(t).untracked(since) })
 }
 
-func (p *plane) with(t *testing.T) *plane {
+func (p *controlPlane) with(t *testing.T) *controlPlane {
 	t.Helper()
 	changed := *p
 	changed.t = t
 	return &changed
 }
 
-func (p *plane) lifeOfTokens(since time.Time) {
+func (p *controlPlane) lifeOfTokens(since time.Time) {
 	t := p.t
 	date := func(t time.Time) string { return t.Format(time.DateOnly) }
 	first := since.Add(32*day + time.Hour)
@@ -60,7 +60,7 @@ func (p *plane) lifeOfTokens(since time.Time) {
 	must(t, err)
 	untouched := map[string]labels{"unused": nil, "robot-token-bcdfg": nil, "mounted": nil, "raced": nil, "in-use": recent, "kept": nil, "hand": nil}
 
-	// Uses are on record since today: a period and a day must pass.
+	// Uses are recorded since today: a period and a day must pass.
 	events, requests := p.pass(since.Add(31*day-time.Second), nil, func(cfg *Config) { cfg.Period = 30 * day })
 	expectSame(t, "a second too early", []string{
 		"list pods asked/", "patch secrets asked/hand", // 240h are over
@@ -88,7 +88,7 @@ func (p *plane) lifeOfTokens(since time.Time) {
 	expectSame(t, "before most marks are old", []string{
 		"delete secrets asked/hand", // 240h are over again
 		"list pods asked/", "list pods life/",
-		"patch secrets life/in-use", // this use is not recent any more
+		"patch secrets life/in-use", // this use is older than the period
 	}, requests)
 	p.expectSecrets("before most marks are old", "asked", map[string]labels{"handkept": nil})
 
@@ -109,7 +109,7 @@ func (p *plane) lifeOfTokens(since time.Time) {
 	left, err := p.secrets(t.Context(), "life")
 	must(t, err)
 	if used := left["raced"][lastUsed]; used == "" {
-		t.Errorf("the use is not on record: %v", left["raced"])
+		t.Errorf("the use is not recorded: %v", left["raced"])
 	}
 	expectSame(t, "second pass", []string{"hand", "in-use", "kept", "mounted", "raced"}, slices.Sorted(maps.Keys(left)))
 	account, err := p.admin.CoreV1().ServiceAccounts("life").Get(t.Context(), "robot", metav1.GetOptions{})
@@ -120,12 +120,11 @@ func (p *plane) lifeOfTokens(since time.Time) {
 
 	must(t, p.admin.CoreV1().Pods("life").Delete(t.Context(), "p", metav1.DeleteOptions{GracePeriodSeconds: new(int64)}))
 	_, requests = p.pass(second, nil, nil)
-	expectSame(t, "the pod is gone, and the use is long ago by this clock", []string{"delete secrets life/raced", "list pods life/", "patch secrets life/mounted"}, requests)
+	expectSame(t, "the pod was deleted, and the use is older than the period", []string{"delete secrets life/raced", "list pods life/", "patch secrets life/mounted"}, requests)
 }
 
-// useByDate has a period of an hour, so that what the API server notes today is
-// within it.
-func (p *plane) useByDate() {
+// useByDate has a period of an hour, which includes the uses that the API server records today.
+func (p *controlPlane) useByDate() {
 	t := p.t
 	if now := time.Now().UTC(); now.Add(time.Minute).Day() != now.Day() {
 		t.Skip("today ends before this test may")
@@ -155,7 +154,7 @@ func (p *plane) useByDate() {
 	p.expectSecrets("after the pass", "date", before)
 }
 
-func (p *plane) manyPods(since time.Time) {
+func (p *controlPlane) manyPods(since time.Time) {
 	t := p.t
 	p.trackSince(since)
 	p.namespace("many")
@@ -175,8 +174,8 @@ func (p *plane) manyPods(since time.Time) {
 	expectSame(t, "requests", []string{"list pods many/", "list pods many/", "patch secrets many/unused"}, here)
 }
 
-// everyInterval lets one controller run while months pass.
-func (p *plane) everyInterval(since time.Time) {
+// everyInterval runs one controller while months pass.
+func (p *controlPlane) everyInterval(since time.Time) {
 	t := p.t
 	p.namespace("interval")
 	p.robot("interval", realSecret("unused"))
@@ -205,11 +204,11 @@ func (p *plane) everyInterval(since time.Time) {
 	clock.SetTime(since.Add(66 * day))
 	p.eventually("the deletion", func(ctx context.Context) error {
 		_, err := p.admin.CoreV1().Secrets("interval").Get(ctx, "unused", metav1.GetOptions{})
-		return gone(err)
+		return expectNotFound(err)
 	})
 }
 
-func (p *plane) untracked(since time.Time) {
+func (p *controlPlane) untracked(since time.Time) {
 	t := p.t
 	p.namespace("untracked")
 	p.robot("untracked", realSecret("unused"), realSecret("hand", testkit.WithAnnotation(cleanUp, "1h")))

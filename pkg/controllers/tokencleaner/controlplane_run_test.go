@@ -27,13 +27,13 @@ import (
 type run struct {
 	*Controller
 	recorder *record.FakeRecorder
-	agent    string // that of its requests in the audit log
+	agent    string // the user agent of its requests in the audit log
 	stop     func()
 }
 
-// run starts a controller at that time. Before each of its requests, before is
-// called, which may be nil.
-func (p *plane) run(clock clock.PassiveClock, before func(*http.Request), change func(*Config)) run {
+// run starts a controller with clock. Each of its requests calls before first, which may be
+// nil.
+func (p *controlPlane) run(clock clock.PassiveClock, before func(*http.Request), change func(*Config)) run {
 	p.t.Helper()
 	r := run{recorder: record.NewFakeRecorder(1000), agent: "cleaner-" + rand.String(10)}
 	config := rest.CopyConfig(p.cleaner)
@@ -57,10 +57,10 @@ func (p *plane) run(clock clock.PassiveClock, before func(*http.Request), change
 	return r
 }
 
-// pass runs one pass of a new controller at that time, and returns its events and
-// what it asked of the API server: "<verb> <resource> <namespace>/<name>", sorted,
-// less what the informers and the tracking need.
-func (p *plane) pass(at time.Time, before func(*http.Request), change func(*Config)) (events, requests []string) {
+// pass runs one pass of a new controller at the given time. It returns its events and its
+// requests ("<verb> <resource> <namespace>/<name>"), sorted, without those of the informers and
+// for the tracking ConfigMap.
+func (p *controlPlane) pass(at time.Time, before func(*http.Request), change func(*Config)) (events, requests []string) {
 	p.t.Helper()
 	mark, err := p.Audit.Mark(p.t.Context())
 	must(p.t, err)
@@ -100,7 +100,7 @@ func (i interceptor) RoundTrip(r *http.Request) (*http.Response, error) {
 	return i.next.RoundTrip(r)
 }
 
-// once makes a hook that calls f before the first request of that method and path.
+// once returns a hook that calls f before the first request with method and path.
 func once(method, path string, f func()) func(*http.Request) {
 	var done atomic.Bool
 	return func(r *http.Request) {

@@ -25,12 +25,11 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// patience is how long a test waits for what should take milliseconds.
-const patience = 30 * time.Second
+// timeout limits waits that normally take milliseconds.
+const timeout = 30 * time.Second
 
-// plane is a real API server, on which the cleaner has exactly the rights that doc.go
-// names.
-type plane struct {
+// controlPlane is a real API server on which the cleaner has only the permissions in doc.go.
+type controlPlane struct {
 	*controlplane.ControlPlane
 	t       *testing.T
 	admin   kubernetes.Interface
@@ -43,9 +42,9 @@ const (
 	cleanerAccount   = "cleaner"
 )
 
-func newPlane(t *testing.T) *plane {
+func newControlPlane(t *testing.T) *controlPlane {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "plane")
+	dir := filepath.Join(t.TempDir(), "controlplane")
 	must(t, os.Mkdir(dir, 0o700))
 	cp, err := controlplane.Start(controlplane.Options{Dir: dir})
 	must(t, err)
@@ -54,7 +53,7 @@ func newPlane(t *testing.T) *plane {
 			t.Errorf("stop control plane: %v", err)
 		}
 	})
-	p := &plane{ControlPlane: cp, t: t}
+	p := &controlPlane{ControlPlane: cp, t: t}
 	p.admin, err = kubernetes.NewForConfig(cp.Admin)
 	must(t, err)
 	data, err := os.ReadFile(cp.SigningKeyFile)
@@ -69,7 +68,7 @@ func newPlane(t *testing.T) *plane {
 	return p
 }
 
-func (p *plane) grant() {
+func (p *controlPlane) grant() {
 	p.t.Helper()
 	core := func(resource string, verbs ...string) rbacv1.PolicyRule {
 		return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{resource}, Verbs: verbs}
@@ -93,8 +92,8 @@ func (p *plane) grant() {
 	must(p.t, errors.Join(err1, err2, err3, err4))
 }
 
-// tracking is the ConfigMap that the API server makes.
-func (p *plane) tracking() *corev1.ConfigMap {
+// tracking returns the tracking ConfigMap, which the API server creates.
+func (p *controlPlane) tracking() *corev1.ConfigMap {
 	p.t.Helper()
 	var found *corev1.ConfigMap
 	p.eventually("the tracking config map", func(ctx context.Context) (err error) {
@@ -104,7 +103,7 @@ func (p *plane) tracking() *corev1.ConfigMap {
 	return found
 }
 
-func (p *plane) trackSince(date time.Time) {
+func (p *controlPlane) trackSince(date time.Time) {
 	p.t.Helper()
 	found := p.tracking()
 	found.Data["since"] = date.Format(time.DateOnly)
@@ -112,7 +111,7 @@ func (p *plane) trackSince(date time.Time) {
 	must(p.t, err)
 }
 
-func (p *plane) namespace(name string, opts ...testkit.Option) {
+func (p *controlPlane) namespace(name string, opts ...testkit.Option) {
 	p.t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	for _, opt := range opts {
@@ -122,9 +121,9 @@ func (p *plane) namespace(name string, opts ...testkit.Option) {
 	must(p.t, err)
 }
 
-// robot makes an account with its token Secrets; those whose name begins with "hand"
-// it does not refer to.
-func (p *plane) robot(namespace string, secrets ...*corev1.Secret) {
+// robot creates an account and its token Secrets. The account refers to all of them except
+// those whose name begins with "hand".
+func (p *controlPlane) robot(namespace string, secrets ...*corev1.Secret) {
 	p.t.Helper()
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "robot"}}
 	for _, s := range secrets {
@@ -147,7 +146,7 @@ func (p *plane) robot(namespace string, secrets ...*corev1.Secret) {
 	}
 }
 
-// realSecret is a token Secret of robot for [plane.robot].
+// realSecret is a token Secret of robot for [controlPlane.robot].
 func realSecret(name string, opts ...testkit.Option) *corev1.Secret {
 	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, Type: corev1.SecretTypeServiceAccountToken}
 	for _, opt := range append([]testkit.Option{testkit.WithAccount("robot")}, opts...) {
@@ -156,17 +155,17 @@ func realSecret(name string, opts ...testkit.Option) *corev1.Secret {
 	return s
 }
 
-func (p *plane) pod(namespace, name, secret string) {
+func (p *controlPlane) pod(namespace, name, secret string) {
 	p.t.Helper()
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: podsNaming("", secret).Items[0].Spec}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: podsReferringTo("", secret).Items[0].Spec}
 	pod.Spec.Volumes[0].Name = "token"
 	pod.Spec.Containers = []corev1.Container{{Name: "c", Image: "i"}}
 	_, err := p.admin.CoreV1().Pods(namespace).Create(p.t.Context(), pod, metav1.CreateOptions{})
 	must(p.t, err)
 }
 
-// use shows the token of a Secret to the API server, and tells what it says.
-func (p *plane) use(ctx context.Context, namespace, name string) (authenticationv1.TokenReviewStatus, error) {
+// use has the API server review the token of a Secret, which records a use.
+func (p *controlPlane) use(ctx context.Context, namespace, name string) (authenticationv1.TokenReviewStatus, error) {
 	secret, err := p.admin.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		return authenticationv1.TokenReviewStatus{}, err
@@ -180,8 +179,8 @@ func (p *plane) use(ctx context.Context, namespace, name string) (authentication
 	return review.Status, nil
 }
 
-// secrets are the labels of all token Secrets of a namespace, by name.
-func (p *plane) secrets(ctx context.Context, namespace string) (map[string]map[string]string, error) {
+// secrets returns the labels of all token Secrets of a namespace, by name.
+func (p *controlPlane) secrets(ctx context.Context, namespace string) (map[string]map[string]string, error) {
 	list, err := p.admin.CoreV1().Secrets(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
@@ -193,7 +192,7 @@ func (p *plane) secrets(ctx context.Context, namespace string) (map[string]map[s
 	return labels, nil
 }
 
-func (p *plane) expectSecrets(step, namespace string, want map[string]map[string]string) {
+func (p *controlPlane) expectSecrets(step, namespace string, want map[string]map[string]string) {
 	p.t.Helper()
 	got, err := p.secrets(p.t.Context(), namespace)
 	must(p.t, err)
@@ -202,10 +201,10 @@ func (p *plane) expectSecrets(step, namespace string, want map[string]map[string
 	}
 }
 
-func (p *plane) eventually(what string, check func(ctx context.Context) error) {
+func (p *controlPlane) eventually(what string, check func(ctx context.Context) error) {
 	p.t.Helper()
 	last := errors.New("never checked")
-	err := wait.PollUntilContextTimeout(p.t.Context(), 10*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(p.t.Context(), 10*time.Millisecond, timeout, true, func(ctx context.Context) (bool, error) {
 		err := check(ctx)
 		if ctx.Err() == nil {
 			last = err
@@ -224,9 +223,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func gone(err error) error {
+func expectNotFound(err error) error {
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
-	return fmt.Errorf("still there, or: %w", err)
+	return fmt.Errorf("want NotFound, got: %w", err)
 }

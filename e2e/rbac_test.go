@@ -130,16 +130,12 @@ func sorted(rights map[right]bool) []right {
 // grantedRights are those of all roles of manifests, by kind, for the accounts that they
 // are bound to.
 func grantedRights() (map[right][]right, error) {
-	files, err := filepath.Glob("../manifests/components/*/*.yaml")
-	if err != nil {
-		return nil, err
-	}
-	more, err := filepath.Glob("../manifests/base/*/rbac.yaml")
+	files, err := filepath.Glob("../manifests/rbac/*/role.yaml")
 	if err != nil {
 		return nil, err
 	}
 	roles := roles{rules: map[rbacv1.RoleRef]map[string][]rbacv1.PolicyRule{}}
-	for _, path := range append(files, more...) {
+	for _, path := range files {
 		if err := roles.read(path); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
@@ -205,7 +201,7 @@ func (r *roles) read(path string) error {
 	for _, document := range documents {
 		object, _, err := scheme.Codecs.UniversalDeserializer().Decode(document, nil, nil)
 		if err != nil {
-			continue // not of Kubernetes
+			return err
 		}
 		switch o := object.(type) {
 		case *rbacv1.Role:

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -225,5 +226,34 @@ func TestRulesSayWhy(t *testing.T) {
 	})
 	if err != nil || rules < 20 {
 		t.Errorf("%d rules: %v", rules, err)
+	}
+}
+
+// TestRolesAreWhereTheirNamesSay: the roles of a directory of rbac have its name.
+func TestRolesAreWhereTheirNamesSay(t *testing.T) {
+	files, err := filepath.Glob("rbac/*/role.yaml")
+	if err != nil || len(files) < 12 {
+		t.Fatalf("found %v, %v", files, err)
+	}
+	for _, path := range files {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := filepath.Base(filepath.Dir(path))
+		for _, object := range objects(t, path, string(content)) {
+			var name string
+			switch o := object.(type) {
+			case *rbacv1.ClusterRole:
+				name = o.Name
+			case *rbacv1.Role:
+				name = o.Name
+			default:
+				continue
+			}
+			if got := strings.ReplaceAll(strings.TrimPrefix(name, "sakeeper:"), ":", "-"); got != want {
+				t.Errorf("%s has role %s", path, name)
+			}
+		}
 	}
 }

@@ -8,7 +8,7 @@
 // added something that is not cached, by one JSON merge patch; both carry the UID and
 // resourceVersion.
 //
-// RBAC: manifests/components/in-tree-controllers/rootca.yaml.
+// RBAC: manifests/rbac/root-ca-certificate-publisher-controller.
 //
 // It replaces root-ca-certificate-publisher-controller of kube-controller-manager.
 package rootca

@@ -6,7 +6,7 @@
 // does nothing in a namespace that is not active, and does not retry a create that the API
 // server refuses because the namespace is terminating.
 //
-// RBAC: manifests/components/in-tree-controllers/serviceaccount.yaml.
+// RBAC: manifests/rbac/serviceaccount-controller.
 //
 // It replaces serviceaccount-controller of kube-controller-manager.
 package serviceaccount

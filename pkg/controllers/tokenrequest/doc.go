@@ -39,5 +39,5 @@
 // ServiceAccounts, so a namespace is served only with the label
 // sakeeper.io/token-requests=allowed, unless [Config.Everywhere].
 //
-// RBAC: manifests/components/token-requests.
+// RBAC: manifests/rbac/token-request-controller and token-request-controller-served.
 package tokenrequest

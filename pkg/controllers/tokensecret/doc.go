@@ -53,7 +53,7 @@
 // lag behind that of Secrets by a minute after an outage. So where the cache shows no
 // reference, or a write failed, the account is read live, once.
 //
-// RBAC: manifests/components/in-tree-controllers/tokensecret.yaml.
+// RBAC: manifests/rbac/serviceaccount-token-controller.
 //
 // The floor is serviceaccount-token-controller of kube-controller-manager.
 package tokensecret

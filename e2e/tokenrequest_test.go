@@ -284,7 +284,9 @@ func testManagedFormats(t *testing.T, p plane) {
 	secret := expectManaged(t, p, namespace, "s", "", "kubeconfig")
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	must(t, os.WriteFile(path, secret.Data["kubeconfig"], 0o600))
-	out, err := exec.CommandContext(t.Context(), p.Kubectl(), "--kubeconfig", path, "auth", "whoami", "-o", "jsonpath={.status.userInfo.username}").CombinedOutput()
+	kubectl, err := controlplane.Binary("kubectl")
+	must(t, err)
+	out, err := exec.CommandContext(t.Context(), kubectl, "--kubeconfig", path, "auth", "whoami", "-o", "jsonpath={.status.userInfo.username}").CombinedOutput()
 	if want := "system:serviceaccount:" + namespace + ":robot"; err != nil || string(out) != want {
 		t.Errorf("kubectl says %q, want %q (%v)", out, want, err)
 	}

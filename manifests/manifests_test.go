@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
 var update = flag.Bool("update", false, "write rendered anew")
@@ -40,11 +41,11 @@ func overlays(t *testing.T) []string {
 
 func kustomize(t *testing.T, dir string) string {
 	t.Helper()
-	kubectl, err := filepath.Glob("../bin/k8s/v*/kubectl")
-	if err != nil || len(kubectl) == 0 {
-		t.Fatal("no kubectl: run `make assets` first")
+	kubectl, err := controlplane.Binary("kubectl")
+	if err != nil {
+		t.Fatal(err)
 	}
-	cmd := exec.Command(kubectl[len(kubectl)-1], "kustomize", dir)
+	cmd := exec.Command(kubectl, "kustomize", dir)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

@@ -3,7 +3,6 @@ package kind
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -79,7 +78,7 @@ func newCluster(t *testing.T, name, config string) *cluster {
 
 // command runs a program; a relative path is one of the repository.
 func (c *cluster) command(program string, args ...string) (string, error) {
-	if strings.Contains(program, "/") {
+	if strings.Contains(program, "/") && !filepath.IsAbs(program) {
 		program = filepath.Join(c.root, program)
 	}
 	cmd := exec.Command(program, args...)
@@ -101,15 +100,11 @@ func (c *cluster) kubectl(t *testing.T, args ...string) string {
 }
 
 func (c *cluster) try(args ...string) (string, error) {
-	kubectl, err := filepath.Glob(filepath.Join(c.root, "bin/k8s/v*/kubectl"))
-	if err != nil || len(kubectl) == 0 {
-		return "", errors.New("no kubectl: run `make assets` first")
-	}
-	path, err := filepath.Rel(c.root, kubectl[len(kubectl)-1])
+	kubectl, err := controlplane.Binary("kubectl")
 	if err != nil {
 		return "", err
 	}
-	return c.command(path, args...)
+	return c.command(kubectl, args...)
 }
 
 // onNode runs a program on the node.

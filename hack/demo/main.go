@@ -12,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"syscall"
@@ -102,8 +103,7 @@ func keepUp(ctx context.Context, cp *controlplane.ControlPlane, sakeeper *contro
 In another terminal:
 
   export KUBECONFIG=%s
-  alias kubectl=%s
-
+%s
   kubectl create namespace team-a
   kubectl -n team-a get serviceaccounts,configmaps
   kubectl -n team-a create serviceaccount builder
@@ -123,7 +123,7 @@ There is no namespace controller here: a namespace that is deleted stays Termina
   root CA           %s
 
 Ctrl-C stops everything and leaves nothing behind.
-`, kubeconfig, cp.Kubectl(), log, sakeeper.MetricsAddress, sakeeper.ProbesAddress, cp.SigningKeyFile, cp.CAFile)
+`, kubeconfig, kubectlLine(), log, sakeeper.MetricsAddress, sakeeper.ProbesAddress, cp.SigningKeyFile, cp.CAFile)
 	exited := make(chan error, 1)
 	go func() { exited <- sakeeper.Wait() }()
 	select {
@@ -132,4 +132,15 @@ Ctrl-C stops everything and leaves nothing behind.
 	case err := <-exited:
 		return fmt.Errorf("sakeeper exited: %w; its log:\n%s", err, sakeeper.Logs())
 	}
+}
+
+// kubectlLine says where kubectl is, which `make up` does not build.
+func kubectlLine() string {
+	if kubectl, err := controlplane.Binary("kubectl"); err == nil {
+		return "  alias kubectl=" + kubectl + "\n"
+	}
+	if _, err := exec.LookPath("kubectl"); err == nil {
+		return ""
+	}
+	return "  make kubectl && alias kubectl=$(echo $PWD/bin/k8s/v*/kubectl)\n"
 }

@@ -24,12 +24,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		assets, err := controlplane.AssetsDir()
+	for variable, name := range map[string]string{"TEST_ASSET_ETCD": "etcd", "TEST_ASSET_KUBE_APISERVER": "kube-apiserver"} {
+		path, err := controlplane.Binary(name)
 		if err != nil {
 			panic(err)
 		}
-		if err := os.Setenv("KUBEBUILDER_ASSETS", assets); err != nil {
+		if err := os.Setenv(variable, path); err != nil {
 			panic(err)
 		}
 	}

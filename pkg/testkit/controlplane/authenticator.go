@@ -8,5 +8,5 @@ const AuthenticatorAccount = "sakeeper-authenticator"
 // InstallAuthenticator applies the manifests of sakeeper authenticator, and the right to
 // note which legacy tokens are used. The namespace must be there.
 func (cp *ControlPlane) InstallAuthenticator(ctx context.Context) error {
-	return cp.kustomize(ctx, "base/authenticator", []string{noPods, "track-legacy-tokens"}, "")
+	return cp.apply(ctx, nil, "base/authenticator", "components/track-legacy-tokens")
 }

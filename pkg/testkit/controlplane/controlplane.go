@@ -2,7 +2,7 @@
 // tests, the demo and benchmarks: no kubelet, no scheduler, and no
 // kube-controller-manager unless it is asked for.
 //
-// The binaries are those that `make assets` builds. The API server authorizes by
+// The binaries are those that [Binary] finds. The API server authorizes by
 // RBAC, writes an audit log in which requests are counted ([Audit]), and runs
 // without the in-tree ServiceAccount admission plugin.
 package controlplane
@@ -52,10 +52,10 @@ type Options struct {
 
 // ControlPlane is a running control plane.
 type ControlPlane struct {
-	dir, assets string
-	env         *envtest.Environment
-	server      *server
-	guard       guard
+	dir    string
+	env    *envtest.Environment
+	server *server
+	guard  guard
 	// Admin is a member of system:masters.
 	Admin *rest.Config
 	// Audit counts requests.
@@ -75,12 +75,13 @@ rules: [{level: Metadata}]
 // Start returns when the API server is ready.
 func Start(opts Options) (*ControlPlane, error) {
 	ctrllog.SetLogger(logr.Discard()) // envtest returns what goes wrong
-	assets, err := AssetsDir()
-	if err != nil {
+	etcd, err1 := Binary("etcd")
+	kubeAPIServer, err2 := Binary("kube-apiserver")
+	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}
 	cp := &ControlPlane{
-		dir: opts.Dir, assets: assets,
+		dir:            opts.Dir,
 		SigningKeyFile: filepath.Join(opts.Dir, "sa.key"),
 		CAFile:         filepath.Join(opts.Dir, "ca.crt"),
 		Audit:          &Audit{path: filepath.Join(opts.Dir, "audit.log")},
@@ -96,7 +97,7 @@ func Start(opts Options) (*ControlPlane, error) {
 		return nil, err
 	}
 
-	apiserver := &envtest.APIServer{}
+	apiserver := &envtest.APIServer{Path: kubeAPIServer}
 	apiserver.Configure().
 		Set("service-account-key-file", append([]string{cp.SigningKeyFile}, opts.MoreKeyFiles...)...).
 		Set("service-account-signing-key-file", cp.SigningKeyFile).
@@ -117,11 +118,12 @@ func Start(opts Options) (*ControlPlane, error) {
 		apiserver.Configure().Disable("disable-admission-plugins")
 	}
 	cp.env = &envtest.Environment{
-		BinaryAssetsDirectory:    assets,
 		ControlPlaneStartTimeout: 2 * time.Minute,
 		ControlPlaneStopTimeout:  time.Minute,
 	}
 	cp.env.ControlPlane.APIServer = apiserver
+	cp.env.ControlPlane.Etcd = &envtest.Etcd{Path: etcd}
+	var err error
 	if cp.Admin, err = cp.env.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start control plane: %w", err), cp.env.Stop())
 	}
@@ -183,21 +185,17 @@ func (cp *ControlPlane) Kubeconfig(name string, config *rest.Config) (string, er
 // ServerPID is the process of the API server.
 func (cp *ControlPlane) ServerPID() int { return cp.server.pid }
 
-// Kubectl is the path of kubectl.
-func (cp *ControlPlane) Kubectl() string { return filepath.Join(cp.assets, "kubectl") }
-
-// Apply applies a kustomization directory as the admin.
-func (cp *ControlPlane) Apply(ctx context.Context, dir string) error {
-	return cp.RunKubectl(ctx, "apply", "-k", dir)
-}
-
 // RunKubectl runs kubectl as the admin.
 func (cp *ControlPlane) RunKubectl(ctx context.Context, args ...string) error {
 	kubeconfig, err := cp.Kubeconfig("admin.kubeconfig", cp.Admin)
 	if err != nil {
 		return err
 	}
-	out, err := exec.CommandContext(ctx, cp.Kubectl(), append([]string{"--kubeconfig", kubeconfig}, args...)...).CombinedOutput()
+	kubectl, err := Binary("kubectl")
+	if err != nil {
+		return err
+	}
+	out, err := exec.CommandContext(ctx, kubectl, append([]string{"--kubeconfig", kubeconfig}, args...)...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, out)
 	}
@@ -251,7 +249,11 @@ func (cp *ControlPlane) ControllerManager(m ControllerManager) (*exec.Cmd, error
 	if m.SigningKey {
 		args = append(args, "--service-account-private-key-file", cp.SigningKeyFile)
 	}
-	cmd := exec.Command(filepath.Join(cp.assets, "kube-controller-manager"), append(args, m.Flags...)...)
+	binary, err := Binary("kube-controller-manager")
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(binary, append(args, m.Flags...)...)
 	cmd.Stdout, cmd.Stderr = m.Output, m.Output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	return cmd, nil
@@ -264,27 +266,6 @@ func writeSigningKey(path string) error {
 	}
 	block := &pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}
 	return os.WriteFile(path, pem.EncodeToMemory(block), 0o600)
-}
-
-// AssetsDir finds the version below bin/k8s of this repository that the environment's
-// KUBERNETES_VERSION names, or the newest.
-func AssetsDir() (string, error) {
-	root, err := RepositoryRoot()
-	if err != nil {
-		return "", err
-	}
-	if version := os.Getenv("KUBERNETES_VERSION"); version != "" {
-		dir := filepath.Join(root, "bin", "k8s", version)
-		if _, err := os.Stat(filepath.Join(dir, ".done")); err != nil {
-			return "", fmt.Errorf("no binaries of Kubernetes %s: run `make assets VERSION=%s` first", version, version)
-		}
-		return dir, nil
-	}
-	found, err := filepath.Glob(filepath.Join(root, "bin", "k8s", "v*", ".done"))
-	if err != nil || len(found) == 0 {
-		return "", errors.New("no control plane binaries: run `make assets` first")
-	}
-	return filepath.Dir(found[len(found)-1]), nil
 }
 
 // RepositoryRoot is the directory of go.mod, from any directory below it.

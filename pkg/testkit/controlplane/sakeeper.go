@@ -8,11 +8,9 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -27,46 +25,17 @@ const (
 	Account   = "sakeeper-controllers"
 )
 
-// noPods is the component that leaves out what belongs to pods, of which there are none.
-const noPods = "no-pods"
-
 // Username is what the API server and its audit log call sakeeper controllers.
 const Username = "system:serviceaccount:" + Namespace + ":" + Account
 
 // Install applies the manifests for sakeeper controllers outside of the cluster, with
 // those components of manifests/components.
 func (cp *ControlPlane) Install(ctx context.Context, components ...string) error {
-	return cp.kustomize(ctx, "overlays/outside", components, "")
-}
-
-// kustomize applies a base, components and patches as the kustomization of a user
-// would.
-func (cp *ControlPlane) kustomize(ctx context.Context, base string, components []string, patches string) error {
-	root, err := RepositoryRoot()
-	if err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp(cp.dir, "kustomization-")
-	if err != nil {
-		return err
-	}
-	if dir, err = filepath.EvalSymlinks(dir); err != nil {
-		return err
-	}
-	manifests, err := filepath.Rel(dir, filepath.Join(root, "manifests"))
-	if err != nil {
-		return err
-	}
-	var paths []string
+	dirs := []string{"overlays/outside"}
 	for _, component := range components {
-		paths = append(paths, filepath.Join(manifests, "components", component))
+		dirs = append(dirs, filepath.Join("components", component))
 	}
-	text := fmt.Sprintf("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [%s]\ncomponents: [%s]\n%s",
-		filepath.Join(manifests, base), strings.Join(paths, ", "), patches)
-	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600); err != nil {
-		return err
-	}
-	return cp.Apply(ctx, dir)
+	return cp.apply(ctx, nil, dirs...)
 }
 
 // Sakeeper is a running process of sakeeper.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/rand"
 )
 
@@ -29,16 +30,28 @@ func NewWebhook() (Webhook, error) {
 // place of its Service, as on a control plane that reaches no Services. The
 // namespace must be there.
 func (cp *ControlPlane) InstallWebhook(ctx context.Context, w Webhook) error {
-	components := []string{noPods}
+	dirs := []string{"base/webhook"}
 	if w.TokensFromSecrets {
-		components = append(components, "token-volumes-from-secrets")
+		dirs = append(dirs, "components/token-volumes-from-secrets")
 	}
-	return cp.kustomize(ctx, "base/webhook", components, fmt.Sprintf(`patches:
-- target: {kind: MutatingWebhookConfiguration}
-  patch: '[{"op": "replace", "path": "/webhooks/0/clientConfig", "value": {"url": "https://%[1]s/mutate/pods"}}]'
-- target: {kind: ValidatingWebhookConfiguration}
-  patch: '[{"op": "replace", "path": "/webhooks/0/clientConfig", "value": {"url": "https://%[1]s/validate/pods"}}]'
-`, w.Address))
+	return cp.apply(ctx, w.replaceService, dirs...)
+}
+
+// replaceService puts the address in the place of the Service of a webhook configuration.
+func (w Webhook) replaceService(o *unstructured.Unstructured) error {
+	webhooks, found, err := unstructured.NestedSlice(o.Object, "webhooks")
+	if err != nil || !found {
+		return err
+	}
+	for _, entry := range webhooks {
+		webhook, _ := entry.(map[string]any)
+		path, _, err := unstructured.NestedString(webhook, "clientConfig", "service", "path")
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", o.GetKind(), o.GetName(), err)
+		}
+		webhook["clientConfig"] = map[string]any{"url": "https://" + w.Address + path}
+	}
+	return unstructured.SetNestedSlice(o.Object, webhooks, "webhooks")
 }
 
 // WebhookArgs are the arguments of sakeeper webhook for this control plane and the

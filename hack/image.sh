@@ -5,15 +5,17 @@
 #
 # Nothing is pulled: the image begins from scratch, root certificates are in the binary.
 # The binary is built by the Go that is here, or by that of GO_IMAGE where there is none.
-# Its bytes depend on the source, the version and the release of Go alone.
+# Its bytes depend on the source, the version and the release of Go alone. GO_BUILD is the
+# command that builds (see the Makefile).
 set -euo pipefail
 image=$1 platform=$2 version=$3
 docker=${DOCKER:-docker}
 cd "$(dirname "$0")/.."
 
 out=bin/image/${platform/\//_}
-build=(go build -trimpath -buildvcs=false -tags "${TAGS:-}" -ldflags "-s -w -X main.version=$version" -o "$out/sakeeper" ./cmd/sakeeper)
-settings=(CGO_ENABLED=0 "GOOS=${platform%/*}" "GOARCH=${platform#*/}" GOFLAGS=)
+# shellcheck disable=SC2206 # words of a command
+build=(env ${GO_BUILD:?is not set: run make image} -buildvcs=false -ldflags "-s -w -X main.version=$version" -o "$out/sakeeper" ./cmd/sakeeper)
+settings=("GOOS=${platform%/*}" "GOARCH=${platform#*/}" GOFLAGS=)
 
 case $platform in
   */?*) ;;

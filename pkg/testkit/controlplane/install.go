@@ -45,10 +45,7 @@ func (cp *ControlPlane) apply(ctx context.Context, edit func(*unstructured.Unstr
 		if err != nil {
 			return err
 		}
-		for _, o := range objects {
-			if slices.Contains(podKinds, o.GetKind()) {
-				continue
-			}
+		for _, o := range slices.DeleteFunc(objects, belongsToPods) {
 			if edit != nil {
 				if err := edit(o); err != nil {
 					return err
@@ -61,6 +58,8 @@ func (cp *ControlPlane) apply(ctx context.Context, edit func(*unstructured.Unstr
 	}
 	return nil
 }
+
+func belongsToPods(o *unstructured.Unstructured) bool { return slices.Contains(podKinds, o.GetKind()) }
 
 // read returns the objects of a kustomization directory, or of a file.
 func read(path string) ([]*unstructured.Unstructured, error) {

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
+
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
@@ -15,6 +18,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokenreferences"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 	"github.com/sakeeper/sakeeper/pkg/signingkey"
@@ -149,7 +153,6 @@ func (a *assembly) tokenSecret() (controller, error) {
 	}
 	c, err := tokensecret.New(tokensecret.Config{
 		Client:          client.CoreV1(),
-		Metadata:        meta,
 		Namespaces:      a.namespaces,
 		Secrets:         a.tokenSecrets,
 		ServiceAccounts: a.serviceAccounts,
@@ -167,10 +170,40 @@ func (a *assembly) tokenSecret() (controller, error) {
 	if err != nil {
 		return nil, err
 	}
+	references, err := tokenreferences.New(tokenreferences.Config{
+		Client:          client.CoreV1(),
+		Metadata:        meta,
+		Secrets:         a.tokenSecrets,
+		ServiceAccounts: a.serviceAccounts,
+		Recorder:        a.recorder,
+		Clock:           clock.RealClock{},
+		Workers:         a.options.tokenSyncs,
+		Registerer:      a.registry,
+	})
+	if err != nil {
+		return nil, err
+	}
 	a.ca.OnChange(c.EnqueueAll)
 	a.keys.OnChange(c.EnqueueAll)
-	return c, nil
+	return secretsAndReferences{c, references}, nil
 }
+
+// secretsAndReferences are the two controllers that users know as one, [tokensecret.Name].
+type secretsAndReferences struct {
+	secrets    *tokensecret.Controller
+	references *tokenreferences.Controller
+}
+
+// Run runs both until ctx ends.
+func (c secretsAndReferences) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.secrets.Run(ctx) })
+	group.Go(func() error { return c.references.Run(ctx) })
+	return group.Wait()
+}
+
+// Ready returns true if both are ready.
+func (c secretsAndReferences) Ready() bool { return c.secrets.Ready() && c.references.Ready() }
 
 func (a *assembly) rootCA() (controller, error) {
 	client, err := kubernetes.NewForConfig(a.restFor(rootca.Name))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -21,6 +22,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokenreferences"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 	"github.com/sakeeper/sakeeper/pkg/keys"
@@ -197,9 +199,21 @@ func (p *parts) tokenSecret() (runnable, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := tokensecret.New(tokensecret.Config{
+	references, err := tokenreferences.New(tokenreferences.Config{
 		Client:          client.CoreV1(),
 		Metadata:        meta,
+		Secrets:         p.tokenSecrets,
+		ServiceAccounts: p.serviceAccounts,
+		Recorder:        p.recorder,
+		Clock:           p.options.Clock,
+		Workers:         p.options.TokenSecret.Workers,
+		Registerer:      p.options.Registerer,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c, err := tokensecret.New(tokensecret.Config{
+		Client:          client.CoreV1(),
 		Namespaces:      p.namespaces,
 		Secrets:         p.tokenSecrets,
 		ServiceAccounts: p.serviceAccounts,
@@ -219,7 +233,24 @@ func (p *parts) tokenSecret() (runnable, error) {
 	}
 	p.ca.OnChange(c.EnqueueAll)
 	p.keys.OnChange(c.EnqueueAll)
-	return c, nil
+	return together{c, references}, nil
+}
+
+// together are controllers that users know as one.
+type together []runnable
+
+// Run runs all of them until ctx ends.
+func (all together) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, c := range all {
+		group.Go(func() error { return c.Run(ctx) })
+	}
+	return group.Wait()
+}
+
+// Ready returns true if all of them are ready.
+func (all together) Ready() bool {
+	return !slices.ContainsFunc(all, func(c runnable) bool { return !c.Ready() })
 }
 
 func (p *parts) rootCA() (runnable, error) {

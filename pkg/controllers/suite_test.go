@@ -104,6 +104,12 @@ type handled bool
 func (handled) Run(context.Context) error { return nil }
 func (h handled) Ready() bool             { return bool(h) }
 
+func TestControllersTogetherAreReadyWhenAllAre(t *testing.T) {
+	if (together{handled(true), handled(false)}).Ready() || !(together{handled(true), handled(true)}).Ready() {
+		t.Error("one controller stands for all")
+	}
+}
+
 func TestASuiteWithoutAnElectionNeedsThatOfItsManager(t *testing.T) {
 	o := complete()
 	if !mustNew(t, o).NeedLeaderElection() {

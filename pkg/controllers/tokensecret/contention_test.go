@@ -18,9 +18,8 @@ import (
 func TestAWriteThatIsUndoneFiveTimesIsLeft(t *testing.T) {
 	unfilled := testkit.Secret("team/s", testkit.WithAccount("robot"))
 	cases := map[string]struct {
-		in     func(f fixture)
-		inSync func(f fixture) (time.Duration, error)
-		want   string
+		in   func(f fixture)
+		want string
 	}{
 		"filling": {
 			in:   func(f fixture) { f.cache(t, testkit.ServiceAccount("team/robot")); f.cache(t, unfilled) },
@@ -37,26 +36,15 @@ func TestAWriteThatIsUndoneFiveTimesIsLeft(t *testing.T) {
 			in:   func(f fixture) { f.cache(t, unfilled) },
 			want: "delete secrets team/s",
 		},
-		"references": {
-			in: func(f fixture) {
-				f.cache(t, testkit.ServiceAccount("team/robot", testkit.WithReferences("robot-token-x7z9q")))
-			},
-			inSync: func(f fixture) (time.Duration, error) { return f.syncReferences(f.context(t), keyOf("team/robot")) },
-			want:   "patch serviceaccounts team/robot",
-		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, server{})
 			tc.in(f)
-			sync := tc.inSync
-			if sync == nil {
-				sync = func(f fixture) (time.Duration, error) { return f.syncSecret(f.context(t), keyOf("team/s")) }
-			}
 			var again time.Duration
 			for range 10 {
 				var err error
-				if again, err = sync(f); err != nil {
+				if again, err = f.syncSecret(f.context(t), keyOf("team/s")); err != nil {
 					t.Fatal(err)
 				}
 				f.pass(10 * time.Second)

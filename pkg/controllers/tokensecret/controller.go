@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	typedauthenticationv1 "k8s.io/client-go/kubernetes/typed/authentication/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/metadata"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
@@ -30,12 +29,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// Name is kube-controller-manager's name of this controller; the queue of
-// references has a name of its own.
-const (
-	Name           = "serviceaccount-token-controller"
-	referencesName = "serviceaccount-token-references"
-)
+// Name is kube-controller-manager's name of this controller.
+const Name = "serviceaccount-token-controller"
 
 const (
 	// remembered bounds how many UIDs are kept of ServiceAccounts that went and of
@@ -69,9 +64,7 @@ type Client interface {
 // Config is what the controller needs; all but Resign, ResignQPS, Workers and the
 // last three is required.
 type Config struct {
-	Client Client
-	// Metadata asks whether a Secret exists without fetching its data.
-	Metadata        metadata.Interface
+	Client          Client
 	Namespaces      toolscache.TypedSharedIndexInformer[*corev1.Namespace]
 	Secrets         toolscache.TypedSharedIndexInformer[*cache.TokenSecret]
 	ServiceAccounts toolscache.TypedSharedIndexInformer[*corev1.ServiceAccount]
@@ -97,23 +90,20 @@ type Config struct {
 // Controller fills, repairs and deletes token Secrets and drops references to
 // those that went.
 type Controller struct {
-	cfg        Config
-	reviewer   tokenReviewer
-	secrets    *workqueue.Queue[toolscache.ObjectName]
-	references *workqueue.Queue[toolscache.ObjectName]
-	synced     []toolscache.DoneChecker
-	owners     owners
-	exams      *exams
-	rests      rests
-	departed   *goneSecrets
-	dangling   *dangling
+	cfg      Config
+	reviewer tokenReviewer
+	secrets  *workqueue.Queue[toolscache.ObjectName]
+	synced   []toolscache.DoneChecker
+	owners   owners
+	exams    *exams
+	rests    rests
 }
 
 // rests is what keeps writes few: slots for those that can wait, and truces with
 // whoever undoes them.
 type rests struct {
-	repairs, resigns, exams, looks  *workqueue.Pace[toolscache.ObjectName]
-	contents, deletions, references *writebackoff.Tracker[contested]
+	repairs, resigns, exams *workqueue.Pace[toolscache.ObjectName]
+	contents, deletions     *writebackoff.Tracker[contested]
 	// notes are apart: who removes them must not keep tokens from being written.
 	notes *writebackoff.Tracker[contested]
 }
@@ -136,8 +126,8 @@ type contested struct{ namespace, name, uid string }
 // New checks cfg and registers with the informers, which the caller starts.
 func New(cfg Config) (*Controller, error) {
 	switch {
-	case cfg.Client == nil, cfg.Metadata == nil, cfg.Namespaces == nil, cfg.Secrets == nil, cfg.ServiceAccounts == nil:
-		return nil, fmt.Errorf("%s: Client, Metadata, Namespaces, Secrets and ServiceAccounts are required", Name)
+	case cfg.Client == nil, cfg.Namespaces == nil, cfg.Secrets == nil, cfg.ServiceAccounts == nil:
+		return nil, fmt.Errorf("%s: Client, Namespaces, Secrets and ServiceAccounts are required", Name)
 	case cfg.Tokens == nil, cfg.Keys == nil, cfg.CA == nil, cfg.TokenReviews == nil, cfg.Recorder == nil, cfg.Clock == nil:
 		return nil, fmt.Errorf("%s: Tokens, Keys, CA, TokenReviews, Recorder and Clock are required", Name)
 	}
@@ -149,27 +139,22 @@ func New(cfg Config) (*Controller, error) {
 		reviewer: tokenreview.New(cfg.TokenReviews, "repair", cfg.Registerer),
 		owners:   owners{gone: lru.New(remembered), namedHere: lru.New(remembered)},
 		exams:    newExams(),
-		departed: newGoneSecrets(),
-		dangling: newDangling(),
 		rests: rests{
-			repairs:    workqueue.NewPace[toolscache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
-			resigns:    workqueue.NewPace[toolscache.ObjectName](cfg.Clock, cfg.ResignQPS, 1),
-			exams:      workqueue.NewPace[toolscache.ObjectName](cfg.Clock, examsPerSecond, examsAtOnce),
-			looks:      workqueue.NewPace[toolscache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
-			contents:   writebackoff.New[contested]("secrets", cfg.Clock, cfg.Registerer),
-			deletions:  writebackoff.New[contested]("secret deletions", cfg.Clock, cfg.Registerer),
-			references: writebackoff.New[contested]("references", cfg.Clock, cfg.Registerer),
-			notes:      writebackoff.New[contested]("review notes", cfg.Clock, cfg.Registerer),
+			repairs:   workqueue.NewPace[toolscache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
+			resigns:   workqueue.NewPace[toolscache.ObjectName](cfg.Clock, cfg.ResignQPS, 1),
+			exams:     workqueue.NewPace[toolscache.ObjectName](cfg.Clock, examsPerSecond, examsAtOnce),
+			contents:  writebackoff.New[contested]("secrets", cfg.Clock, cfg.Registerer),
+			deletions: writebackoff.New[contested]("secret deletions", cfg.Clock, cfg.Registerer),
+			notes:     writebackoff.New[contested]("review notes", cfg.Clock, cfg.Registerer),
 		},
 	}
-	var errSecrets, errReferences error
-	c.secrets, errSecrets = workqueue.New(workqueue.Config[toolscache.ObjectName]{
+	var err error
+	if c.secrets, err = workqueue.New(workqueue.Config[toolscache.ObjectName]{
 		Name: Name, Sync: c.syncSecret, Workers: cfg.Workers, Registerer: cfg.Registerer,
-	})
-	c.references, errReferences = workqueue.New(workqueue.Config[toolscache.ObjectName]{
-		Name: referencesName, Sync: c.syncReferences, Workers: cfg.Workers, Registerer: cfg.Registerer,
-	})
-	if err := errors.Join(errSecrets, errReferences, c.register(cfg.Registerer)); err != nil {
+	}); err != nil {
+		return nil, err
+	}
+	if err := c.register(cfg.Registerer); err != nil {
 		return nil, err
 	}
 	return c, c.watch()
@@ -177,10 +162,10 @@ func New(cfg Config) (*Controller, error) {
 
 func (c *Controller) watch() error {
 	secrets, errSecrets := workqueue.Watch(c.cfg.Secrets, workqueue.Events[*cache.TokenSecret]{
-		Changed: c.enqueueSecret, Deleted: c.secretDeleted,
+		Changed: c.enqueueSecret, Deleted: c.enqueueSecret, // to forget what is remembered of one that went
 	})
 	accounts, errAccounts := workqueue.Watch(c.cfg.ServiceAccounts, workqueue.Events[*corev1.ServiceAccount]{
-		Listed: c.enqueueReferences, Changed: c.enqueueReferencesLater, Deleted: c.accountDeleted, Vanished: c.accountVanished,
+		Deleted: c.accountDeleted, Vanished: c.accountVanished,
 	})
 	// Namespaces are read for their settings, which nobody waits for.
 	c.synced = []toolscache.DoneChecker{secrets, accounts, c.cfg.Namespaces.HasSyncedChecker()}
@@ -188,16 +173,10 @@ func (c *Controller) watch() error {
 }
 
 // Run works until ctx ends.
-func (c *Controller) Run(ctx context.Context) error {
-	done := make(chan error, 1)
-	go func() { done <- c.references.Run(ctx, c.synced...) }()
-	err := c.secrets.Run(ctx, c.synced...)
-	return errors.Join(err, <-done)
-}
+func (c *Controller) Run(ctx context.Context) error { return c.secrets.Run(ctx, c.synced...) }
 
-// Ready tells whether every Secret and ServiceAccount that existed at the start
-// was handled once.
-func (c *Controller) Ready() bool { return c.secrets.Ready() && c.references.Ready() }
+// Ready tells whether every Secret that existed at the start was handled once.
+func (c *Controller) Ready() bool { return c.secrets.Ready() }
 
 // EnqueueAll looks at every Secret again; call it when the CA or the keys changed.
 // Writes are paced.
@@ -318,11 +297,6 @@ func (c *Controller) enqueueSecret(secret *cache.TokenSecret) {
 	c.secrets.Add(toolscache.MetaObjectToName(secret))
 }
 
-func (c *Controller) secretDeleted(secret *cache.TokenSecret) {
-	c.enqueueSecret(secret) // for what is remembered of it
-	c.references.AddAfter(secret.AccountName(), c.departed.add(secret, c.cfg.Clock.Now()))
-}
-
 func (c *Controller) accountDeleted(account *corev1.ServiceAccount) {
 	c.accountGone(account, account.ResourceVersion)
 }
@@ -334,27 +308,11 @@ func (c *Controller) accountVanished(account *corev1.ServiceAccount) { c.account
 // of the same name find it when they are synced.
 func (c *Controller) accountGone(account *corev1.ServiceAccount, version string) {
 	c.owners.gone.Add(account.UID, version)
-	c.references.Add(toolscache.MetaObjectToName(account)) // for what is remembered of them
 	secrets, err := c.cfg.Secrets.GetTypedIndexer().ByTypedIndex(cache.ByAccount, toolscache.MetaObjectToName(account).String())
 	if err != nil {
 		panic("tokensecret: internal error: " + err.Error()) // there is no such index
 	}
 	for _, secret := range secrets {
 		c.enqueueSecret(secret)
-	}
-}
-
-func (c *Controller) enqueueReferences(account *corev1.ServiceAccount) {
-	if len(account.Secrets) > 0 {
-		c.references.Add(toolscache.MetaObjectToName(account))
-	}
-}
-
-// enqueueReferencesLater gives whoever wrote the account the time to write its
-// Secrets too.
-func (c *Controller) enqueueReferencesLater(account *corev1.ServiceAccount) {
-	key := toolscache.MetaObjectToName(account)
-	if len(account.Secrets) > 0 || c.dangling.of(key) > 0 {
-		c.references.AddAfter(key, grace)
 	}
 }

@@ -3,7 +3,6 @@ package tokensecret
 import (
 	"crypto/sha256"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sakeeper/sakeeper/pkg/api"
@@ -141,45 +140,4 @@ func (s state) mayResign() bool {
 // UID uid, is the one that secret means.
 func belongs(secret *cache.TokenSecret, uid types.UID) bool {
 	return secret.AccountUID == "" || secret.AccountUID == uid
-}
-
-// staleness says what must be known before a reference may go.
-type staleness int
-
-const (
-	keep staleness = iota // the Secret exists
-	look                  // keep, and count it when the API server has no such Secret
-	ask                   // stale if the API server has no such Secret
-	drop                  // stale
-)
-
-// reference is what is known of one name in ServiceAccount.secrets.
-type reference struct {
-	account, name string
-	cached        bool // there is a token Secret of that name
-	seenGoing     bool // this process saw that token Secret of this account go
-}
-
-func judge(r reference) staleness {
-	switch {
-	case r.cached:
-		return keep
-	case r.seenGoing:
-		return drop
-	case cache.IsGeneratedName(r.account, r.name):
-		return ask
-	default:
-		return look
-	}
-}
-
-// without is refs less those whose name is stale, in the same order.
-func without(refs []corev1.ObjectReference, stale map[string]bool) []corev1.ObjectReference {
-	var left []corev1.ObjectReference
-	for _, ref := range refs {
-		if !stale[ref.Name] {
-			left = append(left, ref)
-		}
-	}
-	return left
 }

@@ -3,7 +3,6 @@ package tokensecret
 import (
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -156,60 +155,6 @@ func TestBelongs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if got := belongs(&cache.TokenSecret{AccountUID: tc.inNamed}, tc.inUID); got != tc.want {
 				t.Errorf("got %t", got)
-			}
-		})
-	}
-}
-
-func TestJudge(t *testing.T) {
-	cases := map[string]struct {
-		in   reference
-		want staleness
-	}{
-		"a secret that exists":                       {in: reference{account: "robot", name: "mine", cached: true}, want: keep},
-		"one that exists again":                      {in: reference{account: "robot", name: "mine", cached: true, seenGoing: true}, want: keep},
-		"one with a generated name that exists":      {in: reference{account: "robot", name: "robot-token-x7z9q", cached: true}, want: keep},
-		"one that was seen going":                    {in: reference{account: "robot", name: "mine", seenGoing: true}, want: drop},
-		"a generated one that was seen going":        {in: reference{account: "robot", name: "robot-token-x7z9q", seenGoing: true}, want: drop},
-		"a generated name of which nothing is known": {in: reference{account: "robot", name: "robot-token-x7z9q"}, want: ask},
-		"a user's name of which nothing is known":    {in: reference{account: "robot", name: "mine"}, want: look},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			if got := judge(tc.in); got != tc.want {
-				t.Errorf("got %d, want %d", got, tc.want)
-			}
-		})
-	}
-}
-
-func TestWithout(t *testing.T) {
-	refs := func(names ...string) []corev1.ObjectReference {
-		return testkit.ServiceAccount("team/robot", testkit.WithReferences(names...)).Secrets
-	}
-	cases := map[string]struct {
-		in      []corev1.ObjectReference
-		inStale map[string]bool
-		want    []corev1.ObjectReference
-	}{
-		"one goes, the order stays":   {in: refs("c", "a", "b"), inStale: map[string]bool{"a": true}, want: refs("c", "b")},
-		"a name that is listed twice": {in: refs("a", "b", "a"), inStale: map[string]bool{"a": true}, want: refs("b")},
-		"all go":                      {in: refs("a", "b"), inStale: map[string]bool{"a": true, "b": true}},
-		"none goes":                   {in: refs("a"), inStale: map[string]bool{"b": true}, want: refs("a")},
-		"other fields stay": {
-			in:      []corev1.ObjectReference{{Name: "a"}, {Name: "b", Namespace: "team", UID: testkit.SecretUID}},
-			inStale: map[string]bool{"a": true},
-			want:    []corev1.ObjectReference{{Name: "b", Namespace: "team", UID: testkit.SecretUID}},
-		},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			before := append([]corev1.ObjectReference(nil), tc.in...)
-			if diff := cmp.Diff(tc.want, without(tc.in, tc.inStale)); diff != "" {
-				t.Errorf("-want +got:\n%s", diff)
-			}
-			if diff := cmp.Diff(before, tc.in); diff != "" {
-				t.Errorf("the input changed:\n%s", diff)
 			}
 		})
 	}

@@ -208,7 +208,7 @@ func TestATokenThatTheAPIServerAcceptsIsLeftAloneAndAskedAboutOnce(t *testing.T)
 // restarted is another process with the same caches.
 func (f fixture) restarted(t *testing.T) fixture {
 	t.Helper()
-	f.Controller = newController(t, f.client, f.metadata, f.recorder, f.clock, testkit.Bundle, f.reviewer)
+	f.Controller = newController(t, f.client, f.recorder, f.clock, testkit.Bundle, f.reviewer)
 	held, err := f.client.CoreV1().Secrets("team").Get(t.Context(), "s", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)

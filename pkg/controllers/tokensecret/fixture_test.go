@@ -12,8 +12,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
-	"k8s.io/client-go/metadata"
-	metadatafake "k8s.io/client-go/metadata/fake"
 	clienttesting "k8s.io/client-go/testing"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
@@ -25,7 +23,6 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/internal/tokenreview"
-	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/token"
@@ -69,9 +66,8 @@ func tokenFor(secret, account, uid string) string {
 // answers.
 type server struct {
 	accounts []*corev1.ServiceAccount
-	secrets  []string // "namespace/name"
-	reads    error    // the answer to all reads
-	writes   error    // the answer to all writes
+	reads    error // the answer to all reads
+	writes   error // the answer to all writes
 }
 
 func (s server) react(action clienttesting.Action) (bool, runtime.Object, error) {
@@ -88,11 +84,6 @@ func (s server) react(action clienttesting.Action) (bool, runtime.Object, error)
 			return true, account, nil
 		}
 	}
-	for _, secret := range s.secrets {
-		if get.GetResource().Resource == "secrets" && secret == name {
-			return true, &metav1.PartialObjectMetadata{}, nil
-		}
-	}
 	return true, nil, testkit.NotFound()
 }
 
@@ -100,7 +91,6 @@ func (s server) react(action clienttesting.Action) (bool, runtime.Object, error)
 type fixture struct {
 	*Controller
 	client   *fake.Clientset
-	metadata *metadatafake.FakeMetadataClient
 	recorder *record.FakeRecorder
 	clock    *clocktesting.FakePassiveClock
 	logger   klog.Logger
@@ -111,16 +101,14 @@ func newFixture(t testing.TB, s server, cached ...metav1.Object) fixture {
 	t.Helper()
 	f := fixture{
 		client:   &fake.Clientset{},
-		metadata: &metadatafake.FakeMetadataClient{},
 		recorder: record.NewFakeRecorder(100),
 		clock:    clocktesting.NewFakePassiveClock(testkit.Instant()),
 		logger:   ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(10), ktesting.BufferLogs(true))),
 	}
 	f.recorder.IncludeObject = true
 	f.client.AddReactor("*", "*", s.react)
-	f.metadata.AddReactor("*", "*", s.react)
 	f.reviewer = &reviewer{}
-	f.Controller = newController(t, f.client, f.metadata, f.recorder, f.clock, testkit.Bundle, f.reviewer)
+	f.Controller = newController(t, f.client, f.recorder, f.clock, testkit.Bundle, f.reviewer)
 	for _, obj := range cached {
 		f.cache(t, obj)
 	}
@@ -132,11 +120,11 @@ func newFixture(t testing.TB, s server, cached ...metav1.Object) fixture {
 	return f
 }
 
-func newController(t testing.TB, client *fake.Clientset, meta metadata.Interface, recorder record.EventRecorder, clock clock.PassiveClock, ca func() cabundle.Bundle, reviewer tokenReviewer) *Controller {
+func newController(t testing.TB, client *fake.Clientset, recorder record.EventRecorder, clock clock.PassiveClock, ca func() cabundle.Bundle, reviewer tokenReviewer) *Controller {
 	t.Helper()
 	set := testkit.Keys("p256", "rsa2048")
 	cfg := Config{
-		Client: client.CoreV1(), Metadata: meta, Tokens: tokens{}, CA: ca, Recorder: recorder, Clock: clock, Workers: 2,
+		Client: client.CoreV1(), Tokens: tokens{}, CA: ca, Recorder: recorder, Clock: clock, Workers: 2,
 		Keys: func() *keys.Set { return set }, TokenReviews: client.AuthenticationV1().TokenReviews(), Resign: ResignDead,
 	}
 	var errNamespaces, errSecrets, errAccounts error
@@ -179,22 +167,11 @@ func (f fixture) context(t *testing.T) context.Context {
 	return klog.NewContext(t.Context(), f.logger)
 }
 
-// runner runs one of the controller's two queues alone.
-func runner(queue *workqueue.Queue[toolscache.ObjectName]) func(context.Context) error {
-	return func(ctx context.Context) error { return queue.Run(ctx) }
-}
+// runQueue runs the queue without waiting for the informers, which no test of a fixture starts.
+func (f fixture) runQueue(ctx context.Context) error { return f.secrets.Run(ctx) }
 
 func (f fixture) logs() string {
 	return f.logger.GetSink().(ktesting.Underlier).GetBuffer().String()
-}
-
-// asked are the Secrets that were asked for through the metadata client.
-func (f fixture) asked() []string {
-	var names []string
-	for _, r := range testkit.Requests(f.metadata.Actions()) {
-		names = append(names, r.Verb+" "+r.Resource+" "+r.Name)
-	}
-	return names
 }
 
 // pass sets the clock forward.
@@ -204,6 +181,9 @@ func keyOf(name string) toolscache.ObjectName {
 	parsed, _ := toolscache.ParseObjectName(name)
 	return parsed
 }
+
+// robot is team/robot.
+func robot() *corev1.ServiceAccount { return testkit.ServiceAccount("team/robot") }
 
 // getAccount is the live GET of team/robot.
 func getAccount() testkit.Request {

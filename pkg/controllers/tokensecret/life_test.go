@@ -2,7 +2,6 @@ package tokensecret
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -12,10 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
-	metadatafake "k8s.io/client-go/metadata/fake"
 	clienttesting "k8s.io/client-go/testing"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
@@ -39,7 +36,7 @@ func TestARefusalIsOneEventAndHoldsUpNobody(t *testing.T) {
 			}
 			return true, secret, nil
 		})
-		defer testkit.Start(f.context(t), t, runner(f.secrets))()
+		defer testkit.Start(f.context(t), t, f.runQueue)()
 		f.EnqueueAll()
 		time.Sleep(time.Hour)
 		synctest.Wait()
@@ -64,7 +61,7 @@ func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
 				f := newFixture(t, server{})
 				defer testkit.Start(f.context(t), t, f.Run, testkit.Informer(informer(f.Controller)))()
 				time.Sleep(time.Minute)
-				if f.secrets.Ready() || f.references.Ready() {
+				if f.Ready() {
 					t.Error("ready")
 				}
 			})
@@ -72,30 +69,15 @@ func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
 	}
 }
 
-func TestReadyIsBothQueues(t *testing.T) {
+func TestRunReturnsAfterItsLastRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, server{})
-		defer testkit.Start(f.context(t), t, runner(f.secrets))()
-		if synctest.Wait(); f.Ready() {
-			t.Error("ready before its references")
-		}
-		defer testkit.Start(f.context(t), t, runner(f.references))()
-		if synctest.Wait(); !f.Ready() {
-			t.Error("not ready")
-		}
-	})
-}
-
-func TestRunReturnsAfterBothQueues(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, server{}, robot("robot-token-x7z9q"))
-		f.synced = nil
-		f.metadata.PrependReactor("get", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+		f := newFixture(t, server{}, testkit.Secret("team/s", testkit.WithAccount("robot")))
+		f.client.PrependReactor("get", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
 			time.Sleep(time.Minute)
 			return true, nil, errBoom
 		})
-		f.references.Add(keyOf("team/robot"))
-		stop := testkit.Start(f.context(t), t, f.Run)
+		f.EnqueueAll()
+		stop := testkit.Start(f.context(t), t, f.runQueue)
 		synctest.Wait()
 		began := time.Now()
 		stop()
@@ -120,9 +102,7 @@ func newWorld(t *testing.T, objects ...runtime.Object) *world {
 	ctx := klog.NewContext(t.Context(), ktesting.NewLogger(t, ktesting.NewConfig()))
 	w := &world{t: t, ctx: ctx, client: fake.NewClientset(objects...)}
 	w.setCA(testkit.Bundle())
-	meta := &metadatafake.FakeMetadataClient{}
-	meta.AddReactor("*", "*", server{}.react) // what is not in the cache is not there
-	w.Controller = newController(t, w.client, meta, record.NewFakeRecorder(100), clock.RealClock{}, func() cabundle.Bundle { return *w.ca.Load() }, &reviewer{})
+	w.Controller = newController(t, w.client, record.NewFakeRecorder(100), clock.RealClock{}, func() cabundle.Bundle { return *w.ca.Load() }, &reviewer{})
 	w.stop = testkit.Start(ctx, t, w.Run, testkit.Informer(w.cfg.Namespaces), testkit.Informer(w.cfg.Secrets), testkit.Informer(w.cfg.ServiceAccounts))
 	return w
 }
@@ -165,14 +145,13 @@ func TestLife(t *testing.T) {
 
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t,
-			testkit.ServiceAccount("team/robot", testkit.WithReferences("s", "robot-token-x7z9q", "meant-for-later")), secret(),
-			testkit.ServiceAccount("team/old", testkit.WithReferences("old-token-x7z9q")),
+			robot(), secret(),
 			empty("team/empty", "robot"), empty("team/orphan", "nobody"))
 		defer w.stop()
 		tracker := w.client.Tracker()
 
 		w.expectRequests("what happened while no controller ran",
-			"update secrets team/empty", "get serviceaccounts team/nobody", "delete secrets team/orphan", "patch serviceaccounts team/robot", "patch serviceaccounts team/old")
+			"update secrets team/empty", "get serviceaccounts team/nobody", "delete secrets team/orphan")
 		if !w.Ready() {
 			t.Error("not ready")
 		}
@@ -188,13 +167,7 @@ func TestLife(t *testing.T) {
 		w.expectRequests("the CA changed", "patch secrets team/empty", "patch secrets team/new", "patch secrets team/s")
 
 		w.must(nil, tracker.Delete(secrets, "team", "s"))
-		w.expectRequests("a secret went", "patch serviceaccounts team/robot")
-		account, err := w.client.CoreV1().ServiceAccounts("team").Get(w.ctx, "robot", metav1.GetOptions{})
-		w.must(account, err)
-		if diff := cmp.Diff(robot("meant-for-later").Secrets, account.Secrets); diff != "" {
-			t.Errorf("references (-want +got):\n%s", diff)
-		}
-		w.client.ClearActions()
+		w.expectRequests("a secret went")
 
 		w.must(nil, tracker.Create(accounts, testkit.ServiceAccount("team/other", testkit.WithUID(testkit.OtherUID)), "team"))
 		w.must(nil, tracker.Create(secrets, empty("team/of-other", "other"), "team"))
@@ -219,45 +192,27 @@ func TestAnAccountThatIsReplaced(t *testing.T) {
 	})
 }
 
-// TestAnAccountThatIsWrittenBeforeItsSecret is what tools that restore a namespace
-// do: the reference is there first.
-func TestAnAccountThatIsWrittenBeforeItsSecret(t *testing.T) {
-	secrets, accounts := corev1.SchemeGroupVersion.WithResource("secrets"), corev1.SchemeGroupVersion.WithResource("serviceaccounts")
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, testkit.ServiceAccount("team/old", testkit.WithReferences("old-token-x7z9q")))
-		defer w.stop()
-		if synctest.Wait(); len(w.client.Actions()) != 7 || !w.Ready() { // three lists, three watches, one patch
-			t.Errorf("what was there at the start is not done at once: ready %t, %v", w.Ready(), w.client.Actions())
-		}
-		w.expectRequests("start", "patch serviceaccounts team/old")
-		w.must(nil, w.client.Tracker().Create(accounts, robot("robot-token-x7z9q"), "team"))
-		time.Sleep(4 * time.Second)
-		w.must(nil, w.client.Tracker().Create(secrets, testkit.Secret("team/robot-token-x7z9q", testkit.WithAccount("robot")), "team"))
-		w.expectRequests("the secret comes", "update secrets team/robot-token-x7z9q")
-		w.must(nil, w.client.Tracker().Update(accounts, robot("robot-token-x7z9q", "robot-token-bcdfg"), "team"))
-		w.expectRequests("another does not", "patch serviceaccounts team/robot")
-	})
-}
-
-func TestABurstOfDeletionsIsOneWrite(t *testing.T) {
-	secrets := corev1.SchemeGroupVersion.WithResource("secrets")
-	synctest.Test(t, func(t *testing.T) {
-		var names []string
-		objects := []runtime.Object{}
-		for i := range 200 {
-			names = append(names, fmt.Sprintf("mine-%d", i))
-			objects = append(objects, testkit.Secret("team/"+names[i], testkit.WithAccount("robot"), testkit.WithAccountUID(testkit.AccountUID),
-				testkit.WithData("token", "t"), testkit.WithData("namespace", "team"), testkit.WithData("ca.crt", string(testkit.Bundle().PEM()))))
-		}
-		w := newWorld(t, append(objects, robot(names...))...)
-		defer w.stop()
-		w.expectRequests("start")
-		for i, name := range names {
-			w.must(nil, w.client.Tracker().Delete(secrets, "team", name))
-			if i%40 == 39 {
-				time.Sleep(100 * time.Millisecond)
+func TestNewRefusesAnIncompleteConfig(t *testing.T) {
+	complete := newFixture(t, server{}).cfg
+	cases := map[string]func(*Config){
+		"no client":           func(c *Config) { c.Client = nil },
+		"no secrets":          func(c *Config) { c.Secrets = nil },
+		"no service accounts": func(c *Config) { c.ServiceAccounts = nil },
+		"no namespaces":       func(c *Config) { c.Namespaces = nil },
+		"no tokens":           func(c *Config) { c.Tokens = nil },
+		"no keys":             func(c *Config) { c.Keys = nil },
+		"no token reviews":    func(c *Config) { c.TokenReviews = nil },
+		"no CA":               func(c *Config) { c.CA = nil },
+		"no recorder":         func(c *Config) { c.Recorder = nil },
+		"no clock":            func(c *Config) { c.Clock = nil },
+	}
+	for name, spoil := range cases {
+		t.Run(name, func(t *testing.T) {
+			cfg := complete
+			spoil(&cfg)
+			if _, err := New(cfg); err == nil {
+				t.Error("no error")
 			}
-		}
-		w.expectRequests("200 secrets went within half a second", "patch serviceaccounts team/robot")
-	})
+		})
+	}
 }

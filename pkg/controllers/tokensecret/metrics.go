@@ -1,10 +1,7 @@
 package tokensecret
 
 import (
-	"sync"
-
 	"github.com/prometheus/client_golang/prometheus"
-	toolscache "k8s.io/client-go/tools/cache"
 
 	"github.com/sakeeper/sakeeper/pkg/cache"
 )
@@ -21,9 +18,6 @@ const (
 func (c *Controller) register(registry prometheus.Registerer) error {
 	if registry == nil {
 		return nil
-	}
-	if err := registry.Register(c.dangling.gauge); err != nil {
-		return err
 	}
 	return registry.Register(keyCounter{c, prometheus.NewDesc("sakeeper_token_secrets",
 		"Token Secrets by the id of the key that verifies their token; none: there is no token yet, unknown: no known key does, foreign: not a legacy token for this Secret.",
@@ -64,37 +58,4 @@ func (k keyCounter) Collect(out chan<- prometheus.Metric) {
 	for keyID, n := range counts {
 		out <- prometheus.MustNewConstMetric(k.secrets, prometheus.GaugeValue, float64(n), keyID)
 	}
-}
-
-// dangling counts, by account, references that stay although there is no Secret of
-// that name.
-type dangling struct {
-	gauge prometheus.Gauge
-
-	mu        sync.Mutex
-	byAccount map[toolscache.ObjectName]int
-}
-
-func newDangling() *dangling {
-	return &dangling{byAccount: map[toolscache.ObjectName]int{}, gauge: prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "sakeeper_dangling_references",
-		Help: "Names in the secrets of ServiceAccounts of which there is no Secret. They stay: somebody may mean to create it.",
-	})}
-}
-
-func (d *dangling) of(account toolscache.ObjectName) int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.byAccount[account]
-}
-
-func (d *dangling) set(account toolscache.ObjectName, n int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.gauge.Add(float64(n - d.byAccount[account]))
-	if n == 0 {
-		delete(d.byAccount, account)
-		return
-	}
-	d.byAccount[account] = n
 }

@@ -109,7 +109,7 @@ func TestADeletedAccountQueuesItsOwnSecretsAlone(t *testing.T) {
 		for _, other := range []string{"team/a", "team/b", "other/c"} {
 			f.cache(t, testkit.Secret(other, testkit.WithAccount("another")))
 		}
-		defer testkit.Start(f.context(t), t, runner(f.secrets))()
+		defer testkit.Start(f.context(t), t, f.runQueue)()
 		f.accountDeleted(robot())
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -139,7 +139,7 @@ func TestAnAccountThatNoWatchEverShowed(t *testing.T) {
 		f.client.PrependReactor("get", "serviceaccounts", func(clienttesting.Action) (bool, runtime.Object, error) {
 			return !gone.Load(), robot(), nil
 		})
-		defer testkit.Start(f.context(t), t, runner(f.secrets))()
+		defer testkit.Start(f.context(t), t, f.runQueue)()
 		f.EnqueueAll()
 		synctest.Wait()
 		gone.Store(true)

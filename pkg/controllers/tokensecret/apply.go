@@ -19,26 +19,22 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
-	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
 	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/signingkey"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// dataField is the one of a Secret that holds the token.
+// dataField is the field of a Secret that holds the token.
 const dataField = "data"
 
-// lookAgain is when to look at a Secret again after a conflict.
-const lookAgain = time.Second
-
-// fill writes the cached object back with everything it lacks: one PUT, which the
+// fill writes the cached object back with everything that it lacks, by one PUT that the
 // resourceVersion of that object protects.
-func (c *Controller) fill(ctx context.Context, cached *cache.TokenSecret, account types.UID, ca cabundle.Bundle) (time.Duration, error) {
-	object, content := contestedSecret(cached), c.contentOfToken()
-	if wait := c.truce(ctx, c.rests.contents, object, content, objectReference(cached)); wait > 0 {
+func (c *Controller) fill(ctx context.Context, cached *cache.TokenSecret, account types.UID, ca cabundle.Bundle) (requeueAfter time.Duration, err error) {
+	key, content := secretKey(cached), c.contentOfToken()
+	if wait := c.writeBackoff(ctx, c.limiters.contents, key, content, cached); wait > 0 {
 		return wait, nil
 	}
-	err := c.cfg.Tokens.Write(ctx, claimsOf(cached, account), c.wake(cached), func(ctx context.Context, compact string) error {
+	err = c.cfg.Tokens.Write(ctx, claimsOf(cached, account), c.requeueLater(cached), func(ctx context.Context, compact string) error {
 		secret := cached.Unfilled.DeepCopy()
 		if secret.Data == nil {
 			secret.Data = map[string][]byte{}
@@ -50,30 +46,29 @@ func (c *Controller) fill(ctx context.Context, cached *cache.TokenSecret, accoun
 		}
 		metav1.SetMetaDataAnnotation(&secret.ObjectMeta, corev1.ServiceAccountUIDKey, string(account))
 		if cached.AccountUID == "" {
-			c.owners.namedHere.Add(cached.UID, cached.ResourceVersion)
+			c.owners.filledFrom.Add(cached.UID, cached.ResourceVersion)
 		}
 		_, err := c.cfg.Client.Secrets(secret.Namespace).Update(ctx, secret, metav1.UpdateOptions{})
 		return err
 	})
 	if err == nil {
-		c.rests.contents.Record(object, content)
-		c.secrets.Completed(cached.Unfilled.CreationTimestamp.Time)
+		c.limiters.contents.Record(key, content)
+		c.queue.Completed(cached.Unfilled.CreationTimestamp.Time)
 	}
-	return c.answer(ctx, cached, "Filled token secret", "token was missing", err)
+	return c.handleAPIError(ctx, cached, "Filled token secret", "token was missing", err)
 }
 
-// resign replaces a token, and puts right what else is wrong. It revokes every copy
-// of the old one.
-func (c *Controller) resign(ctx context.Context, cached *cache.TokenSecret, account types.UID, ca cabundle.Bundle, reason string) (time.Duration, error) {
-	object, content := contestedSecret(cached), c.contentOfToken()
-	if wait := c.rests.resigns.Wait(toolscache.MetaObjectToName(cached)); wait > 0 {
+// resign replaces a token, and whatever else differs. All copies of the old token become invalid.
+func (c *Controller) resign(ctx context.Context, cached *cache.TokenSecret, account types.UID, ca cabundle.Bundle, reason string) (requeueAfter time.Duration, err error) {
+	key, content := secretKey(cached), c.contentOfToken()
+	if wait := c.limiters.resigns.Wait(toolscache.MetaObjectToName(cached)); wait > 0 {
 		return wait, workqueue.ErrRequeueLater
 	}
-	if wait := c.truce(ctx, c.rests.contents, object, content, objectReference(cached)); wait > 0 {
+	if wait := c.writeBackoff(ctx, c.limiters.contents, key, content, cached); wait > 0 {
 		return wait, nil
 	}
 	var keyID string
-	err := c.cfg.Tokens.Write(ctx, claimsOf(cached, account), c.wake(cached), func(ctx context.Context, compact string) error {
+	err = c.cfg.Tokens.Write(ctx, claimsOf(cached, account), c.requeueLater(cached), func(ctx context.Context, compact string) error {
 		keyID = token.UnverifiedKeyID(compact)
 		return c.patch(ctx, cached, account, map[string][]byte{
 			corev1.ServiceAccountTokenKey:     []byte(compact),
@@ -82,27 +77,27 @@ func (c *Controller) resign(ctx context.Context, cached *cache.TokenSecret, acco
 		})
 	})
 	if err == nil {
-		c.rests.contents.Record(object, content)
-		c.cfg.Recorder.Eventf(objectReference(cached), corev1.EventTypeNormal, api.ReasonResignedToken,
+		c.limiters.contents.Record(key, content)
+		c.cfg.Recorder.Eventf(kube.Reference("Secret", cached), corev1.EventTypeNormal, api.ReasonResignedToken,
 			"The token was signed anew, with key %s, because %s. Copies of the old one are refused from now on", keyID, reason)
 	}
-	return c.answer(ctx, cached, "Signed a token anew", reason, err)
+	return c.handleAPIError(ctx, cached, "Signed a token anew", reason, err)
 }
 
-// noteReview says on the Secret what the API server said about its token. Where notes
-// are removed or refused, the exam goes on without.
-func (c *Controller) noteReview(ctx context.Context, s state, reason string) (time.Duration, error) {
-	wait, err := c.writeNote(ctx, s, reason)
-	if s.token != suspect || wait == 0 && err == nil {
-		return wait, err
+// noteReview stores the result of reviews in an annotation of the Secret. If that cannot be written,
+// the reviews continue without it.
+func (c *Controller) noteReview(ctx context.Context, s state, reason string) (requeueAfter time.Duration, err error) {
+	requeueAfter, err = c.writeNote(ctx, s, reason)
+	if s.token != maybeDead || requeueAfter == 0 && err == nil {
+		return requeueAfter, err
 	}
-	waitExam, errExam := c.examine(ctx, s.secret, s.owner.account)
-	return both(wait, err, waitExam, errExam)
+	requeueReview, errReview := c.reviewToken(ctx, s.secret, s.owner.account)
+	return mergeResults(requeueAfter, err, requeueReview, errReview)
 }
 
-func (c *Controller) writeNote(ctx context.Context, s state, reason string) (time.Duration, error) {
-	object := contestedSecret(s.secret)
-	if wait := c.truce(ctx, c.rests.notes, object, s.note, objectReference(s.secret)); wait > 0 {
+func (c *Controller) writeNote(ctx context.Context, s state, reason string) (requeueAfter time.Duration, err error) {
+	key := secretKey(s.secret)
+	if wait := c.writeBackoff(ctx, c.limiters.notes, key, s.note, s.secret); wait > 0 {
 		return wait, nil
 	}
 	patch, err := annotationPatch(s.secret, map[string]any{api.ReviewedAnnotation: s.note}, nil)
@@ -111,48 +106,48 @@ func (c *Controller) writeNote(ctx context.Context, s state, reason string) (tim
 	}
 	_, err = c.cfg.Client.Secrets(s.secret.Namespace).Patch(ctx, s.secret.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	if err == nil {
-		c.rests.notes.Record(object, s.note)
+		c.limiters.notes.Record(key, s.note)
 	}
-	return c.answer(ctx, s.secret, "Noted a review of a token", reason, err)
+	return c.handleAPIError(ctx, s.secret, "Stored the result of a token review", reason, err)
 }
 
-// release takes back a token and a UID that this process wrote while the cache
-// still had an account that was gone. The Secret is filled anew after that.
-func (c *Controller) release(ctx context.Context, cached *cache.TokenSecret, reason string) (time.Duration, error) {
+// undoFill removes a token and a UID that this process wrote for an account that was deleted already.
+// After that the Secret is filled again.
+func (c *Controller) undoFill(ctx context.Context, cached *cache.TokenSecret, reason string) (requeueAfter time.Duration, err error) {
 	patch, err := annotationPatch(cached, map[string]any{corev1.ServiceAccountUIDKey: nil}, map[string]any{corev1.ServiceAccountTokenKey: nil})
 	if err != nil {
 		return 0, err
 	}
 	_, err = c.cfg.Client.Secrets(cached.Namespace).Patch(ctx, cached.Name, types.MergePatchType, patch, metav1.PatchOptions{})
-	return c.answer(ctx, cached, "Took back a token", reason, err)
+	return c.handleAPIError(ctx, cached, "Removed a token that was made for a deleted service account", reason, err)
 }
 
-// turnToRepair is how long a repair must wait, if at all.
-func (c *Controller) turnToRepair(ctx context.Context, cached *cache.TokenSecret, ca cabundle.Bundle) (time.Duration, error) {
-	if wait := c.rests.repairs.Wait(toolscache.MetaObjectToName(cached)); wait > 0 {
+// waitToRepair returns how long a repair must wait.
+func (c *Controller) waitToRepair(ctx context.Context, cached *cache.TokenSecret, ca cabundle.Bundle) (requeueAfter time.Duration, err error) {
+	if wait := c.limiters.repairs.Wait(toolscache.MetaObjectToName(cached)); wait > 0 {
 		return wait, workqueue.ErrRequeueLater
 	}
-	return c.truce(ctx, c.rests.contents, contestedSecret(cached), contentOfCA(ca), objectReference(cached)), nil
+	return c.writeBackoff(ctx, c.limiters.contents, secretKey(cached), contentOfCA(ca), cached), nil
 }
 
-// repair patches what is wrong with a Secret that has a token. The token itself
-// is not cached, so the object cannot be written whole.
-func (c *Controller) repair(ctx context.Context, cached *cache.TokenSecret, account types.UID, ca cabundle.Bundle, reason string) (time.Duration, error) {
+// repair patches ca.crt, and namespace if it is missing, of a Secret that has a token. The token is
+// not cached, so that the object cannot be written whole.
+func (c *Controller) repair(ctx context.Context, cached *cache.TokenSecret, account types.UID, ca cabundle.Bundle, reason string) (requeueAfter time.Duration, err error) {
 	data := map[string][]byte{corev1.ServiceAccountRootCAKey: ca.PEM()}
 	if !cached.HasNamespace {
 		data[corev1.ServiceAccountNamespaceKey] = []byte(cached.Namespace)
 	}
-	err := c.patch(ctx, cached, account, data)
+	err = c.patch(ctx, cached, account, data)
 	if err == nil {
-		c.rests.contents.Record(contestedSecret(cached), contentOfCA(ca))
+		c.limiters.contents.Record(secretKey(cached), contentOfCA(ca))
 	}
-	return c.answer(ctx, cached, "Repaired token secret", reason, err)
+	return c.handleAPIError(ctx, cached, "Repaired token secret", reason, err)
 }
 
 func (c *Controller) patch(ctx context.Context, cached *cache.TokenSecret, account types.UID, data map[string][]byte) error {
 	annotations := map[string]any{corev1.ServiceAccountNameKey: cached.Account, corev1.ServiceAccountUIDKey: string(account)}
 	if _, ok := cached.Annotations[api.ReviewedAnnotation]; ok && data[corev1.ServiceAccountTokenKey] != nil {
-		annotations[api.ReviewedAnnotation] = nil // it was about the token before
+		annotations[api.ReviewedAnnotation] = nil // it is about the former token
 	}
 	patch, err := annotationPatch(cached, annotations, data)
 	if err != nil {
@@ -162,27 +157,20 @@ func (c *Controller) patch(ctx context.Context, cached *cache.TokenSecret, accou
 	return err
 }
 
-// remove deletes the Secret that was decided on: its UID, and its resourceVersion
-// too, because the decision read annotations.
-func (c *Controller) remove(ctx context.Context, cached *cache.TokenSecret, reason string) (time.Duration, error) {
-	// By name and absent account: what somebody keeps creating again is another object
-	// each time, but a Secret of another account, or in another life of its namespace,
-	// is another matter.
-	const content = "gone"
-	object := contested{namespace: cached.Namespace, name: cached.Name, uid: string(cached.AccountUID)}
-	if ns, ok := cache.Get(c.cfg.Namespaces, cached.Namespace); ok {
-		object.uid += "/" + string(ns.UID)
-	}
-	if wait := c.truce(ctx, c.rests.deletions, object, content, objectReference(cached)); wait > 0 {
+// remove deletes the Secret with its UID and, because the decision is based on annotations, its
+// resourceVersion as preconditions.
+func (c *Controller) remove(ctx context.Context, cached *cache.TokenSecret, reason string) (requeueAfter time.Duration, err error) {
+	key := c.deletionKey(cached)
+	if wait := c.writeBackoff(ctx, c.limiters.deletions, key, contentOfDeletion, cached); wait > 0 {
 		return wait, nil
 	}
-	err := c.cfg.Client.Secrets(cached.Namespace).Delete(ctx, cached.Name, metav1.DeleteOptions{
+	err = c.cfg.Client.Secrets(cached.Namespace).Delete(ctx, cached.Name, metav1.DeleteOptions{
 		Preconditions: &metav1.Preconditions{UID: &cached.UID, ResourceVersion: &cached.ResourceVersion},
 	})
 	if err == nil {
-		c.rests.deletions.Record(object, content)
+		c.limiters.deletions.Record(key, contentOfDeletion)
 	}
-	return c.answer(ctx, cached, "Deleted token secret", reason, err)
+	return c.handleAPIError(ctx, cached, "Deleted token secret", reason, err)
 }
 
 func claimsOf(secret *cache.TokenSecret, account types.UID) token.LegacyClaims {
@@ -194,33 +182,10 @@ func claimsOf(secret *cache.TokenSecret, account types.UID) token.LegacyClaims {
 	}
 }
 
-// contentOfToken names what is contested about a token, without the token.
-func (c *Controller) contentOfToken() string {
-	return "token of key " + c.cfg.Keys().Signing().PublicKey().ID()
-}
-
-func contentOfCA(ca cabundle.Bundle) string { return "ca.crt " + ca.Fingerprint() }
-
-func contestedSecret(secret *cache.TokenSecret) contested {
-	return contested{namespace: secret.Namespace, name: secret.Name, uid: string(secret.UID)}
-}
-
-// wake queues secret again when tokens may be written.
-func (c *Controller) wake(secret *cache.TokenSecret) func() {
+// requeueLater returns a function that queues secret again when tokens may be written.
+func (c *Controller) requeueLater(secret *cache.TokenSecret) func() {
 	key := toolscache.MetaObjectToName(secret)
-	return func() { c.secrets.Add(key) }
-}
-
-// truce returns how long content must not be written to object, and tells people
-// when that begins.
-func (c *Controller) truce(ctx context.Context, tracker *writebackoff.Tracker[contested], object contested, content string, about *corev1.ObjectReference) time.Duration {
-	verdict := tracker.Allow(object, content)
-	writebackoff.Report(ctx, c.cfg.Recorder, about, verdict)
-	return verdict.Wait
-}
-
-func objectReference(secret *cache.TokenSecret) *corev1.ObjectReference {
-	return &corev1.ObjectReference{Kind: "Secret", APIVersion: "v1", Namespace: secret.Namespace, Name: secret.Name, UID: secret.UID}
+	return func() { c.queue.Add(key) }
 }
 
 // annotationPatch changes annotations and, unless it is nil, data.
@@ -232,31 +197,31 @@ func annotationPatch(target *cache.TokenSecret, annotations map[string]any, data
 	return kube.MergePatch(target, change)
 }
 
-// answer reads what the API server made of a write. did says, in the past tense,
-// what was done if it was.
-func (c *Controller) answer(ctx context.Context, cached *cache.TokenSecret, did, reason string, err error) (time.Duration, error) {
+// handleAPIError turns the API server's response to a write into the result of a sync. done is the
+// log message for a success, in the past tense.
+func (c *Controller) handleAPIError(ctx context.Context, cached *cache.TokenSecret, done, reason string, err error) (requeueAfter time.Duration, _ error) {
 	switch {
 	case err == nil:
-		klog.FromContext(ctx).V(2).Info(did, "secret", klog.KObj(cached), "serviceAccount", klog.KRef(cached.Namespace, cached.Account), "reason", reason)
+		klog.FromContext(ctx).V(2).Info(done, "secret", klog.KObj(cached), "serviceAccount", klog.KRef(cached.Namespace, cached.Account), "reason", reason)
 		return 0, nil
 	case errors.Is(err, signingkey.ErrWaiting):
-		klog.FromContext(ctx).V(4).Info("Put off a token", "secret", klog.KObj(cached), "reason", err.Error())
-		return 0, err // it will be woken
+		klog.FromContext(ctx).V(4).Info("Did not write a token yet", "secret", klog.KObj(cached), "reason", err.Error())
+		return 0, err // requeueLater queues it again
 	case apierrors.IsConflict(err):
-		// It changed, and its event decides anew. But not every conflict has an event
-		// behind it: admission may answer with one too.
-		return lookAgain, nil
+		// The Secret changed, and its event causes a new decision. But an admission webhook or a
+		// quota may answer with a conflict too, which no event follows.
+		return requeueAfterConflict, nil
 	case apierrors.IsNotFound(err):
-		return 0, nil // it went, and its event decides anew
+		return 0, nil // the Secret is gone, and its event causes a new decision
 	}
 	if apierrors.IsInvalid(err) && workqueue.Report(ctx) {
-		c.cfg.Recorder.Eventf(objectReference(cached), corev1.EventTypeWarning, api.ReasonFailedUpdateTokenSecret, "%s", advise(err))
+		c.cfg.Recorder.Eventf(kube.Reference("Secret", cached), corev1.EventTypeWarning, api.ReasonFailedUpdateTokenSecret, "%s", warning(err))
 	}
 	return 0, fmt.Errorf("write secret %s: %w", klog.KObj(cached), kube.Redact(err))
 }
 
-// advise says what the API server refuses and what to do about it.
-func advise(err error) string {
+// warning returns the text of an event that says what the API server refuses and how to fix it.
+func warning(err error) string {
 	fields := []string{}
 	if status := apierrors.APIStatus(nil); errors.As(err, &status) && status.Status().Details != nil {
 		for _, cause := range status.Status().Details.Causes {

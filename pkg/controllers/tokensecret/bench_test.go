@@ -12,7 +12,7 @@ import (
 func BenchmarkAccountDeleted(b *testing.B) {
 	for _, others := range []int{0, 10000} {
 		b.Run(fmt.Sprintf("others=%d", others), func(b *testing.B) {
-			f := newFixture(b, server{})
+			f := newFixture(b, apiServer{})
 			for i := range others {
 				f.cache(b, testkit.Secret(fmt.Sprintf("team/other-%d", i), testkit.WithAccount(fmt.Sprintf("other-%d", i))))
 			}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,14 +15,12 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
-	"k8s.io/utils/lru"
 
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/internal/tokenreview"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
-	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/token"
@@ -33,24 +30,15 @@ import (
 const Name = "serviceaccount-token-controller"
 
 const (
-	// remembered bounds how many UIDs are kept of ServiceAccounts that went and of
-	// Secrets that were filled. A forgotten account costs a GET per Secret.
-	remembered = 10000
-	// unseenAgain is when to look again at a Secret whose account the cache does not
-	// have: one that comes and goes while the watch is broken has no event.
-	unseenAgain = 10 * time.Second
-	// repairsPerSecond and repairsAtOnce pace what nobody waits for, most of all a new
-	// CA in every Secret: a thousand at once, and 10,000 in 45 s.
-	repairsPerSecond = 200
-	repairsAtOnce    = 1000
-	// examsPerSecond and examsAtOnce pace reviews, each of which may cost the API server
-	// a write of its own.
-	examsPerSecond = 20
-	examsAtOnce    = 100
+	// requeueAfterConflict is when a Secret is synced again after a conflict.
+	requeueAfterConflict = time.Second
+	// requeueNotCached is when a Secret is synced again whose account the cache does not have: an
+	// account that is created and deleted while the watch is broken has no event.
+	requeueNotCached = 10 * time.Second
 )
 
 // Tokens makes legacy tokens and decides whether they may be written; see
-// [canary.Gate.Write].
+// [signingkey.Check.Write].
 type Tokens interface {
 	Write(ctx context.Context, claims token.LegacyClaims, wake func(), write func(ctx context.Context, compact string) error) error
 }
@@ -61,25 +49,26 @@ type Client interface {
 	typedcorev1.ServiceAccountsGetter
 }
 
-// Config is what the controller needs; all but Resign, ResignQPS, Workers and the
-// last three is required.
+// Config is what the controller needs. All but Resign, ResignQPS, Workers and Registerer is
+// required.
 type Config struct {
-	Client          Client
+	Client Client
+	// Namespaces have settings in annotations. The caller starts this informer and the next two.
 	Namespaces      toolscache.TypedSharedIndexInformer[*corev1.Namespace]
 	Secrets         toolscache.TypedSharedIndexInformer[*cache.TokenSecret]
 	ServiceAccounts toolscache.TypedSharedIndexInformer[*corev1.ServiceAccount]
 	Tokens          Tokens
-	// Keys returns the keys of this moment.
+	// Keys returns the current keys.
 	Keys func() *keys.Set
-	// CA returns the bundle that Secrets should have at this moment.
+	// CA returns the bundle that Secrets should have now.
 	CA func() cabundle.Bundle
-	// TokenReviews asks the API server about tokens that look dead.
+	// TokenReviews asks the API server about tokens that may be dead.
 	TokenReviews typedauthenticationv1.TokenReviewInterface
 	Recorder     record.EventRecorder
 	Clock        clock.PassiveClock
 	// Resign says which tokens are signed anew. Empty: none.
 	Resign Resign
-	// ResignQPS is how many are in a second. Zero: 10.
+	// ResignQPS is how many tokens are signed anew in a second. Zero: 10.
 	ResignQPS float64
 	// Workers is how many Secrets are handled at a time. Zero: one.
 	Workers int
@@ -87,43 +76,18 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
-// Controller fills, repairs and deletes token Secrets and drops references to
-// those that went.
+// Controller fills, repairs and deletes token Secrets.
 type Controller struct {
 	cfg      Config
 	reviewer tokenReviewer
-	secrets  *workqueue.Queue[toolscache.ObjectName]
+	queue    *workqueue.Queue[toolscache.ObjectName]
 	synced   []toolscache.DoneChecker
 	owners   owners
-	exams    *exams
-	rests    rests
+	checks   *tokenChecks
+	limiters limiters
 }
 
-// rests is what keeps writes few: slots for those that can wait, and truces with
-// whoever undoes them.
-type rests struct {
-	repairs, resigns, exams *workqueue.Pace[toolscache.ObjectName]
-	contents, deletions     *writebackoff.Tracker[contested]
-	// notes are apart: who removes them must not keep tokens from being written.
-	notes *writebackoff.Tracker[contested]
-}
-
-// forget gives back the slots of a Secret to which none of these is to be done.
-func (r rests) forget(secret toolscache.ObjectName, wanted ...action) {
-	for pace, uses := range map[*workqueue.Pace[toolscache.ObjectName]][]action{
-		r.repairs: {repair}, r.resigns: {resign}, r.exams: {examine, identify, noteReview},
-	} {
-		if !slices.ContainsFunc(uses, func(use action) bool { return slices.Contains(wanted, use) }) {
-			pace.Forget(secret)
-		}
-	}
-}
-
-// contested is an object over which somebody may disagree. One that is created again
-// is another one where what is contested is its content.
-type contested struct{ namespace, name, uid string }
-
-// New checks cfg and registers with the informers, which the caller starts.
+// New checks cfg and registers with the informers.
 func New(cfg Config) (*Controller, error) {
 	switch {
 	case cfg.Client == nil, cfg.Namespaces == nil, cfg.Secrets == nil, cfg.ServiceAccounts == nil:
@@ -131,122 +95,109 @@ func New(cfg Config) (*Controller, error) {
 	case cfg.Tokens == nil, cfg.Keys == nil, cfg.CA == nil, cfg.TokenReviews == nil, cfg.Recorder == nil, cfg.Clock == nil:
 		return nil, fmt.Errorf("%s: Tokens, Keys, CA, TokenReviews, Recorder and Clock are required", Name)
 	}
-	if cfg.ResignQPS == 0 {
-		cfg.ResignQPS = 10
-	}
+	cfg.ResignQPS = cmp.Or(cfg.ResignQPS, defaultResignQPS)
 	c := &Controller{
 		cfg:      cfg,
 		reviewer: tokenreview.New(cfg.TokenReviews, "repair", cfg.Registerer),
-		owners:   owners{gone: lru.New(remembered), namedHere: lru.New(remembered)},
-		exams:    newExams(),
-		rests: rests{
-			repairs:   workqueue.NewPace[toolscache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
-			resigns:   workqueue.NewPace[toolscache.ObjectName](cfg.Clock, cfg.ResignQPS, 1),
-			exams:     workqueue.NewPace[toolscache.ObjectName](cfg.Clock, examsPerSecond, examsAtOnce),
-			contents:  writebackoff.New[contested]("secrets", cfg.Clock, cfg.Registerer),
-			deletions: writebackoff.New[contested]("secret deletions", cfg.Clock, cfg.Registerer),
-			notes:     writebackoff.New[contested]("review notes", cfg.Clock, cfg.Registerer),
-		},
+		owners:   newOwners(),
+		checks:   newTokenChecks(),
+		limiters: newLimiters(cfg),
 	}
 	var err error
-	if c.secrets, err = workqueue.New(workqueue.Config[toolscache.ObjectName]{
-		Name: Name, Sync: c.syncSecret, Workers: cfg.Workers, Registerer: cfg.Registerer,
+	if c.queue, err = workqueue.New(workqueue.Config[toolscache.ObjectName]{
+		Name: Name, Sync: c.sync, Workers: cfg.Workers, Registerer: cfg.Registerer,
 	}); err != nil {
 		return nil, err
 	}
 	if err := c.register(cfg.Registerer); err != nil {
 		return nil, err
 	}
-	return c, c.watch()
-}
-
-func (c *Controller) watch() error {
-	secrets, errSecrets := workqueue.Watch(c.cfg.Secrets, workqueue.Events[*cache.TokenSecret]{
-		Changed: c.enqueueSecret, Deleted: c.enqueueSecret, // to forget what is remembered of one that went
+	secrets, errSecrets := workqueue.Watch(cfg.Secrets, workqueue.Events[*cache.TokenSecret]{
+		Changed: c.enqueue, Deleted: c.enqueue, // sync forgets what is remembered about a deleted Secret
 	})
-	accounts, errAccounts := workqueue.Watch(c.cfg.ServiceAccounts, workqueue.Events[*corev1.ServiceAccount]{
+	accounts, errAccounts := workqueue.Watch(cfg.ServiceAccounts, workqueue.Events[*corev1.ServiceAccount]{
 		Deleted: c.accountDeleted, Vanished: c.accountVanished,
 	})
-	// Namespaces are read for their settings, which nobody waits for.
-	c.synced = []toolscache.DoneChecker{secrets, accounts, c.cfg.Namespaces.HasSyncedChecker()}
-	return errors.Join(errSecrets, errAccounts)
+	// Changes of namespaces' settings take effect with the next event of a Secret.
+	c.synced = []toolscache.DoneChecker{secrets, accounts, cfg.Namespaces.HasSyncedChecker()}
+	return c, errors.Join(errSecrets, errAccounts)
 }
 
 // Run works until ctx ends.
-func (c *Controller) Run(ctx context.Context) error { return c.secrets.Run(ctx, c.synced...) }
+func (c *Controller) Run(ctx context.Context) error { return c.queue.Run(ctx, c.synced...) }
 
-// Ready tells whether every Secret that existed at the start was handled once.
-func (c *Controller) Ready() bool { return c.secrets.Ready() }
+// Ready returns true if every Secret that existed at the start was handled once.
+func (c *Controller) Ready() bool { return c.queue.Ready() }
 
-// EnqueueAll looks at every Secret again; call it when the CA or the keys changed.
-// Writes are paced.
+// EnqueueAll syncs every Secret again. Call it when the CA or the keys changed. Writes are rate
+// limited.
 func (c *Controller) EnqueueAll() {
 	for _, key := range c.cfg.Secrets.GetStore().ListKeys() {
 		if name, err := toolscache.ParseObjectName(key); err == nil { // the cache made the key
-			c.secrets.Add(name)
+			c.queue.Add(name)
 		}
 	}
 }
 
-func (c *Controller) syncSecret(ctx context.Context, key toolscache.ObjectName) (time.Duration, error) {
+func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (requeueAfter time.Duration, err error) {
 	ca := c.cfg.CA()
 	s, err := c.gatherState(ctx, key, ca)
 	if err != nil {
 		return 0, err
 	}
 	if s.secret == nil {
-		c.exams.forget(key)
+		c.checks.forget(key)
 	}
-	wait, err := c.settle(ctx, key, s, ca)
-	if err == nil && s.owner.unseen && (wait == 0 || wait > unseenAgain) {
-		wait = unseenAgain
+	requeueAfter, err = c.reconcile(ctx, key, s, ca)
+	if err == nil && s.owner.notCached && (requeueAfter == 0 || requeueAfter > requeueNotCached) {
+		requeueAfter = requeueNotCached
 	}
-	return wait, err
+	return requeueAfter, err
 }
 
-// settle does what there is to do for a Secret.
-func (c *Controller) settle(ctx context.Context, key toolscache.ObjectName, s state, ca cabundle.Bundle) (time.Duration, error) {
+// reconcile applies what is decided for a Secret.
+func (c *Controller) reconcile(ctx context.Context, key toolscache.ObjectName, s state, ca cabundle.Bundle) (requeueAfter time.Duration, err error) {
 	act, reason := decide(s)
 	if act != repair {
-		c.rests.forget(key, act)
-		return c.do(ctx, s, ca, act, reason)
+		c.limiters.forgetUnless(key, act)
+		return c.apply(ctx, s, ca, act, reason)
 	}
-	// A token that is dead must not wait for a CA that somebody disagrees about, or that
-	// has no room.
-	behind := s
-	behind.repairWaits = true
-	actBehind, reasonBehind := decide(behind)
-	c.rests.forget(key, act, actBehind)
-	wait, err := c.turnToRepair(ctx, s.secret, ca)
-	if wait == 0 {
-		if wait, err = c.repair(ctx, s.secret, s.owner.account, ca, reason); !kube.IsPermanent(err) {
-			return wait, err
+	// If the CA cannot be written, because another client keeps undoing it or because the Secret
+	// would become too large, a dead token is replaced all the same.
+	blocked := s
+	blocked.repairBlocked = true
+	actBlocked, reasonBlocked := decide(blocked)
+	c.limiters.forgetUnless(key, act, actBlocked)
+	requeueAfter, err = c.waitToRepair(ctx, s.secret, ca)
+	if requeueAfter == 0 {
+		if requeueAfter, err = c.repair(ctx, s.secret, s.owner.account, ca, reason); !kube.IsPermanent(err) {
+			return requeueAfter, err
 		}
 	}
-	waitBehind, errBehind := c.do(ctx, behind, ca, actBehind, reasonBehind)
-	return both(wait, err, waitBehind, errBehind)
+	requeueBlocked, errBlocked := c.apply(ctx, blocked, ca, actBlocked, reasonBlocked)
+	return mergeResults(requeueAfter, err, requeueBlocked, errBlocked)
 }
 
-// both is what came of two things that were done for one key: it failed if one of them
-// did, and is put off if one of them is.
-func both(waitA time.Duration, errA error, waitB time.Duration, errB error) (time.Duration, error) {
-	wait := min(waitA, waitB)
-	if waitA == 0 || waitB == 0 {
-		wait = max(waitA, waitB)
+// mergeResults merges the results of two actions for one key: the key failed if one of them
+// failed, and else is requeued at the earlier time, if any.
+func mergeResults(requeueA time.Duration, errA error, requeueB time.Duration, errB error) (time.Duration, error) {
+	requeueAfter := min(requeueA, requeueB)
+	if requeueA == 0 || requeueB == 0 {
+		requeueAfter = max(requeueA, requeueB)
 	}
-	putOff := func(err error) bool { return err == nil || errors.Is(err, workqueue.ErrRequeueLater) }
+	notFailed := func(err error) bool { return err == nil || errors.Is(err, workqueue.ErrRequeueLater) }
 	switch {
-	case putOff(errA):
-		return wait, cmp.Or(errB, errA)
-	case putOff(errB):
-		return wait, errA
+	case notFailed(errA):
+		return requeueAfter, cmp.Or(errB, errA)
+	case notFailed(errB):
+		return requeueAfter, errA
 	default:
-		return wait, errors.Join(errA, errB)
+		return requeueAfter, errors.Join(errA, errB)
 	}
 }
 
-// do does anything but repair.
-func (c *Controller) do(ctx context.Context, s state, ca cabundle.Bundle, act action, reason string) (time.Duration, error) {
+// apply does any action but repair.
+func (c *Controller) apply(ctx context.Context, s state, ca cabundle.Bundle, act action, reason string) (requeueAfter time.Duration, err error) {
 	switch act {
 	case fill:
 		return c.fill(ctx, s.secret, s.owner.account, ca)
@@ -254,12 +205,12 @@ func (c *Controller) do(ctx context.Context, s state, ca cabundle.Bundle, act ac
 		return c.resign(ctx, s.secret, s.owner.account, ca, reason)
 	case noteReview:
 		return c.noteReview(ctx, s, reason)
-	case examine:
-		return c.examine(ctx, s.secret, s.owner.account)
-	case identify:
-		return c.identify(ctx, s.secret)
-	case release:
-		return c.release(ctx, s.secret, reason)
+	case reviewToken:
+		return c.reviewToken(ctx, s.secret, s.owner.account)
+	case findKey:
+		return c.findKey(ctx, s.secret)
+	case undoFill:
+		return c.undoFill(ctx, s.secret, reason)
 	case remove:
 		return c.remove(ctx, s.secret, reason)
 	default:
@@ -279,40 +230,42 @@ func (c *Controller) gatherState(ctx context.Context, key toolscache.ObjectName,
 		return s, err
 	}
 	set := c.cfg.Keys()
-	found := c.evidenceOf(secret, s.owner.account, set)
-	s.secret, s.token, s.note = secret, found.standing(set.Signing().PublicKey().ID()), found.exam.note()
-	s.untried = found.verifiedBy == "" && !found.exam.tried && secret.Token.TriedWith != set.ID()
-	s.settledToken, _ = cache.Setting(api.ResignAnnotation, secret.Annotations, c.settingsOf(secret.Namespace))
+	info := c.infoOf(secret, s.owner.account, set)
+	s.secret, s.token, s.note = secret, info.status(set.Signing().PublicKey().ID()), info.check.note()
+	s.newKeys = info.verifiedBy == "" && !info.check.tried && secret.Token.TriedWith != set.ID()
+	s.resignAnnotation, _ = cache.Setting(api.ResignAnnotation, secret.Annotations, c.annotationsOf(secret.Namespace))
 	return s, nil
 }
 
-func (c *Controller) settingsOf(namespace string) map[string]string {
+func (c *Controller) annotationsOf(namespace string) map[string]string {
 	if ns, ok := cache.Get(c.cfg.Namespaces, namespace); ok {
 		return ns.Annotations
 	}
 	return nil
 }
 
-func (c *Controller) enqueueSecret(secret *cache.TokenSecret) {
-	c.secrets.Add(toolscache.MetaObjectToName(secret))
+func (c *Controller) enqueue(secret *cache.TokenSecret) {
+	c.queue.Add(toolscache.MetaObjectToName(secret))
 }
 
 func (c *Controller) accountDeleted(account *corev1.ServiceAccount) {
-	c.accountGone(account, account.ResourceVersion)
+	c.enqueueSecretsOf(account, account.ResourceVersion)
 }
 
-// accountVanished is for an account of which it is not known when it went.
-func (c *Controller) accountVanished(account *corev1.ServiceAccount) { c.accountGone(account, "") }
+// accountVanished handles a deletion that the watch missed, so that its resourceVersion is not known.
+func (c *Controller) accountVanished(account *corev1.ServiceAccount) {
+	c.enqueueSecretsOf(account, "")
+}
 
-// accountGone queues the Secrets of the account. Those that belong to another account
-// of the same name find it when they are synced.
-func (c *Controller) accountGone(account *corev1.ServiceAccount, version string) {
-	c.owners.gone.Add(account.UID, version)
+// enqueueSecretsOf remembers the deletion of account, at that version, and queues its Secrets.
+// Among them may be Secrets of another account of that name, which sync leaves alone.
+func (c *Controller) enqueueSecretsOf(account *corev1.ServiceAccount, version string) {
+	c.owners.deleted.Add(account.UID, version)
 	secrets, err := c.cfg.Secrets.GetTypedIndexer().ByTypedIndex(cache.ByAccount, toolscache.MetaObjectToName(account).String())
 	if err != nil {
 		panic("tokensecret: internal error: " + err.Error()) // there is no such index
 	}
 	for _, secret := range secrets {
-		c.enqueueSecret(secret)
+		c.enqueue(secret)
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// neverResign are settings of a Secret or namespace that keeps its tokens.
+// neverResign are annotations of a Secret or namespace whose tokens are not signed anew.
 var neverResign = map[string]string{api.ResignAnnotation: "never"}
 
 func TestDecide(t *testing.T) {
@@ -60,7 +60,7 @@ func TestDecide(t *testing.T) {
 		"a secret without a token is filled": {
 			inSecret: secret(unfilled), inAccount: testkit.AccountUID, want: fill, wantReason: "token is missing",
 		},
-		"also when all else is wrong too": {
+		"also if all else is wrong too": {
 			inSecret: secret(unfilled, otherCA, noNamespace), inAccount: testkit.AccountUID, want: fill, wantReason: "token is missing",
 		},
 		"also while it waits for its finalizers": {
@@ -72,11 +72,11 @@ func TestDecide(t *testing.T) {
 		"a missing namespace is repaired": {
 			inSecret: secret(noNamespace), inAccount: testkit.AccountUID, want: repair, wantReason: "namespace is missing",
 		},
-		"a missing uid annotation is no reason": {
+		"a missing uid annotation is no reason for a write": {
 			inSecret: secret(withoutUID), inAccount: testkit.AccountUID, want: none, wantReason: "secret is right",
 		},
-		"a token that was made by mistake is taken back": {
-			inSecret: secret(otherCA), inMistaken: true, want: release, wantReason: "it was filled for an account that is gone",
+		"a token that was made by mistake is removed": {
+			inSecret: secret(otherCA), inMistaken: true, want: undoFill, wantReason: "it was filled for an account that is gone",
 		},
 		"a secret that is right": {
 			inSecret: secret(), inAccount: testkit.AccountUID, want: none, wantReason: "secret is right",
@@ -96,29 +96,29 @@ func TestDecideOnTokens(t *testing.T) {
 	marked := map[string]string{token.InvalidSinceLabel: "2026-01-02"}
 	deleting := metav1.NewTime(testkit.Instant())
 	cases := map[string]struct {
-		inToken    standing
+		inToken    tokenStatus
 		inSettings map[string]string // of the Secret or its namespace
 		inLabels   map[string]string
 		inDeleting *metav1.Time
 		inOtherCA  bool
 		want       map[Resign]action // by --resign-tokens; none where it is not named
 	}{
-		"a good token":                          {inToken: current},
-		"one of a user":                         {inToken: foreign},
-		"one of an older key":                   {inToken: older, want: map[Resign]action{ResignAll: resign}},
-		"one that may be dead":                  {inToken: suspect, want: map[Resign]action{ResignAll: examine, ResignDead: examine}},
-		"a dead one":                            {inToken: dead, want: map[Resign]action{ResignAll: resign, ResignDead: resign}},
-		"of an older key, kept by people":       {inToken: older, inSettings: neverResign},
-		"perhaps dead, kept by people":          {inToken: suspect, inSettings: neverResign},
-		"dead, kept by people":                  {inToken: dead, inSettings: neverResign},
-		"of an older key, withdrawn":            {inToken: older, inLabels: marked},
-		"perhaps dead, withdrawn":               {inToken: suspect, inLabels: marked},
-		"dead, withdrawn":                       {inToken: dead, inLabels: marked},
-		"dead, in a secret that is going":       {inToken: dead, inDeleting: &deleting},
-		"dead, with a label that is empty":      {inToken: dead, inLabels: map[string]string{token.InvalidSinceLabel: ""}, want: map[Resign]action{ResignAll: resign, ResignDead: resign}},
-		"the CA is repaired before an exam":     {inToken: suspect, inOtherCA: true, want: map[Resign]action{ResignAll: repair, ResignDead: repair, ResignNever: repair, "": repair}},
-		"and before a dead token is replaced":   {inToken: dead, inOtherCA: true, want: map[Resign]action{ResignAll: repair, ResignDead: repair, ResignNever: repair, "": repair}},
-		"the CA of a withdrawn one is repaired": {inToken: dead, inOtherCA: true, inLabels: marked, want: map[Resign]action{ResignAll: repair, ResignDead: repair, ResignNever: repair, "": repair}},
+		"a good token":                             {inToken: current},
+		"one that was not made for this secret":    {inToken: foreign},
+		"one of an older key":                      {inToken: older, want: map[Resign]action{ResignAll: resign}},
+		"one that may be dead":                     {inToken: maybeDead, want: map[Resign]action{ResignAll: reviewToken, ResignDead: reviewToken}},
+		"a dead one":                               {inToken: dead, want: map[Resign]action{ResignAll: resign, ResignDead: resign}},
+		"of an older key, kept by annotation":      {inToken: older, inSettings: neverResign},
+		"perhaps dead, kept by annotation":         {inToken: maybeDead, inSettings: neverResign},
+		"dead, kept by annotation":                 {inToken: dead, inSettings: neverResign},
+		"of an older key, invalidated":             {inToken: older, inLabels: marked},
+		"perhaps dead, invalidated":                {inToken: maybeDead, inLabels: marked},
+		"dead, invalidated":                        {inToken: dead, inLabels: marked},
+		"dead, in a secret that is being deleted":  {inToken: dead, inDeleting: &deleting},
+		"dead, with a label that is empty":         {inToken: dead, inLabels: map[string]string{token.InvalidSinceLabel: ""}, want: map[Resign]action{ResignAll: resign, ResignDead: resign}},
+		"the CA is repaired before a review":       {inToken: maybeDead, inOtherCA: true, want: map[Resign]action{ResignAll: repair, ResignDead: repair, ResignNever: repair, "": repair}},
+		"and before a dead token is replaced":      {inToken: dead, inOtherCA: true, want: map[Resign]action{ResignAll: repair, ResignDead: repair, ResignNever: repair, "": repair}},
+		"the CA of an invalidated one is repaired": {inToken: dead, inOtherCA: true, inLabels: marked, want: map[Resign]action{ResignAll: repair, ResignDead: repair, ResignNever: repair, "": repair}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestDecideOnTokens(t *testing.T) {
 						Account:    "robot", HasNamespace: true, CASum: testkit.Bundle().Sum(),
 					},
 					owner: owner{account: testkit.AccountUID}, token: tc.inToken, caSum: testkit.Bundle().Sum(),
-					resign: setting, settledToken: tc.inSettings[api.ResignAnnotation],
+					resign: setting, resignAnnotation: tc.inSettings[api.ResignAnnotation],
 				}
 				if tc.inOtherCA {
 					s.caSum = testkit.OtherBundle().Sum()

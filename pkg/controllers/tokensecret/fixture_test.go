@@ -32,11 +32,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var errBoom = errors.New("boom")
 
-// secretBytes stands in every token of these tests and nowhere else.
+// secretBytes is in every token of these tests and nowhere else.
 const secretBytes = "eyJ-must-not-be-seen"
 
-// tokens makes tokens that say what they were made for, and lets all be written but
-// with err.
+// tokens makes tokens that consist of their claims, or fails with err.
 type tokens struct{ err error }
 
 func (s tokens) Write(ctx context.Context, c token.LegacyClaims, _ func(), write func(context.Context, string) error) error {
@@ -46,15 +45,15 @@ func (s tokens) Write(ctx context.Context, c token.LegacyClaims, _ func(), write
 	return write(ctx, tokenFor(c.Namespace+"/"+c.SecretName, c.ServiceAccountName, c.ServiceAccountUID))
 }
 
-// reviewer answers as it is told, and notes what it was asked.
-type reviewer struct {
-	answer tokenreview.Answer
-	err    error
-	asked  []string
+// fakeReviewer gives the same answer to all reviews, and records the tokens.
+type fakeReviewer struct {
+	answer   tokenreview.Answer
+	err      error
+	reviewed []string
 }
 
-func (r *reviewer) Ask(_ context.Context, compact string) (tokenreview.Answer, error) {
-	r.asked = append(r.asked, compact)
+func (r *fakeReviewer) Ask(_ context.Context, compact string) (tokenreview.Answer, error) {
+	r.reviewed = append(r.reviewed, compact)
 	return r.answer, r.err
 }
 
@@ -62,15 +61,14 @@ func tokenFor(secret, account, uid string) string {
 	return strings.Join([]string{secretBytes, secret, account, uid}, " ")
 }
 
-// server is what the API server holds, as far as a test reads it live, and how it
-// answers.
-type server struct {
+// apiServer is what a fake API server holds and how it answers.
+type apiServer struct {
 	accounts []*corev1.ServiceAccount
 	reads    error // the answer to all reads
 	writes   error // the answer to all writes
 }
 
-func (s server) react(action clienttesting.Action) (bool, runtime.Object, error) {
+func (s apiServer) react(action clienttesting.Action) (bool, runtime.Object, error) {
 	get, ok := action.(clienttesting.GetActionImpl)
 	if !ok {
 		return true, nil, s.writes
@@ -87,17 +85,17 @@ func (s server) react(action clienttesting.Action) (bool, runtime.Object, error)
 	return true, nil, testkit.NotFound()
 }
 
-// fixture is a controller whose caches are filled by hand.
+// fixture is a controller whose caches are filled by the test.
 type fixture struct {
 	*Controller
 	client   *fake.Clientset
 	recorder *record.FakeRecorder
 	clock    *clocktesting.FakePassiveClock
 	logger   klog.Logger
-	reviewer *reviewer
+	reviewer *fakeReviewer
 }
 
-func newFixture(t testing.TB, s server, cached ...metav1.Object) fixture {
+func newFixture(t testing.TB, s apiServer, cached ...metav1.Object) fixture {
 	t.Helper()
 	f := fixture{
 		client:   &fake.Clientset{},
@@ -107,7 +105,7 @@ func newFixture(t testing.TB, s server, cached ...metav1.Object) fixture {
 	}
 	f.recorder.IncludeObject = true
 	f.client.AddReactor("*", "*", s.react)
-	f.reviewer = &reviewer{}
+	f.reviewer = &fakeReviewer{}
 	f.Controller = newController(t, f.client, f.recorder, f.clock, testkit.Bundle, f.reviewer)
 	for _, obj := range cached {
 		f.cache(t, obj)
@@ -136,7 +134,7 @@ func newController(t testing.TB, client *fake.Clientset, recorder record.EventRe
 		t.Fatal(err)
 	}
 	c.reviewer = reviewer
-	t.Cleanup(func() { // ends the queues where no test ran them
+	t.Cleanup(func() { // ends the queue if no test ran it
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		_ = c.Run(ctx)
@@ -144,7 +142,7 @@ func newController(t testing.TB, client *fake.Clientset, recorder record.EventRe
 	return c
 }
 
-// cache puts obj into the cache that it belongs to.
+// cache puts obj into the cache of its kind.
 func (f fixture) cache(t testing.TB, obj metav1.Object) {
 	t.Helper()
 	var err error
@@ -168,16 +166,16 @@ func (f fixture) context(t *testing.T) context.Context {
 }
 
 // runQueue runs the queue without waiting for the informers, which no test of a fixture starts.
-func (f fixture) runQueue(ctx context.Context) error { return f.secrets.Run(ctx) }
+func (f fixture) runQueue(ctx context.Context) error { return f.queue.Run(ctx) }
 
 func (f fixture) logs() string {
 	return f.logger.GetSink().(ktesting.Underlier).GetBuffer().String()
 }
 
-// pass sets the clock forward.
-func (f fixture) pass(d time.Duration) { f.clock.SetTime(f.clock.Now().Add(d)) }
+// advance sets the clock forward.
+func (f fixture) advance(d time.Duration) { f.clock.SetTime(f.clock.Now().Add(d)) }
 
-func keyOf(name string) toolscache.ObjectName {
+func objectName(name string) toolscache.ObjectName {
 	parsed, _ := toolscache.ParseObjectName(name)
 	return parsed
 }

@@ -24,9 +24,9 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-func TestARefusalIsOneEventAndHoldsUpNobody(t *testing.T) {
+func TestARefusalIsOneEventAndDelaysNoOtherSecret(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, server{}, testkit.ServiceAccount("team/robot"),
+		f := newFixture(t, apiServer{}, testkit.ServiceAccount("team/robot"),
 			testkit.Secret("team/immutable", testkit.WithAccount("robot")), testkit.Secret("team/s", testkit.WithAccount("robot")))
 		tries := map[string]int{}
 		f.client.PrependReactor("update", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
@@ -50,7 +50,7 @@ func TestARefusalIsOneEventAndHoldsUpNobody(t *testing.T) {
 	})
 }
 
-func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
+func TestNothingIsSyncedBeforeAllCachesAre(t *testing.T) {
 	cases := map[string]func(*Controller) toolscache.SharedIndexInformer{
 		"secrets alone":          func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Secrets },
 		"service accounts alone": func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.ServiceAccounts },
@@ -58,7 +58,7 @@ func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
 	for name, informer := range cases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFixture(t, server{})
+				f := newFixture(t, apiServer{})
 				defer testkit.Start(f.context(t), t, f.Run, testkit.Informer(informer(f.Controller)))()
 				time.Sleep(time.Minute)
 				if f.Ready() {
@@ -71,7 +71,7 @@ func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
 
 func TestRunReturnsAfterItsLastRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, server{}, testkit.Secret("team/s", testkit.WithAccount("robot")))
+		f := newFixture(t, apiServer{}, testkit.Secret("team/s", testkit.WithAccount("robot")))
 		f.client.PrependReactor("get", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
 			time.Sleep(time.Minute)
 			return true, nil, errBoom
@@ -87,8 +87,8 @@ func TestRunReturnsAfterItsLastRequest(t *testing.T) {
 	})
 }
 
-// world is a fake API server with the controller and its informers running.
-type world struct {
+// runningController is a controller that runs, with its informers, against a fake API server.
+type runningController struct {
 	*Controller
 	t      *testing.T
 	ctx    context.Context
@@ -97,103 +97,101 @@ type world struct {
 	stop   func()
 }
 
-func newWorld(t *testing.T, objects ...runtime.Object) *world {
+func startController(t *testing.T, objects ...runtime.Object) *runningController {
 	t.Helper()
 	ctx := klog.NewContext(t.Context(), ktesting.NewLogger(t, ktesting.NewConfig()))
-	w := &world{t: t, ctx: ctx, client: fake.NewClientset(objects...)}
-	w.setCA(testkit.Bundle())
-	w.Controller = newController(t, w.client, record.NewFakeRecorder(100), clock.RealClock{}, func() cabundle.Bundle { return *w.ca.Load() }, &reviewer{})
-	w.stop = testkit.Start(ctx, t, w.Run, testkit.Informer(w.cfg.Namespaces), testkit.Informer(w.cfg.Secrets), testkit.Informer(w.cfg.ServiceAccounts))
-	return w
+	r := &runningController{t: t, ctx: ctx, client: fake.NewClientset(objects...)}
+	r.setCA(testkit.Bundle())
+	r.Controller = newController(t, r.client, record.NewFakeRecorder(100), clock.RealClock{}, func() cabundle.Bundle { return *r.ca.Load() }, &fakeReviewer{})
+	r.stop = testkit.Start(ctx, t, r.Run, testkit.Informer(r.cfg.Namespaces), testkit.Informer(r.cfg.Secrets), testkit.Informer(r.cfg.ServiceAccounts))
+	return r
 }
 
-func (w *world) setCA(ca cabundle.Bundle) { w.ca.Store(&ca) }
+func (r *runningController) setCA(ca cabundle.Bundle) { r.ca.Store(&ca) }
 
-func (w *world) must(_ any, err error) {
-	w.t.Helper()
+// must fails the test on err. It waits until the controller has seen the change, so that changes
+// are seen in the order in which they are made.
+func (r *runningController) must(err error) {
+	r.t.Helper()
 	if err != nil {
-		w.t.Fatal(err)
+		r.t.Fatal(err)
 	}
-	synctest.Wait() // so that changes are seen in this order
+	synctest.Wait()
 }
 
-// expectRequests names what the controller sent since the last time, sorted. What
-// the test itself did is in from.
-func (w *world) expectRequests(step string, want ...string) {
-	w.t.Helper()
+// expectRequests compares, in any order, the writes and GETs of the controller since the last call.
+// Tests change objects through the tracker, whose changes are not among them.
+func (r *runningController) expectRequests(step string, want ...string) {
+	r.t.Helper()
 	time.Sleep(10 * time.Second)
 	synctest.Wait()
 	var got []string
-	for _, r := range testkit.Requests(w.client.Actions()) {
-		if r.Verb != "list" && r.Verb != "watch" {
-			got = append(got, r.Verb+" "+r.Resource+" "+r.Name)
+	for _, request := range testkit.Requests(r.client.Actions()) {
+		if request.Verb != "list" && request.Verb != "watch" {
+			got = append(got, request.Verb+" "+request.Resource+" "+request.Name)
 		}
 	}
-	w.client.ClearActions()
+	r.client.ClearActions()
 	slices.Sort(got)
 	slices.Sort(want)
 	if diff := cmp.Diff(want, got); diff != "" {
-		w.t.Errorf("%s (-want +got):\n%s", step, diff)
+		r.t.Errorf("%s (-want +got):\n%s", step, diff)
 	}
 }
 
-// TestLife changes the world through the tracker, which the client's list of
-// requests does not show: all that it shows is the controller's.
 func TestLife(t *testing.T) {
 	secrets, accounts := corev1.SchemeGroupVersion.WithResource("secrets"), corev1.SchemeGroupVersion.WithResource("serviceaccounts")
 	empty := func(name, account string) *corev1.Secret { return testkit.Secret(name, testkit.WithAccount(account)) }
 
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t,
-			robot(), secret(),
-			empty("team/empty", "robot"), empty("team/orphan", "nobody"))
-		defer w.stop()
-		tracker := w.client.Tracker()
+		r := startController(t, robot(), secret(), empty("team/empty", "robot"), empty("team/orphan", "missing"))
+		defer r.stop()
+		tracker := r.client.Tracker()
 
-		w.expectRequests("what happened while no controller ran",
-			"update secrets team/empty", "get serviceaccounts team/nobody", "delete secrets team/orphan")
-		if !w.Ready() {
+		r.expectRequests("changes from the time when no controller ran",
+			"update secrets team/empty", "get serviceaccounts team/missing", "delete secrets team/orphan")
+		if !r.Ready() {
 			t.Error("not ready")
 		}
-		w.EnqueueAll()
-		w.expectRequests("everything is looked at, and right")
+		r.EnqueueAll()
+		r.expectRequests("everything is synced, and right")
 
-		w.must(nil, tracker.Create(secrets, empty("team/new", "robot"), "team"))
-		w.expectRequests("a new secret", "update secrets team/new")
-		w.must(nil, tracker.Update(secrets, secret(testkit.WithData("ca.crt", "wrong")), "team"))
-		w.expectRequests("a changed secret", "patch secrets team/s")
-		w.setCA(testkit.OtherBundle())
-		w.EnqueueAll()
-		w.expectRequests("the CA changed", "patch secrets team/empty", "patch secrets team/new", "patch secrets team/s")
+		r.must(tracker.Create(secrets, empty("team/new", "robot"), "team"))
+		r.expectRequests("a new secret", "update secrets team/new")
+		r.must(tracker.Update(secrets, secret(testkit.WithData("ca.crt", "wrong")), "team"))
+		r.expectRequests("a changed secret", "patch secrets team/s")
+		r.setCA(testkit.OtherBundle())
+		r.EnqueueAll()
+		r.expectRequests("the CA changed", "patch secrets team/empty", "patch secrets team/new", "patch secrets team/s")
 
-		w.must(nil, tracker.Delete(secrets, "team", "s"))
-		w.expectRequests("a secret went")
+		r.must(tracker.Delete(secrets, "team", "s"))
+		r.expectRequests("a secret is deleted")
 
-		w.must(nil, tracker.Create(accounts, testkit.ServiceAccount("team/other", testkit.WithUID(testkit.OtherUID)), "team"))
-		w.must(nil, tracker.Create(secrets, empty("team/of-other", "other"), "team"))
-		w.expectRequests("another account's secret", "update secrets team/of-other")
-		w.must(nil, tracker.Delete(accounts, "team", "robot"))
-		w.expectRequests("an account went, and was seen going", "delete secrets team/empty", "delete secrets team/new")
+		r.must(tracker.Create(accounts, testkit.ServiceAccount("team/other", testkit.WithUID(testkit.OtherUID)), "team"))
+		r.must(tracker.Create(secrets, empty("team/of-other", "other"), "team"))
+		r.expectRequests("another account's secret", "update secrets team/of-other")
+		r.must(tracker.Delete(accounts, "team", "robot"))
+		r.expectRequests("an account is deleted", "delete secrets team/empty", "delete secrets team/new")
 	})
 }
 
-// TestAnAccountThatIsReplaced looks at the one update in which a watch that was
-// blind for a moment reports it.
+// A watch that was broken for a moment reports the deletion of an account and the creation of the
+// next one as one update.
 func TestAnAccountThatIsReplaced(t *testing.T) {
 	accounts := corev1.SchemeGroupVersion.WithResource("serviceaccounts")
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, testkit.ServiceAccount("team/robot"), secret(testkit.WithAccountUID(testkit.AccountUID)),
+		r := startController(t, testkit.ServiceAccount("team/robot"), secret(testkit.WithAccountUID(testkit.AccountUID)),
 			testkit.Secret("team/of-the-new", testkit.WithAccount("robot"), testkit.WithAccountUID(testkit.OtherUID), testkit.WithData("token", "t"),
 				testkit.WithData("ca.crt", string(testkit.Bundle().PEM())), testkit.WithData("namespace", "team"), testkit.Deleting()))
-		defer w.stop()
-		w.expectRequests("start", "get serviceaccounts team/robot")
-		w.must(nil, w.client.Tracker().Update(accounts, testkit.ServiceAccount("team/robot", testkit.WithUID(testkit.OtherUID)), "team"))
-		w.expectRequests("replaced", "delete secrets team/s")
+		defer r.stop()
+		r.expectRequests("start", "get serviceaccounts team/robot")
+		r.must(r.client.Tracker().Update(accounts, testkit.ServiceAccount("team/robot", testkit.WithUID(testkit.OtherUID)), "team"))
+		r.expectRequests("replaced", "delete secrets team/s")
 	})
 }
 
 func TestNewRefusesAnIncompleteConfig(t *testing.T) {
-	complete := newFixture(t, server{}).cfg
+	complete := newFixture(t, apiServer{}).cfg
 	cases := map[string]func(*Config){
 		"no client":           func(c *Config) { c.Client = nil },
 		"no secrets":          func(c *Config) { c.Secrets = nil },

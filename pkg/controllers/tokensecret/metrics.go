@@ -6,20 +6,20 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/cache"
 )
 
-// What the label key_id is for tokens of no known key.
+// Values of the label key_id for tokens that no known key verifies.
 const (
 	keyNone    = "none"    // there is no token yet
-	keyUnknown = "unknown" // the Secret's own token, which no known key verifies
-	keyForeign = "foreign" // something else that somebody put there
+	keyUnknown = "unknown" // a token that was made for this Secret
+	keyForeign = "foreign" // a token that was not made for this Secret
 )
 
-// register exports how many Secrets hang on which key, as it is at each scrape: an
-// old key can go when its number is zero.
-func (c *Controller) register(registry prometheus.Registerer) error {
-	if registry == nil {
+// register exports how many Secrets depend on each key, computed at each scrape. A key with no
+// Secrets is no longer needed for them.
+func (c *Controller) register(registerer prometheus.Registerer) error {
+	if registerer == nil {
 		return nil
 	}
-	return registry.Register(keyCounter{c, prometheus.NewDesc("sakeeper_token_secrets",
+	return registerer.Register(keyCounter{c, prometheus.NewDesc("sakeeper_token_secrets",
 		"Token Secrets by the id of the key that verifies their token; none: there is no token yet, unknown: no known key does, foreign: not a legacy token for this Secret.",
 		[]string{"key_id"}, nil)})
 }

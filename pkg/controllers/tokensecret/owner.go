@@ -12,19 +12,26 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/cache"
 )
 
-// owners is what this process remembers of ServiceAccounts.
+// rememberedUIDs bounds how many UIDs are kept of deleted ServiceAccounts and of filled Secrets. A
+// forgotten account costs a GET per Secret.
+const rememberedUIDs = 10000
+
+// owners is what this process remembers about ServiceAccounts.
 type owners struct {
-	// gone holds UIDs of which it is known that they went, with the resourceVersion of
-	// the deletion, empty where that was missed. A UID
-	// never comes back (but by a restore of etcd under a running process), so it needs
-	// no live check.
-	gone *lru.Cache
-	// namedHere holds UIDs of Secrets into which this process wrote their account's,
+	// deleted holds UIDs of deleted accounts, with the resourceVersion of the deletion, empty if
+	// the deletion itself was missed. They need no live GET, because a UID never comes back (but
+	// by a restore of etcd under a running process).
+	deleted *lru.Cache
+	// filledFrom holds UIDs of Secrets into which this process wrote the UID of their account,
 	// with the resourceVersion that they had before.
-	namedHere *lru.Cache
+	filledFrom *lru.Cache
 }
 
-// ownerOf finds the ServiceAccount of secret: in the cache, or else live.
+func newOwners() owners {
+	return owners{deleted: lru.New(rememberedUIDs), filledFrom: lru.New(rememberedUIDs)}
+}
+
+// ownerOf finds the ServiceAccount of secret, in the cache or else by a live GET.
 func (c *Controller) ownerOf(ctx context.Context, secret *cache.TokenSecret) (owner, error) {
 	name := secret.AccountName()
 	if name.Name == "" {
@@ -33,8 +40,8 @@ func (c *Controller) ownerOf(ctx context.Context, secret *cache.TokenSecret) (ow
 	if cached, ok := cache.Get(c.cfg.ServiceAccounts, name.String()); ok && belongs(secret, cached.UID) {
 		return owner{account: cached.UID}, nil
 	}
-	suspect := c.owners.namedAfterDeletion(secret)
-	if _, gone := c.owners.gone.Get(secret.AccountUID); gone && !suspect {
+	maybeMistaken := c.owners.filledAfterDeletion(secret)
+	if _, deleted := c.owners.deleted.Get(secret.AccountUID); deleted && !maybeMistaken {
 		return owner{}, nil
 	}
 	live, err := c.cfg.Client.ServiceAccounts(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
@@ -44,22 +51,22 @@ func (c *Controller) ownerOf(ctx context.Context, secret *cache.TokenSecret) (ow
 	case err != nil:
 		return owner{}, fmt.Errorf("get service account %s: %w", name, err)
 	case belongs(secret, live.UID):
-		return owner{account: live.UID, unseen: true}, nil
+		return owner{account: live.UID, notCached: true}, nil
 	default:
-		return owner{mistaken: suspect && !secret.CreationTimestamp.Before(&live.CreationTimestamp)}, nil
+		return owner{mistaken: maybeMistaken && !secret.CreationTimestamp.Before(&live.CreationTimestamp)}, nil
 	}
 }
 
-// namedAfterDeletion tells whether this process may have taken secret, which named
-// no UID, for one of an account that was gone already: the deletion is older than
-// what was filled. Versions of two resources are compared, which holds as long as
-// both are in one etcd; a wrong answer costs a GET, or means what in-tree does.
-func (o owners) namedAfterDeletion(secret *cache.TokenSecret) bool {
-	gone, _ := o.gone.Get(secret.AccountUID)
-	named, _ := o.namedHere.Get(secret.UID)
-	deletedAt, seen := gone.(string)
-	filledFrom, filled := named.(string)
-	if !seen || !filled || deletedAt == "" {
+// filledAfterDeletion returns true if secret named no UID and this process filled it for an account
+// that was deleted already: the deletion is older than the version that was filled. This compares
+// versions of two resources, which is right as long as both are in one etcd. A wrong result costs a
+// GET, or does what in-tree does.
+func (o owners) filledAfterDeletion(secret *cache.TokenSecret) bool {
+	deleted, _ := o.deleted.Get(secret.AccountUID)
+	filled, _ := o.filledFrom.Get(secret.UID)
+	deletedAt, seen := deleted.(string)
+	filledFrom, known := filled.(string)
+	if !seen || !known || deletedAt == "" {
 		return false
 	}
 	order, err := resourceversion.CompareResourceVersion(deletedAt, filledFrom)

@@ -15,8 +15,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// TestASecretForAnAccountsSuccessor is about a Secret that is made right after its
-// account was replaced, and is seen before that is.
+// A Secret is created right after its account was replaced, and is seen before that.
 func TestASecretForAnAccountsSuccessor(t *testing.T) {
 	instant := metav1.NewTime(testkit.Instant())
 	before := metav1.NewTime(testkit.Instant().Add(-time.Minute))
@@ -25,34 +24,34 @@ func TestASecretForAnAccountsSuccessor(t *testing.T) {
 		inVersion  string // of the Secret when it was filled
 		inCreated  metav1.Time
 		inReplaced bool
-		inVanished bool // nobody saw when the account went
+		inVanished bool // the watch missed when the account was deleted
 		want       []string
 	}{
-		"is filled anew when it was made after the deletion": {
+		"is filled again if it was created after the deletion": {
 			inVersion: newer, inCreated: instant, inReplaced: true, want: []string{"update secrets", "get serviceaccounts", "patch secrets"},
 		},
-		"goes when it was made before the deletion, without a look": {
+		"is deleted if it was created before the deletion, without a GET": {
 			inVersion: older, inCreated: instant, inReplaced: true, want: []string{"update secrets", "delete secrets"},
 		},
-		"goes when it was made before the successor": {
+		"is deleted if it was created before the successor": {
 			inVersion: newer, inCreated: before, inReplaced: true, want: []string{"update secrets", "get serviceaccounts", "delete secrets"},
 		},
-		"goes when nobody saw when the account went": {
+		"is deleted if the watch missed the deletion": {
 			inVersion: newer, inCreated: instant, inReplaced: true, inVanished: true, want: []string{"update secrets", "delete secrets"},
 		},
-		"goes when there is no successor": {
+		"is deleted if there is no successor": {
 			inVersion: newer, inCreated: instant, want: []string{"update secrets", "get serviceaccounts", "delete secrets"},
 		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			var s server
+			var s apiServer
 			if tc.inReplaced {
 				successor := testkit.ServiceAccount("team/robot")
 				successor.UID, successor.CreationTimestamp = testkit.OtherUID, instant
 				s.accounts = []*corev1.ServiceAccount{successor}
 			}
-			// The cache still has the account that is gone.
+			// The cache still has the deleted account.
 			f := newFixture(t, s, robot())
 			secret := testkit.Secret("team/s", testkit.WithAccount("robot"))
 			secret.ResourceVersion, secret.CreationTimestamp = tc.inVersion, tc.inCreated
@@ -100,11 +99,10 @@ func TestASecretForAnAccountsSuccessor(t *testing.T) {
 	}
 }
 
-// TestADeletedAccountQueuesItsOwnSecretsAlone: the others of the namespace belong to
-// accounts that would have to be asked for.
+// The accounts of the other Secrets are not cached here: each sync of one would cost a GET.
 func TestADeletedAccountQueuesItsOwnSecretsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, server{})
+		f := newFixture(t, apiServer{})
 		f.cache(t, testkit.Secret("team/mine", testkit.WithAccount("robot"), testkit.WithAccountUID(testkit.AccountUID)))
 		for _, other := range []string{"team/a", "team/b", "other/c"} {
 			f.cache(t, testkit.Secret(other, testkit.WithAccount("another")))
@@ -125,16 +123,16 @@ func TestADeletedAccountQueuesItsOwnSecretsAlone(t *testing.T) {
 
 func (f fixture) mustSync(t *testing.T, secret string) {
 	t.Helper()
-	if _, err := f.syncSecret(f.context(t), keyOf(secret)); err != nil {
+	if _, err := f.sync(f.context(t), objectName(secret)); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestAnAccountThatNoWatchEverShowed comes and goes while the watch is broken: the list
-// that follows does not have it, so that nobody hears that it is gone.
+// An account is created and deleted while the watch is broken. The list that follows does not have
+// it, so that there is no event of its deletion.
 func TestAnAccountThatNoWatchEverShowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, server{}, testkit.Secret("team/s", testkit.WithAccount("robot")))
+		f := newFixture(t, apiServer{}, testkit.Secret("team/s", testkit.WithAccount("robot")))
 		var gone atomic.Bool
 		f.client.PrependReactor("get", "serviceaccounts", func(clienttesting.Action) (bool, runtime.Object, error) {
 			return !gone.Load(), robot(), nil
@@ -143,7 +141,7 @@ func TestAnAccountThatNoWatchEverShowed(t *testing.T) {
 		f.EnqueueAll()
 		synctest.Wait()
 		gone.Store(true)
-		time.Sleep(unseenAgain)
+		time.Sleep(requeueNotCached)
 		synctest.Wait()
 		var got []string
 		for _, r := range testkit.Requests(f.client.Actions()) {

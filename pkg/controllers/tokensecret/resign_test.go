@@ -18,8 +18,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-func TestResigningIsPaced(t *testing.T) {
-	f := newFixture(t, server{}, testkit.ServiceAccount("team/robot"))
+func TestResigningIsRateLimited(t *testing.T) {
+	f := newFixture(t, apiServer{}, testkit.ServiceAccount("team/robot"))
 	f.cfg.Resign = ResignAll
 	for _, name := range []string{"a", "b", "c"} {
 		compact := signedBy(t, "rsa2048", func(c *token.LegacyClaims) { c.SecretName = name })
@@ -29,11 +29,11 @@ func TestResigningIsPaced(t *testing.T) {
 	}
 	waits := map[string]time.Duration{}
 	for _, name := range []string{"a", "b", "c"} {
-		again, err := f.syncSecret(f.context(t), keyOf("team/"+name))
+		requeueAfter, err := f.sync(f.context(t), objectName("team/"+name))
 		if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
 			t.Fatal(err)
 		}
-		waits[name] = again
+		waits[name] = requeueAfter
 	}
 	want := map[string]time.Duration{"a": 0, "b": 100 * time.Millisecond, "c": 200 * time.Millisecond}
 	if diff := cmp.Diff(want, waits); diff != "" {
@@ -44,8 +44,8 @@ func TestResigningIsPaced(t *testing.T) {
 	}
 }
 
-func TestACAThatCannotBeWrittenKeepsNoTokenFromBeingSigned(t *testing.T) {
-	f := newExamined(t, signedBy(t, "p384"), testkit.WithData("ca.crt", "another"))
+func TestADeadTokenIsReplacedThoughTheCACannotBeWritten(t *testing.T) {
+	f := newCheckFixture(t, signedBy(t, "p384"), testkit.WithData("ca.crt", "another"))
 	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
 	f.client.PrependReactor("patch", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		data, _ := testkit.Requests([]clienttesting.Action{action})[0].Body.(map[string]any)["data"].(map[string]any)
@@ -55,20 +55,20 @@ func TestACAThatCannotBeWrittenKeepsNoTokenFromBeingSigned(t *testing.T) {
 		return false, nil, nil
 	})
 	for range 15 {
-		_, _ = f.syncSecret(f.context(t), keyOf("team/s")) // the repair fails each time
-		f.pass(time.Minute)
+		_, _ = f.sync(f.context(t), objectName("team/s")) // the repair fails each time
+		f.advance(time.Minute)
 	}
 	resigned := slices.ContainsFunc(testkit.Events(f.recorder), func(event string) bool { return strings.Contains(event, api.ReasonResignedToken) })
-	if !resigned || len(f.reviewer.asked) != 3 {
-		t.Errorf("signed anew: %t, after %d reviews", resigned, len(f.reviewer.asked))
+	if !resigned || len(f.reviewer.reviewed) != 3 {
+		t.Errorf("signed anew: %t, after %d reviews", resigned, len(f.reviewer.reviewed))
 	}
 }
 
 func TestAResignedSecretGetsAllThatIsWrong(t *testing.T) {
-	f := newExamined(t, signedBy(t, "rsa2048"))
+	f := newCheckFixture(t, signedBy(t, "rsa2048"))
 	f.cfg.Resign = ResignAll
 	f.cache(t, secret(testkit.WithData("token", signedBy(t, "rsa2048")), testkit.WithData("namespace", "")))
-	f.visit(t)
+	f.syncS(t)
 	patch := testkit.Requests(f.client.Actions())[0]
 	data := patch.Body.(map[string]any)["data"].(map[string]any)
 	var got []string
@@ -82,24 +82,24 @@ func TestAResignedSecretGetsAllThatIsWrong(t *testing.T) {
 	}
 }
 
-func TestANamespaceSpeaksForItsSecretsUnlessTheySpeakThemselves(t *testing.T) {
+func TestASecretsAnnotationBeatsThatOfItsNamespace(t *testing.T) {
 	cases := map[string]struct {
 		inSecret, inNamespace []testkit.Option
 		want                  int
 	}{
-		"nobody says anything":         {want: 1},
-		"the namespace says no":        {inNamespace: []testkit.Option{testkit.WithAnnotation(api.ResignAnnotation, "never")}},
-		"the secret beats it":          {inNamespace: []testkit.Option{testkit.WithAnnotation(api.ResignAnnotation, "never")}, inSecret: []testkit.Option{testkit.WithAnnotation(api.ResignAnnotation, "")}, want: 1},
-		"the secret says no":           {inSecret: []testkit.Option{testkit.WithAnnotation(api.ResignAnnotation, "never")}},
-		"an unknown word says nothing": {inSecret: []testkit.Option{testkit.WithAnnotation(api.ResignAnnotation, "sometimes")}, want: 1},
+		"no annotation":                  {want: 1},
+		"never on the namespace":         {inNamespace: []testkit.Option{testkit.WithAnnotation(api.ResignAnnotation, "never")}},
+		"another value on the secret":    {inNamespace: []testkit.Option{testkit.WithAnnotation(api.ResignAnnotation, "never")}, inSecret: []testkit.Option{testkit.WithAnnotation(api.ResignAnnotation, "")}, want: 1},
+		"never on the secret":            {inSecret: []testkit.Option{testkit.WithAnnotation(api.ResignAnnotation, "never")}},
+		"an unknown value on the secret": {inSecret: []testkit.Option{testkit.WithAnnotation(api.ResignAnnotation, "sometimes")}, want: 1},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			f := newExamined(t, signedBy(t, "p384"), tc.inSecret...)
+			f := newCheckFixture(t, signedBy(t, "p384"), tc.inSecret...)
 			f.cache(t, testkit.Namespace("team", tc.inNamespace...))
-			f.visit(t)
-			if len(f.reviewer.asked) != tc.want {
-				t.Errorf("%d reviews, want %d", len(f.reviewer.asked), tc.want)
+			f.syncS(t)
+			if len(f.reviewer.reviewed) != tc.want {
+				t.Errorf("%d reviews, want %d", len(f.reviewer.reviewed), tc.want)
 			}
 		})
 	}

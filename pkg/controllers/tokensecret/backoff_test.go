@@ -13,9 +13,9 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// What is cached stays as it is in these tests: whatever is written, somebody undoes.
+// The caches stay the same in these tests, as if another client undid each write.
 
-func TestAWriteThatIsUndoneFiveTimesIsLeft(t *testing.T) {
+func TestAWriteThatIsUndoneFiveTimesIsNotRepeatedForAnHour(t *testing.T) {
 	unfilled := testkit.Secret("team/s", testkit.WithAccount("robot"))
 	cases := map[string]struct {
 		in   func(f fixture)
@@ -32,28 +32,28 @@ func TestAWriteThatIsUndoneFiveTimesIsLeft(t *testing.T) {
 			},
 			want: "patch secrets team/s",
 		},
-		"removing what somebody makes again": {
+		"deleting a secret that is created again": {
 			in:   func(f fixture) { f.cache(t, unfilled) },
 			want: "delete secrets team/s",
 		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, server{})
+			f := newFixture(t, apiServer{})
 			tc.in(f)
-			var again time.Duration
+			var requeueAfter time.Duration
 			for range 10 {
 				var err error
-				if again, err = f.syncSecret(f.context(t), keyOf("team/s")); err != nil {
+				if requeueAfter, err = f.sync(f.context(t), objectName("team/s")); err != nil {
 					t.Fatal(err)
 				}
-				f.pass(10 * time.Second)
+				f.advance(10 * time.Second)
 			}
 			if diff := cmp.Diff(slices.Repeat([]string{tc.want}, 5), f.writes()); diff != "" {
 				t.Errorf("writes (-want +got):\n%s", diff)
 			}
-			if again != time.Hour-40*time.Second {
-				t.Errorf("looks again after %v", again)
+			if requeueAfter != time.Hour-40*time.Second {
+				t.Errorf("requeued after %v", requeueAfter)
 			}
 			if events := testkit.Events(f.recorder); len(events) != 1 {
 				t.Errorf("events %v", events)
@@ -62,26 +62,26 @@ func TestAWriteThatIsUndoneFiveTimesIsLeft(t *testing.T) {
 	}
 }
 
-func TestANewCAIsAnotherMatterAndPaced(t *testing.T) {
-	f := newFixture(t, server{}, testkit.ServiceAccount("team/robot"))
+func TestANewCAIsWrittenAtALimitedRate(t *testing.T) {
+	f := newFixture(t, apiServer{}, testkit.ServiceAccount("team/robot"))
 	const n = repairsAtOnce + 2
 	for i := range n {
 		old := secret(testkit.WithData("ca.crt", "old"))
 		old.Name = fmt.Sprint("s", i)
 		f.cache(t, old)
 	}
-	var later []time.Duration
+	var waits []time.Duration
 	for i := range n {
-		again, err := f.syncSecret(f.context(t), keyOf(fmt.Sprint("team/s", i)))
+		requeueAfter, err := f.sync(f.context(t), objectName(fmt.Sprint("team/s", i)))
 		if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
 			t.Fatal(err)
 		}
-		if again > 0 {
-			later = append(later, again)
+		if requeueAfter > 0 {
+			waits = append(waits, requeueAfter)
 		}
 	}
-	if diff := cmp.Diff([]time.Duration{5 * time.Millisecond, 10 * time.Millisecond}, later); diff != "" {
-		t.Errorf("put off (-want +got):\n%s", diff)
+	if diff := cmp.Diff([]time.Duration{5 * time.Millisecond, 10 * time.Millisecond}, waits); diff != "" {
+		t.Errorf("waits (-want +got):\n%s", diff)
 	}
 	if got := len(f.writes()); got != repairsAtOnce {
 		t.Errorf("%d writes at once", got)

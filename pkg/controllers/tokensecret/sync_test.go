@@ -19,7 +19,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// secret is team/s of team/robot as it stands when it is right, less what opts change.
+// secret is team/s of team/robot as it should be, changed by opts.
 func secret(opts ...testkit.Option) *corev1.Secret {
 	return testkit.Secret("team/s", append([]testkit.Option{
 		testkit.WithAccount("robot"), testkit.WithAccountUID(testkit.AccountUID),
@@ -51,7 +51,7 @@ func removed() testkit.Request {
 	return testkit.Request{Verb: "delete", Resource: "secrets", Name: "team/s", Body: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}}
 }
 
-func TestSyncSecret(t *testing.T) {
+func TestSync(t *testing.T) {
 	account := testkit.ServiceAccount("team/robot")
 	reborn := testkit.ServiceAccount("team/robot", testkit.WithUID(testkit.OtherUID))
 	mine := []testkit.Option{testkit.WithAnnotation("note", "mine"), testkit.WithLabel("app", "ci"), testkit.WithData("extra", "1")}
@@ -60,15 +60,14 @@ func TestSyncSecret(t *testing.T) {
 	}
 
 	cases := map[string]struct {
-		inSecret *corev1.Secret // cached
-		inCached *corev1.ServiceAccount
-		inLive   *corev1.ServiceAccount
-		inGone   types.UID // of an account that was seen going
-		want     []testkit.Request
-		// wantAgain is when it is looked at again.
-		wantAgain time.Duration
+		inSecret    *corev1.Secret // cached
+		inCached    *corev1.ServiceAccount
+		inLive      *corev1.ServiceAccount
+		inDeleted   types.UID // of an account whose deletion was seen
+		want        []testkit.Request
+		wantRequeue time.Duration
 	}{
-		"a secret that is gone": {
+		"a secret that does not exist": {
 			inCached: account,
 		},
 		"one that is right costs nothing": {
@@ -81,7 +80,7 @@ func TestSyncSecret(t *testing.T) {
 			inSecret: unfilled(), inCached: account,
 			want: []testkit.Request{filled(testkit.AccountUID)},
 		},
-		"what a user put there stays": {
+		"the data of a user stays": {
 			inSecret: unfilled(mine...), inCached: account,
 			want: []testkit.Request{filled(testkit.AccountUID, mine...)},
 		},
@@ -94,8 +93,8 @@ func TestSyncSecret(t *testing.T) {
 			want: []testkit.Request{filled(testkit.AccountUID, testkit.WithResourceVersion("123"))},
 		},
 		"an account that the cache lacks is read once": {
-			wantAgain: unseenAgain,
-			inSecret:  unfilled(), inLive: account,
+			wantRequeue: requeueNotCached,
+			inSecret:    unfilled(), inLive: account,
 			want: []testkit.Request{getAccount(), filled(testkit.AccountUID)},
 		},
 		"a wrong CA is one patch, and the token is not in it": {
@@ -110,7 +109,7 @@ func TestSyncSecret(t *testing.T) {
 			inSecret: secret(testkit.WithData("namespace", "")), inCached: account,
 			want: []testkit.Request{repaired(true)},
 		},
-		"a secret whose account is in neither place goes, with preconditions": {
+		"a secret without an account is deleted, with preconditions": {
 			inSecret: secret(),
 			want:     []testkit.Request{getAccount(), removed()},
 		},
@@ -122,43 +121,43 @@ func TestSyncSecret(t *testing.T) {
 			inSecret: secret(testkit.Deleting()),
 			want:     []testkit.Request{getAccount()},
 		},
-		"a secret of an account's former life goes when the API server says so too": {
+		"a secret of a former account is deleted after a GET": {
 			inSecret: secret(), inCached: reborn, inLive: reborn,
 			want: []testkit.Request{getAccount(), removed()},
 		},
-		"a cache that lags behind removes nothing": {
-			wantAgain: unseenAgain,
-			inSecret:  secret(testkit.WithAccountUID(testkit.OtherUID)), inCached: account, inLive: reborn,
+		"a cache that lags deletes nothing": {
+			wantRequeue: requeueNotCached,
+			inSecret:    secret(testkit.WithAccountUID(testkit.OtherUID)), inCached: account, inLive: reborn,
 			want: []testkit.Request{getAccount()},
 		},
-		"and what it lacks is filled for the account that lives": {
-			wantAgain: unseenAgain,
-			inSecret:  unfilled(testkit.WithAccountUID(testkit.OtherUID)), inCached: account, inLive: reborn,
+		"and an empty secret is filled for the account that exists": {
+			wantRequeue: requeueNotCached,
+			inSecret:    unfilled(testkit.WithAccountUID(testkit.OtherUID)), inCached: account, inLive: reborn,
 			want: []testkit.Request{getAccount(), filled(testkit.OtherUID)},
 		},
-		"an account that was seen going is not asked for": {
-			inSecret: secret(), inGone: testkit.AccountUID,
+		"an account whose deletion was seen is not read": {
+			inSecret: secret(), inDeleted: testkit.AccountUID,
 			want: []testkit.Request{removed()},
 		},
-		"nor when a new one of the name exists": {
-			inSecret: secret(), inCached: reborn, inGone: testkit.AccountUID,
+		"nor if there is a new one of that name": {
+			inSecret: secret(), inCached: reborn, inDeleted: testkit.AccountUID,
 			want: []testkit.Request{removed()},
 		},
-		"a new account's secret stays when the old account was seen going": {
-			inSecret: secret(testkit.WithAccountUID(testkit.OtherUID)), inCached: reborn, inGone: testkit.AccountUID,
+		"the secret of the new account stays": {
+			inSecret: secret(testkit.WithAccountUID(testkit.OtherUID)), inCached: reborn, inDeleted: testkit.AccountUID,
 		},
-		"a secret that names no UID is asked for even then": {
-			wantAgain: unseenAgain,
-			inSecret:  unfilled(), inLive: reborn, inGone: testkit.AccountUID,
+		"the account of a secret that names no UID is read even then": {
+			wantRequeue: requeueNotCached,
+			inSecret:    unfilled(), inLive: reborn, inDeleted: testkit.AccountUID,
 			want: []testkit.Request{getAccount(), filled(testkit.OtherUID)},
 		},
-		"a secret that names no account is left alone, and nothing is asked": {
+		"a secret that names no account costs nothing": {
 			inSecret: testkit.Secret("team/s"),
 		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			s := server{}
+			s := apiServer{}
 			if tc.inLive != nil {
 				s.accounts = append(s.accounts, tc.inLive)
 			}
@@ -169,12 +168,12 @@ func TestSyncSecret(t *testing.T) {
 			if tc.inCached != nil {
 				f.cache(t, tc.inCached)
 			}
-			if tc.inGone != "" {
-				f.accountDeleted(testkit.ServiceAccount("team/robot", testkit.WithUID(tc.inGone)))
+			if tc.inDeleted != "" {
+				f.accountDeleted(testkit.ServiceAccount("team/robot", testkit.WithUID(tc.inDeleted)))
 			}
-			again, err := f.syncSecret(f.context(t), keyOf("team/s"))
-			if again != tc.wantAgain || err != nil {
-				t.Errorf("again after %v, error %v, want %v", again, err, tc.wantAgain)
+			requeueAfter, err := f.sync(f.context(t), objectName("team/s"))
+			if requeueAfter != tc.wantRequeue || err != nil {
+				t.Errorf("requeued after %v, error %v, want %v", requeueAfter, err, tc.wantRequeue)
 			}
 			if diff := cmp.Diff(tc.want, testkit.Requests(f.client.Actions())); diff != "" {
 				t.Errorf("requests (-want +got):\n%s", diff)
@@ -189,12 +188,12 @@ func TestSyncSecret(t *testing.T) {
 	}
 }
 
-func TestAnswersToWritesOfSecrets(t *testing.T) {
+func TestAPIErrorsOfWrites(t *testing.T) {
 	toFill := []metav1.Object{testkit.ServiceAccount("team/robot"), testkit.Secret("team/s", testkit.WithAccount("robot"))}
 	toRepair := []metav1.Object{testkit.ServiceAccount("team/robot"), secret(testkit.WithData("ca.crt", "wrong"))}
 	toRemove := []metav1.Object{secret()}
 	internal, quota, immutable := testkit.InternalError(), testkit.QuotaExceeded(), testkit.Invalid("data", secretBytes)
-	// The words of immutable quote a token.
+	// The text of immutable quotes a token.
 	const invalidText = "Invalid, in words that are withheld because they quote a token"
 	event := func(text string) []string {
 		return []string{"Warning FailedUpdateTokenSecret " + text + " involvedObject{kind=Secret,apiVersion=v1}"}
@@ -203,31 +202,31 @@ func TestAnswersToWritesOfSecrets(t *testing.T) {
 
 	cases := map[string]struct {
 		inCached   []metav1.Object
-		inAnswer   error
+		inError    error
 		wantErr    string
 		wantEvents []string
 	}{
-		"fill: it changed":              {inCached: toFill, inAnswer: testkit.Conflict()},
-		"fill: it went":                 {inCached: toFill, inAnswer: testkit.NotFound()},
-		"fill: a prohibition":           {inCached: toFill, inAnswer: quota, wantErr: quota.Error()},
-		"fill: an internal error":       {inCached: toFill, inAnswer: internal, wantErr: internal.Error()},
-		"fill: it is immutable":         {inCached: toFill, inAnswer: immutable, wantErr: invalidText, wantEvents: invalidEvent},
-		"repair: it changed":            {inCached: toRepair, inAnswer: testkit.Conflict()},
-		"repair: it went":               {inCached: toRepair, inAnswer: testkit.NotFound()},
-		"repair: a prohibition":         {inCached: toRepair, inAnswer: quota, wantErr: quota.Error()},
-		"repair: an internal error":     {inCached: toRepair, inAnswer: internal, wantErr: internal.Error()},
-		"repair: it is immutable":       {inCached: toRepair, inAnswer: immutable, wantErr: invalidText, wantEvents: invalidEvent},
-		"remove: it changed":            {inCached: toRemove, inAnswer: testkit.Conflict()},
-		"remove: it went":               {inCached: toRemove, inAnswer: testkit.NotFound()},
-		"remove: a prohibition":         {inCached: toRemove, inAnswer: quota, wantErr: quota.Error()},
-		"remove: an internal error":     {inCached: toRemove, inAnswer: internal, wantErr: internal.Error()},
-		"a terminating namespace":       {inCached: toFill, inAnswer: testkit.NamespaceTerminating(), wantErr: testkit.NamespaceTerminating().Error()},
-		"a refusal that names no field": {inCached: toFill, inAnswer: fieldless(), wantErr: fieldless().Error(), wantEvents: event("An admission policy or webhook of the API server refuses the change of this secret")},
+		"fill: a conflict":              {inCached: toFill, inError: testkit.Conflict()},
+		"fill: the secret is gone":      {inCached: toFill, inError: testkit.NotFound()},
+		"fill: forbidden":               {inCached: toFill, inError: quota, wantErr: quota.Error()},
+		"fill: an internal error":       {inCached: toFill, inError: internal, wantErr: internal.Error()},
+		"fill: it is immutable":         {inCached: toFill, inError: immutable, wantErr: invalidText, wantEvents: invalidEvent},
+		"repair: a conflict":            {inCached: toRepair, inError: testkit.Conflict()},
+		"repair: the secret is gone":    {inCached: toRepair, inError: testkit.NotFound()},
+		"repair: forbidden":             {inCached: toRepair, inError: quota, wantErr: quota.Error()},
+		"repair: an internal error":     {inCached: toRepair, inError: internal, wantErr: internal.Error()},
+		"repair: it is immutable":       {inCached: toRepair, inError: immutable, wantErr: invalidText, wantEvents: invalidEvent},
+		"remove: a conflict":            {inCached: toRemove, inError: testkit.Conflict()},
+		"remove: the secret is gone":    {inCached: toRemove, inError: testkit.NotFound()},
+		"remove: forbidden":             {inCached: toRemove, inError: quota, wantErr: quota.Error()},
+		"remove: an internal error":     {inCached: toRemove, inError: internal, wantErr: internal.Error()},
+		"a terminating namespace":       {inCached: toFill, inError: testkit.NamespaceTerminating(), wantErr: testkit.NamespaceTerminating().Error()},
+		"a refusal that names no field": {inCached: toFill, inError: fieldless(), wantErr: fieldless().Error(), wantEvents: event("An admission policy or webhook of the API server refuses the change of this secret")},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, server{writes: tc.inAnswer}, tc.inCached...)
-			_, err := f.syncSecret(f.context(t), keyOf("team/s"))
+			f := newFixture(t, apiServer{writes: tc.inError}, tc.inCached...)
+			_, err := f.sync(f.context(t), objectName("team/s"))
 			got := ""
 			if err != nil {
 				got = err.Error()
@@ -246,16 +245,16 @@ func TestAnswersToWritesOfSecrets(t *testing.T) {
 	}
 }
 
-// fieldless is a 422 as an admission webhook may give it.
+// fieldless is a 422 without fields, as admission webhooks return it.
 func fieldless() error {
 	return apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "update", schema.GroupResource{}, "s", secretBytes, 0, false)
 }
 
 func TestNothingIsWrittenWhenTheAccountCannotBeRead(t *testing.T) {
-	for name, answer := range map[string]error{"an internal error": testkit.InternalError(), "a prohibition": testkit.QuotaExceeded(), "no connection": errBoom} {
+	for name, answer := range map[string]error{"an internal error": testkit.InternalError(), "forbidden": testkit.QuotaExceeded(), "no connection": errBoom} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, server{reads: answer}, secret())
-			if _, err := f.syncSecret(f.context(t), keyOf("team/s")); !errors.Is(err, answer) || !strings.HasPrefix(err.Error(), "get service account team/robot: ") {
+			f := newFixture(t, apiServer{reads: answer}, secret())
+			if _, err := f.sync(f.context(t), objectName("team/s")); !errors.Is(err, answer) || !strings.HasPrefix(err.Error(), "get service account team/robot: ") {
 				t.Errorf("error %v", err)
 			}
 			if diff := cmp.Diff([]testkit.Request{getAccount()}, testkit.Requests(f.client.Actions())); diff != "" {
@@ -266,9 +265,9 @@ func TestNothingIsWrittenWhenTheAccountCannotBeRead(t *testing.T) {
 }
 
 func TestNothingIsWrittenWithoutASignature(t *testing.T) {
-	f := newFixture(t, server{}, testkit.ServiceAccount("team/robot"), testkit.Secret("team/s", testkit.WithAccount("robot")))
+	f := newFixture(t, apiServer{}, testkit.ServiceAccount("team/robot"), testkit.Secret("team/s", testkit.WithAccount("robot")))
 	f.cfg.Tokens = tokens{err: errBoom}
-	if _, err := f.syncSecret(f.context(t), keyOf("team/s")); !errors.Is(err, errBoom) || err.Error() != "write secret team/s: boom" {
+	if _, err := f.sync(f.context(t), objectName("team/s")); !errors.Is(err, errBoom) || err.Error() != "write secret team/s: boom" {
 		t.Errorf("error %v", err)
 	}
 	if requests := f.client.Actions(); len(requests) > 0 {
@@ -276,18 +275,18 @@ func TestNothingIsWrittenWithoutASignature(t *testing.T) {
 	}
 }
 
-// A webhook or a quota may answer with a conflict too, and no event follows that.
-func TestAConflictIsLookedAtAgain(t *testing.T) {
+// An admission webhook or a quota may answer with a conflict too, which no event follows.
+func TestAConflictIsRequeued(t *testing.T) {
 	cases := map[string]*corev1.Secret{
 		"filling":   testkit.Secret("team/s", testkit.WithAccount("robot")),
 		"repairing": secret(testkit.WithData("ca.crt", "old")),
-		"removing":  secret(testkit.WithAccount("nobody")),
+		"removing":  secret(testkit.WithAccount("missing")),
 	}
 	for name, cached := range cases {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, server{writes: testkit.Conflict()}, testkit.ServiceAccount("team/robot"), cached)
-			if again, err := f.syncSecret(f.context(t), keyOf("team/s")); again != time.Second || err != nil {
-				t.Errorf("again after %v, error %v", again, err)
+			f := newFixture(t, apiServer{writes: testkit.Conflict()}, testkit.ServiceAccount("team/robot"), cached)
+			if requeueAfter, err := f.sync(f.context(t), objectName("team/s")); requeueAfter != time.Second || err != nil {
+				t.Errorf("requeued after %v, error %v", requeueAfter, err)
 			}
 		})
 	}

@@ -1,0 +1,289 @@
+package tokensecret
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/tokenreview"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
+	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/token"
+)
+
+const (
+	// refusalsNeeded reviews, reviewInterval apart, must refuse a token before it is dead: 10
+	// minutes for three. The API server may have keys that are not known here.
+	refusalsNeeded = 3
+	reviewInterval = 5 * time.Minute
+	// firstReviewDelay is how long a token must have looked dead before its first review: the API
+	// server's cache accepts a token for another ten seconds after the keys or the account changed.
+	firstReviewDelay = 15 * time.Second
+	// refusalLifetime is how long a refusal counts if no other follows.
+	refusalLifetime = time.Hour
+)
+
+// tokenReviewer asks the API server about tokens. Every review is a use of the token.
+type tokenReviewer interface {
+	Ask(ctx context.Context, compact string) (tokenreview.Answer, error)
+}
+
+// tokenCheck is what was found out about one token with one set of keys.
+type tokenCheck struct {
+	secret types.UID
+	token  [sha256.Size]byte
+	keys   string // id of the set
+
+	// since is when the token was first seen to look dead.
+	since time.Time
+	// tried: the token was read live and verified with the keys. verifiedBy is the id of the key
+	// that verified it then, empty if none did.
+	tried      bool
+	verifiedBy string
+	// refusals is how often the API server has refused it, the last time at refused.
+	refusals int
+	refused  time.Time
+	// accepted: the API server accepts it, by a key that is not known here.
+	accepted bool
+	// noted: the Secret was seen to have the note. If the note is removed after that, the token is
+	// checked again.
+	noted bool
+}
+
+// untilReview returns how long the next review must wait.
+func (t tokenCheck) untilReview(now time.Time) time.Duration {
+	if t.refusals == 0 {
+		return min(t.since.Add(firstReviewDelay).Sub(now), firstReviewDelay)
+	}
+	return min(t.refused.Add(reviewInterval).Sub(now), reviewInterval)
+}
+
+// expired returns true if the refusals are too old to count.
+func (t tokenCheck) expired(now time.Time) bool {
+	return t.refusals > 0 && t.refusals < refusalsNeeded && now.Sub(t.refused) > refusalLifetime
+}
+
+// note returns the annotation with which the next process continues this check, empty if there is
+// nothing to continue. It is valid for this token and these keys only.
+func (t tokenCheck) note() string {
+	switch {
+	case t.accepted:
+		return t.fingerprint() + " accepted"
+	case t.refusals > 0:
+		return fmt.Sprintf("%s refused %d %s", t.fingerprint(), t.refusals, t.refused.UTC().Format(time.RFC3339))
+	default:
+		return ""
+	}
+}
+
+// continueFrom returns the check with the result in note, unless that is about another token or
+// other keys, too old, or from a clock that is ahead. The last refusal never comes from a note,
+// because every client that may write the Secret may write the note.
+func (t tokenCheck) continueFrom(note string, now time.Time) tokenCheck {
+	fields := strings.Fields(note)
+	switch {
+	case len(fields) < 2 || fields[0] != t.fingerprint():
+	case len(fields) == 2 && fields[1] == "accepted":
+		t.accepted = true
+	case len(fields) == 4 && fields[1] == "refused":
+		continued := t
+		var errTimes, errDate error
+		continued.refusals, errTimes = strconv.Atoi(fields[2])
+		continued.refused, errDate = time.Parse(time.RFC3339, fields[3])
+		continued.refusals = min(continued.refusals, refusalsNeeded-1)
+		if errTimes == nil && errDate == nil && continued.refusals > 0 && !continued.refused.After(now) && !continued.expired(now) {
+			return continued
+		}
+	}
+	return t
+}
+
+// fingerprint identifies the token and the keys. Neither can be derived from it.
+func (t tokenCheck) fingerprint() string {
+	hash := sha256.New()
+	hash.Write(t.token[:])
+	hash.Write([]byte(t.keys))
+	return hex.EncodeToString(hash.Sum(nil)[:16])
+}
+
+// tokenChecks holds the checks of all Secrets. It is safe for concurrent use.
+type tokenChecks struct {
+	mu       sync.Mutex
+	bySecret map[toolscache.ObjectName]tokenCheck
+}
+
+func newTokenChecks() *tokenChecks {
+	return &tokenChecks{bySecret: map[toolscache.ObjectName]tokenCheck{}}
+}
+
+// get returns the check of the token of secret with those keys. It is a new one, or one from the
+// note on the Secret, if there is none yet or its result no longer counts.
+func (c *tokenChecks) get(secret *cache.TokenSecret, set *keys.Set, now time.Time) tokenCheck {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key, note := toolscache.MetaObjectToName(secret), secret.Annotations[api.ReviewedAnnotation]
+	fresh := tokenCheck{secret: secret.UID, token: secret.Token.Sum, keys: set.ID()}
+	found := c.bySecret[key]
+	switch {
+	case found.secret != fresh.secret, found.keys != fresh.keys, found.token != fresh.token, found.expired(now):
+		return fresh.continueFrom(note, now)
+	case found.noted && note != found.note():
+		return fresh.continueFrom(note, now)
+	case !found.noted && note != "" && note == found.note():
+		found.noted = true
+		c.bySecret[key] = found
+	}
+	return found
+}
+
+func (c *tokenChecks) store(secret *cache.TokenSecret, check tokenCheck) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bySecret[toolscache.MetaObjectToName(secret)] = check
+}
+
+func (c *tokenChecks) forget(secret toolscache.ObjectName) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.bySecret, secret)
+}
+
+// tokenInfo is what is known about one token.
+type tokenInfo struct {
+	own        bool   // it was made for this Secret
+	verifiedBy string // id of a key, empty if no known key verifies it
+	staleUID   bool   // it names another UID than the ServiceAccount has
+	check      tokenCheck
+}
+
+// status returns the status of the token, given the id of the key that signs now.
+func (i tokenInfo) status(signing string) tokenStatus {
+	looksDead := i.verifiedBy == "" || i.staleUID
+	switch {
+	case !i.own:
+		return foreign
+	case looksDead && i.check.accepted:
+		return foreign
+	case looksDead && i.check.refusals >= refusalsNeeded:
+		return dead
+	case looksDead:
+		return maybeDead
+	case i.verifiedBy != signing:
+		return older
+	default:
+		return current
+	}
+}
+
+func (c *Controller) infoOf(secret *cache.TokenSecret, account types.UID, set *keys.Set) tokenInfo {
+	return tokenInfo{
+		own: secret.Token.Own, verifiedBy: c.verifiedBy(secret, set), staleUID: secret.Token.ClaimedUID != account,
+		check: c.checkOf(secret, set),
+	}
+}
+
+// verifiedBy returns the id of the key of set that verifies the token, empty if none is known to.
+func (c *Controller) verifiedBy(secret *cache.TokenSecret, set *keys.Set) string {
+	if _, ok := set.Lookup(secret.Token.VerifiedBy); ok {
+		return secret.Token.VerifiedBy
+	}
+	return c.checkOf(secret, set).verifiedBy
+}
+
+func (c *Controller) checkOf(secret *cache.TokenSecret, set *keys.Set) tokenCheck {
+	return c.checks.get(secret, set, c.cfg.Clock.Now())
+}
+
+// reviewToken does one step to find out whether a token is dead: it verifies the token with the
+// current keys and, if none does, asks the API server.
+func (c *Controller) reviewToken(ctx context.Context, cached *cache.TokenSecret, account types.UID) (requeueAfter time.Duration, err error) {
+	set, now := c.cfg.Keys(), c.cfg.Clock.Now()
+	check := c.checkOf(cached, set)
+	if check.refusals == 0 && check.since.IsZero() {
+		check.since = now
+		c.checks.store(cached, check)
+	}
+	if wait := check.untilReview(now); wait > 0 {
+		return wait, nil
+	}
+	compact, wait, err := c.readAndVerify(ctx, cached, set)
+	if compact == "" {
+		return wait, err
+	}
+	check = c.checkOf(cached, set)
+	review, err := c.reviewer.Ask(ctx, compact)
+	if err != nil {
+		return 0, fmt.Errorf("check the token of secret %s: %w", klog.KObj(cached), err)
+	}
+	if review.Username != "" {
+		klog.FromContext(ctx).Info("Kept a token that no known key verifies: the API server accepts it", "secret", klog.KObj(cached))
+		check.accepted = true
+	} else {
+		check.refusals++
+		check.refused = now
+		klog.FromContext(ctx).V(2).Info("Reviewed a token that may be dead: the API server refuses it", "secret", klog.KObj(cached), "serviceAccountUID", account,
+			"refusals", check.refusals, "needed", refusalsNeeded, "reason", review.Words)
+	}
+	check.noted = false
+	c.storeAndRequeue(cached, check)
+	return 0, nil
+}
+
+// findKey verifies a token with keys that are new, without asking the API server about it.
+func (c *Controller) findKey(ctx context.Context, cached *cache.TokenSecret) (requeueAfter time.Duration, err error) {
+	compact, requeueAfter, err := c.readAndVerify(ctx, cached, c.cfg.Keys())
+	if compact != "" {
+		c.enqueue(cached) // for a review, unless the settings forbid it
+	}
+	return requeueAfter, err
+}
+
+// readAndVerify reads the token live, because it is not cached, and verifies it with keys that may
+// be newer than the cached Secret. It returns the token if no key verifies it that did not before.
+func (c *Controller) readAndVerify(ctx context.Context, cached *cache.TokenSecret, set *keys.Set) (compact string, requeueAfter time.Duration, err error) {
+	if wait := c.limiters.checks.Wait(toolscache.MetaObjectToName(cached)); wait > 0 {
+		return "", wait, workqueue.ErrRequeueLater
+	}
+	live, err := c.cfg.Client.Secrets(cached.Namespace).Get(ctx, cached.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return "", 0, nil
+	case err != nil:
+		return "", 0, fmt.Errorf("get secret %s: %w", klog.KObj(cached), kube.Redact(err))
+	}
+	data := live.Data[corev1.ServiceAccountTokenKey]
+	if live.UID != cached.UID || sha256.Sum256(data) != cached.Token.Sum {
+		return "", 0, nil // it changed: its event causes a new decision
+	}
+	check, unverified := c.checkOf(cached, set), c.verifiedBy(cached, set) == ""
+	check.tried = true
+	facts, err := token.NewVerifier(func() *keys.Set { return set }).Inspect(string(data))
+	if err == nil && unverified && facts.VerifiedBy != "" {
+		check.verifiedBy = facts.VerifiedBy
+		c.storeAndRequeue(cached, check)
+		return "", 0, nil
+	}
+	c.checks.store(cached, check)
+	return string(data), 0, nil
+}
+
+// storeAndRequeue stores a result and has the Secret synced again with it.
+func (c *Controller) storeAndRequeue(secret *cache.TokenSecret, check tokenCheck) {
+	c.checks.store(secret, check)
+	c.enqueue(secret)
+}

@@ -1,0 +1,286 @@
+package tokensecret
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/runtime"
+	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/tokenreview"
+	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/token"
+)
+
+func TestOnlyTokensThatMayBeDeadAreReviewed(t *testing.T) {
+	otherUID := func(c *token.LegacyClaims) { c.ServiceAccountUID = string(testkit.OtherUID) }
+	otherSecret := func(c *token.LegacyClaims) { c.SecretName = "another" }
+	cases := map[string]struct {
+		inToken string
+		inOpts  []testkit.Option
+		want    tokenStatus
+	}{
+		"signed by the key that signs":      {inToken: signedBy(t, "p256"), want: current},
+		"signed by a key that verifies":     {inToken: signedBy(t, "rsa2048"), want: older},
+		"signed by an unknown key":          {inToken: signedBy(t, "p384"), want: maybeDead},
+		"for a former account of that name": {inToken: signedBy(t, "p256", otherUID), want: maybeDead},
+		"made for another Secret":           {inToken: signedBy(t, "p384", otherSecret), want: foreign},
+		"no JWT":                            {inToken: "hunter2", want: foreign},
+		"a megabyte of garbage":             {inToken: strings.Repeat("garbage.", 1<<17), want: foreign},
+		"unknown key, kept by annotation": {
+			inToken: signedBy(t, "p384"), inOpts: []testkit.Option{testkit.WithAnnotation(api.ResignAnnotation, "never")}, want: maybeDead,
+		},
+		"unknown key, invalidated by the cleaner": {
+			inToken: signedBy(t, "p384"), inOpts: []testkit.Option{testkit.WithLabel(token.InvalidSinceLabel, "2026-01-02")}, want: maybeDead,
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			f := newCheckFixture(t, tc.inToken, tc.inOpts...)
+			f.reviewer.answer = tokenreview.Answer{Words: "no"}
+			cached, _ := cache.Get(f.cfg.Secrets, "team/s")
+			if got := f.statusOf(cached); got != tc.want {
+				t.Errorf("status %d, want %d", got, tc.want)
+			}
+			f.syncS(t)
+			want := 0
+			if tc.want == maybeDead && len(tc.inOpts) == 0 {
+				want = 1
+			}
+			if len(f.reviewer.reviewed) != want {
+				t.Errorf("%d reviews, want %d", len(f.reviewer.reviewed), want)
+			}
+			if got := f.writes(); len(got) > 0 {
+				t.Errorf("wrote %v", got)
+			}
+		})
+	}
+}
+
+func TestATokenIsDeadAfterThreeRefusalsOverTenMinutes(t *testing.T) {
+	f := newCheckFixture(t, signedBy(t, "p384"))
+	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	began := f.clock.Now()
+	for len(f.writes()) == 0 && f.clock.Now().Sub(began) < time.Hour {
+		if requeueAfter := f.syncS(t); requeueAfter > 5*time.Minute {
+			t.Fatalf("requeued after %v", requeueAfter)
+		}
+		f.advance(time.Minute)
+	}
+	if took := f.clock.Now().Sub(began); took != 11*time.Minute { // the last step passed one more
+		t.Errorf("it took %v", took)
+	}
+	if len(f.reviewer.reviewed) != 3 {
+		t.Errorf("%d reviews", len(f.reviewer.reviewed))
+	}
+	if diff := cmp.Diff([]string{"patch secrets team/s"}, f.writes()); diff != "" {
+		t.Errorf("writes (-want +got):\n%s", diff)
+	}
+	want := []string{"Normal ResignedToken The token was signed anew, with key , because no known key verifies its token, or it names a former service account. " +
+		"Copies of the old one are refused from now on involvedObject{kind=Secret,apiVersion=v1}"}
+	if diff := cmp.Diff(want, testkit.Events(f.recorder)); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
+func TestATokenThatTheAPIServerAcceptsIsKeptAndReviewedOnce(t *testing.T) {
+	f := newCheckFixture(t, signedBy(t, "p384"))
+	f.reviewer.answer = tokenreview.Answer{Username: "system:serviceaccount:team:robot"}
+	for range 100 {
+		f.syncS(t)
+		f.advance(time.Hour)
+	}
+	if len(f.reviewer.reviewed) != 1 || len(f.writes()) != 0 {
+		t.Errorf("%d reviews, writes %v", len(f.reviewer.reviewed), f.writes())
+	}
+	// With other keys it is reviewed again.
+	f.setKeys(testkit.Keys("p521", "rsa2048"))
+	f.syncS(t)
+	f.advance(firstReviewDelay)
+	f.syncS(t)
+	if len(f.reviewer.reviewed) != 2 {
+		t.Errorf("%d reviews after the keys changed", len(f.reviewer.reviewed))
+	}
+}
+
+func TestTokenStatus(t *testing.T) {
+	cases := map[string]struct {
+		in   tokenInfo
+		want tokenStatus
+	}{
+		"not made for this Secret":          {in: tokenInfo{verifiedBy: "signs"}, want: foreign},
+		"of the key that signs":             {in: tokenInfo{own: true, verifiedBy: "signs"}, want: current},
+		"of a key that verifies":            {in: tokenInfo{own: true, verifiedBy: "former"}, want: older},
+		"of no known key":                   {in: tokenInfo{own: true}, want: maybeDead},
+		"of a former account":               {in: tokenInfo{own: true, verifiedBy: "signs", staleUID: true}, want: maybeDead},
+		"refused twice":                     {in: tokenInfo{own: true, check: tokenCheck{refusals: 2}}, want: maybeDead},
+		"refused three times":               {in: tokenInfo{own: true, check: tokenCheck{refusals: 3}}, want: dead},
+		"of a former account, and refused":  {in: tokenInfo{own: true, verifiedBy: "former", staleUID: true, check: tokenCheck{refusals: 3}}, want: dead},
+		"of no known key, but accepted":     {in: tokenInfo{own: true, check: tokenCheck{refusals: 2, accepted: true}}, want: foreign},
+		"of a former account, but accepted": {in: tokenInfo{own: true, verifiedBy: "signs", staleUID: true, check: tokenCheck{accepted: true}}, want: foreign},
+		"verified, though refused":          {in: tokenInfo{own: true, verifiedBy: "signs", check: tokenCheck{refusals: 3}}, want: current},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := tc.in.status("signs"); got != tc.want {
+				t.Errorf("got %d, want %d", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestTokensThatStayAreCountedByNewKeysToo(t *testing.T) {
+	for name, opt := range map[string]testkit.Option{
+		"kept by annotation":         testkit.WithAnnotation(api.ResignAnnotation, "never"),
+		"invalidated by the cleaner": testkit.WithLabel(token.InvalidSinceLabel, "2026-01-02"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newCheckFixture(t, signedBy(t, "p384"), opt)
+			f.syncS(t)
+			if got := testkit.Requests(f.client.Actions()); len(got) > 0 {
+				t.Errorf("requests %v before the keys changed", got)
+			}
+			f.setKeys(testkit.Keys("p256", "rsa2048", "p521"))
+			for range 3 {
+				f.syncS(t)
+			}
+			if got := testkit.Requests(f.client.Actions()); len(got) != 1 {
+				t.Errorf("requests %v: one GET of each token is enough", got)
+			}
+			f.setKeys(testkit.Keys("p256", "p384"))
+			f.syncS(t)
+			cached, _ := cache.Get(f.cfg.Secrets, "team/s")
+			if got := f.verifiedBy(cached, f.cfg.Keys()); got != testkit.Keys("p384").Signing().PublicKey().ID() {
+				t.Errorf("verified by %q", got)
+			}
+			if len(f.reviewer.reviewed) > 0 || len(f.writes()) > 0 || len(f.notes()) > 0 {
+				t.Errorf("%d reviews, writes %v, notes %v", len(f.reviewer.reviewed), f.writes(), f.notes())
+			}
+		})
+	}
+}
+
+func TestOneAcceptanceEndsACheck(t *testing.T) {
+	f := newCheckFixture(t, signedBy(t, "p384"))
+	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.syncS(t)
+	f.advance(5 * time.Minute)
+	f.syncS(t)
+	f.advance(5 * time.Minute)
+	f.reviewer.answer = tokenreview.Answer{Username: "system:serviceaccount:team:robot"}
+	f.syncS(t)
+	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	for range 10 {
+		f.advance(5 * time.Minute)
+		f.syncS(t)
+	}
+	if len(f.reviewer.reviewed) != 3 || len(f.writes()) != 0 {
+		t.Errorf("%d reviews, writes %v", len(f.reviewer.reviewed), f.writes())
+	}
+}
+
+func TestAFailedReviewIsNoRefusal(t *testing.T) {
+	f := newCheckFixture(t, signedBy(t, "p384"))
+	f.reviewer.err = errBoom
+	for range 5 {
+		if _, err := f.sync(f.context(t), objectName("team/s")); err == nil || err.Error() != "check the token of secret team/s: boom" {
+			t.Errorf("error %v", err)
+		}
+		f.advance(10 * time.Minute)
+	}
+	if got := f.writes(); len(got) > 0 {
+		t.Errorf("wrote %v", got)
+	}
+}
+
+func TestAKeyThatCameAfterTheTokenWasCachedVerifiesIt(t *testing.T) {
+	f := newCheckFixture(t, signedBy(t, "p384"))
+	f.setKeys(testkit.Keys("p256", "p384"))
+	f.syncS(t)
+	f.syncS(t)
+	if len(f.reviewer.reviewed) != 0 || len(f.writes()) != 0 {
+		t.Errorf("%d reviews, writes %v", len(f.reviewer.reviewed), f.writes())
+	}
+	cached, _ := cache.Get(f.cfg.Secrets, "team/s")
+	if got := f.statusOf(cached); got != older {
+		t.Errorf("status %d, want %d", got, older)
+	}
+}
+
+func TestACheckIsOfOneToken(t *testing.T) {
+	f := newCheckFixture(t, signedBy(t, "p384"))
+	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.syncS(t)
+	f.advance(5 * time.Minute)
+	f.syncS(t)
+	// Another client writes another token, which the cache does not have yet.
+	other := secret(testkit.WithData("token", signedBy(t, "p521")))
+	f.client.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) { return true, other, nil })
+	f.advance(5 * time.Minute)
+	f.syncS(t)
+	if len(f.reviewer.reviewed) != 2 {
+		t.Errorf("%d reviews", len(f.reviewer.reviewed))
+	}
+	f.cache(t, other)
+	f.syncS(t)
+	f.advance(firstReviewDelay)
+	f.syncS(t)
+	if len(f.reviewer.reviewed) != 3 || len(f.writes()) != 0 {
+		t.Errorf("%d reviews, writes %v", len(f.reviewer.reviewed), f.writes())
+	}
+	if err := f.cfg.Secrets.GetStore().Delete(cache.NewTokenSecret(other.DeepCopy(), nil)); err != nil {
+		t.Fatal(err)
+	}
+	f.syncS(t)
+	if len(f.checks.bySecret) > 0 {
+		t.Errorf("remembered checks of deleted Secrets: %v", f.checks.bySecret)
+	}
+}
+
+func TestOldRefusalsDoNotCount(t *testing.T) {
+	f := newCheckFixture(t, signedBy(t, "p384"))
+	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.syncS(t)
+	f.advance(5 * time.Minute)
+	f.syncS(t)
+	f.advance(refusalLifetime + time.Minute)
+	for range 9 { // 9 minutes, of the more than 10 that three take
+		f.syncS(t)
+		f.advance(time.Minute)
+	}
+	if got := f.writes(); len(got) > 0 {
+		t.Errorf("wrote %v", got)
+	}
+}
+
+// The Secret is cached while a key is missing, and the keys are then those of the start again.
+func TestAKeyThatComesBackIsTriedAgain(t *testing.T) {
+	compact, opt := signedBy(t, "rsa2048"), testkit.WithAnnotation(api.ResignAnnotation, "never")
+	f := newCheckFixture(t, compact, opt)
+	both, one := f.cfg.Keys(), testkit.Keys("p256")
+	f.setKeys(one)
+	f.cache(t, secret(testkit.WithData("token", compact), opt)) // it changed while the key was missing
+	f.syncS(t)
+	f.setKeys(both)
+	f.syncS(t)
+	found, _ := cache.Get(f.cfg.Secrets, "team/s")
+	if got := f.verifiedBy(found, both); got != testkit.Keys("rsa2048").Signing().PublicKey().ID() {
+		t.Errorf("verified by %q", got)
+	}
+}
+
+func TestEqualSetsOfKeysShareACheck(t *testing.T) {
+	f := newCheckFixture(t, signedBy(t, "p384"))
+	f.cfg.Keys = func() *keys.Set { return testkit.Keys("p256", "rsa2048") } // a set of its own each time
+	f.reviewer.answer = tokenreview.Answer{Username: "system:serviceaccount:team:robot"}
+	f.syncS(t)
+	f.syncS(t)
+	if len(f.reviewer.reviewed) != 1 {
+		t.Errorf("%d reviews", len(f.reviewer.reviewed))
+	}
+}

@@ -22,48 +22,48 @@ import (
 )
 
 const (
-	// soon is when something is asked again that no event tells of.
-	soon = time.Second
-	// late bounds the time between two references that conflict.
-	late = time.Minute
+	// requeueAfter is the delay where no event may come.
+	requeueAfter = time.Second
+	// maxConflictDelay bounds the delay between two references that conflict.
+	maxConflictDelay = time.Minute
 )
 
-// generate makes a Secret that is complete, and refers to it.
+// generate creates a complete Secret, and adds a reference to it.
 func (c *Controller) generate(ctx context.Context, account *corev1.ServiceAccount) (time.Duration, error) {
-	if shown, err := c.survey(ctx, account); err != nil || !shown {
-		return soon, err // the cache will show it
+	if shown, err := c.cacheShowsAll(ctx, account); err != nil || !shown {
+		return requeueAfter, err // the cache will catch up
 	}
 	key := toolscache.MetaObjectToName(account)
-	p := c.plans.choose(key, account.UID)
-	if p.refused {
-		if may, err := c.rehearse(ctx, account, p.name); err != nil || !may {
-			return soon, err
+	p := c.plans.chooseName(key, account.UID)
+	if p.rejected {
+		if ok, err := c.dryRunReference(ctx, account, p.secretName); err != nil || !ok {
+			return requeueAfter, err
 		}
 	}
 	claims := token.LegacyClaims{
-		Namespace: account.Namespace, SecretName: p.name,
+		Namespace: account.Namespace, SecretName: p.secretName,
 		ServiceAccountName: account.Name, ServiceAccountUID: string(account.UID),
 	}
-	var made types.UID
+	var created types.UID
 	err := c.cfg.Tokens.Write(ctx, claims, func() { c.queue.Add(key) }, func(ctx context.Context, compact string) error {
-		p = c.plans.update(key, account.UID, func(p *plan) { p.doubt = c.cfg.Clock.Now().Add(c.cfg.Underway) })
+		p = c.plans.update(key, account.UID, func(p *plan) { p.createDeadline = c.cfg.Clock.Now().Add(c.requestTimeout) })
 		secret, err := c.cfg.Client.Secrets(account.Namespace).Create(ctx, c.secretFor(claims, compact), metav1.CreateOptions{})
 		if err == nil {
-			made = secret.UID
+			created = secret.UID
 		}
 		return err
 	})
 	if err != nil {
-		return c.notGenerated(ctx, account, p, err)
+		return c.handleCreateError(ctx, account, p, err)
 	}
-	klog.FromContext(ctx).V(2).Info("Generated token secret", "secret", klog.KRef(account.Namespace, p.name), "serviceAccount", klog.KObj(account))
-	if !c.plans.made(key, account.UID, p.name, made) {
-		return soon, nil // it was seen going already
+	klog.FromContext(ctx).V(2).Info("Generated token secret", "secret", klog.KRef(account.Namespace, p.secretName), "serviceAccount", klog.KObj(account))
+	if !c.plans.recordCreated(key, account.UID, p.secretName, created) {
+		return requeueAfter, nil // its delete event came first
 	}
-	return c.refer(ctx, account, decision{secret: p.name, uid: made, reason: "token secret was made for it"})
+	return c.addReference(ctx, account, decision{secret: p.secretName, secretUID: created, reason: "token secret was created for it"})
 }
 
-// secretFor is the Secret that holds compact: nothing needs to be added to it.
+// secretFor returns a complete Secret with the token compact.
 func (c *Controller) secretFor(claims token.LegacyClaims, compact string) *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
@@ -82,82 +82,82 @@ func (c *Controller) secretFor(claims token.LegacyClaims, compact string) *corev
 	}
 }
 
-// notGenerated reads why there is no Secret.
-func (c *Controller) notGenerated(ctx context.Context, account *corev1.ServiceAccount, p plan, err error) (time.Duration, error) {
+// handleCreateError handles the error of a create, or of signing its token.
+func (c *Controller) handleCreateError(ctx context.Context, account *corev1.ServiceAccount, p plan, err error) (time.Duration, error) {
 	key := toolscache.MetaObjectToName(account)
 	if apierrors.IsAlreadyExists(err) {
-		p.doubt = time.Time{} // what there is, is there
-		return c.probe(ctx, key, p)
+		p.createDeadline = time.Time{} // the answer is definite
+		return c.checkCreate(ctx, key, p)
 	}
 	if kube.DefinitelyRejected(err) {
-		c.plans.update(key, account.UID, func(p *plan) { p.doubt = time.Time{} })
+		c.plans.update(key, account.UID, func(p *plan) { p.createDeadline = time.Time{} })
 	}
 	switch {
 	case errors.Is(err, signingkey.ErrWaiting):
-		klog.FromContext(ctx).V(4).Info("Put off a token", "serviceAccount", klog.KObj(account), "reason", err.Error())
-		return 0, err // it will be woken
+		klog.FromContext(ctx).V(4).Info("Postponed a token", "serviceAccount", klog.KObj(account), "reason", err.Error())
+		return 0, err // wake queues the account again
 	case apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
-		return 0, nil // the namespace went, or is going: its next life begins with events
+		return 0, nil // a namespace that is created again has events
 	case apierrors.IsConflict(err):
-		return soon, nil // over a quota that others use too
+		return requeueAfter, nil // over a quota that another request updated
 	}
-	return 0, c.report(ctx, account, kube.IsPermanent(err), fmt.Errorf("create secret %s/%s: %w", key.Namespace, p.name, kube.Redact(err)))
+	return 0, c.recordWarning(ctx, account, kube.IsPermanent(err), fmt.Errorf("create secret %s/%s: %w", key.Namespace, p.secretName, kube.Redact(err)))
 }
 
-// refer writes a reference to the Secret of the decision, at the version of account
-// that it was taken on. A Secret that nobody knows of goes again where there can be no
-// reference.
-func (c *Controller) refer(ctx context.Context, account *corev1.ServiceAccount, d decision) (time.Duration, error) {
+// addReference adds a reference to the Secret of the decision to the version of account
+// that the decision read. If there can be no reference, it deletes a Secret that no
+// client can know of.
+func (c *Controller) addReference(ctx context.Context, account *corev1.ServiceAccount, d decision) (time.Duration, error) {
 	key := toolscache.MetaObjectToName(account)
-	if c.plans.of(key).name == d.secret {
-		c.plans.made(key, account.UID, d.secret, d.uid)
+	if c.plans.get(key).secretName == d.secret {
+		c.plans.recordCreated(key, account.UID, d.secret, d.secretUID)
 	}
 	patched, err := c.patch(ctx, account, d.secret, metav1.PatchOptions{})
 	if err == nil {
 		c.plans.update(key, account.UID, func(p *plan) {
-			p.exposed = p.exposed || p.name == d.secret
-			p.version, p.conflicts, p.refused = patched.ResourceVersion, 0, false
+			p.maybeReferenced = p.maybeReferenced || p.secretName == d.secret
+			p.accountVersion, p.conflicts, p.rejected = patched.ResourceVersion, 0, false
 		})
-		c.truces.Record(contestedAccount(account), content)
-		klog.FromContext(ctx).V(2).Info("Referred to token secret", "serviceAccount", klog.KObj(account), "secret", klog.KRef(key.Namespace, d.secret), "reason", d.reason)
+		c.backoff.Record(objectKeyOf(account), content)
+		klog.FromContext(ctx).V(2).Info("Added reference to token secret", "serviceAccount", klog.KObj(account), "secret", klog.KRef(key.Namespace, d.secret), "reason", d.reason)
 		return 0, nil
 	}
-	return c.notReferred(ctx, account, d, err)
+	return c.handleReferenceError(ctx, account, d, err)
 }
 
-// notReferred reads why there is no reference, or no answer.
-func (c *Controller) notReferred(ctx context.Context, account *corev1.ServiceAccount, d decision, err error) (time.Duration, error) {
+// handleReferenceError handles the error of a reference, which may have been written.
+func (c *Controller) handleReferenceError(ctx context.Context, account *corev1.ServiceAccount, d decision, err error) (time.Duration, error) {
 	key := toolscache.MetaObjectToName(account)
 	p := c.plans.update(key, account.UID, func(p *plan) {
-		p.exposed = p.exposed || p.name == d.secret && !kube.DefinitelyRejected(err)
-		p.refused = p.refused || kube.IsPermanent(err)
+		p.maybeReferenced = p.maybeReferenced || p.secretName == d.secret && !kube.DefinitelyRejected(err)
+		p.rejected = p.rejected || kube.IsPermanent(err)
 		if apierrors.IsConflict(err) {
 			p.conflicts++
 		}
 	})
-	mine := p.name == d.secret && p.secret != ""
+	own := p.secretName == d.secret && p.secretUID != ""
 	switch {
 	case apierrors.IsConflict(err):
-		// The account changed. Its event decides anew, and this does where there is none.
-		return min(soon<<min(p.conflicts-1, 6), late), nil
-	case apierrors.IsNotFound(err) && !mine:
+		// The account changed, and its event queues it; a conflict without an event needs the delay.
+		return min(requeueAfter<<min(p.conflicts-1, 6), maxConflictDelay), nil
+	case apierrors.IsNotFound(err) && !own:
 		return 0, nil
 	case apierrors.IsNotFound(err):
-		return 0, c.discard(ctx, key, d)
+		return 0, c.deleteSecret(ctx, key, d)
 	}
-	failure := c.report(ctx, account, kube.IsPermanent(err), fmt.Errorf("patch service account %s: %w", key, err))
-	if kube.IsPermanent(err) && mine && p.withdrawable() {
-		failure = errors.Join(failure, c.discard(ctx, key, d))
+	failure := c.recordWarning(ctx, account, kube.IsPermanent(err), fmt.Errorf("patch service account %s: %w", key, err))
+	if kube.IsPermanent(err) && own && p.deletable() {
+		failure = errors.Join(failure, c.deleteSecret(ctx, key, d))
 	}
 	return 0, failure
 }
 
-// rehearse tells whether the API server would take a reference to a Secret of that
-// name, so that none is made that has to go again.
-func (c *Controller) rehearse(ctx context.Context, account *corev1.ServiceAccount, name string) (bool, error) {
+// dryRunReference returns true if the API server would accept a reference to a Secret of
+// that name, so that no Secret is created that has to be deleted again.
+func (c *Controller) dryRunReference(ctx context.Context, account *corev1.ServiceAccount, name string) (bool, error) {
 	_, err := c.patch(ctx, account, name, metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
 	switch {
-	case err == nil, apierrors.IsBadRequest(err): // such as a webhook that knows no rehearsal
+	case err == nil, apierrors.IsBadRequest(err): // such as a webhook that does not support dry runs
 		return true, nil
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
 		return false, nil
@@ -166,7 +166,7 @@ func (c *Controller) rehearse(ctx context.Context, account *corev1.ServiceAccoun
 	}
 }
 
-// patch adds one name to the references of exactly this version of account.
+// patch adds name to the references of exactly this version of account.
 func (c *Controller) patch(ctx context.Context, account *corev1.ServiceAccount, name string, opts metav1.PatchOptions) (*corev1.ServiceAccount, error) {
 	body, err := kube.MergePatch(account, map[string]any{
 		"secrets": append(slices.Clone(account.Secrets), corev1.ObjectReference{Name: name}),
@@ -177,32 +177,32 @@ func (c *Controller) patch(ctx context.Context, account *corev1.ServiceAccount, 
 	return c.cfg.Client.ServiceAccounts(account.Namespace).Patch(ctx, account.Name, types.MergePatchType, body, opts)
 }
 
-// discard deletes a Secret that was made here and that nobody refers to.
-func (c *Controller) discard(ctx context.Context, key toolscache.ObjectName, d decision) error {
-	err := c.cfg.Client.Secrets(key.Namespace).Delete(ctx, d.secret, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &d.uid}})
+// deleteSecret deletes a Secret that this process created and that has no reference.
+func (c *Controller) deleteSecret(ctx context.Context, key toolscache.ObjectName, d decision) error {
+	err := c.cfg.Client.Secrets(key.Namespace).Delete(ctx, d.secret, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &d.secretUID}})
 	switch {
 	case err == nil:
-		klog.FromContext(ctx).V(2).Info("Deleted a token secret that was made for nothing", "secret", klog.KRef(key.Namespace, d.secret), "reason", d.reason)
-	case apierrors.IsNotFound(err): // it went already
+		klog.FromContext(ctx).V(2).Info("Deleted unneeded token secret", "secret", klog.KRef(key.Namespace, d.secret), "reason", d.reason)
+	case apierrors.IsNotFound(err): // already deleted
 	case apierrors.IsConflict(err):
-		// Another one may have its name now. If not, this one is still there.
+		// Another Secret may have the name now. If not, this one still exists.
 		found, errFind := c.find(ctx, key.Namespace, d.secret)
-		if errFind != nil || found != nil && found.UID == d.uid {
+		if errFind != nil || found != nil && found.UID == d.secretUID {
 			return errors.Join(fmt.Errorf("delete secret %s/%s: %w", key.Namespace, d.secret, kube.Redact(err)), errFind)
 		}
 	default:
 		return fmt.Errorf("delete secret %s/%s: %w", key.Namespace, d.secret, kube.Redact(err))
 	}
-	c.plans.forget(key, d.secret)
-	c.queue.Add(key) // for what else there is to do
+	c.plans.forgetSecret(key, d.secret)
+	c.queue.Add(key) // the account may need another Secret
 	return nil
 }
 
-// report tells people of a refusal, about which they can do something, once, and
-// returns err.
-func (c *Controller) report(ctx context.Context, account *corev1.ServiceAccount, refusal bool, err error) error {
-	if refusal && workqueue.Report(ctx) {
-		c.cfg.Recorder.Eventf(objectReference(account), corev1.EventTypeWarning, api.ReasonFailedGenerateToken, "The API server refuses to %v", err)
+// recordWarning returns err. If it is permanent, which a user can fix, it also records one
+// Warning event until the account is handled without an error.
+func (c *Controller) recordWarning(ctx context.Context, account *corev1.ServiceAccount, permanent bool, err error) error {
+	if permanent && workqueue.Report(ctx) {
+		c.cfg.Recorder.Eventf(kube.Reference(kind, account), corev1.EventTypeWarning, api.ReasonFailedGenerateToken, "The API server refuses to %v", err)
 	}
 	return err
 }

@@ -22,83 +22,88 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
+	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// Name is that of the queue, and in audit logs.
+// Name is the name of the controller, its queue and its user agent.
 const Name = "token-generation-controller"
 
 const (
-	// perSecond and burst pace what happens when generation is switched on in a big
-	// cluster: 500 Secrets at once, and 10,000 in 95 s. Each takes two writes, or three
-	// requests where it is the first of its namespace.
+	// perSecond and burst limit the rate when generation is enabled in a large cluster:
+	// 500 Secrets at once, and 10,000 in 95 s. Each takes two writes, or three requests
+	// if it is the first of its namespace.
 	perSecond = 100
 	burst     = 500
-	// defaultUnderway is as long as an API server gives an admission webhook by default.
-	defaultUnderway = 10 * time.Second
-	// quiet is how long an account is left alone after one of its Secrets went, so that
-	// whoever drops the reference comes first.
-	quiet = time.Second
-	// grace is how long a Secret may be missing after its account was written, because
-	// tools that apply or restore both write the account first.
-	grace = 5 * time.Second
-	// surveyedNamespaces bounds how many are remembered. A forgotten one costs a list.
-	surveyedNamespaces = 10000
+	// defaultRequestTimeout is the default timeout of admission webhooks.
+	defaultRequestTimeout = 10 * time.Second
+	// deletedSecretDelay is the time for other controllers to remove the reference to a
+	// deleted Secret before its account is handled.
+	deletedSecretDelay = time.Second
+	// missingSecretDelay is how long a Secret may be missing after its account was
+	// written: tools that apply or restore both write the account first.
+	missingSecretDelay = 5 * time.Second
+	// maxVerifiedNamespaces bounds verified. A dropped namespace costs one list.
+	maxVerifiedNamespaces = 10000
 )
 
-// Tokens makes legacy tokens and decides whether they may be written; see
-// [canary.Gate.Write].
+// Tokens signs legacy tokens. Write calls write with a token for claims, or returns
+// signingkey.ErrWaiting and calls wake later, when the token may be written. It must be
+// safe for concurrent use.
 type Tokens interface {
 	Write(ctx context.Context, claims token.LegacyClaims, wake func(), write func(ctx context.Context, compact string) error) error
 }
 
-// Client is what the controller writes.
+// Client is what the controller writes with.
 type Client interface {
 	typedcorev1.SecretsGetter
 	typedcorev1.ServiceAccountsGetter
 }
 
-// Config is what the controller needs; all but the last three is required.
+// Config is the input of [New]. All fields but Registerer are required.
 type Config struct {
 	// Mode is [ModeLabelled] or [ModeAll].
 	Mode   Mode
 	Client Client
 	// Metadata lists token Secrets without fetching their data.
-	Metadata        metadata.Interface
+	Metadata metadata.Interface
+	// Namespaces, Secrets and ServiceAccounts are run by the caller, and Secrets and
+	// ServiceAccounts have the indices of pkg/cache.
 	Namespaces      toolscache.TypedSharedIndexInformer[*corev1.Namespace]
 	Secrets         toolscache.TypedSharedIndexInformer[*cache.TokenSecret]
 	ServiceAccounts toolscache.TypedSharedIndexInformer[*corev1.ServiceAccount]
 	Tokens          Tokens
-	// CA returns the bundle that Secrets should have at this moment.
-	CA       func() cabundle.Bundle
+	// CA returns the current CA bundle, for ca.crt in Secrets. It is called for each Secret,
+	// concurrently.
+	CA func() cabundle.Bundle
+	// Recorder records events about ServiceAccounts.
 	Recorder record.EventRecorder
-	Clock    clock.PassiveClock
-	// Underway is how long a create without an answer may still be carried out, and so
-	// how long accounts that existed at the start wait for their first Secret. Zero:
-	// 10 s.
-	Underway time.Duration
-	// Registerer gets the metrics. Nil: they are not exported.
+	// Clock is compared with creation timestamps of ServiceAccounts.
+	Clock clock.PassiveClock
+	// Registerer exports the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
 
-// Controller makes token Secrets for ServiceAccounts.
+// Controller creates token Secrets for ServiceAccounts. Make one with [New].
 type Controller struct {
 	cfg     Config
 	queue   *workqueue.Queue[toolscache.ObjectName]
 	synced  []toolscache.DoneChecker
 	started time.Time // set before the first sync
-	plans   *plans
-	// surveyed are namespaces of which the cache was seen to show every token Secret
-	// that there was after the start.
-	surveyed *lru.Cache
-	slots    *workqueue.Pace[toolscache.ObjectName]
-	truces   *writebackoff.Tracker[contested]
+	// requestTimeout is how long a request without an answer may still be carried out.
+	requestTimeout time.Duration
+	plans          *plans
+	// verified are namespaces whose cache was found to show every token Secret that
+	// existed after the start.
+	verified *lru.Cache
+	limiter  *workqueue.Pace[toolscache.ObjectName]
+	backoff  *writebackoff.Tracker[objectKey]
 }
 
-// contested is an account over whose token Secret somebody may disagree.
-type contested struct{ namespace, name, uid string }
+// objectKey identifies the account whose token Secret other clients may keep deleting.
+type objectKey struct{ namespace, name, uid string }
 
-// New checks cfg and registers with the informers, which the caller starts.
+// New checks cfg and adds event handlers to the informers. It sends no request.
 func New(cfg Config) (*Controller, error) {
 	switch {
 	case cfg.Mode != ModeLabelled && cfg.Mode != ModeAll:
@@ -108,15 +113,13 @@ func New(cfg Config) (*Controller, error) {
 	case cfg.Tokens == nil, cfg.CA == nil, cfg.Recorder == nil, cfg.Clock == nil:
 		return nil, fmt.Errorf("%s: Tokens, CA, Recorder and Clock are required", Name)
 	}
-	if cfg.Underway == 0 {
-		cfg.Underway = defaultUnderway
-	}
 	c := &Controller{
-		cfg:      cfg,
-		plans:    newPlans(),
-		surveyed: lru.New(surveyedNamespaces),
-		slots:    workqueue.NewPace[toolscache.ObjectName](cfg.Clock, perSecond, burst),
-		truces:   writebackoff.New[contested]("generated tokens", cfg.Clock, cfg.Registerer),
+		cfg:            cfg,
+		requestTimeout: defaultRequestTimeout,
+		plans:          newPlans(),
+		verified:       lru.New(maxVerifiedNamespaces),
+		limiter:        workqueue.NewPace[toolscache.ObjectName](cfg.Clock, perSecond, burst),
+		backoff:        writebackoff.New[objectKey]("generated tokens", cfg.Clock, cfg.Registerer),
 	}
 	var err error
 	if c.queue, err = workqueue.New(workqueue.Config[toolscache.ObjectName]{
@@ -131,52 +134,53 @@ func New(cfg Config) (*Controller, error) {
 	return c, errors.Join(errAccounts, errSecrets, errNamespaces)
 }
 
-// Run works until ctx ends.
+// Run handles ServiceAccounts until ctx ends, and returns after the last worker. Call it
+// once, and run the informers beside it.
 func (c *Controller) Run(ctx context.Context) error {
 	c.started = c.cfg.Clock.Now()
 	return c.queue.Run(ctx, c.synced...)
 }
 
-// Ready tells whether every ServiceAccount that existed at the start was handled
-// once. It may still wait for its turn.
+// Ready returns true if every ServiceAccount that existed at the start was handled
+// once. Its Secret may still be delayed by the rate limit.
 func (c *Controller) Ready() bool { return c.queue.Ready() }
 
 func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (time.Duration, error) {
 	s := c.gather(key)
 	d := decide(s)
-	if s.begins(d) {
-		if wait := c.turn(ctx, s.account); wait > 0 {
+	if s.startsWork(d) {
+		if wait := c.writeDelay(ctx, s.account); wait > 0 {
 			return wait, workqueue.ErrRequeueLater
 		}
 	}
-	if d.action == look {
-		if err := c.look(ctx, &s); err != nil {
+	if d.action == checkReferences {
+		if err := c.checkReferences(ctx, &s); err != nil {
 			return 0, err
 		}
 		d = decide(s)
 	}
 	switch d.action {
-	case settle:
-		return s.settled.Sub(s.now), nil
-	case probe:
-		return c.probe(ctx, key, s.plan)
-	case refer:
-		return c.refer(ctx, s.account, d)
+	case awaitRequests:
+		return s.previousRequestsEnd.Sub(s.now), nil
+	case checkCreate:
+		return c.checkCreate(ctx, key, s.plan)
+	case addReference:
+		return c.addReference(ctx, s.account, d)
 	case generate:
 		return c.generate(ctx, s.account)
-	case discard:
-		return 0, c.discard(ctx, key, d)
+	case deleteSecret:
+		return 0, c.deleteSecret(ctx, key, d)
 	case none:
-		c.conclude(key, s)
-	case await, look:
+		c.finish(key, s)
+	case awaitCache, checkReferences:
 	}
 	klog.FromContext(ctx).V(4).Info("Skipped service account", "reason", d.reason)
 	return 0, nil
 }
 
-// gather reads caches and memory.
+// gather reads the caches and the account's plan.
 func (c *Controller) gather(key toolscache.ObjectName) state {
-	s := state{mode: c.cfg.Mode, now: c.cfg.Clock.Now(), started: c.started, settled: c.settled(), plan: c.plans.of(key)}
+	s := state{mode: c.cfg.Mode, now: c.cfg.Clock.Now(), started: c.started, previousRequestsEnd: c.previousRequestsEnd(), plan: c.plans.get(key)}
 	if namespace, ok := cache.Get(c.cfg.Namespaces, key.Namespace); ok {
 		s.namespace = namespace
 	}
@@ -185,8 +189,8 @@ func (c *Controller) gather(key toolscache.ObjectName) state {
 		return s
 	}
 	s.account = account
-	if s.plan.account != account.UID && !s.plan.inDoubt() && !s.plan.withdrawable() {
-		c.plans.drop(key) // that of a former account, of which nothing is left to do
+	if s.plan.accountUID != account.UID && !s.plan.createUnknown() && !s.plan.deletable() {
+		c.plans.delete(key) // of a deleted account of that name, with nothing left to clean up
 		s.plan = plan{}
 	}
 	var err error
@@ -197,7 +201,7 @@ func (c *Controller) gather(key toolscache.ObjectName) state {
 	return s
 }
 
-// missing are the names in account.secrets of which the cache has no token Secret.
+// missing returns the names in account.secrets of which the cache has no token Secret.
 func (c *Controller) missing(account *corev1.ServiceAccount) []string {
 	var names []string
 	for _, ref := range account.Secrets {
@@ -208,38 +212,38 @@ func (c *Controller) missing(account *corev1.ServiceAccount) []string {
 	return names
 }
 
-// settled is when nothing that a former process has sent can be under way any more.
-func (c *Controller) settled() time.Time { return c.started.Add(c.cfg.Underway) }
+// previousRequestsEnd is when no request of a previous process can be carried out any more.
+func (c *Controller) previousRequestsEnd() time.Time { return c.started.Add(c.requestTimeout) }
 
-// conclude drops the plan of an account that is right, or that nothing is done for, as
-// soon as the caches show what was made.
-func (c *Controller) conclude(key toolscache.ObjectName, s state) {
-	c.slots.Forget(key)
-	cached, ok := cache.Get(c.cfg.Secrets, key.Namespace+"/"+s.plan.name)
-	if s.account == nil || s.plan.secret == "" || ok && cached.UID == s.plan.secret {
-		c.plans.drop(key)
+// finish deletes the plan of an account that needs nothing, once the caches show the
+// Secret that was created.
+func (c *Controller) finish(key toolscache.ObjectName, s state) {
+	c.limiter.Forget(key)
+	cached, ok := cache.Get(c.cfg.Secrets, key.Namespace+"/"+s.plan.secretName)
+	if s.account == nil || s.plan.secretUID == "" || ok && cached.UID == s.plan.secretUID {
+		c.plans.delete(key)
 	}
 }
 
-// turn returns how long nothing may be begun for account.
-func (c *Controller) turn(ctx context.Context, account *corev1.ServiceAccount) time.Duration {
-	if wait := c.slots.Wait(toolscache.MetaObjectToName(account)); wait > 0 {
+// writeDelay returns how long rate limit and write backoff delay new work for account.
+func (c *Controller) writeDelay(ctx context.Context, account *corev1.ServiceAccount) time.Duration {
+	if wait := c.limiter.Wait(toolscache.MetaObjectToName(account)); wait > 0 {
 		return wait
 	}
-	verdict := c.truces.Allow(contestedAccount(account), content)
-	writebackoff.Report(ctx, c.cfg.Recorder, objectReference(account), verdict)
+	verdict := c.backoff.Allow(objectKeyOf(account), content)
+	writebackoff.Report(ctx, c.cfg.Recorder, kube.Reference(kind, account), verdict)
 	return verdict.Wait
 }
 
-// content is all that is ever written: that there is a token Secret, and a reference.
-const content = "token"
+const (
+	// kind is the kind of the objects that events are about.
+	kind = "ServiceAccount"
+	// content is the only content for the write backoff: a token Secret and its reference.
+	content = "token"
+)
 
-func contestedAccount(account *corev1.ServiceAccount) contested {
-	return contested{namespace: account.Namespace, name: account.Name, uid: string(account.UID)}
-}
-
-func objectReference(account *corev1.ServiceAccount) *corev1.ObjectReference {
-	return &corev1.ObjectReference{Kind: "ServiceAccount", APIVersion: "v1", Namespace: account.Namespace, Name: account.Name, UID: account.UID}
+func objectKeyOf(account *corev1.ServiceAccount) objectKey {
+	return objectKey{namespace: account.Namespace, name: account.Name, uid: string(account.UID)}
 }
 
 func (c *Controller) accountEvents() workqueue.Events[*corev1.ServiceAccount] {
@@ -248,7 +252,7 @@ func (c *Controller) accountEvents() workqueue.Events[*corev1.ServiceAccount] {
 		Listed: enqueue,
 		Changed: func(account *corev1.ServiceAccount) {
 			if len(c.missing(account)) > 0 {
-				c.queue.AddAfter(toolscache.MetaObjectToName(account), grace)
+				c.queue.AddAfter(toolscache.MetaObjectToName(account), missingSecretDelay)
 				return
 			}
 			enqueue(account)
@@ -259,11 +263,11 @@ func (c *Controller) accountEvents() workqueue.Events[*corev1.ServiceAccount] {
 
 func (c *Controller) secretEvents() workqueue.Events[*cache.TokenSecret] {
 	return workqueue.Events[*cache.TokenSecret]{
-		Listed:  func(*cache.TokenSecret) {}, // every account is listed itself
+		Listed:  func(*cache.TokenSecret) {}, // the initial list of accounts queues them all
 		Changed: func(secret *cache.TokenSecret) { c.queue.Add(secret.AccountName()) },
 		Deleted: func(secret *cache.TokenSecret) {
-			c.plans.gone(secret)
-			c.queue.AddAfter(secret.AccountName(), quiet)
+			c.plans.forgetSecret(secret.AccountName(), secret.Name)
+			c.queue.AddAfter(secret.AccountName(), deletedSecretDelay)
 		},
 	}
 }

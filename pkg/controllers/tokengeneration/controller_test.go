@@ -49,24 +49,23 @@ func TestNewChecksItsConfig(t *testing.T) {
 	}
 }
 
-// expectSync syncs team/robot, and compares when it wants to look again and what it
-// wrote.
-func (f fixture) expectSync(t *testing.T, what string, again time.Duration, want ...testkit.Request) {
+// expectSync syncs team/robot, and compares the delay until the next sync and the writes.
+func (f fixture) expectSync(t *testing.T, what string, wantAgain time.Duration, want ...testkit.Request) {
 	t.Helper()
-	got, err := f.sync(f.context(t), robotKey())
+	again, err := f.sync(f.context(t), robotKey())
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
-	if got != again {
-		t.Errorf("%s: again after %v, want %v", what, got, again)
+	if again != wantAgain {
+		t.Errorf("%s: again after %v, want %v", what, again, wantAgain)
 	}
 	if diff := cmp.Diff(want, f.writes()); diff != "" {
 		t.Errorf("%s: writes (-want +got):\n%s", what, diff)
 	}
 }
 
-func TestAccountsOfBeforeTheStartWaitForWhatIsUnderWay(t *testing.T) {
-	f := newFixture(t, newModel(robot()))
+func TestAccountsOlderThanTheProcessWaitForEarlierRequests(t *testing.T) {
+	f := newFixture(t, newFakeAPIServer(robot()))
 	f.cache(t, robot())
 	f.plan(func(*plan) {})
 	f.started = f.clock.Now()
@@ -74,11 +73,11 @@ func TestAccountsOfBeforeTheStartWaitForWhatIsUnderWay(t *testing.T) {
 	f.pass(9 * time.Second)
 	f.expectSync(t, "later", time.Second)
 	f.pass(time.Second)
-	f.expectSync(t, "when nothing is under way any more", 0, creates(planned), patches(planned))
+	f.expectSync(t, "when earlier requests are over", 0, creates(planned), patches(planned))
 }
 
-func TestANamespaceIsSurveyedOnceNothingIsUnderWay(t *testing.T) {
-	m := newModel()
+func TestANamespaceIsListedUntilEarlierRequestsAreOver(t *testing.T) {
+	m := newFakeAPIServer()
 	f := newFixture(t, m)
 	f.started = f.clock.Now().Add(-time.Second)
 	generate := func(account string) {
@@ -95,23 +94,23 @@ func TestANamespaceIsSurveyedOnceNothingIsUnderWay(t *testing.T) {
 	}
 	expect := func(what string, want ...string) {
 		t.Helper()
-		if diff := cmp.Diff(want, f.asked()); diff != "" {
+		if diff := cmp.Diff(want, f.lists()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
 		}
 	}
 	generate("a")
-	expect("the first", surveys)
+	expect("the first", listNamespace)
 	generate("b")
-	expect("the second, right after the start", surveys)
+	expect("the second, right after the start", listNamespace)
 	f.pass(9 * time.Second)
 	generate("c")
-	expect("the third", surveys)
+	expect("the third", listNamespace)
 	generate("d")
-	expect("and then no more")
+	expect("the fourth")
 }
 
-func TestBigClustersAreNotFlooded(t *testing.T) {
-	m := newModel()
+func TestLargeClustersAreRateLimited(t *testing.T) {
+	m := newFakeAPIServer()
 	f := newFixture(t, m)
 	waiting := map[time.Duration]int{}
 	for i := range burst + 200 {
@@ -130,15 +129,15 @@ func TestBigClustersAreNotFlooded(t *testing.T) {
 		waiting[again]++
 	}
 	if waiting[0] != burst || waiting[10*time.Millisecond] != 1 || waiting[2*time.Second] != 1 {
-		t.Errorf("%d had their turn, %d wait for 10 ms, %d for 2 s", waiting[0], waiting[10*time.Millisecond], waiting[2*time.Second])
+		t.Errorf("%d were handled, %d wait for 10 ms, %d for 2 s", waiting[0], waiting[10*time.Millisecond], waiting[2*time.Second])
 	}
 	if len(m.secrets) != burst {
 		t.Errorf("there are %d secrets", len(m.secrets))
 	}
 }
 
-func TestWhoeverKeepsDeletingIsLeftAlone(t *testing.T) {
-	m := newModel(robot())
+func TestSecretsThatAreDeletedAgainAndAgainAreBackedOff(t *testing.T) {
+	m := newFakeAPIServer(robot())
 	f := newFixture(t, m)
 	round := func() time.Duration {
 		t.Helper()
@@ -147,7 +146,7 @@ func TestWhoeverKeepsDeletingIsLeftAlone(t *testing.T) {
 		if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
 			t.Fatal(err)
 		}
-		f.plans.drop(robotKey())
+		f.plans.delete(robotKey())
 		for key := range m.secrets {
 			m.setSecret(key, nil)
 			m.dropReferences(key)
@@ -162,7 +161,7 @@ func TestWhoeverKeepsDeletingIsLeftAlone(t *testing.T) {
 		f.pass(time.Minute)
 	}
 	if events := testkit.Events(f.recorder); len(events) > 0 {
-		t.Errorf("too early: %q", events)
+		t.Errorf("unexpected events: %q", events)
 	}
 	if again := round(); again != time.Hour {
 		t.Errorf("again after %v", again)
@@ -177,30 +176,30 @@ func TestWhoeverKeepsDeletingIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestATokenThatWaitsIsNamedOnce(t *testing.T) {
-	f := newFixture(t, newModel(robot()))
+func TestAWaitingTokenKeepsItsName(t *testing.T) {
+	f := newFixture(t, newFakeAPIServer(robot()))
 	f.cache(t, robot())
 	f.tokens.err = signingkey.ErrWaiting
 	if _, err := f.sync(f.context(t), robotKey()); !errors.Is(err, workqueue.ErrRequeueLater) {
 		t.Errorf("waiting: %v", err)
 	}
-	name := f.plans.of(robotKey()).name
+	name := f.plans.get(robotKey()).secretName
 	f.tokens.err = nil
 	f.expectSync(t, "woken", 0, creates(name), patches(name))
 }
 
-// TestACreateWithoutAnAnswer is the one case in which a name may be in use without
-// anybody knowing: it is asked for until it must be there, and never used again.
+// TestACreateWithoutAnAnswer is the one case in which a name may be in use unknown to the
+// controller: it looks the name up until the create must be over, and never uses it again.
 func TestACreateWithoutAnAnswer(t *testing.T) {
-	m := newModel(robot())
+	m := newFakeAPIServer(robot())
 	f := newFixture(t, m)
 	f.cache(t, robot())
 	f.plan(func(*plan) {})
-	m.answer = answers{"create secrets": timeout()}.of
+	m.respond = responses{"create secrets": timeout()}.to
 	if _, err := f.sync(f.context(t), robotKey()); err == nil {
 		t.Fatal("no error")
 	}
-	m.answer = nil
+	m.respond = nil
 	f.writes()
 	for range 10 {
 		f.expectSync(t, "it may still be carried out", time.Second)
@@ -210,7 +209,7 @@ func TestACreateWithoutAnAnswer(t *testing.T) {
 	if again, err := f.sync(f.context(t), robotKey()); again != 0 || err != nil {
 		t.Fatal(again, err)
 	}
-	name := f.plans.of(robotKey()).name
+	name := f.plans.get(robotKey()).secretName
 	if name == planned {
 		t.Error("the name was used again")
 	}
@@ -219,16 +218,16 @@ func TestACreateWithoutAnAnswer(t *testing.T) {
 	}
 }
 
-func TestASecretThatGoesBeforeItIsReferredTo(t *testing.T) {
-	m := newModel(robot())
+func TestASecretThatIsDeletedBeforeItsReference(t *testing.T) {
+	m := newFakeAPIServer(robot())
 	f := newFixture(t, m)
 	f.cache(t, robot())
 	f.plan(func(*plan) {})
-	m.answer = func(verb, _ string) (error, bool) { // somebody deletes it at once, and the watch is faster than the answer
+	m.respond = func(verb, _ string) (error, bool) { // a user deletes it at once, and the event comes before the response
 		if verb == "create" {
-			f.plans.forget(robotKey(), planned)
+			f.plans.forgetSecret(robotKey(), planned)
 		}
 		return nil, true
 	}
-	f.expectSync(t, "made, and gone", time.Second, creates(planned))
+	f.expectSync(t, "created, and deleted", time.Second, creates(planned))
 }

@@ -14,18 +14,18 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// Mode says which ServiceAccounts get a token Secret.
+// Mode selects the ServiceAccounts that get a token Secret. The zero value is not valid.
 type Mode string
 
 // The values of --auto-generate-token-secrets.
 const (
-	// ModeNone is for no account; there is no controller for it.
+	// ModeNone selects no account. [New] refuses it: no controller is needed.
 	ModeNone Mode = "none"
-	// ModeLabelled is for accounts that ask for it, or whose namespace does, with the
-	// label sakeeper.io/auto-token=true.
+	// ModeLabelled selects accounts with the label sakeeper.io/auto-token=true, on the
+	// account or on its namespace. A label of the account overrides its namespace's.
 	ModeLabelled Mode = "labelled"
-	// ModeAll is for every account, but those that say false in that label and those
-	// whose token was cleaned up for lack of use.
+	// ModeAll selects every account but those with the value false in that label and
+	// those whose unused token was cleaned up.
 	ModeAll Mode = "all"
 )
 
@@ -33,10 +33,10 @@ const (
 type state struct {
 	mode Mode
 	now  time.Time
-	// started is when this process began, and settled when nothing that a former one
-	// has sent can be under way any more.
-	started, settled time.Time
-	// account and its namespace are nil where the cache has none.
+	// started is when this process began. From previousRequestsEnd on, no request of a
+	// previous process can be carried out any more.
+	started, previousRequestsEnd time.Time
+	// account and its namespace are nil if the cache does not have them.
 	account   *corev1.ServiceAccount
 	namespace *corev1.Namespace
 	// secrets are the cached token Secrets that name the account.
@@ -44,8 +44,8 @@ type state struct {
 	// missing are names that the account refers to and of which the cache has no token
 	// Secret.
 	missing []string
-	// live says of the missing which are token Secrets of the account after all. Nil:
-	// the API server was not asked.
+	// live has the missing names that the API server knows as Secrets, and true for token
+	// Secrets of the account. Nil: the API server was not asked.
 	live map[string]bool
 	plan plan
 }
@@ -53,110 +53,110 @@ type state struct {
 type action int
 
 const (
-	none     action = iota
-	await           // for the cache to show what was written
-	settle          // until nothing of a former process is under way
-	look            // ask the API server about names that the cache does not have
-	probe           // ask the API server whether a create was carried out
-	refer           // write a reference to a Secret that exists
-	generate        // make a Secret, and write a reference
-	discard         // delete the Secret that was made
+	none            action = iota
+	awaitCache             // wait until the cache shows what was written
+	awaitRequests          // wait until no request of a previous process can be carried out
+	checkReferences        // read references that the cache does not have from the API server
+	checkCreate            // ask the API server whether a create was carried out
+	addReference           // write a reference to a Secret that exists
+	generate               // create a Secret, and write a reference
+	deleteSecret           // delete the Secret that was created
 )
 
-// decision is what to do, why, and to which Secret where there is one.
+// decision is an action, its reason, and the Secret that it is about, if any.
 type decision struct {
-	action action
-	reason string
-	secret string
-	uid    types.UID
+	action    action
+	reason    string
+	secret    string
+	secretUID types.UID
 }
 
 func decide(s state) decision {
 	switch {
-	case s.account == nil, s.plan.account != "" && s.plan.account != s.account.UID:
-		return s.leave("service account is gone")
-	case s.lags():
-		return decision{action: await, reason: "cache does not show the reference yet"}
+	case s.account == nil, s.plan.accountUID != "" && s.plan.accountUID != s.account.UID:
+		return s.noSecretNeeded("service account is gone")
+	case s.cacheIsStale():
+		return decision{action: awaitCache, reason: "cache does not show the reference yet"}
 	case s.account.DeletionTimestamp != nil:
 		return decision{reason: "service account is being deleted"}
 	case s.namespace == nil || s.namespace.Status.Phase == corev1.NamespaceTerminating:
-		return decision{reason: "namespace is gone or going"}
+		return decision{reason: "namespace is gone or terminating"}
 	case s.hasLiveReference():
-		return s.leave("service account refers to a token secret")
-	case !s.wanted():
-		return s.leave("nobody asks for a token secret")
+		return s.noSecretNeeded("service account refers to a token secret")
+	case !s.selected():
+		return s.noSecretNeeded("service account is not selected for a token secret")
 	case len(s.missing) > 0 && s.live == nil:
-		return decision{action: look, reason: "service account refers to a secret that the cache does not have"}
+		return decision{action: checkReferences, reason: "service account refers to a secret that the cache does not have"}
 	default:
-		return s.provide()
+		return s.secretNeeded()
 	}
 }
 
-// provide is the decision for an account that should have a token Secret and has none.
-// Another one is made only when there is certainly none that could be referred to.
-func (s state) provide() decision {
+// secretNeeded is the decision for an account that should have a token Secret and has
+// none. It creates one only if there is certainly none that could be referred to.
+func (s state) secretNeeded() decision {
 	found := s.unreferenced()
 	switch {
-	case s.plan.secret != "":
-		return decision{action: refer, reason: "token secret was made for it", secret: s.plan.name, uid: s.plan.secret}
+	case s.plan.secretUID != "":
+		return decision{action: addReference, reason: "token secret was created for it", secret: s.plan.secretName, secretUID: s.plan.secretUID}
 	case found != nil:
-		return decision{action: refer, reason: "token secret was made for it before", secret: found.Name, uid: found.UID}
-	case s.plan.inDoubt():
-		return decision{action: probe, reason: "the API server did not say whether it made the token secret", secret: s.plan.name}
-	case !s.account.CreationTimestamp.After(s.started) && s.now.Before(s.settled):
-		return decision{action: settle, reason: "a former process may still be making a token secret"}
+		return decision{action: addReference, reason: "token secret was created for it before", secret: found.Name, secretUID: found.UID}
+	case s.plan.createUnknown():
+		return decision{action: checkCreate, reason: "the API server did not say whether it created the token secret", secret: s.plan.secretName}
+	case !s.account.CreationTimestamp.After(s.started) && s.now.Before(s.previousRequestsEnd):
+		return decision{action: awaitRequests, reason: "a previous process may still be creating a token secret"}
 	default:
 		return decision{action: generate, reason: "service account has no token secret"}
 	}
 }
 
-// leave is the decision for an account that needs no Secret from here: what was made
-// for it and never referred to goes again.
-func (s state) leave(reason string) decision {
+// noSecretNeeded is the decision for an account that needs no Secret of this controller:
+// one that was created for it and never referred to is deleted.
+func (s state) noSecretNeeded(reason string) decision {
 	switch {
-	case s.account != nil && s.account.UID == s.plan.account && s.refersTo(s.plan.name):
+	case s.account != nil && s.account.UID == s.plan.accountUID && s.refersTo(s.plan.secretName):
 		return decision{reason: reason}
-	case s.plan.inDoubt():
-		return decision{action: probe, reason: reason, secret: s.plan.name}
-	case s.plan.withdrawable():
-		return decision{action: discard, reason: reason, secret: s.plan.name, uid: s.plan.secret}
+	case s.plan.createUnknown():
+		return decision{action: checkCreate, reason: reason, secret: s.plan.secretName}
+	case s.plan.deletable():
+		return decision{action: deleteSecret, reason: reason, secret: s.plan.secretName, secretUID: s.plan.secretUID}
 	default:
 		return decision{reason: reason}
 	}
 }
 
-// begins tells whether d is the start of something, which can wait. What is under way
-// is brought to its end.
-func (s state) begins(d decision) bool {
+// startsWork returns true if d begins something for the account, which rate limit and
+// write backoff may delay. Work that was begun is finished without delay.
+func (s state) startsWork(d decision) bool {
 	switch d.action {
 	case generate:
 		return true
-	case look:
-		return s.plan.secret == ""
-	case refer:
-		return d.secret != s.plan.name
+	case checkReferences:
+		return s.plan.secretUID == ""
+	case addReference:
+		return d.secret != s.plan.secretName
 	default:
 		return false
 	}
 }
 
-// lags tells whether the cached account is older than the reference that was written
-// to it.
-func (s state) lags() bool {
-	order, err := resourceversion.CompareResourceVersion(s.account.ResourceVersion, s.plan.version)
+// cacheIsStale returns true if the cached account is older than the reference that was
+// written to it.
+func (s state) cacheIsStale() bool {
+	order, err := resourceversion.CompareResourceVersion(s.account.ResourceVersion, s.plan.accountVersion)
 	return err == nil && order < 0
 }
 
-// hasLiveReference tells whether the account refers to a token Secret of its own. One
-// that is marked invalid exists still: what the cleaner withdrew is not replaced. One
-// that is being deleted does not count, the API server refuses its token.
+// hasLiveReference returns true if the account refers to a token Secret of its own. One
+// that is marked invalid counts: a token that the cleaner invalidated is not replaced.
+// One that is being deleted does not: the API server rejects its token.
 func (s state) hasLiveReference() bool {
 	for _, ref := range s.account.Secrets {
 		if s.live[ref.Name] {
 			return true
 		}
 		for _, secret := range s.secrets {
-			if secret.Name == ref.Name && secret.DeletionTimestamp == nil && belongs(secret.AccountUID, s.account.UID) {
+			if secret.Name == ref.Name && secret.DeletionTimestamp == nil && matchesUID(secret.AccountUID, s.account.UID) {
 				return true
 			}
 		}
@@ -168,8 +168,8 @@ func (s state) refersTo(name string) bool {
 	return slices.ContainsFunc(s.account.Secrets, func(ref corev1.ObjectReference) bool { return ref.Name == name })
 }
 
-// unreferenced is the oldest token Secret that some controller made for this very
-// account and that works; nil: there is none.
+// unreferenced returns the oldest valid token Secret without a reference that a
+// controller generated for this account, or nil.
 func (s state) unreferenced() *cache.TokenSecret {
 	var found []*cache.TokenSecret
 	for _, secret := range s.secrets {
@@ -186,29 +186,29 @@ func (s state) unreferenced() *cache.TokenSecret {
 	})
 }
 
-// wanted tells whether the account should have a token Secret. What its own label
-// says beats that of its namespace; a value other than true and false says nothing.
-func (s state) wanted() bool {
-	asked, refused := false, false
+// selected returns true if the account should have a token Secret. Its own label
+// overrides that of its namespace; a value other than true and false is ignored.
+func (s state) selected() bool {
+	enabled, disabled := false, false
 	for _, labels := range []map[string]string{s.namespace.Labels, s.account.Labels} {
 		switch labels[api.AutoTokenLabel] {
 		case "true":
-			asked, refused = true, false
+			enabled, disabled = true, false
 		case "false":
-			asked, refused = false, true
+			enabled, disabled = false, true
 		}
 	}
 	_, cleanedUp := s.account.Annotations[api.CleanedUpAnnotation]
 	switch s.mode {
 	case ModeAll:
-		return asked || !refused && !cleanedUp
+		return enabled || !disabled && !cleanedUp
 	case ModeLabelled:
-		return asked
+		return enabled
 	default:
 		return false
 	}
 }
 
-// belongs tells whether a Secret that names an account by the UID named, which may be
-// empty, means the account with that UID.
-func belongs(named, account types.UID) bool { return named == "" || named == account }
+// matchesUID returns true if a Secret that names an account by the UID named, which may
+// be empty, means the account with that UID.
+func matchesUID(named, account types.UID) bool { return named == "" || named == account }

@@ -35,16 +35,16 @@ func cleanedUp() testkit.Option {
 	return testkit.WithAnnotation("sakeeper.io/token-cleaned-up", "2026-01-01")
 }
 
-// withPlan is the plan of team/robot to make robot-token-ddddd, as change leaves it.
+// withPlan is the plan of team/robot to create robot-token-ddddd, modified by change.
 func withPlan(change func(*plan)) plan {
-	p := plan{account: testkit.AccountUID, name: "robot-token-ddddd"}
+	p := plan{accountUID: testkit.AccountUID, secretName: "robot-token-ddddd"}
 	change(&p)
 	return p
 }
 
-// made and doubted are what can be known of a Secret that was created.
-func made(p *plan)    { p.secret = testkit.SecretUID }
-func doubted(p *plan) { p.doubt = testkit.Instant() }
+// created and unanswered are the two states after a create.
+func created(p *plan)    { p.secretUID = testkit.SecretUID }
+func unanswered(p *plan) { p.createDeadline = testkit.Instant() }
 
 func TestDecide(t *testing.T) {
 	refers := testkit.WithReferences
@@ -63,121 +63,121 @@ func TestDecide(t *testing.T) {
 		"no account": {
 			want: none,
 		},
-		"one that is being deleted": {
+		"an account that is being deleted": {
 			in: state{account: robot(testkit.Deleting())}, want: none,
 		},
-		"one in a namespace that goes": {
+		"a terminating namespace": {
 			in: state{account: robot(), namespace: testkit.Namespace("team", testkit.Terminating())}, want: none,
 		},
-		"one that refers to a token": {
+		"an account that refers to a token": {
 			in: state{account: robot(refers("mine")), secrets: list(cached("mine"))}, want: none,
 		},
-		"a token that names no uid counts": {
+		"a referenced token that names no uid counts": {
 			in: state{account: robot(refers("mine")), secrets: list(cached("mine", testkit.WithAccountUID("")))}, want: none,
 		},
-		"so does one that was marked invalid": {
+		"a referenced token that was marked invalid counts": {
 			in: state{account: robot(refers("mine")), secrets: list(cached("mine", marked))}, want: none,
 		},
-		"one of a former account does not": {
+		"a referenced token of a deleted account does not count": {
 			in: state{account: robot(refers("mine")), secrets: list(cached("mine", testkit.WithAccountUID(testkit.OtherUID)))}, want: generate,
 		},
-		"nor one that is being deleted": {
+		"a referenced token that is being deleted does not count": {
 			in: state{account: robot(refers("mine")), secrets: list(cached("mine", testkit.Deleting()))}, want: generate,
 		},
-		"nor one that it does not refer to": {
+		"a token without a reference does not count": {
 			in: state{account: robot(), secrets: list(cached("mine"))}, want: generate,
 		},
-		"a name that the cache does not have is asked for": {
-			in: state{account: robot(refers("mine")), missing: []string{"mine"}}, want: look,
+		"a referenced name that the cache does not have is looked up": {
+			in: state{account: robot(refers("mine")), missing: []string{"mine"}}, want: checkReferences,
 		},
-		"unless another one counts": {
+		"a missing name is not looked up if another reference counts": {
 			in: state{account: robot(refers("mine", "s")), secrets: list(cached("s")), missing: []string{"mine"}}, want: none,
 		},
-		"and counts when the API server says so": {
+		"a missing name counts if the API server has the token": {
 			in: state{account: robot(refers("mine")), missing: []string{"mine"}, live: map[string]bool{"mine": true}}, want: none,
 		},
-		"and not when it is no token, or not there": {
+		"a missing name does not count if the API server has no such token": {
 			in: state{account: robot(refers("mine")), missing: []string{"mine"}, live: map[string]bool{"mine": false}}, want: generate,
 		},
 
-		"a generated token is found again": {
-			in: state{account: robot(), secrets: list(cached("s"), cached("robot-token-bbbbb"))}, want: refer, name: "robot-token-bbbbb",
+		"a generated token without a reference gets one": {
+			in: state{account: robot(), secrets: list(cached("s"), cached("robot-token-bbbbb"))}, want: addReference, name: "robot-token-bbbbb",
 		},
-		"of several, the oldest": {
-			in: state{account: robot(), secrets: list(cached("robot-token-bbbbb"), cached("robot-token-ccccc", older()))}, want: refer, name: "robot-token-ccccc",
+		"of several generated tokens, the oldest gets a reference": {
+			in: state{account: robot(), secrets: list(cached("robot-token-bbbbb"), cached("robot-token-ccccc", older()))}, want: addReference, name: "robot-token-ccccc",
 		},
-		"of one age, the first": {
-			in: state{account: robot(), secrets: list(cached("robot-token-ccccc"), cached("robot-token-bbbbb"))}, want: refer, name: "robot-token-bbbbb",
+		"of generated tokens of one age, the first by name gets a reference": {
+			in: state{account: robot(), secrets: list(cached("robot-token-ccccc"), cached("robot-token-bbbbb"))}, want: addReference, name: "robot-token-bbbbb",
 		},
-		"not that of a former account": {
+		"a generated token of a deleted account gets no reference": {
 			in: state{account: robot(), secrets: list(cached("robot-token-bbbbb", testkit.WithAccountUID(testkit.OtherUID)))}, want: generate,
 		},
-		"nor one that names no uid": {
+		"a generated token that names no uid gets no reference": {
 			in: state{account: robot(), secrets: list(cached("robot-token-bbbbb", testkit.WithAccountUID("")))}, want: generate,
 		},
-		"nor one that is being deleted, or was marked invalid": {
+		"generated tokens that are being deleted or invalid get no reference": {
 			in: state{account: robot(), secrets: list(cached("robot-token-bbbbb", testkit.Deleting()), cached("robot-token-ccccc", marked))}, want: generate,
 		},
 
-		"what was made is referred to": {
-			in: state{account: robot(), plan: withPlan(made)}, want: refer, name: "robot-token-ddddd",
+		"a created secret gets a reference": {
+			in: state{account: robot(), plan: withPlan(created)}, want: addReference, name: "robot-token-ddddd",
 		},
-		"after the names that may be tokens": {
-			in: state{account: robot(refers("mine")), missing: []string{"mine"}, plan: withPlan(made)}, want: look,
+		"missing names are looked up before the reference": {
+			in: state{account: robot(refers("mine")), missing: []string{"mine"}, plan: withPlan(created)}, want: checkReferences,
 		},
-		"what was made for nothing goes: another token was referred to": {
-			in: state{account: robot(refers("mine")), secrets: list(cached("mine")), plan: withPlan(made)}, want: discard, name: "robot-token-ddddd",
+		"a created secret is deleted if the account refers to another token": {
+			in: state{account: robot(refers("mine")), secrets: list(cached("mine")), plan: withPlan(created)}, want: deleteSecret, name: "robot-token-ddddd",
 		},
-		"or nobody asks for one any more": {
-			in: state{account: robot(cleanedUp()), plan: withPlan(made)}, want: discard, name: "robot-token-ddddd",
+		"a created secret is deleted if the account is no longer selected": {
+			in: state{account: robot(cleanedUp()), plan: withPlan(created)}, want: deleteSecret, name: "robot-token-ddddd",
 		},
-		"or the account went": {
-			in: state{plan: withPlan(made)}, want: discard, name: "robot-token-ddddd",
+		"a created secret is deleted if the account is deleted": {
+			in: state{plan: withPlan(created)}, want: deleteSecret, name: "robot-token-ddddd",
 		},
-		"or was replaced": {
-			in: state{account: robot(testkit.WithUID(testkit.OtherUID)), plan: withPlan(made)}, want: discard, name: "robot-token-ddddd",
+		"a created secret is deleted if the account is replaced": {
+			in: state{account: robot(testkit.WithUID(testkit.OtherUID)), plan: withPlan(created)}, want: deleteSecret, name: "robot-token-ddddd",
 		},
-		"also when its successor refers to that name": {
-			in: state{account: robot(testkit.WithUID(testkit.OtherUID), refers("robot-token-ddddd")), plan: withPlan(made)}, want: discard, name: "robot-token-ddddd",
+		"a created secret is deleted if the new account refers to its name": {
+			in: state{account: robot(testkit.WithUID(testkit.OtherUID), refers("robot-token-ddddd")), plan: withPlan(created)}, want: deleteSecret, name: "robot-token-ddddd",
 		},
-		"not what somebody refers to": {
-			in: state{account: robot(refers("robot-token-ddddd", "mine")), secrets: list(cached("mine")), plan: withPlan(made)}, want: none,
+		"a created secret with a reference stays": {
+			in: state{account: robot(refers("robot-token-ddddd", "mine")), secrets: list(cached("mine")), plan: withPlan(created)}, want: none,
 		},
-		"nor what may have been referred to": {
-			in: state{account: robot(refers("mine")), secrets: list(cached("mine")), plan: withPlan(func(p *plan) { made(p); p.exposed = true })}, want: none,
+		"a created secret that may have had a reference stays": {
+			in: state{account: robot(refers("mine")), secrets: list(cached("mine")), plan: withPlan(func(p *plan) { created(p); p.maybeReferenced = true })}, want: none,
 		},
-		"a create without an answer is asked about": {
-			in: state{account: robot(), plan: withPlan(doubted)}, want: probe, name: "robot-token-ddddd",
+		"a create without an answer is checked": {
+			in: state{account: robot(), plan: withPlan(unanswered)}, want: checkCreate, name: "robot-token-ddddd",
 		},
-		"also when the token is not needed any more": {
-			in: state{account: robot(refers("mine")), secrets: list(cached("mine")), plan: withPlan(doubted)}, want: probe, name: "robot-token-ddddd",
+		"a create without an answer is checked if no token is needed": {
+			in: state{account: robot(refers("mine")), secrets: list(cached("mine")), plan: withPlan(unanswered)}, want: checkCreate, name: "robot-token-ddddd",
 		},
-		"and when the account went": {
-			in: state{plan: withPlan(doubted)}, want: probe, name: "robot-token-ddddd",
+		"a create without an answer is checked if the account is deleted": {
+			in: state{plan: withPlan(unanswered)}, want: checkCreate, name: "robot-token-ddddd",
 		},
-		"unless the cache has it": {
-			in: state{account: robot(), secrets: list(cached("robot-token-ddddd")), plan: withPlan(doubted)}, want: refer, name: "robot-token-ddddd",
+		"a create without an answer is not checked if the cache has the secret": {
+			in: state{account: robot(), secrets: list(cached("robot-token-ddddd")), plan: withPlan(unanswered)}, want: addReference, name: "robot-token-ddddd",
 		},
-		"a cache without the reference that was written is waited for": {
-			in: state{account: robot(testkit.WithResourceVersion("99")), plan: withPlan(func(p *plan) { p.version = "100" })}, want: await,
+		"a cache without the written reference is stale": {
+			in: state{account: robot(testkit.WithResourceVersion("99")), plan: withPlan(func(p *plan) { p.accountVersion = "100" })}, want: awaitCache,
 		},
-		"one that had it is not": {
-			in: state{account: robot(testkit.WithResourceVersion("101")), plan: withPlan(func(p *plan) { p.version = "100" })}, want: generate,
+		"a cache that is newer than the written reference is not stale": {
+			in: state{account: robot(testkit.WithResourceVersion("101")), plan: withPlan(func(p *plan) { p.accountVersion = "100" })}, want: generate,
 		},
-		"an account of before the start waits": {
-			in: state{account: robot(), started: testkit.Instant().Add(time.Second), now: testkit.Instant(), settled: testkit.Instant().Add(1)}, want: settle,
+		"an account older than the process waits for earlier requests": {
+			in: state{account: robot(), started: testkit.Instant().Add(time.Second), now: testkit.Instant(), previousRequestsEnd: testkit.Instant().Add(1)}, want: awaitRequests,
 		},
-		"until nothing is under way": {
-			in: state{account: robot(), started: testkit.Instant().Add(time.Second), now: testkit.Instant(), settled: testkit.Instant()}, want: generate,
+		"an account older than the process waits no longer than that": {
+			in: state{account: robot(), started: testkit.Instant().Add(time.Second), now: testkit.Instant(), previousRequestsEnd: testkit.Instant()}, want: generate,
 		},
-		"but not for what exists": {
-			in: state{account: robot(), secrets: list(cached("robot-token-bbbbb")), started: testkit.Instant().Add(time.Second), now: testkit.Instant(), settled: testkit.Instant().Add(1)}, want: refer, name: "robot-token-bbbbb",
+		"an account older than the process does not wait if a token exists": {
+			in: state{account: robot(), secrets: list(cached("robot-token-bbbbb")), started: testkit.Instant().Add(time.Second), now: testkit.Instant(), previousRequestsEnd: testkit.Instant().Add(1)}, want: addReference, name: "robot-token-bbbbb",
 		},
-		"so does one of the same second": {
-			in: state{account: robot(), started: testkit.Instant(), now: testkit.Instant(), settled: testkit.Instant().Add(1)}, want: settle,
+		"an account of the same second as the process waits": {
+			in: state{account: robot(), started: testkit.Instant(), now: testkit.Instant(), previousRequestsEnd: testkit.Instant().Add(1)}, want: awaitRequests,
 		},
-		"one of after the start does not wait": {
-			in: state{account: robot(), started: testkit.Instant().Add(-1), now: testkit.Instant(), settled: testkit.Instant().Add(time.Hour)}, want: generate,
+		"an account newer than the process does not wait": {
+			in: state{account: robot(), started: testkit.Instant().Add(-1), now: testkit.Instant(), previousRequestsEnd: testkit.Instant().Add(time.Hour)}, want: generate,
 		},
 	}
 	for name, tc := range cases {
@@ -194,8 +194,8 @@ func TestDecide(t *testing.T) {
 			if got.secret != tc.name || got.reason == "" {
 				t.Errorf("%q because %q, want %q and a reason", got.secret, got.reason, tc.name)
 			}
-			if (got.action == refer || got.action == discard) && got.uid != testkit.SecretUID {
-				t.Errorf("uid %q", got.uid)
+			if (got.action == addReference || got.action == deleteSecret) && got.secretUID != testkit.SecretUID {
+				t.Errorf("uid %q", got.secretUID)
 			}
 		})
 	}
@@ -207,26 +207,26 @@ func TestANamespaceThatTheCacheDoesNotHave(t *testing.T) {
 	}
 }
 
-func TestWanted(t *testing.T) {
-	type says struct{ account, namespace string }
+func TestSelected(t *testing.T) {
+	type labels struct{ account, namespace string }
 	cases := map[string]struct {
-		in                  says
+		in                  labels
 		inCleanedUp         bool
 		wantAll, wantLabels bool
 	}{
-		"nobody says anything":                {wantAll: true},
-		"the account asks":                    {in: says{account: "true"}, wantAll: true, wantLabels: true},
-		"the namespace asks":                  {in: says{namespace: "true"}, wantAll: true, wantLabels: true},
-		"the account refuses":                 {in: says{account: "false"}},
-		"the namespace refuses":               {in: says{namespace: "false"}},
-		"the account beats its namespace":     {in: says{"false", "true"}},
-		"either way":                          {in: says{"true", "false"}, wantAll: true, wantLabels: true},
-		"another value says nothing":          {in: says{account: "yes"}, wantAll: true},
-		"so the namespace does":               {in: says{"yes", "true"}, wantAll: true, wantLabels: true},
-		"its token was cleaned up":            {inCleanedUp: true},
-		"but the account asks":                {in: says{account: "true"}, inCleanedUp: true, wantAll: true, wantLabels: true},
-		"or the namespace":                    {in: says{namespace: "true"}, inCleanedUp: true, wantAll: true, wantLabels: true},
-		"the namespace asks, not the account": {in: says{"false", "true"}, inCleanedUp: true},
+		"no label":                                    {wantAll: true},
+		"the account enables":                         {in: labels{account: "true"}, wantAll: true, wantLabels: true},
+		"the namespace enables":                       {in: labels{namespace: "true"}, wantAll: true, wantLabels: true},
+		"the account disables":                        {in: labels{account: "false"}},
+		"the namespace disables":                      {in: labels{namespace: "false"}},
+		"the account disables, its namespace enables": {in: labels{"false", "true"}},
+		"the account enables, its namespace disables": {in: labels{"true", "false"}, wantAll: true, wantLabels: true},
+		"another value is ignored":                    {in: labels{account: "yes"}, wantAll: true},
+		"another value, and the namespace enables":    {in: labels{"yes", "true"}, wantAll: true, wantLabels: true},
+		"its token was cleaned up":                    {inCleanedUp: true},
+		"cleaned up, and the account enables":         {in: labels{account: "true"}, inCleanedUp: true, wantAll: true, wantLabels: true},
+		"cleaned up, and the namespace enables":       {in: labels{namespace: "true"}, inCleanedUp: true, wantAll: true, wantLabels: true},
+		"cleaned up, and the account disables":        {in: labels{"false", "true"}, inCleanedUp: true},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -241,7 +241,7 @@ func TestWanted(t *testing.T) {
 				cleanedUp()(s.account)
 			}
 			for mode, want := range map[Mode]bool{ModeAll: tc.wantAll, ModeLabelled: tc.wantLabels, ModeNone: false} {
-				if s.mode = mode; s.wanted() != want {
+				if s.mode = mode; s.selected() != want {
 					t.Errorf("%s: got %t", mode, !want)
 				}
 			}
@@ -249,24 +249,24 @@ func TestWanted(t *testing.T) {
 	}
 }
 
-func TestBegins(t *testing.T) {
+func TestStartsWork(t *testing.T) {
 	cases := map[string]struct {
 		in     action
 		inPlan plan
 		want   bool
 	}{
-		"a new token":             {in: generate, want: true},
-		"a token that was found":  {in: refer, want: true},
-		"a question":              {in: look, want: true},
-		"a token that was made":   {in: refer, inPlan: plan{name: "s", secret: testkit.SecretUID}},
-		"a question about it":     {in: look, inPlan: plan{name: "s", secret: testkit.SecretUID}},
-		"its end":                 {in: discard},
-		"a create without answer": {in: probe},
-		"nothing":                 {in: none},
+		"a new token":                             {in: generate, want: true},
+		"a reference to a token that was found":   {in: addReference, want: true},
+		"a lookup":                                {in: checkReferences, want: true},
+		"a reference to a token that was created": {in: addReference, inPlan: plan{secretName: "s", secretUID: testkit.SecretUID}},
+		"a lookup after a create":                 {in: checkReferences, inPlan: plan{secretName: "s", secretUID: testkit.SecretUID}},
+		"a deletion":                              {in: deleteSecret},
+		"a create without answer":                 {in: checkCreate},
+		"nothing":                                 {in: none},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			if got := (state{plan: tc.inPlan}).begins(decision{action: tc.in, secret: "s"}); got != tc.want {
+			if got := (state{plan: tc.inPlan}).startsWork(decision{action: tc.in, secret: "s"}); got != tc.want {
 				t.Errorf("got %t", got)
 			}
 		})

@@ -1,60 +1,60 @@
-// Package tokengeneration keeps true that every ServiceAccount that should have a
-// token Secret refers to one, as all did before Kubernetes 1.24. It is opt-in: [Mode].
+// Package tokengeneration gives every ServiceAccount that should have a token Secret
+// one, with a reference to it, as Kubernetes did before 1.24. It is opt-in: [Mode].
 //
 // Inputs: ServiceAccounts, token Secrets and namespaces, watched; the CA bundle and
-// the writer of tokens, asked anew for each Secret. Writes: one POST of a Secret that
-// is complete, named <account>-token-<5 random>, and one JSON merge patch that adds it
-// to ServiceAccount.secrets at exactly the version of the account that was decided on.
+// the token signer, called for each Secret. Writes: one POST of a complete Secret,
+// named <account>-token-<5 random>, and one JSON merge patch that adds it to
+// ServiceAccount.secrets of exactly the resourceVersion that the decision read.
 //
-// An account is provided for when it refers to a token Secret that names it, whoever
-// made that and however it is called. One that is marked invalid counts, so that the
-// cleaner is not worked against; one that is being deleted does not. Nothing is ever
-// taken from an account: one that stops asking keeps what it has.
+// An account needs no Secret when it refers to a token Secret that names it, whatever
+// its name and creator. A Secret that the cleaner marked invalid counts, so that the
+// two controllers do not work against each other; one that is being deleted does not.
+// References are never removed: an account that no longer wants a token keeps its own.
 //
-// # Never two for one account
+// # One Secret per account
 //
-// No two objects can be written at once, so a crash may leave a Secret without a
-// reference, and a cache may show neither. What is done about it:
+// Two objects cannot be written in one transaction, so a crash may leave a Secret
+// without a reference, and a stale cache may show neither. Therefore:
 //
-//   - A token Secret that was generated for this very account (by name and UID) and
-//     that nobody refers to is referred to before another one is made.
-//   - What this process makes is remembered until the caches show all of it, so that
-//     they may lag. A Secret whose reference is refused because the account changed is
-//     kept, and referred to at the account's next version.
-//   - What a former process made, caches may not show yet. Before the first Secret in
-//     a namespace is made, its token Secrets are listed live, and the cache must show
-//     those of the account. Requests of a former process may still be under way:
-//     accounts that existed at the start wait for that (10 s) before that list.
-//   - A create without an answer is asked about for as long, before it is given up.
-//   - A name in the account's references that the cache does not have is looked up.
+//   - A token Secret that was generated for this account (by name and UID) and has no
+//     reference gets one before another Secret is created.
+//   - This process remembers what it created until the caches show all of it. A Secret
+//     whose reference conflicts with a change of the account is kept, and its
+//     reference is written to the account's next version.
+//   - Caches may not show yet what a previous process created. Before the first Secret
+//     in a namespace, its token Secrets are listed from the API server, and the cache
+//     must show those of the account. Requests of a previous process may still be
+//     carried out: accounts older than this process wait 10 s before that list.
+//   - A create that the API server did not answer is looked up for as long.
+//   - A referenced name that the cache does not have is read from the API server.
 //
-// Where there can be no reference (the account went, another token was referred to,
-// the API server forbids it), the Secret is deleted with its UID, unless somebody may
-// have read a reference to it. After a refusal the next reference is rehearsed (dry
-// run) before another Secret is made for it.
+// Where no reference can be written (the account is gone, it refers to another token,
+// the API server forbids it), the Secret is deleted by UID, unless a client may have
+// read a reference to it. After a rejection, a dry run of the next reference comes
+// before another Secret is created for the account.
 //
-// # Never the same name twice
+// # No name twice
 //
 // A legacy token says nothing but its account and its Secret. Signed by an RSA key,
-// two tokens for one name are the same bytes, and a name that is used again brings
-// back a token that somebody has revoked by deleting its Secret. So names are random,
-// and one is used again only when the API server has said that it made no Secret of
-// it. A name derived from the account's UID and version, with which a decision that is
-// taken twice would make one Secret only, does not do: a Secret that is deleted before
-// it was referred to leaves the account at its version, and a cache or another process
-// may still be at a version whose Secret was referred to and deleted since. Both make
-// the name again. Random names leave the first aim to the rules above.
+// two tokens for one name are the same bytes, so a reused name brings back a token
+// that a user revoked by deleting its Secret. Names are therefore random, and one is
+// used again only if the API server has said that it created no Secret of it. A name
+// derived from the account's UID and resourceVersion, with which a repeated decision
+// would create one Secret only, is no way out: a Secret that is deleted before it is
+// referenced leaves the account's version unchanged, and a stale cache or another
+// process may still see a version whose Secret was referenced and then deleted. Both
+// would reuse the name. With random names, the rules above ensure one Secret.
 //
-// # What does not hold
+// # Known limits
 //
 // A process that is suspended for more than 10 s between its decision and its create,
-// while another one takes over, makes a second Secret. It deletes it when the
-// reference is refused, unless it ends in that very moment: then a Secret stays to
-// which nobody refers. The same is left of a process that ends after a person has
-// referred to a token of their own, and before it has deleted its own. Nobody deletes
-// these: they look like what a person took from the references on purpose.
+// while another one takes over, creates a second Secret. It deletes that when the
+// reference is rejected, but if it ends just then, an unreferenced Secret stays. The
+// same is left by a process that ends after a user added a reference to another token,
+// and before it deleted its own Secret. These Secrets are never deleted: they look
+// like ones whose reference a user removed on purpose.
 //
 // RBAC: secrets list, watch, create, delete; serviceaccounts list, watch, patch;
-// namespaces list, watch. The gate that tokens go through needs more, see
+// namespaces list, watch. The signing-key check needs more, see
 // [github.com/sakeeper/sakeeper/pkg/signingkey].
 package tokengeneration

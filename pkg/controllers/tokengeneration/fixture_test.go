@@ -30,11 +30,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var errBoom = errors.New("boom")
 
-// secretBytes stands in every token of these tests and nowhere else.
+// secretBytes is part of every token of these tests.
 const secretBytes = "eyJ-must-not-be-seen"
 
-// tokens makes tokens that say what they were made for, and lets all be written but
-// with err.
+// tokens makes tokens that contain their claims. It writes none if err is set.
 type tokens struct {
 	err  error
 	wake func()
@@ -52,10 +51,10 @@ func tokenFor(secret string, account types.UID) string {
 	return strings.Join([]string{secretBytes, "team", secret, "robot", string(account)}, " ")
 }
 
-// fixture is a controller of [ModeAll] whose caches are filled by hand.
+// fixture is a controller of [ModeAll] whose caches the test fills.
 type fixture struct {
 	*Controller
-	model    *model
+	server   *fakeAPIServer
 	client   *fake.Clientset
 	metadata *metadatafake.FakeMetadataClient
 	tokens   *tokens
@@ -64,12 +63,11 @@ type fixture struct {
 	logger   klog.Logger
 }
 
-// newFixture makes a controller over m; what is cached besides namespace team is to be
-// put there.
-func newFixture(t testing.TB, m *model) fixture {
+// newFixture makes a controller that uses m. Its caches have only the namespace team.
+func newFixture(t testing.TB, m *fakeAPIServer) fixture {
 	t.Helper()
 	f := fixture{
-		model: m, client: &fake.Clientset{}, metadata: &metadatafake.FakeMetadataClient{}, tokens: &tokens{},
+		server: m, client: &fake.Clientset{}, metadata: &metadatafake.FakeMetadataClient{}, tokens: &tokens{},
 		recorder: record.NewFakeRecorder(1000),
 		clock:    clocktesting.NewFakePassiveClock(testkit.Instant()),
 		logger:   ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(10), ktesting.BufferLogs(true))),
@@ -99,7 +97,7 @@ func newController(t testing.TB, client kubernetes.Interface, with func(*Config)
 	return c
 }
 
-// newConfig is a complete one, but for what with must set.
+// newConfig makes a Config. with must set the clients, Tokens, Recorder and Clock.
 func newConfig(t testing.TB, client kubernetes.Interface, with func(*Config)) Config {
 	t.Helper()
 	cfg := Config{Mode: ModeAll, Client: client.CoreV1(), CA: testkit.Bundle}
@@ -114,7 +112,7 @@ func newConfig(t testing.TB, client kubernetes.Interface, with func(*Config)) Co
 	return cfg
 }
 
-// cache puts obj into the cache that it belongs to.
+// cache adds obj to its cache.
 func (f fixture) cache(t testing.TB, obj metav1.Object) {
 	t.Helper()
 	var err error
@@ -131,14 +129,14 @@ func (f fixture) cache(t testing.TB, obj metav1.Object) {
 	}
 }
 
-// end ends the queue, which no test of a fixture runs.
+// end shuts the queue down, which tests of a fixture do not run.
 func (f fixture) end() {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = f.Run(ctx)
 }
 
-// plan begins one for team/robot: to make robot-token-ddddd, as change leaves it.
+// plan sets the plan of team/robot: to create robot-token-ddddd, modified by change.
 func (f fixture) plan(change func(*plan)) {
 	f.plans.update(robotKey(), testkit.AccountUID, func(p *plan) { *p = withPlan(change) })
 }
@@ -152,27 +150,26 @@ func (f fixture) logs() string {
 	return f.logger.GetSink().(ktesting.Underlier).GetBuffer().String()
 }
 
-// writes are the requests since the last time, but questions; a rehearsal is not the
-// real thing.
+// writes returns the writes since the last call. A dry run has a verb of its own.
 func (f fixture) writes() []testkit.Request {
 	var actions []clienttesting.Action
-	var rehearsed []bool
+	var dryRun []bool
 	for _, action := range f.client.Actions() {
 		patch, ok := action.(clienttesting.PatchActionImpl)
-		actions, rehearsed = append(actions, action), append(rehearsed, ok && len(patch.PatchOptions.DryRun) > 0)
+		actions, dryRun = append(actions, action), append(dryRun, ok && len(patch.PatchOptions.DryRun) > 0)
 	}
 	f.client.ClearActions()
 	requests := testkit.Requests(actions)
 	for i := range requests {
-		if rehearsed[i] {
-			requests[i].Verb = "rehearse"
+		if dryRun[i] {
+			requests[i].Verb = "dry-run"
 		}
 	}
 	return requests
 }
 
-// asked are the questions since the last time, by their selectors.
-func (f fixture) asked() []string {
+// lists returns the selectors of the list requests since the last call.
+func (f fixture) lists() []string {
 	var selectors []string
 	for _, action := range f.metadata.Actions() {
 		list := action.(clienttesting.ListActionImpl)
@@ -182,7 +179,7 @@ func (f fixture) asked() []string {
 	return selectors
 }
 
-// pass sets the clock forward.
+// pass advances the clock.
 func (f fixture) pass(d time.Duration) { f.clock.SetTime(f.clock.Now().Add(d)) }
 
 func robotKey() toolscache.ObjectName { return toolscache.ObjectName{Namespace: "team", Name: "robot"} }

@@ -20,17 +20,17 @@ import (
 )
 
 func TestWithARealAPIServer(t *testing.T) {
-	p := newPlane(t)
-	t.Run("all accounts get a token, for three requests each", p.testAll)
-	t.Run("labelled accounts get one, and others none", p.testLabelled)
+	p := newControlPlane(t)
+	t.Run("each account gets a token with three requests", p.testAll)
+	t.Run("labelled accounts get a token, others none", p.testLabelled)
 	t.Run("a token that was deleted is replaced under another name", p.testDeleted)
-	t.Run("a process that is killed between its two writes leaves no second token", p.testKilled)
-	t.Run("nor one whose secret is deleted meanwhile its token again", p.testKilledAndDeleted)
-	t.Run("a reference that is refused leaves no secret", p.testRefused)
+	t.Run("a process that is killed between its two writes causes no second token", p.testKilled)
+	t.Run("a token that was deleted after such a kill does not come back", p.testKilledAndDeleted)
+	t.Run("a rejected reference leaves no secret", p.testRejected)
 }
 
-func (p plane) testAll(t *testing.T) {
-	defer p.start(t, ModeAll, asItIs)()
+func (p controlPlane) testAll(t *testing.T) {
+	defer p.start(t, ModeAll, unchanged)()
 	mark, err := p.Audit.Mark(t.Context())
 	must(t, err)
 	var want []string
@@ -52,49 +52,49 @@ func (p plane) testAll(t *testing.T) {
 	}
 }
 
-func (p plane) testLabelled(t *testing.T) {
-	defer p.start(t, ModeLabelled, asItIs)()
+func (p controlPlane) testLabelled(t *testing.T) {
+	defer p.start(t, ModeLabelled, unchanged)()
 	yes, no := map[string]string{api.AutoTokenLabel: "true"}, map[string]string{api.AutoTokenLabel: "false"}
-	silent, asking := p.newNamespace(t, nil), p.newNamespace(t, yes)
-	p.newAccount(t, silent, "asking", yes)
-	p.newAccount(t, asking, "refusing", no)
-	p.newAccount(t, asking, "last", nil)
-	p.expectToken(t, silent, "asking")
-	p.expectToken(t, asking, "default")
-	p.expectToken(t, asking, "last")
-	for _, account := range [][2]string{{silent, "default"}, {asking, "refusing"}} {
+	unlabelled, enabled := p.newNamespace(t, nil), p.newNamespace(t, yes)
+	p.newAccount(t, unlabelled, "enabled", yes)
+	p.newAccount(t, enabled, "disabled", no)
+	p.newAccount(t, enabled, "last", nil)
+	p.expectToken(t, unlabelled, "enabled")
+	p.expectToken(t, enabled, "default")
+	p.expectToken(t, enabled, "last")
+	for _, account := range [][2]string{{unlabelled, "default"}, {enabled, "disabled"}} {
 		if secrets, err := p.tokens(t.Context(), account[0], account[1]); err != nil || len(secrets) > 0 {
 			t.Errorf("%v has %d tokens, %v", account, len(secrets), err)
 		}
 	}
 }
 
-func (p plane) testDeleted(t *testing.T) {
-	stop := p.start(t, ModeAll, asItIs)
+func (p controlPlane) testDeleted(t *testing.T) {
+	stop := p.start(t, ModeAll, unchanged)
 	namespace := p.newNamespace(t, nil)
 	first := p.expectToken(t, namespace, "default")
 	p.delete(t, first)
 	second := p.expectToken(t, namespace, "default")
 	stop()
 	p.delete(t, second) // while no controller runs
-	defer p.start(t, ModeAll, asItIs)()
+	defer p.start(t, ModeAll, unchanged)()
 	third := p.expectToken(t, namespace, "default")
 	if first.Name == second.Name || second.Name == third.Name || first.Name == third.Name {
 		t.Errorf("names %s, %s, %s", first.Name, second.Name, third.Name)
 	}
-	eventually(t, "former tokens are refused", func(ctx context.Context) error {
-		return errors.Join(expectNobody(p.review(ctx, t, first)), expectNobody(p.review(ctx, t, second)))
+	eventually(t, "deleted tokens are rejected", func(ctx context.Context) error {
+		return errors.Join(expectRejected(p.review(ctx, t, first)), expectRejected(p.review(ctx, t, second)))
 	})
 }
 
-func expectNobody(user string) error {
+func expectRejected(user string) error {
 	if user != "" {
 		return fmt.Errorf("accepted as %s", user)
 	}
 	return nil
 }
 
-// patchless breaks every connection on which a reference is to be written.
+// patchless fails every patch of a ServiceAccount.
 type patchless struct{ http.RoundTripper }
 
 func (r patchless) RoundTrip(request *http.Request) (*http.Response, error) {
@@ -104,44 +104,44 @@ func (r patchless) RoundTrip(request *http.Request) (*http.Response, error) {
 	return r.RoundTripper.RoundTrip(request)
 }
 
-// kill runs a process that cannot get to its second write, and returns the Secret that
-// it leaves.
-func (p plane) kill(t *testing.T) corev1.Secret {
+// kill runs a process that ends before its second write, and returns the Secret that it
+// leaves.
+func (p controlPlane) kill(t *testing.T) corev1.Secret {
 	t.Helper()
 	stop := p.start(t, ModeAll, func(config *rest.Config) {
 		config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return patchless{rt} })
 	})
 	defer stop()
 	namespace := p.newNamespace(t, nil)
-	var made []corev1.Secret
+	var created []corev1.Secret
 	eventually(t, "the first write", func(ctx context.Context) (err error) {
-		if made, err = p.tokens(ctx, namespace, "default"); len(made) == 0 {
-			return errors.Join(err, errors.New("there is none"))
+		if created, err = p.tokens(ctx, namespace, "default"); len(created) == 0 {
+			return errors.Join(err, errors.New("no secret yet"))
 		}
 		return err
 	})
-	return made[0]
+	return created[0]
 }
 
-func (p plane) testKilled(t *testing.T) {
+func (p controlPlane) testKilled(t *testing.T) {
 	left := p.kill(t)
-	defer p.start(t, ModeAll, asItIs)()
+	defer p.start(t, ModeAll, unchanged)()
 	if secret := p.expectToken(t, left.Namespace, "default"); secret.UID != left.UID {
-		t.Errorf("%s is not the secret %s that was made first", secret.Name, left.Name)
+		t.Errorf("%s is not the secret %s that was created first", secret.Name, left.Name)
 	}
 }
 
-func (p plane) testKilledAndDeleted(t *testing.T) {
+func (p controlPlane) testKilledAndDeleted(t *testing.T) {
 	left := p.kill(t)
 	p.delete(t, &left)
-	defer p.start(t, ModeAll, asItIs)()
+	defer p.start(t, ModeAll, unchanged)()
 	if secret := p.expectToken(t, left.Namespace, "default"); secret.Name == left.Name || string(secret.Data["token"]) == string(left.Data["token"]) {
 		t.Errorf("%s is back", secret.Name)
 	}
 }
 
-// testRefused takes the right to patch away for a while.
-func (p plane) testRefused(t *testing.T) {
+// testRejected removes the permission to patch for a while.
+func (p controlPlane) testRejected(t *testing.T) {
 	roles := p.admin.RbacV1().ClusterRoles()
 	role, err := roles.Get(t.Context(), generator, metav1.GetOptions{})
 	must(t, err)
@@ -157,16 +157,16 @@ func (p plane) testRefused(t *testing.T) {
 		must(t, err)
 	}
 	setRules(without)
-	defer p.start(t, ModeAll, asItIs)()
+	defer p.start(t, ModeAll, unchanged)()
 	mark, err := p.Audit.Mark(t.Context())
 	must(t, err)
 	namespace := p.newNamespace(t, nil)
-	eventually(t, "refusals", func(ctx context.Context) error {
-		refused, err := p.Audit.Since(ctx, mark, func(r controlplane.Request) bool {
+	eventually(t, "rejections", func(ctx context.Context) error {
+		rejected, err := p.Audit.Since(ctx, mark, func(r controlplane.Request) bool {
 			return r.User.Username == generator && r.Object.Namespace == namespace && r.Verb == "patch" && r.Response.Code == http.StatusForbidden
 		})
-		if len(refused) < 3 {
-			return errors.Join(err, fmt.Errorf("%d so far", len(refused)))
+		if len(rejected) < 3 {
+			return errors.Join(err, fmt.Errorf("%d so far", len(rejected)))
 		}
 		return err
 	})

@@ -10,36 +10,37 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/cache"
 )
 
-// plan is what this process has under way for one ServiceAccount. It is kept until the
-// caches show all of it.
+// plan is what this process is doing, or has done, for one ServiceAccount. It is kept
+// until the caches show all of it.
 type plan struct {
-	// account is the UID of the account; empty: there is no plan.
-	account types.UID
-	// name is that of the Secret; empty: none was chosen.
-	name string
-	// doubt, where not zero, is until when a create of that name may still be carried
-	// out that the API server did not answer.
-	doubt time.Time
-	// secret is the UID of the Secret that was made; empty: none that is known of.
-	secret types.UID
-	// exposed: a reference to it was written, or may have been.
-	exposed bool
-	// version is that of the account with the reference; empty: none was written.
-	version string
-	// conflicts counts references in a row that the API server refused because the
+	// accountUID is empty if there is no plan.
+	accountUID types.UID
+	// secretName is empty if none was chosen.
+	secretName string
+	// createDeadline is set after a create of secretName that the API server did not
+	// answer: until then it may still be carried out.
+	createDeadline time.Time
+	// secretUID is that of the created Secret; empty: none is known to exist.
+	secretUID types.UID
+	// maybeReferenced: a reference to the Secret was written, or may have been.
+	maybeReferenced bool
+	// accountVersion is the resourceVersion with the reference; empty: none was written.
+	accountVersion string
+	// conflicts counts consecutive references that the API server rejected because the
 	// account had changed.
 	conflicts int
-	// refused: the API server refuses references to this account, so it is asked
-	// before another Secret is made.
-	refused bool
+	// rejected: the API server rejects references of this account, so a dry run comes
+	// before the next create.
+	rejected bool
 }
 
-func (p plan) inDoubt() bool { return p.secret == "" && !p.doubt.IsZero() }
+// createUnknown returns true if the API server did not say whether the Secret was created.
+func (p plan) createUnknown() bool { return p.secretUID == "" && !p.createDeadline.IsZero() }
 
-// withdrawable tells whether a Secret was made that nobody can know of.
-func (p plan) withdrawable() bool { return p.secret != "" && !p.exposed }
+// deletable returns true if a Secret was created to which there can be no reference.
+func (p plan) deletable() bool { return p.secretUID != "" && !p.maybeReferenced }
 
-// plans are the plans of all accounts. A plan goes with the last thing that it says.
+// plans holds the plans of all accounts. It is safe for concurrent use.
 type plans struct {
 	mu        sync.Mutex
 	byAccount map[toolscache.ObjectName]*plan
@@ -47,7 +48,7 @@ type plans struct {
 
 func newPlans() *plans { return &plans{byAccount: map[toolscache.ObjectName]*plan{}} }
 
-func (p *plans) of(account toolscache.ObjectName) plan {
+func (p *plans) get(account toolscache.ObjectName) plan {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if found := p.byAccount[account]; found != nil {
@@ -56,7 +57,7 @@ func (p *plans) of(account toolscache.ObjectName) plan {
 	return plan{}
 }
 
-func (p *plans) drop(account toolscache.ObjectName) {
+func (p *plans) delete(account toolscache.ObjectName) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.byAccount, account)
@@ -67,43 +68,40 @@ func (p *plans) update(account toolscache.ObjectName, uid types.UID, change func
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	found := p.byAccount[account]
-	if found == nil || found.account != uid {
-		found = &plan{account: uid}
+	if found == nil || found.accountUID != uid {
+		found = &plan{accountUID: uid}
 		p.byAccount[account] = found
 	}
 	change(found)
 	return *found
 }
 
-// choose gives the plan of account a name, unless it has one.
-func (p *plans) choose(account toolscache.ObjectName, uid types.UID) plan {
+// chooseName gives the plan of account a Secret name, unless it has one.
+func (p *plans) chooseName(account toolscache.ObjectName, uid types.UID) plan {
 	return p.update(account, uid, func(p *plan) {
-		if p.name == "" {
-			p.name = cache.GenerateName(account.Name)
+		if p.secretName == "" {
+			p.secretName = cache.GenerateName(account.Name)
 		}
 	})
 }
 
-// made notes that the Secret of that name exists, unless it was seen going, and tells
-// which.
-func (p *plans) made(account toolscache.ObjectName, uid types.UID, name string, secret types.UID) bool {
+// recordCreated records that the Secret exists. It returns false if the Secret was
+// already seen to be deleted.
+func (p *plans) recordCreated(account toolscache.ObjectName, uid types.UID, secretName string, secretUID types.UID) bool {
 	return p.update(account, uid, func(p *plan) {
-		p.doubt = time.Time{}
-		if p.name == name {
-			p.secret = secret
+		p.createDeadline = time.Time{}
+		if p.secretName == secretName {
+			p.secretUID = secretUID
 		}
-	}).name == name
+	}).secretName == secretName
 }
 
-// forget drops the Secret of that name from the plan of account: it is not there, and
-// never will be again.
-func (p *plans) forget(account toolscache.ObjectName, name string) {
+// forgetSecret removes the Secret from the plan of account: it does not exist, and its
+// name will not be used again.
+func (p *plans) forgetSecret(account toolscache.ObjectName, secretName string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if found := p.byAccount[account]; found != nil && found.name == name {
-		*found = plan{account: found.account, conflicts: found.conflicts, refused: found.refused, version: found.version}
+	if found := p.byAccount[account]; found != nil && found.secretName == secretName {
+		*found = plan{accountUID: found.accountUID, conflicts: found.conflicts, rejected: found.rejected, accountVersion: found.accountVersion}
 	}
 }
-
-// gone notes that secret went.
-func (p *plans) gone(secret *cache.TokenSecret) { p.forget(secret.AccountName(), secret.Name) }

@@ -17,21 +17,21 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// TestWhateverHappens lets anything happen in any order (syncs, caches that lag by any
+// TestRandomFaults does random things in random order (syncs; caches that lag by any
 // amount, each on its own, also at the start; requests that fail, that are carried out
-// without an answer, or that are carried out late; crashes at any request; people who
-// delete, mark, label and refer) and looks at what there is when all is quiet again.
-func TestWhateverHappens(t *testing.T) {
+// without an answer, or that are carried out late; crashes at any request; users who
+// delete, mark, label and refer) and checks the final state.
+func TestRandomFaults(t *testing.T) {
 	for seed := range uint64(1000) {
 		if !t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			u := newUniverse(t, seed)
+			s := newSimulation(t, seed)
 			for range 80 {
-				u.step()
+				s.step()
 			}
-			u.calm()
-			u.check()
+			s.quiesce()
+			s.check()
 			if t.Failed() {
-				t.Log(strings.Join(u.story, "\n"))
+				t.Log(strings.Join(s.log, "\n"))
 			}
 		}) {
 			return
@@ -39,204 +39,204 @@ func TestWhateverHappens(t *testing.T) {
 	}
 }
 
-// step lets one thing happen.
-func (u *universe) step() {
-	if u.crashed && u.random.IntN(3) == 0 {
-		u.restart()
+// step does one random thing.
+func (s *simulation) step() {
+	if s.crashed && s.random.IntN(3) == 0 {
+		s.restart()
 	}
-	switch n := u.random.IntN(20); {
+	switch n := s.random.IntN(20); {
 	case n < 8:
-		u.sync()
+		s.sync()
 	case n < 11:
-		u.watch(&u.seenAccounts, false)
+		s.watch(&s.seenAccounts, false)
 	case n < 14:
-		u.watch(&u.seenSecrets, true)
+		s.watch(&s.seenSecrets, true)
 	case n < 16:
-		u.pass(time.Duration(u.random.IntN(9000)) * time.Millisecond)
+		s.pass(time.Duration(s.random.IntN(9000)) * time.Millisecond)
 	default:
-		u.people()
+		s.randomChange()
 	}
 }
 
-func (u *universe) restart() {
-	u.tell("restart")
-	u.start(u.clock.Now())
-	u.tell("caches at %d and %d of %d", u.seenAccounts, u.seenSecrets, len(u.model.history))
+func (s *simulation) restart() {
+	s.logf("restart")
+	s.start(s.clock.Now())
+	s.logf("caches at %d and %d of %d", s.seenAccounts, s.seenSecrets, len(s.server.history))
 }
 
-func (u *universe) sync() {
-	if u.crashed {
+func (s *simulation) sync() {
+	if s.crashed {
 		return
 	}
-	again, err := u.Controller.sync(u.t.Context(), robotKey())
-	u.tell("synced: again %v, %v", again, err)
+	again, err := s.Controller.sync(s.t.Context(), robotKey())
+	s.logf("synced: again %v, %v", again, err)
 }
 
-// watch lets a cache see some of what happened, in its order.
-func (u *universe) watch(seen *int, secrets bool) {
-	for range u.random.IntN(4) {
-		if *seen < len(u.model.history) && !u.crashed {
-			u.show(u.model.history[*seen], secrets)
+// watch delivers some events of the history to a cache, in order.
+func (s *simulation) watch(seen *int, secrets bool) {
+	for range s.random.IntN(4) {
+		if *seen < len(s.server.history) && !s.crashed {
+			s.show(s.server.history[*seen], secrets)
 			*seen++
 		}
 	}
 }
 
-// pass sets the clock forward, past what comes late.
-func (u *universe) pass(d time.Duration) {
-	now := u.clock.Now().Add(d)
-	u.late = slices.DeleteFunc(u.late, func(l lateCreate) bool {
-		if now.Before(l.deadline) && u.random.IntN(4) > 0 {
+// pass advances the clock, and carries out delayed creates.
+func (s *simulation) pass(d time.Duration) {
+	now := s.clock.Now().Add(d)
+	s.delayed = slices.DeleteFunc(s.delayed, func(l delayedCreate) bool {
+		if now.Before(l.deadline) && s.random.IntN(4) > 0 {
 			return false
 		}
-		_, err := u.model.create(l.secret.DeepCopy())
-		u.tell("late create of %s: %v", l.secret.Name, err)
+		_, err := s.server.create(l.secret.DeepCopy())
+		s.logf("delayed create of %s: %v", l.secret.Name, err)
 		if err == nil {
-			u.noteCreated(l.secret.Name)
+			s.noteCreated(l.secret.Name)
 		}
 		return true
 	})
-	u.clock.SetTime(now)
+	s.clock.SetTime(now)
 }
 
-// birth creates team/robot, once more.
-func (u *universe) birth() {
-	u.births++
-	u.model.setAccount(robot(testkit.WithUID(types.UID(fmt.Sprint("life-", u.births))), func(o metav1.Object) {
-		o.SetCreationTimestamp(metav1.NewTime(u.clock.Now().Truncate(time.Second)))
+// createAccount creates team/robot with a new UID.
+func (s *simulation) createAccount() {
+	s.accountsCreated++
+	s.server.setAccount(robot(testkit.WithUID(types.UID(fmt.Sprint("account-", s.accountsCreated))), func(o metav1.Object) {
+		o.SetCreationTimestamp(metav1.NewTime(s.clock.Now().Truncate(time.Second)))
 	}))
 }
 
-// people do one of the things that they do.
-func (u *universe) people() {
-	account := u.model.accounts["team/robot"]
+// randomChange makes a change that a user or another controller may make.
+func (s *simulation) randomChange() {
+	account := s.server.accounts["team/robot"]
 	if account == nil {
-		u.tell("people create the account")
-		u.birth()
+		s.logf("a user creates the account")
+		s.createAccount()
 		return
 	}
 	changed := account.DeepCopy()
-	switch u.random.IntN(10) {
+	switch s.random.IntN(10) {
 	case 0:
-		u.tell("people delete the account")
-		u.model.removeAccount("team/robot")
+		s.logf("a user deletes the account")
+		s.server.removeAccount("team/robot")
 		return
 	case 1, 2, 3:
-		u.deleteSecret()
+		s.deleteRandomSecret()
 		return
 	case 4:
-		u.tell("the token controller drops references")
-		for key := range u.formerSecrets() {
-			u.model.dropReferences(key)
+		s.logf("the token controller removes references")
+		for key := range s.deletedSecrets() {
+			s.server.dropReferences(key)
 		}
 		return
 	case 5:
-		u.tell("people drop all references")
+		s.logf("a user removes all references")
 		changed.Secrets = nil
 	case 6:
-		value := []string{"true", "false", ""}[u.random.IntN(3)]
-		u.tell("people label %q", value)
+		value := []string{"true", "false", ""}[s.random.IntN(3)]
+		s.logf("a user sets the label to %q", value)
 		changed.Labels = map[string]string{api.AutoTokenLabel: value}
 	case 7:
-		u.mark()
+		s.markRandomSecret()
 		return
 	case 8:
-		u.tell("people refer to a token of their own")
-		if u.model.secrets["team/mine"] == nil {
-			u.model.setSecret("team/mine", tokenSecret("mine", testkit.WithAccountUID(account.UID), testkit.WithResourceVersion(u.model.next())))
+		s.logf("a user adds a reference to another token")
+		if s.server.secrets["team/mine"] == nil {
+			s.server.setSecret("team/mine", tokenSecret("mine", testkit.WithAccountUID(account.UID), testkit.WithResourceVersion(s.server.next())))
 		}
 		changed.Secrets = append(changed.Secrets, corev1.ObjectReference{Name: "mine"})
 	default:
-		u.tell("people change the account")
-		changed.Annotations = map[string]string{"note": fmt.Sprint(len(u.story))}
+		s.logf("a user changes the account")
+		changed.Annotations = map[string]string{"note": fmt.Sprint(len(s.log))}
 	}
-	u.model.setAccount(changed)
-	u.noteReferred(changed)
+	s.server.setAccount(changed)
+	s.noteReferred(changed)
 }
 
-// sortedSecrets are in an order that depends on nothing but their names.
-func (u *universe) sortedSecrets() []*corev1.Secret {
+// sortedSecrets returns all Secrets, sorted by name.
+func (s *simulation) sortedSecrets() []*corev1.Secret {
 	var secrets []*corev1.Secret
-	for _, secret := range u.model.secrets {
+	for _, secret := range s.server.secrets {
 		secrets = append(secrets, secret)
 	}
 	slices.SortFunc(secrets, func(a, b *corev1.Secret) int { return strings.Compare(a.Name, b.Name) })
 	return secrets
 }
 
-func (u *universe) deleteSecret() {
-	if secrets := u.sortedSecrets(); len(secrets) > 0 {
-		secret := secrets[u.random.IntN(len(secrets))]
-		u.tell("people delete secret %s", secret.Name)
-		u.model.setSecret("team/"+secret.Name, nil)
+func (s *simulation) deleteRandomSecret() {
+	if secrets := s.sortedSecrets(); len(secrets) > 0 {
+		secret := secrets[s.random.IntN(len(secrets))]
+		s.logf("a user deletes secret %s", secret.Name)
+		s.server.setSecret("team/"+secret.Name, nil)
 	}
 }
 
-func (u *universe) mark() {
-	if secrets := u.sortedSecrets(); len(secrets) > 0 {
-		secret := secrets[u.random.IntN(len(secrets))].DeepCopy()
-		u.tell("the cleaner marks secret %s", secret.Name)
+func (s *simulation) markRandomSecret() {
+	if secrets := s.sortedSecrets(); len(secrets) > 0 {
+		secret := secrets[s.random.IntN(len(secrets))].DeepCopy()
+		s.logf("the cleaner marks secret %s", secret.Name)
 		testkit.WithLabel(token.InvalidSinceLabel, "2026-01-01")(secret)
-		secret.ResourceVersion = u.model.next()
-		u.model.setSecret("team/"+secret.Name, secret)
+		secret.ResourceVersion = s.server.next()
+		s.server.setSecret("team/"+secret.Name, secret)
 	}
 }
 
-func (u *universe) formerSecrets() map[string]bool {
+func (s *simulation) deletedSecrets() map[string]bool {
 	keys := map[string]bool{}
-	for _, c := range u.model.history {
-		if c.formerSecret != nil && u.model.secrets["team/"+c.formerSecret.Name] == nil {
+	for _, c := range s.server.history {
+		if c.formerSecret != nil && s.server.secrets["team/"+c.formerSecret.Name] == nil {
 			keys["team/"+c.formerSecret.Name] = true
 		}
 	}
 	return keys
 }
 
-// calm ends all faults and lets everything come to rest.
-func (u *universe) calm() {
-	u.tell("calm")
-	u.calmed = true
-	if u.crashed {
-		u.restart()
+// quiesce stops all faults, and syncs until nothing more is to do.
+func (s *simulation) quiesce() {
+	s.logf("no more faults")
+	s.noFaults = true
+	if s.crashed {
+		s.restart()
 	}
 	for range 20 {
-		for key := range u.formerSecrets() {
-			u.model.dropReferences(key)
+		for key := range s.deletedSecrets() {
+			s.server.dropReferences(key)
 		}
-		for u.seenAccounts < len(u.model.history) {
-			u.watch(&u.seenAccounts, false)
+		for s.seenAccounts < len(s.server.history) {
+			s.watch(&s.seenAccounts, false)
 		}
-		for u.seenSecrets < len(u.model.history) {
-			u.watch(&u.seenSecrets, true)
+		for s.seenSecrets < len(s.server.history) {
+			s.watch(&s.seenSecrets, true)
 		}
-		u.sync()
-		u.pass(15 * time.Minute) // past what was undone too often
+		s.sync()
+		s.pass(15 * time.Minute) // past the write backoff
 	}
 }
 
-// check tells whether there is what should be.
-func (u *universe) check() {
-	account := u.model.accounts["team/robot"]
+// check fails the test if the account lacks a token or has Secrets that it should not have.
+func (s *simulation) check() {
+	account := s.server.accounts["team/robot"]
 	if account == nil {
 		return
 	}
 	var generated []string
-	for _, secret := range u.sortedSecrets() {
+	for _, secret := range s.sortedSecrets() {
 		if cache.IsGeneratedName("robot", secret.Name) && secret.Annotations[corev1.ServiceAccountUIDKey] == string(account.UID) && secret.Labels[token.InvalidSinceLabel] == "" {
 			generated = append(generated, secret.Name)
-			if !u.referred[secret.Name] && u.crashes == 0 {
-				u.t.Errorf("%s was made for nothing and stays", secret.Name)
+			if !s.referred[secret.Name] && s.crashes == 0 {
+				s.t.Errorf("%s is not needed and was not deleted", secret.Name)
 			}
 		}
 	}
 	if len(generated) > 1 {
-		u.t.Errorf("there are %v", generated)
+		s.t.Errorf("there are several generated secrets: %v", generated)
 	}
-	live := slices.ContainsFunc(account.Secrets, func(ref corev1.ObjectReference) bool {
-		secret := u.model.secrets["team/"+ref.Name]
+	hasToken := slices.ContainsFunc(account.Secrets, func(ref corev1.ObjectReference) bool {
+		secret := s.server.secrets["team/"+ref.Name]
 		return secret != nil && secret.Annotations[corev1.ServiceAccountUIDKey] == string(account.UID)
 	})
-	if wanted := account.Labels[api.AutoTokenLabel] != "false"; wanted && !live {
-		u.t.Errorf("the account refers to %v, of which none is its token", account.Secrets)
+	if enabled := account.Labels[api.AutoTokenLabel] != "false"; enabled && !hasToken {
+		s.t.Errorf("the account refers to %v, none of which is its token", account.Secrets)
 	}
 }

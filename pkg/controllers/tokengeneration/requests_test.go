@@ -13,16 +13,16 @@ import (
 )
 
 const (
-	planned = "robot-token-ddddd"
-	surveys = "team type=kubernetes.io/service-account-token"
+	planned       = "robot-token-ddddd"
+	listNamespace = "team type=kubernetes.io/service-account-token"
 )
 
-// asks is what the fake makes of the selector: it sorts.
-func asks(name string) string {
+// listSecret is the list of one name. The fake client sorts the selector.
+func listSecret(name string) string {
 	return "team metadata.name=" + name + ",type=kubernetes.io/service-account-token"
 }
 
-// creates is the one write that makes a Secret.
+// creates is the request that creates a Secret.
 func creates(name string) testkit.Request {
 	return testkit.Request{Verb: "create", Resource: "secrets", Name: "team/" + name, Body: &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: name, Annotations: map[string]string{
@@ -33,7 +33,7 @@ func creates(name string) testkit.Request {
 	}}
 }
 
-// patches is a reference to the last of names, written to the version in the cache.
+// patches adds a reference to the last of names, with the resourceVersion in the cache.
 func patches(names ...string) testkit.Request {
 	var refs []any
 	for _, name := range names {
@@ -44,34 +44,34 @@ func patches(names ...string) testkit.Request {
 	}}
 }
 
-func rehearses(names ...string) testkit.Request {
+func dryRuns(names ...string) testkit.Request {
 	r := patches(names...)
-	r.Verb = "rehearse"
+	r.Verb = "dry-run"
 	return r
 }
 
-// deletes is the end of what was planned.
+// deletes deletes the planned Secret.
 func deletes(uid types.UID) testkit.Request {
 	return testkit.Request{Verb: "delete", Resource: "secrets", Name: "team/" + planned, Body: &metav1.Preconditions{UID: &uid}}
 }
 
-// timeout is what says neither yes nor no.
+// timeout does not say whether the request was carried out.
 func timeout() error { return apierrors.NewTimeoutError("etcd is slow", 1) }
 
-func unsupportedRehearsal() error { return apierrors.NewBadRequest("webhook does not support dry run") }
+func dryRunUnsupported() error { return apierrors.NewBadRequest("webhook does not support dry run") }
 
 func quotesToken() error {
 	return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, planned, errors.New("policy denied "+secretBytes))
 }
 
-// answers are those of an API server by "<verb> <resource>"; where there is none, it
-// does as it is told.
-type answers map[string]error
+// responses are errors of an API server by "<verb> <resource>". Other requests are
+// carried out.
+type responses map[string]error
 
-func (a answers) of(verb, resource string) (err error, carried bool) {
-	err, ok := a[verb+" "+resource]
+func (r responses) to(verb, resource string) (err error, apply bool) {
+	err, ok := r[verb+" "+resource]
 	return err, !ok
 }
 
-// forgotten is the plan whose Secret is not there and never will be.
-func forgotten(p *plan) { p.name = "" }
+// withoutSecret is a plan whose Secret does not exist and never will.
+func withoutSecret(p *plan) { p.secretName = "" }

@@ -24,205 +24,207 @@ func TestSync(t *testing.T) {
 	never := func(*plan) {}
 
 	cases := map[string]struct {
-		inAccount *corev1.ServiceAccount // cached and real; nil: team/robot
-		inCached  []*corev1.Secret
-		inReal    []*corev1.Secret
-		inPlan    func(*plan) // zero: to make robot-token-ddddd
-		inAnswers answers
-		inTokens  error
+		inAccount   *corev1.ServiceAccount // in cache and API server; nil: team/robot
+		inCached    []*corev1.Secret
+		inServer    []*corev1.Secret
+		inPlan      func(*plan) // zero: to create robot-token-ddddd
+		inResponses responses
+		inTokens    error
 
 		want      []testkit.Request
-		wantAsked []string
+		wantLists []string
 		wantAgain time.Duration
 		wantErr   string
 		wantEvent string
 		wantPlan  func(*plan) // nil: none is left
 	}{
-		"a token secret is one write, and its reference another": {
-			want: []testkit.Request{creates(planned), patches(planned)}, wantAsked: []string{surveys},
-			wantPlan: func(p *plan) { p.secret, p.exposed, p.version = "made-1001", true, "1002" },
+		"a token secret and its reference are one write each": {
+			want: []testkit.Request{creates(planned), patches(planned)}, wantLists: []string{listNamespace},
+			wantPlan: func(p *plan) { p.secretUID, p.maybeReferenced, p.accountVersion = "made-1001", true, "1002" },
 		},
 		"references that exist stay": {
-			inAccount: robot(refers("a", "b")), want: []testkit.Request{creates(planned), patches("a", "b", planned)}, wantAsked: []string{asks("a"), asks("b"), surveys},
-			wantPlan: func(p *plan) { p.secret, p.exposed, p.version = "made-1001", true, "1002" },
+			inAccount: robot(refers("a", "b")), want: []testkit.Request{creates(planned), patches("a", "b", planned)}, wantLists: []string{listSecret("a"), listSecret("b"), listNamespace},
+			wantPlan: func(p *plan) { p.secretUID, p.maybeReferenced, p.accountVersion = "made-1001", true, "1002" },
 		},
-		"what the cache does not show yet is waited for": {
-			inReal: []*corev1.Secret{tokenSecret("robot-token-bbbbb")}, wantAsked: []string{surveys}, wantAgain: time.Second, wantPlan: never,
+		"a token secret that the cache does not show yet is waited for": {
+			inServer: []*corev1.Secret{tokenSecret("robot-token-bbbbb")}, wantLists: []string{listNamespace}, wantAgain: time.Second, wantPlan: never,
 		},
-		"not what is of no concern": {
-			inReal: []*corev1.Secret{foreign, testkit.Secret("team/other", testkit.WithAccount("other"))}, inPlan: func(p *plan) { p.name = "robot-token-zzzzz" },
-			want: []testkit.Request{creates("robot-token-zzzzz"), patches("robot-token-zzzzz")}, wantAsked: []string{surveys},
-			wantPlan: func(p *plan) { p.name, p.secret, p.exposed, p.version = "robot-token-zzzzz", "made-1001", true, "1002" },
+		"other secrets are not waited for": {
+			inServer: []*corev1.Secret{foreign, testkit.Secret("team/other", testkit.WithAccount("other"))}, inPlan: func(p *plan) { p.secretName = "robot-token-zzzzz" },
+			want: []testkit.Request{creates("robot-token-zzzzz"), patches("robot-token-zzzzz")}, wantLists: []string{listNamespace},
+			wantPlan: func(p *plan) {
+				p.secretName, p.secretUID, p.maybeReferenced, p.accountVersion = "robot-token-zzzzz", "made-1001", true, "1002"
+			},
 		},
-		"a survey that fails": {
-			inAnswers: answers{"list secrets": errBoom}, wantAsked: []string{surveys}, wantErr: "list secrets team/: boom", wantPlan: never,
+		"the list of the namespace fails": {
+			inResponses: responses{"list secrets": errBoom}, wantLists: []string{listNamespace}, wantErr: "list secrets team/: boom", wantPlan: never,
 		},
 		"a token that exists and is not in the cache yet": {
-			inAccount: robot(refers("mine")), inReal: []*corev1.Secret{tokenSecret("mine")}, wantAsked: []string{asks("mine")},
+			inAccount: robot(refers("mine")), inServer: []*corev1.Secret{tokenSecret("mine")}, wantLists: []string{listSecret("mine")},
 		},
-		"a question that fails": {
-			inAccount: robot(refers("mine")), inAnswers: answers{"list secrets": errBoom}, wantAsked: []string{asks("mine")}, wantErr: "list secrets team/mine: boom", wantPlan: never,
+		"a lookup fails": {
+			inAccount: robot(refers("mine")), inResponses: responses{"list secrets": errBoom}, wantLists: []string{listSecret("mine")}, wantErr: "list secrets team/mine: boom", wantPlan: never,
 		},
 
-		"create: it exists, and is what was asked for": {
-			inReal: []*corev1.Secret{tokenSecret(planned)}, inCached: []*corev1.Secret{tokenSecret(planned, testkit.WithAccountUID(""))},
-			want: []testkit.Request{creates(planned)}, wantAsked: []string{surveys, asks(planned)}, wantPlan: made,
+		"create: it exists, and is the account's token": {
+			inServer: []*corev1.Secret{tokenSecret(planned)}, inCached: []*corev1.Secret{tokenSecret(planned, testkit.WithAccountUID(""))},
+			want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace, listSecret(planned)}, wantPlan: created,
 		},
 		"create: it exists, and is another account's": {
-			inReal: []*corev1.Secret{foreign}, want: []testkit.Request{creates(planned)}, wantAsked: []string{surveys, asks(planned)}, wantPlan: forgotten,
+			inServer: []*corev1.Secret{foreign}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace, listSecret(planned)}, wantPlan: withoutSecret,
 		},
 		"create: it exists, and is no token": {
-			inReal: []*corev1.Secret{opaque}, want: []testkit.Request{creates(planned)}, wantAsked: []string{surveys, asks(planned)}, wantPlan: forgotten,
+			inServer: []*corev1.Secret{opaque}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace, listSecret(planned)}, wantPlan: withoutSecret,
 		},
 		"create: it exists, and was marked invalid": {
-			inReal: []*corev1.Secret{tokenSecret(planned, testkit.WithLabel(token.InvalidSinceLabel, "2026-01-01"))}, inCached: []*corev1.Secret{tokenSecret(planned, testkit.WithAccountUID(""))},
-			want: []testkit.Request{creates(planned)}, wantAsked: []string{surveys, asks(planned)}, wantPlan: forgotten,
+			inServer: []*corev1.Secret{tokenSecret(planned, testkit.WithLabel(token.InvalidSinceLabel, "2026-01-01"))}, inCached: []*corev1.Secret{tokenSecret(planned, testkit.WithAccountUID(""))},
+			want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace, listSecret(planned)}, wantPlan: withoutSecret,
 		},
 		"create: a quota was busy": {
-			inAnswers: answers{"create secrets": testkit.Conflict()}, want: []testkit.Request{creates(planned)}, wantAsked: []string{surveys}, wantAgain: time.Second, wantPlan: never,
+			inResponses: responses{"create secrets": testkit.Conflict()}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace}, wantAgain: time.Second, wantPlan: never,
 		},
 		"create: the namespace is terminating": {
-			inAnswers: answers{"create secrets": testkit.NamespaceTerminating()}, want: []testkit.Request{creates(planned)}, wantAsked: []string{surveys}, wantPlan: never,
+			inResponses: responses{"create secrets": testkit.NamespaceTerminating()}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace}, wantPlan: never,
 		},
 		"create: the namespace is gone": {
-			inAnswers: answers{"create secrets": testkit.NotFound()}, want: []testkit.Request{creates(planned)}, wantAsked: []string{surveys}, wantPlan: never,
+			inResponses: responses{"create secrets": testkit.NotFound()}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace}, wantPlan: never,
 		},
 		"create: over the quota": {
-			inAnswers: answers{"create secrets": testkit.QuotaExceeded()}, want: []testkit.Request{creates(planned)}, wantAsked: []string{surveys},
+			inResponses: responses{"create secrets": testkit.QuotaExceeded()}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace},
 			wantErr: "create secret team/robot-token-ddddd: things \"name\" is forbidden: exceeded quota: few", wantEvent: "Warning FailedGenerateToken The API server refuses to create secret team/robot-token-ddddd: things \"name\" is forbidden: exceeded quota: few",
 			wantPlan: never,
 		},
 		"create: refused in words that quote the token": {
-			inAnswers: answers{"create secrets": quotesToken()}, want: []testkit.Request{creates(planned)}, wantAsked: []string{surveys},
+			inResponses: responses{"create secrets": quotesToken()}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace},
 			wantErr: "create secret team/robot-token-ddddd: Forbidden, in words that are withheld because they quote a token", wantEvent: "Warning FailedGenerateToken The API server refuses to create secret team/robot-token-ddddd: Forbidden, in words",
 			wantPlan: never,
 		},
 		"create: too many requests": {
-			inAnswers: answers{"create secrets": apierrors.NewTooManyRequests("later", 1)}, want: []testkit.Request{creates(planned)}, wantAsked: []string{surveys}, wantErr: "create secret team/robot-token-ddddd: later", wantPlan: never,
+			inResponses: responses{"create secrets": apierrors.NewTooManyRequests("later", 1)}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace}, wantErr: "create secret team/robot-token-ddddd: later", wantPlan: never,
 		},
 		"create: no answer": {
-			inAnswers: answers{"create secrets": timeout()}, want: []testkit.Request{creates(planned)}, wantAsked: []string{surveys}, wantErr: "create secret team/robot-token-ddddd: Timeout: etcd is slow",
-			wantPlan: func(p *plan) { p.doubt = testkit.Instant().Add(10 * time.Second) },
+			inResponses: responses{"create secrets": timeout()}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace}, wantErr: "create secret team/robot-token-ddddd: Timeout: etcd is slow",
+			wantPlan: func(p *plan) { p.createDeadline = testkit.Instant().Add(10 * time.Second) },
 		},
 		"create: an internal error": {
-			inAnswers: answers{"create secrets": testkit.InternalError()}, want: []testkit.Request{creates(planned)}, wantAsked: []string{surveys}, wantErr: "create secret team/robot-token-ddddd: Internal error",
-			wantPlan: func(p *plan) { p.doubt = testkit.Instant().Add(10 * time.Second) },
+			inResponses: responses{"create secrets": testkit.InternalError()}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace}, wantErr: "create secret team/robot-token-ddddd: Internal error",
+			wantPlan: func(p *plan) { p.createDeadline = testkit.Instant().Add(10 * time.Second) },
 		},
 		"tokens must wait": {
-			inTokens: signingkey.ErrWaiting, wantAsked: []string{surveys}, wantErr: signingkey.ErrWaiting.Error(), wantPlan: never,
+			inTokens: signingkey.ErrWaiting, wantLists: []string{listNamespace}, wantErr: signingkey.ErrWaiting.Error(), wantPlan: never,
 		},
 		"tokens cannot be signed": {
-			inTokens: errBoom, wantAsked: []string{surveys}, wantErr: "create secret team/robot-token-ddddd: boom", wantPlan: never,
+			inTokens: errBoom, wantLists: []string{listNamespace}, wantErr: "create secret team/robot-token-ddddd: boom", wantPlan: never,
 		},
 
 		"patch: the account changed": {
-			inAnswers: answers{"patch serviceaccounts": testkit.Conflict()}, want: []testkit.Request{creates(planned), patches(planned)}, wantAsked: []string{surveys}, wantAgain: time.Second,
-			wantPlan: func(p *plan) { p.secret, p.conflicts = "made-1001", 1 },
+			inResponses: responses{"patch serviceaccounts": testkit.Conflict()}, want: []testkit.Request{creates(planned), patches(planned)}, wantLists: []string{listNamespace}, wantAgain: time.Second,
+			wantPlan: func(p *plan) { p.secretUID, p.conflicts = "made-1001", 1 },
 		},
 		"patch: the account changed again and again": {
-			inPlan: func(p *plan) { made(p); p.conflicts = 3 }, inAnswers: answers{"patch serviceaccounts": testkit.Conflict()},
-			want: []testkit.Request{patches(planned)}, wantAgain: 8 * time.Second, wantPlan: func(p *plan) { made(p); p.conflicts = 4 },
+			inPlan: func(p *plan) { created(p); p.conflicts = 3 }, inResponses: responses{"patch serviceaccounts": testkit.Conflict()},
+			want: []testkit.Request{patches(planned)}, wantAgain: 8 * time.Second, wantPlan: func(p *plan) { created(p); p.conflicts = 4 },
 		},
-		"patch: without end": {
-			inPlan: func(p *plan) { made(p); p.conflicts = 300 }, inAnswers: answers{"patch serviceaccounts": testkit.Conflict()},
-			want: []testkit.Request{patches(planned)}, wantAgain: time.Minute, wantPlan: func(p *plan) { made(p); p.conflicts = 301 },
+		"patch: the delay is bounded": {
+			inPlan: func(p *plan) { created(p); p.conflicts = 300 }, inResponses: responses{"patch serviceaccounts": testkit.Conflict()},
+			want: []testkit.Request{patches(planned)}, wantAgain: time.Minute, wantPlan: func(p *plan) { created(p); p.conflicts = 301 },
 		},
 		"patch: the account is gone": {
-			inAnswers: answers{"patch serviceaccounts": testkit.NotFound()}, want: []testkit.Request{creates(planned), patches(planned), deletes("made-1001")}, wantAsked: []string{surveys},
-			wantPlan: forgotten,
+			inResponses: responses{"patch serviceaccounts": testkit.NotFound()}, want: []testkit.Request{creates(planned), patches(planned), deletes("made-1001")}, wantLists: []string{listNamespace},
+			wantPlan: withoutSecret,
 		},
 		"patch: forbidden": {
-			inAnswers: answers{"patch serviceaccounts": testkit.QuotaExceeded()}, want: []testkit.Request{creates(planned), patches(planned), deletes("made-1001")}, wantAsked: []string{surveys},
+			inResponses: responses{"patch serviceaccounts": testkit.QuotaExceeded()}, want: []testkit.Request{creates(planned), patches(planned), deletes("made-1001")}, wantLists: []string{listNamespace},
 			wantErr: "patch service account team/robot: things \"name\" is forbidden", wantEvent: "Warning FailedGenerateToken The API server refuses to patch service account team/robot: things \"name\" is forbidden",
-			wantPlan: func(p *plan) { forgotten(p); p.refused = true },
+			wantPlan: func(p *plan) { withoutSecret(p); p.rejected = true },
 		},
 		"patch: forbidden, and the secret cannot be deleted": {
-			inAnswers: answers{"patch serviceaccounts": testkit.QuotaExceeded(), "delete secrets": errBoom}, want: []testkit.Request{creates(planned), patches(planned), deletes("made-1001")}, wantAsked: []string{surveys},
-			wantErr: "delete secret team/robot-token-ddddd: boom", wantEvent: "Warning FailedGenerateToken", wantPlan: func(p *plan) { p.secret, p.refused = "made-1001", true },
+			inResponses: responses{"patch serviceaccounts": testkit.QuotaExceeded(), "delete secrets": errBoom}, want: []testkit.Request{creates(planned), patches(planned), deletes("made-1001")}, wantLists: []string{listNamespace},
+			wantErr: "delete secret team/robot-token-ddddd: boom", wantEvent: "Warning FailedGenerateToken", wantPlan: func(p *plan) { p.secretUID, p.rejected = "made-1001", true },
 		},
 		"patch: an internal error": {
-			inAnswers: answers{"patch serviceaccounts": testkit.InternalError()}, want: []testkit.Request{creates(planned), patches(planned)}, wantAsked: []string{surveys},
-			wantErr: "patch service account team/robot: Internal error", wantPlan: func(p *plan) { p.secret, p.exposed = "made-1001", true },
+			inResponses: responses{"patch serviceaccounts": testkit.InternalError()}, want: []testkit.Request{creates(planned), patches(planned)}, wantLists: []string{listNamespace},
+			wantErr: "patch service account team/robot: Internal error", wantPlan: func(p *plan) { p.secretUID, p.maybeReferenced = "made-1001", true },
 		},
 		"patch: too many requests": {
-			inAnswers: answers{"patch serviceaccounts": apierrors.NewTooManyRequests("later", 1)}, want: []testkit.Request{creates(planned), patches(planned)}, wantAsked: []string{surveys},
-			wantErr: "patch service account team/robot: later", wantPlan: func(p *plan) { p.secret = "made-1001" },
+			inResponses: responses{"patch serviceaccounts": apierrors.NewTooManyRequests("later", 1)}, want: []testkit.Request{creates(planned), patches(planned)}, wantLists: []string{listNamespace},
+			wantErr: "patch service account team/robot: later", wantPlan: func(p *plan) { p.secretUID = "made-1001" },
 		},
 		"patch: forbidden, where it may have been written before": {
-			inPlan: func(p *plan) { made(p); p.exposed = true }, inAnswers: answers{"patch serviceaccounts": testkit.QuotaExceeded()}, want: []testkit.Request{patches(planned)},
-			wantErr: "patch service account team/robot", wantEvent: "Warning FailedGenerateToken", wantPlan: func(p *plan) { made(p); p.exposed, p.refused = true, true },
+			inPlan: func(p *plan) { created(p); p.maybeReferenced = true }, inResponses: responses{"patch serviceaccounts": testkit.QuotaExceeded()}, want: []testkit.Request{patches(planned)},
+			wantErr: "patch service account team/robot", wantEvent: "Warning FailedGenerateToken", wantPlan: func(p *plan) { created(p); p.maybeReferenced, p.rejected = true, true },
 		},
 
-		"after a refusal there is a rehearsal": {
-			inPlan: func(p *plan) { p.refused = true }, want: []testkit.Request{rehearses(planned), creates(planned), patches(planned)}, wantAsked: []string{surveys},
-			wantPlan: func(p *plan) { p.secret, p.exposed, p.version = "made-1001", true, "1002" },
+		"after a rejection there is a dry run": {
+			inPlan: func(p *plan) { p.rejected = true }, want: []testkit.Request{dryRuns(planned), creates(planned), patches(planned)}, wantLists: []string{listNamespace},
+			wantPlan: func(p *plan) { p.secretUID, p.maybeReferenced, p.accountVersion = "made-1001", true, "1002" },
 		},
-		"and nothing is made for nothing": {
-			inPlan: func(p *plan) { p.refused = true }, inAnswers: answers{"patch serviceaccounts": testkit.QuotaExceeded()}, want: []testkit.Request{rehearses(planned)}, wantAsked: []string{surveys},
-			wantErr: "patch service account team/robot", wantPlan: func(p *plan) { p.refused = true },
+		"after a rejected dry run nothing is created": {
+			inPlan: func(p *plan) { p.rejected = true }, inResponses: responses{"patch serviceaccounts": testkit.QuotaExceeded()}, want: []testkit.Request{dryRuns(planned)}, wantLists: []string{listNamespace},
+			wantErr: "patch service account team/robot", wantPlan: func(p *plan) { p.rejected = true },
 		},
-		"also when the account changed": {
-			inPlan: func(p *plan) { p.refused = true }, inAnswers: answers{"patch serviceaccounts": testkit.Conflict()}, want: []testkit.Request{rehearses(planned)}, wantAsked: []string{surveys},
-			wantAgain: time.Second, wantPlan: func(p *plan) { p.refused = true },
+		"after a dry run that conflicts nothing is created": {
+			inPlan: func(p *plan) { p.rejected = true }, inResponses: responses{"patch serviceaccounts": testkit.Conflict()}, want: []testkit.Request{dryRuns(planned)}, wantLists: []string{listNamespace},
+			wantAgain: time.Second, wantPlan: func(p *plan) { p.rejected = true },
 		},
-		"where there can be none, the real thing is tried": {
-			inPlan: func(p *plan) { p.refused = true }, inAnswers: answers{"patch serviceaccounts": unsupportedRehearsal()}, want: []testkit.Request{rehearses(planned), creates(planned), patches(planned), deletes("made-1001")},
-			wantAsked: []string{surveys}, wantErr: "patch service account team/robot: webhook", wantEvent: "Warning FailedGenerateToken", wantPlan: func(p *plan) { forgotten(p); p.refused = true },
-		},
-
-		"a token that was made before is referred to, and nothing is asked": {
-			inCached: []*corev1.Secret{tokenSecret("robot-token-bbbbb")}, want: []testkit.Request{patches("robot-token-bbbbb")}, wantPlan: func(p *plan) { p.version = "1001" },
-		},
-		"and never deleted": {
-			inCached: []*corev1.Secret{tokenSecret("robot-token-bbbbb")}, inAnswers: answers{"patch serviceaccounts": testkit.QuotaExceeded()}, want: []testkit.Request{patches("robot-token-bbbbb")},
-			wantErr: "patch service account team/robot", wantEvent: "Warning FailedGenerateToken", wantPlan: func(p *plan) { p.refused = true },
-		},
-		"also when the account is gone": {
-			inCached: []*corev1.Secret{tokenSecret("robot-token-bbbbb")}, inAnswers: answers{"patch serviceaccounts": testkit.NotFound()}, want: []testkit.Request{patches("robot-token-bbbbb")}, wantPlan: never,
-		},
-		"what was made is referred to at the account's version of now": {
-			inPlan: made, want: []testkit.Request{patches(planned)}, wantPlan: func(p *plan) { made(p); p.exposed, p.version = true, "1001" },
-		},
-		"what was made for nothing goes": {
-			inAccount: robot(refers("mine")), inCached: []*corev1.Secret{tokenSecret("mine")}, inPlan: made, want: []testkit.Request{deletes(testkit.SecretUID)}, wantPlan: forgotten,
-		},
-		"unless it is another secret of that name": {
-			inAccount: robot(refers("mine")), inCached: []*corev1.Secret{tokenSecret("mine")}, inPlan: made, inReal: []*corev1.Secret{tokenSecret(planned, testkit.WithUID(testkit.OtherUID))},
-			want: []testkit.Request{deletes(testkit.SecretUID)}, wantAsked: []string{asks(planned)}, wantPlan: forgotten,
-		},
-		"which a conflict alone does not tell": {
-			inAccount: robot(refers("mine")), inCached: []*corev1.Secret{tokenSecret("mine")}, inPlan: made, inReal: []*corev1.Secret{tokenSecret(planned)}, inAnswers: answers{"delete secrets": testkit.Conflict()},
-			want: []testkit.Request{deletes(testkit.SecretUID)}, wantAsked: []string{asks(planned)}, wantErr: "delete secret team/robot-token-ddddd: Operation cannot be fulfilled", wantPlan: made,
-		},
-		"and is tried again when that fails": {
-			inAccount: robot(refers("mine")), inCached: []*corev1.Secret{tokenSecret("mine")}, inPlan: made, inAnswers: answers{"delete secrets": errBoom}, want: []testkit.Request{deletes(testkit.SecretUID)},
-			wantErr: "delete secret team/robot-token-ddddd: boom", wantPlan: made,
+		"where no dry run is supported, the secret is created": {
+			inPlan: func(p *plan) { p.rejected = true }, inResponses: responses{"patch serviceaccounts": dryRunUnsupported()}, want: []testkit.Request{dryRuns(planned), creates(planned), patches(planned), deletes("made-1001")},
+			wantLists: []string{listNamespace}, wantErr: "patch service account team/robot: webhook", wantEvent: "Warning FailedGenerateToken", wantPlan: func(p *plan) { withoutSecret(p); p.rejected = true },
 		},
 
-		"no answer before, and it was made": {
-			inPlan: doubted, inReal: []*corev1.Secret{tokenSecret(planned)}, wantAsked: []string{asks(planned)}, wantPlan: made,
+		"a token that was created before gets a reference without a lookup": {
+			inCached: []*corev1.Secret{tokenSecret("robot-token-bbbbb")}, want: []testkit.Request{patches("robot-token-bbbbb")}, wantPlan: func(p *plan) { p.accountVersion = "1001" },
 		},
-		"no answer before, and it may still be made": {
-			inPlan: func(p *plan) { p.doubt = testkit.Instant().Add(time.Minute) }, wantAsked: []string{asks(planned)}, wantAgain: time.Second, wantPlan: func(p *plan) { p.doubt = testkit.Instant().Add(time.Minute) },
+		"a token that was created before is never deleted": {
+			inCached: []*corev1.Secret{tokenSecret("robot-token-bbbbb")}, inResponses: responses{"patch serviceaccounts": testkit.QuotaExceeded()}, want: []testkit.Request{patches("robot-token-bbbbb")},
+			wantErr: "patch service account team/robot", wantEvent: "Warning FailedGenerateToken", wantPlan: func(p *plan) { p.rejected = true },
 		},
-		"no answer before, and it was not made": {
-			inPlan: doubted, wantAsked: []string{asks(planned)}, wantPlan: forgotten,
+		"a token that was created before is not deleted if the account is gone": {
+			inCached: []*corev1.Secret{tokenSecret("robot-token-bbbbb")}, inResponses: responses{"patch serviceaccounts": testkit.NotFound()}, want: []testkit.Request{patches("robot-token-bbbbb")}, wantPlan: never,
+		},
+		"a created secret is referred to at the current version of the account": {
+			inPlan: created, want: []testkit.Request{patches(planned)}, wantPlan: func(p *plan) { created(p); p.maybeReferenced, p.accountVersion = true, "1001" },
+		},
+		"a created secret that is not needed is deleted": {
+			inAccount: robot(refers("mine")), inCached: []*corev1.Secret{tokenSecret("mine")}, inPlan: created, want: []testkit.Request{deletes(testkit.SecretUID)}, wantPlan: withoutSecret,
+		},
+		"delete: it is another secret of that name": {
+			inAccount: robot(refers("mine")), inCached: []*corev1.Secret{tokenSecret("mine")}, inPlan: created, inServer: []*corev1.Secret{tokenSecret(planned, testkit.WithUID(testkit.OtherUID))},
+			want: []testkit.Request{deletes(testkit.SecretUID)}, wantLists: []string{listSecret(planned)}, wantPlan: withoutSecret,
+		},
+		"delete: a conflict over the same secret": {
+			inAccount: robot(refers("mine")), inCached: []*corev1.Secret{tokenSecret("mine")}, inPlan: created, inServer: []*corev1.Secret{tokenSecret(planned)}, inResponses: responses{"delete secrets": testkit.Conflict()},
+			want: []testkit.Request{deletes(testkit.SecretUID)}, wantLists: []string{listSecret(planned)}, wantErr: "delete secret team/robot-token-ddddd: Operation cannot be fulfilled", wantPlan: created,
+		},
+		"delete: it fails": {
+			inAccount: robot(refers("mine")), inCached: []*corev1.Secret{tokenSecret("mine")}, inPlan: created, inResponses: responses{"delete secrets": errBoom}, want: []testkit.Request{deletes(testkit.SecretUID)},
+			wantErr: "delete secret team/robot-token-ddddd: boom", wantPlan: created,
+		},
+
+		"no answer before, and it was created": {
+			inPlan: unanswered, inServer: []*corev1.Secret{tokenSecret(planned)}, wantLists: []string{listSecret(planned)}, wantPlan: created,
+		},
+		"no answer before, and it may still be created": {
+			inPlan: func(p *plan) { p.createDeadline = testkit.Instant().Add(time.Minute) }, wantLists: []string{listSecret(planned)}, wantAgain: time.Second, wantPlan: func(p *plan) { p.createDeadline = testkit.Instant().Add(time.Minute) },
+		},
+		"no answer before, and it was not created": {
+			inPlan: unanswered, wantLists: []string{listSecret(planned)}, wantPlan: withoutSecret,
 		},
 		"no answer before, and none now": {
-			inPlan: doubted, inAnswers: answers{"list secrets": errBoom}, wantAsked: []string{asks(planned)}, wantErr: "list secrets team/robot-token-ddddd: boom", wantPlan: doubted,
+			inPlan: unanswered, inResponses: responses{"list secrets": errBoom}, wantLists: []string{listSecret(planned)}, wantErr: "list secrets team/robot-token-ddddd: boom", wantPlan: unanswered,
 		},
 		"no answer before, and the cache has it": {
-			inPlan: doubted, inCached: []*corev1.Secret{tokenSecret(planned)}, want: []testkit.Request{patches(planned)}, wantPlan: func(p *plan) { made(p); p.exposed, p.version = true, "1001" },
+			inPlan: unanswered, inCached: []*corev1.Secret{tokenSecret(planned)}, want: []testkit.Request{patches(planned)}, wantPlan: func(p *plan) { created(p); p.maybeReferenced, p.accountVersion = true, "1001" },
 		},
-		"the account is right": {
-			inAccount: robot(refers(planned)), inCached: []*corev1.Secret{tokenSecret(planned)}, inPlan: func(p *plan) { made(p); p.exposed, p.version = true, "100" },
+		"the account needs nothing": {
+			inAccount: robot(refers(planned)), inCached: []*corev1.Secret{tokenSecret(planned)}, inPlan: func(p *plan) { created(p); p.maybeReferenced, p.accountVersion = true, "100" },
 		},
-		"the cache has the reference, and the secret not yet": {
-			inAccount: robot(refers(planned)), inReal: []*corev1.Secret{tokenSecret(planned)}, inPlan: func(p *plan) { made(p); p.exposed, p.version = true, "100" },
-			wantAsked: []string{asks(planned)}, wantPlan: func(p *plan) { made(p); p.exposed, p.version = true, "100" },
+		"the cache has the reference, but not the secret yet": {
+			inAccount: robot(refers(planned)), inServer: []*corev1.Secret{tokenSecret(planned)}, inPlan: func(p *plan) { created(p); p.maybeReferenced, p.accountVersion = true, "100" },
+			wantLists: []string{listSecret(planned)}, wantPlan: func(p *plan) { created(p); p.maybeReferenced, p.accountVersion = true, "100" },
 		},
-		"the cache has the account of before": {
-			inPlan: func(p *plan) { made(p); p.exposed, p.version = true, "101" }, wantPlan: func(p *plan) { made(p); p.exposed, p.version = true, "101" },
+		"the cache has the former version of the account": {
+			inPlan: func(p *plan) { created(p); p.maybeReferenced, p.accountVersion = true, "101" }, wantPlan: func(p *plan) { created(p); p.maybeReferenced, p.accountVersion = true, "101" },
 		},
 	}
 	for name, tc := range cases {
@@ -231,9 +233,9 @@ func TestSync(t *testing.T) {
 			if account == nil {
 				account = robot()
 			}
-			m := newModel(account)
-			m.answer = tc.inAnswers.of
-			for _, secret := range append(tc.inReal, tc.inCached...) {
+			m := newFakeAPIServer(account)
+			m.respond = tc.inResponses.to
+			for _, secret := range append(tc.inServer, tc.inCached...) {
 				if m.secrets["team/"+secret.Name] == nil {
 					m.secrets["team/"+secret.Name] = secret
 				}
@@ -254,8 +256,8 @@ func TestSync(t *testing.T) {
 			if diff := cmp.Diff(tc.want, f.writes()); diff != "" {
 				t.Errorf("writes (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(tc.wantAsked, f.asked()); diff != "" {
-				t.Errorf("questions (-want +got):\n%s", diff)
+			if diff := cmp.Diff(tc.wantLists, f.lists()); diff != "" {
+				t.Errorf("lists (-want +got):\n%s", diff)
 			}
 			if again != tc.wantAgain && err == nil {
 				t.Errorf("again after %v, want %v", again, tc.wantAgain)
@@ -274,22 +276,22 @@ func TestSync(t *testing.T) {
 			if tc.wantPlan != nil {
 				want = withPlan(tc.wantPlan)
 			}
-			if diff := cmp.Diff(want, f.plans.of(robotKey()), cmp.AllowUnexported(plan{})); diff != "" {
+			if diff := cmp.Diff(want, f.plans.get(robotKey()), cmp.AllowUnexported(plan{})); diff != "" {
 				t.Errorf("plan (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-func TestWhatWasMadeAndWentUnseenIsMadeAnewUnderAnotherName(t *testing.T) {
+func TestADeletedSecretWithoutAnEventIsReplacedUnderAnotherName(t *testing.T) {
 	account := robot(testkit.WithReferences(planned))
-	f := newFixture(t, newModel(account))
+	f := newFixture(t, newFakeAPIServer(account))
 	f.cache(t, account)
-	f.plan(func(p *plan) { made(p); p.exposed = true })
+	f.plan(func(p *plan) { created(p); p.maybeReferenced = true })
 	if again, err := f.sync(f.context(t), robotKey()); again != 0 || err != nil {
 		t.Fatal(again, err)
 	}
-	name := f.plans.of(robotKey()).name
+	name := f.plans.get(robotKey()).secretName
 	if name == planned || !cache.IsGeneratedName("robot", name) {
 		t.Errorf("the new name is %q", name)
 	}

@@ -15,27 +15,27 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// model is as much of an API server as the controller sees: token Secrets and
+// fakeAPIServer has what the controller uses of an API server: token Secrets and
 // ServiceAccounts with UIDs and versions, preconditions, and a history that watches
 // follow. It is not safe for concurrent use.
-type model struct {
+type fakeAPIServer struct {
 	revision int
 	secrets  map[string]*corev1.Secret
 	accounts map[string]*corev1.ServiceAccount
 	history  []change
-	// answer, where set, replaces the answer to a request, which is carried out all
-	// the same where carried is true.
-	answer func(verb, resource string) (err error, carried bool)
+	// respond, if set, replaces the response to a request by a non-nil err. The request is
+	// carried out all the same if apply is true.
+	respond func(verb, resource string) (err error, apply bool)
 }
 
-// change is one step of the history. Nil is what was not there, before or after.
+// change is one step of the history. An object that did not exist before or after is nil.
 type change struct {
 	secret, formerSecret   *corev1.Secret
 	account, formerAccount *corev1.ServiceAccount
 }
 
-func newModel(objects ...metav1.Object) *model {
-	m := &model{revision: 1000, secrets: map[string]*corev1.Secret{}, accounts: map[string]*corev1.ServiceAccount{}}
+func newFakeAPIServer(objects ...metav1.Object) *fakeAPIServer {
+	m := &fakeAPIServer{revision: 1000, secrets: map[string]*corev1.Secret{}, accounts: map[string]*corev1.ServiceAccount{}}
 	for _, obj := range objects {
 		key := obj.GetNamespace() + "/" + obj.GetName()
 		switch obj := obj.(type) {
@@ -48,18 +48,18 @@ func newModel(objects ...metav1.Object) *model {
 	return m
 }
 
-func (m *model) react(action clienttesting.Action) (bool, runtime.Object, error) {
+func (m *fakeAPIServer) react(action clienttesting.Action) (bool, runtime.Object, error) {
 	var err error
-	carried := true
-	if m.answer != nil {
-		err, carried = m.answer(action.GetVerb(), action.GetResource().Resource)
+	apply := true
+	if m.respond != nil {
+		err, apply = m.respond(action.GetVerb(), action.GetResource().Resource)
 	}
-	if !carried {
+	if !apply {
 		return true, nil, err
 	}
-	obj, answer := m.carryOut(action)
+	obj, errApply := m.carryOut(action)
 	if err == nil {
-		err = answer
+		err = errApply
 	}
 	if err != nil {
 		return true, nil, err
@@ -67,12 +67,12 @@ func (m *model) react(action clienttesting.Action) (bool, runtime.Object, error)
 	return true, obj, nil
 }
 
-func (m *model) carryOut(action clienttesting.Action) (runtime.Object, error) {
+func (m *fakeAPIServer) carryOut(action clienttesting.Action) (runtime.Object, error) {
 	switch a := action.(type) {
 	case clienttesting.CreateActionImpl:
 		return m.create(a.Object.(*corev1.Secret).DeepCopy())
 	case clienttesting.PatchActionImpl:
-		return m.refer(a)
+		return m.patch(a)
 	case clienttesting.DeleteActionImpl:
 		return nil, m.delete(a.Namespace+"/"+a.Name, *a.DeleteOptions.Preconditions.UID)
 	case clienttesting.ListActionImpl:
@@ -82,12 +82,12 @@ func (m *model) carryOut(action clienttesting.Action) (runtime.Object, error) {
 	}
 }
 
-func (m *model) next() string {
+func (m *fakeAPIServer) next() string {
 	m.revision++
 	return strconv.Itoa(m.revision)
 }
 
-func (m *model) create(secret *corev1.Secret) (*corev1.Secret, error) {
+func (m *fakeAPIServer) create(secret *corev1.Secret) (*corev1.Secret, error) {
 	key := secret.Namespace + "/" + secret.Name
 	if m.secrets[key] != nil {
 		return nil, testkit.AlreadyExists()
@@ -98,27 +98,27 @@ func (m *model) create(secret *corev1.Secret) (*corev1.Secret, error) {
 	return secret.DeepCopy(), nil
 }
 
-func (m *model) refer(a clienttesting.PatchActionImpl) (*corev1.ServiceAccount, error) {
-	var patch corev1.ServiceAccount
-	if err := json.Unmarshal(a.Patch, &patch); err != nil {
+func (m *fakeAPIServer) patch(a clienttesting.PatchActionImpl) (*corev1.ServiceAccount, error) {
+	var body corev1.ServiceAccount
+	if err := json.Unmarshal(a.Patch, &body); err != nil {
 		panic(err)
 	}
 	account := m.accounts[a.Namespace+"/"+a.Name]
 	switch {
 	case account == nil:
 		return nil, testkit.NotFound()
-	case account.UID != patch.UID, account.ResourceVersion != patch.ResourceVersion:
+	case account.UID != body.UID, account.ResourceVersion != body.ResourceVersion:
 		return nil, testkit.Conflict()
 	}
 	account = account.DeepCopy()
-	account.Secrets = patch.Secrets
+	account.Secrets = body.Secrets
 	if len(a.PatchOptions.DryRun) == 0 {
 		m.setAccount(account)
 	}
 	return account, nil
 }
 
-func (m *model) delete(key string, uid types.UID) error {
+func (m *fakeAPIServer) delete(key string, uid types.UID) error {
 	switch secret := m.secrets[key]; {
 	case secret == nil:
 		return testkit.NotFound()
@@ -129,8 +129,8 @@ func (m *model) delete(key string, uid types.UID) error {
 	return nil
 }
 
-// list is the metadata of the Secrets of namespace that selector selects.
-func (m *model) list(namespace string, selector fields.Selector) *metav1.List {
+// list returns the metadata of the Secrets of namespace that match selector.
+func (m *fakeAPIServer) list(namespace string, selector fields.Selector) *metav1.List {
 	list := &metav1.List{}
 	for _, secret := range m.secrets {
 		if secret.Namespace == namespace && selector.Matches(fields.Set{"type": string(secret.Type), "metadata.name": secret.Name}) {
@@ -140,8 +140,8 @@ func (m *model) list(namespace string, selector fields.Selector) *metav1.List {
 	return list
 }
 
-// setSecret puts secret, or nil, in the place of what is there.
-func (m *model) setSecret(key string, secret *corev1.Secret) {
+// setSecret creates or replaces a Secret, or deletes it if secret is nil.
+func (m *fakeAPIServer) setSecret(key string, secret *corev1.Secret) {
 	m.history = append(m.history, change{secret: secret, formerSecret: m.secrets[key]})
 	m.secrets[key] = secret
 	if secret == nil {
@@ -149,21 +149,21 @@ func (m *model) setSecret(key string, secret *corev1.Secret) {
 	}
 }
 
-// setAccount puts account in the place of what is there, at a new version.
-func (m *model) setAccount(account *corev1.ServiceAccount) {
+// setAccount creates or replaces an account, at a new version.
+func (m *fakeAPIServer) setAccount(account *corev1.ServiceAccount) {
 	key := account.Namespace + "/" + account.Name
 	account.ResourceVersion = m.next()
 	m.history = append(m.history, change{account: account, formerAccount: m.accounts[key]})
 	m.accounts[key] = account
 }
 
-func (m *model) removeAccount(key string) {
+func (m *fakeAPIServer) removeAccount(key string) {
 	m.history = append(m.history, change{formerAccount: m.accounts[key]})
 	delete(m.accounts, key)
 }
 
-// dropReferences does what the token controller does for a Secret that went.
-func (m *model) dropReferences(key string) {
+// dropReferences removes references to a deleted Secret, as the token controller does.
+func (m *fakeAPIServer) dropReferences(key string) {
 	for _, account := range m.accounts {
 		gone := func(ref corev1.ObjectReference) bool {
 			return account.Namespace+"/"+ref.Name == key && m.secrets[key] == nil

@@ -31,23 +31,23 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// generator is the user that the controller is: it has the rights that doc.go names.
+// generator is the user name of the controller. It has the RBAC rules that doc.go names.
 const generator = "generator"
 
-// plane is a real API server.
-type plane struct {
+// controlPlane is a real API server with its signing key and CA.
+type controlPlane struct {
 	*controlplane.ControlPlane
 	admin kubernetes.Interface
 	keys  *keys.Set
 	ca    cabundle.Bundle
 }
 
-func newPlane(t *testing.T) plane {
+func newControlPlane(t *testing.T) controlPlane {
 	t.Helper()
 	cp, err := controlplane.Start(controlplane.Options{Dir: t.TempDir()})
 	must(t, err)
 	t.Cleanup(func() { must(t, cp.Stop()) })
-	p := plane{ControlPlane: cp}
+	p := controlPlane{ControlPlane: cp}
 	p.admin, err = kubernetes.NewForConfig(cp.Admin)
 	must(t, err)
 	pem, err := os.ReadFile(cp.SigningKeyFile)
@@ -61,7 +61,7 @@ func newPlane(t *testing.T) plane {
 	return p
 }
 
-func (p plane) grant(t *testing.T) {
+func (p controlPlane) grant(t *testing.T) {
 	t.Helper()
 	rule := func(resource string, verbs ...string) rbacv1.PolicyRule {
 		return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{resource}, Verbs: verbs}
@@ -81,8 +81,8 @@ func (p plane) grant(t *testing.T) {
 	must(t, err)
 }
 
-// start runs the controller as a process would, until stop is called.
-func (p plane) start(t *testing.T, mode Mode, with func(*rest.Config)) (stop func()) {
+// start runs the controller as a process does, until stop is called.
+func (p controlPlane) start(t *testing.T, mode Mode, with func(*rest.Config)) (stop func()) {
 	t.Helper()
 	ctx := klog.NewContext(t.Context(), ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(2))))
 	config, err := p.User(generator)
@@ -91,17 +91,18 @@ func (p plane) start(t *testing.T, mode Mode, with func(*rest.Config)) (stop fun
 	client, errClient := kubernetes.NewForConfig(config)
 	meta, errMeta := metadata.NewForConfig(config)
 	must(t, errors.Join(errClient, errMeta))
-	gate, err := signingkey.New(signingkey.Config{
+	check, err := signingkey.New(signingkey.Config{
 		Signer:       token.NewSigner(func() *keys.Set { return p.keys }),
 		TokenReviews: p.admin.AuthenticationV1().TokenReviews(),
 		Secrets:      p.admin.CoreV1(), Recorder: record.NewFakeRecorder(100), Clock: clock.RealClock{},
 	})
 	must(t, err)
 	c := newController(t, client, func(cfg *Config) {
-		cfg.Mode, cfg.Metadata, cfg.Tokens, cfg.Recorder, cfg.Clock = mode, meta, gate, record.NewFakeRecorder(100), clock.RealClock{}
-		cfg.CA, cfg.Underway = func() cabundle.Bundle { return p.ca }, 100*time.Millisecond
+		cfg.Mode, cfg.Metadata, cfg.Tokens, cfg.Recorder, cfg.Clock = mode, meta, check, record.NewFakeRecorder(100), clock.RealClock{}
+		cfg.CA = func() cabundle.Bundle { return p.ca }
 	})
-	stop = testkit.Start(ctx, t, gate.Run, c.Run, testkit.Informer(c.cfg.Namespaces), testkit.Informer(c.cfg.Secrets), testkit.Informer(c.cfg.ServiceAccounts))
+	c.requestTimeout = 100 * time.Millisecond
+	stop = testkit.Start(ctx, t, check.Run, c.Run, testkit.Informer(c.cfg.Namespaces), testkit.Informer(c.cfg.Secrets), testkit.Informer(c.cfg.ServiceAccounts))
 	eventually(t, "ready", func(context.Context) error {
 		if !c.Ready() {
 			return errors.New("not ready")
@@ -111,7 +112,7 @@ func (p plane) start(t *testing.T, mode Mode, with func(*rest.Config)) (stop fun
 	return stop
 }
 
-func asItIs(*rest.Config) {}
+func unchanged(*rest.Config) {}
 
 // eventually waits until check returns nil.
 func eventually(t *testing.T, what string, check func(ctx context.Context) error) {
@@ -119,8 +120,8 @@ func eventually(t *testing.T, what string, check func(ctx context.Context) error
 	testkit.Await(t, 10*time.Millisecond, 30*time.Second, what, check)
 }
 
-// newNamespace makes a namespace with an account default, as every namespace has.
-func (p plane) newNamespace(t *testing.T, labels map[string]string) string {
+// newNamespace creates a namespace with the ServiceAccount default.
+func (p controlPlane) newNamespace(t *testing.T, labels map[string]string) string {
 	t.Helper()
 	name := "t-" + utilrand.String(8)
 	_, err := p.admin.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}, metav1.CreateOptions{})
@@ -129,15 +130,15 @@ func (p plane) newNamespace(t *testing.T, labels map[string]string) string {
 	return name
 }
 
-func (p plane) newAccount(t *testing.T, namespace, name string, labels map[string]string) {
+func (p controlPlane) newAccount(t *testing.T, namespace, name string, labels map[string]string) {
 	t.Helper()
 	_, err := p.admin.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}, metav1.CreateOptions{})
 	must(t, err)
 }
 
-// expectToken waits until the account's last reference is the only token Secret in its
-// namespace that names it, and the API server accepts the token.
-func (p plane) expectToken(t *testing.T, namespace, name string) *corev1.Secret {
+// expectToken waits until the last reference of the account is the only token Secret that
+// names it, and the API server accepts the token.
+func (p controlPlane) expectToken(t *testing.T, namespace, name string) *corev1.Secret {
 	t.Helper()
 	var secret *corev1.Secret
 	eventually(t, "token of "+namespace+"/"+name, func(ctx context.Context) error {
@@ -167,8 +168,8 @@ func (p plane) expectToken(t *testing.T, namespace, name string) *corev1.Secret 
 	return secret
 }
 
-// tokens are the token Secrets that name the account.
-func (p plane) tokens(ctx context.Context, namespace, account string) ([]corev1.Secret, error) {
+// tokens returns the Secrets that name the account.
+func (p controlPlane) tokens(ctx context.Context, namespace, account string) ([]corev1.Secret, error) {
 	list, err := p.admin.CoreV1().Secrets(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
@@ -176,7 +177,7 @@ func (p plane) tokens(ctx context.Context, namespace, account string) ([]corev1.
 	return slices.DeleteFunc(list.Items, func(s corev1.Secret) bool { return s.Annotations[corev1.ServiceAccountNameKey] != account }), nil
 }
 
-func (p plane) review(ctx context.Context, t *testing.T, secret *corev1.Secret) string {
+func (p controlPlane) review(ctx context.Context, t *testing.T, secret *corev1.Secret) string {
 	t.Helper()
 	review, err := p.admin.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{
 		Spec: authenticationv1.TokenReviewSpec{Token: string(secret.Data["token"])},
@@ -185,7 +186,7 @@ func (p plane) review(ctx context.Context, t *testing.T, secret *corev1.Secret) 
 	return review.Status.User.Username
 }
 
-func (p plane) delete(t *testing.T, secret *corev1.Secret) {
+func (p controlPlane) delete(t *testing.T, secret *corev1.Secret) {
 	t.Helper()
 	must(t, p.admin.CoreV1().Secrets(secret.Namespace).Delete(t.Context(), secret.Name, metav1.DeleteOptions{}))
 }

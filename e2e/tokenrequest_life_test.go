@@ -43,8 +43,8 @@ func startTokenRequests(t *testing.T, p plane, clk clock.PassiveClock) (stop fun
 	accounts, err3 := cache.ServiceAccounts(client)
 	must(t, errors.Join(err1, err2, err3))
 	c, err := tokenrequest.New(tokenrequest.Config{
-		Client: client.CoreV1(), Namespaces: namespaces, Secrets: secrets, ServiceAccounts: accounts, Everywhere: true,
-		CA: func() cabundle.Bundle { return ca }, Recorder: &record.FakeRecorder{}, Clock: clk, Running: clk,
+		Client: client.CoreV1(), Namespaces: namespaces, Secrets: secrets, ServiceAccounts: accounts, AllNamespaces: true,
+		CA: func() cabundle.Bundle { return ca }, Recorder: &record.FakeRecorder{}, Clock: clk, Monotonic: clk,
 	})
 	must(t, err)
 	return testkit.Start(t.Context(), t, c.Run, testkit.Informer(namespaces), testkit.Informer(secrets), testkit.Informer(accounts))

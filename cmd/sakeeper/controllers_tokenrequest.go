@@ -93,11 +93,11 @@ func (a *assembly) tokenRequest() (controller, error) {
 		Secrets:         a.managedSecrets,
 		ServiceAccounts: a.serviceAccounts,
 		CA:              a.ca.Get,
-		Everywhere:      a.options.tokenRequests.namespaces == namespacesAll,
+		AllNamespaces:   a.options.tokenRequests.namespaces == namespacesAll,
 		PublicServer:    a.options.tokenRequests.publicServer,
 		Recorder:        a.recorder,
 		Clock:           serverClock,
-		Running:         clock.RealClock{},
+		Monotonic:       clock.RealClock{},
 		Registerer:      a.registry,
 	})
 	if err != nil {

@@ -93,7 +93,7 @@ func (m *fakeAPIServer) create(secret *corev1.Secret) (*corev1.Secret, error) {
 		return nil, testkit.AlreadyExists()
 	}
 	secret.ResourceVersion = m.next()
-	secret.UID = types.UID("made-" + secret.ResourceVersion)
+	secret.UID = types.UID("uid-" + secret.ResourceVersion)
 	m.setSecret(key, secret)
 	return secret.DeepCopy(), nil
 }

@@ -40,11 +40,11 @@ func TestSync(t *testing.T) {
 	}{
 		"a token secret and its reference are one write each": {
 			want: []testkit.Request{creates(planned), patches(planned)}, wantLists: []string{listNamespace},
-			wantPlan: func(p *plan) { p.secretUID, p.maybeReferenced, p.accountVersion = "made-1001", true, "1002" },
+			wantPlan: func(p *plan) { p.secretUID, p.maybeReferenced, p.accountVersion = "uid-1001", true, "1002" },
 		},
 		"references that exist stay": {
 			inAccount: robot(refers("a", "b")), want: []testkit.Request{creates(planned), patches("a", "b", planned)}, wantLists: []string{listSecret("a"), listSecret("b"), listNamespace},
-			wantPlan: func(p *plan) { p.secretUID, p.maybeReferenced, p.accountVersion = "made-1001", true, "1002" },
+			wantPlan: func(p *plan) { p.secretUID, p.maybeReferenced, p.accountVersion = "uid-1001", true, "1002" },
 		},
 		"a token secret that the cache does not show yet is waited for": {
 			inServer: []*corev1.Secret{tokenSecret("robot-token-bbbbb")}, wantLists: []string{listNamespace}, wantAgain: time.Second, wantPlan: never,
@@ -53,7 +53,7 @@ func TestSync(t *testing.T) {
 			inServer: []*corev1.Secret{foreign, testkit.Secret("team/other", testkit.WithAccount("other"))}, inPlan: func(p *plan) { p.secretName = "robot-token-zzzzz" },
 			want: []testkit.Request{creates("robot-token-zzzzz"), patches("robot-token-zzzzz")}, wantLists: []string{listNamespace},
 			wantPlan: func(p *plan) {
-				p.secretName, p.secretUID, p.maybeReferenced, p.accountVersion = "robot-token-zzzzz", "made-1001", true, "1002"
+				p.secretName, p.secretUID, p.maybeReferenced, p.accountVersion = "robot-token-zzzzz", "uid-1001", true, "1002"
 			},
 		},
 		"the list of the namespace fails": {
@@ -119,7 +119,7 @@ func TestSync(t *testing.T) {
 
 		"patch: the account changed": {
 			inResponses: responses{"patch serviceaccounts": testkit.Conflict()}, want: []testkit.Request{creates(planned), patches(planned)}, wantLists: []string{listNamespace}, wantAgain: time.Second,
-			wantPlan: func(p *plan) { p.secretUID, p.conflicts = "made-1001", 1 },
+			wantPlan: func(p *plan) { p.secretUID, p.conflicts = "uid-1001", 1 },
 		},
 		"patch: the account changed again and again": {
 			inPlan: func(p *plan) { created(p); p.conflicts = 3 }, inResponses: responses{"patch serviceaccounts": testkit.Conflict()},
@@ -130,25 +130,25 @@ func TestSync(t *testing.T) {
 			want: []testkit.Request{patches(planned)}, wantAgain: time.Minute, wantPlan: func(p *plan) { created(p); p.conflicts = 301 },
 		},
 		"patch: the account is gone": {
-			inResponses: responses{"patch serviceaccounts": testkit.NotFound()}, want: []testkit.Request{creates(planned), patches(planned), deletes("made-1001")}, wantLists: []string{listNamespace},
+			inResponses: responses{"patch serviceaccounts": testkit.NotFound()}, want: []testkit.Request{creates(planned), patches(planned), deletes("uid-1001")}, wantLists: []string{listNamespace},
 			wantPlan: withoutSecret,
 		},
 		"patch: forbidden": {
-			inResponses: responses{"patch serviceaccounts": testkit.QuotaExceeded()}, want: []testkit.Request{creates(planned), patches(planned), deletes("made-1001")}, wantLists: []string{listNamespace},
+			inResponses: responses{"patch serviceaccounts": testkit.QuotaExceeded()}, want: []testkit.Request{creates(planned), patches(planned), deletes("uid-1001")}, wantLists: []string{listNamespace},
 			wantErr: "patch service account team/robot: things \"name\" is forbidden", wantEvent: "Warning FailedGenerateToken The API server refuses to patch service account team/robot: things \"name\" is forbidden",
 			wantPlan: func(p *plan) { withoutSecret(p); p.rejected = true },
 		},
 		"patch: forbidden, and the secret cannot be deleted": {
-			inResponses: responses{"patch serviceaccounts": testkit.QuotaExceeded(), "delete secrets": errBoom}, want: []testkit.Request{creates(planned), patches(planned), deletes("made-1001")}, wantLists: []string{listNamespace},
-			wantErr: "delete secret team/robot-token-ddddd: boom", wantEvent: "Warning FailedGenerateToken", wantPlan: func(p *plan) { p.secretUID, p.rejected = "made-1001", true },
+			inResponses: responses{"patch serviceaccounts": testkit.QuotaExceeded(), "delete secrets": errBoom}, want: []testkit.Request{creates(planned), patches(planned), deletes("uid-1001")}, wantLists: []string{listNamespace},
+			wantErr: "delete secret team/robot-token-ddddd: boom", wantEvent: "Warning FailedGenerateToken", wantPlan: func(p *plan) { p.secretUID, p.rejected = "uid-1001", true },
 		},
 		"patch: an internal error": {
 			inResponses: responses{"patch serviceaccounts": testkit.InternalError()}, want: []testkit.Request{creates(planned), patches(planned)}, wantLists: []string{listNamespace},
-			wantErr: "patch service account team/robot: Internal error", wantPlan: func(p *plan) { p.secretUID, p.maybeReferenced = "made-1001", true },
+			wantErr: "patch service account team/robot: Internal error", wantPlan: func(p *plan) { p.secretUID, p.maybeReferenced = "uid-1001", true },
 		},
 		"patch: too many requests": {
 			inResponses: responses{"patch serviceaccounts": apierrors.NewTooManyRequests("later", 1)}, want: []testkit.Request{creates(planned), patches(planned)}, wantLists: []string{listNamespace},
-			wantErr: "patch service account team/robot: later", wantPlan: func(p *plan) { p.secretUID = "made-1001" },
+			wantErr: "patch service account team/robot: later", wantPlan: func(p *plan) { p.secretUID = "uid-1001" },
 		},
 		"patch: forbidden, where it may have been written before": {
 			inPlan: func(p *plan) { created(p); p.maybeReferenced = true }, inResponses: responses{"patch serviceaccounts": testkit.QuotaExceeded()}, want: []testkit.Request{patches(planned)},
@@ -157,7 +157,7 @@ func TestSync(t *testing.T) {
 
 		"after a rejection there is a dry run": {
 			inPlan: func(p *plan) { p.rejected = true }, want: []testkit.Request{dryRuns(planned), creates(planned), patches(planned)}, wantLists: []string{listNamespace},
-			wantPlan: func(p *plan) { p.secretUID, p.maybeReferenced, p.accountVersion = "made-1001", true, "1002" },
+			wantPlan: func(p *plan) { p.secretUID, p.maybeReferenced, p.accountVersion = "uid-1001", true, "1002" },
 		},
 		"after a rejected dry run nothing is created": {
 			inPlan: func(p *plan) { p.rejected = true }, inResponses: responses{"patch serviceaccounts": testkit.QuotaExceeded()}, want: []testkit.Request{dryRuns(planned)}, wantLists: []string{listNamespace},
@@ -168,7 +168,7 @@ func TestSync(t *testing.T) {
 			wantAgain: time.Second, wantPlan: func(p *plan) { p.rejected = true },
 		},
 		"where no dry run is supported, the secret is created": {
-			inPlan: func(p *plan) { p.rejected = true }, inResponses: responses{"patch serviceaccounts": dryRunUnsupported()}, want: []testkit.Request{dryRuns(planned), creates(planned), patches(planned), deletes("made-1001")},
+			inPlan: func(p *plan) { p.rejected = true }, inResponses: responses{"patch serviceaccounts": dryRunUnsupported()}, want: []testkit.Request{dryRuns(planned), creates(planned), patches(planned), deletes("uid-1001")},
 			wantLists: []string{listNamespace}, wantErr: "patch service account team/robot: webhook", wantEvent: "Warning FailedGenerateToken", wantPlan: func(p *plan) { withoutSecret(p); p.rejected = true },
 		},
 

@@ -11,23 +11,23 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// errUnbound is for a token that would outlive its Secret.
-var errUnbound = errors.New("the API server answered with a token that is not bound to this Secret and ServiceAccount")
+// errUnbound is the error for a token that would outlive its Secret.
+var errUnbound = errors.New("the API server issued a token that is not bound to this Secret and ServiceAccount")
 
-// readClaims reads the claims of a token that comes right from the API server; nobody
-// else is trusted with that, so no signature is checked.
-func readClaims(answer *authenticationv1.TokenRequest, secret, account types.UID) (token.BoundClaims, error) {
-	c, err := token.UnverifiedGranted(answer.Status.Token, answer.Status.ExpirationTimestamp.Time)
+// readClaims reads the claims of a token that the API server has just issued, so it checks
+// no signature. It must not be used for a token from another source.
+func readClaims(response *authenticationv1.TokenRequest, secret, account types.UID) (token.BoundClaims, error) {
+	c, err := token.UnverifiedGranted(response.Status.Token, response.Status.ExpirationTimestamp.Time)
 	switch {
 	case err != nil:
-		return c, fmt.Errorf("read the answer of the API server: %w", err)
+		return c, fmt.Errorf("read the response of the API server: %w", err)
 	case c.Secret.UID != string(secret) || c.ServiceAccount.UID != string(account):
 		return c, errUnbound
 	}
 	return c, nil
 }
 
-// results are what is noted of a token on its Secret, in annotations.
+// results are the annotations that describe the token of a Secret.
 type results struct{ issuedAt, expiresAt, credentialID string }
 
 func resultsOf(c token.BoundClaims) results {
@@ -41,7 +41,7 @@ func resultsOf(c token.BoundClaims) results {
 	return r
 }
 
-// term is the time for which the token is good; there may be none.
+// term returns when the token was issued and when it expires, or false if results do not say.
 func (r results) term() (token.Term, bool) {
 	issued, err1 := time.Parse(time.RFC3339, r.issuedAt)
 	expires, err2 := time.Parse(time.RFC3339, r.expiresAt)

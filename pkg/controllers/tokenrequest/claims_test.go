@@ -28,12 +28,12 @@ func TestReadClaims(t *testing.T) {
 		want    results
 		wantErr error
 	}{
-		"a bound token":      {in: encoded(`{"iat":1767323045,"exp":1767326645,"jti":"id",` + bound + `}`), want: results{"2026-01-02T03:04:05Z", "2026-01-02T04:04:05Z", "JTI=id"}},
-		"one without an id":  {in: encoded(`{"iat":1767323045,"exp":1767326645,` + bound + `}`), want: results{"2026-01-02T03:04:05Z", "2026-01-02T04:04:05Z", ""}},
-		"nothing":            {in: "", wantErr: token.ErrNoClaims},
-		"not bound":          {in: encoded(`{"iat":1767323045,"exp":1767326645}`), wantErr: errUnbound},
-		"bound elsewhere":    {in: encoded(`{"iat":1767323045,"exp":1767326645,` + other + `}`), wantErr: errUnbound},
-		"of another account": {in: encoded(`{"iat":1767323045,"exp":1767326645,` + alien + `}`), wantErr: errUnbound},
+		"a bound token":            {in: encoded(`{"iat":1767323045,"exp":1767326645,"jti":"id",` + bound + `}`), want: results{"2026-01-02T03:04:05Z", "2026-01-02T04:04:05Z", "JTI=id"}},
+		"one without an id":        {in: encoded(`{"iat":1767323045,"exp":1767326645,` + bound + `}`), want: results{"2026-01-02T03:04:05Z", "2026-01-02T04:04:05Z", ""}},
+		"nothing":                  {in: "", wantErr: token.ErrNoClaims},
+		"not bound":                {in: encoded(`{"iat":1767323045,"exp":1767326645}`), wantErr: errUnbound},
+		"bound to another secret":  {in: encoded(`{"iat":1767323045,"exp":1767326645,` + other + `}`), wantErr: errUnbound},
+		"bound to another account": {in: encoded(`{"iat":1767323045,"exp":1767326645,` + alien + `}`), wantErr: errUnbound},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -58,9 +58,9 @@ func TestTerm(t *testing.T) {
 		want   token.Term
 		wantOK bool
 	}{
-		"as it was noted":       {in: results{issuedAt: "2026-01-02T03:04:05Z", expiresAt: "2026-01-02T04:04:05Z"}, want: token.Term{Issued: start, Expires: start.Add(time.Hour)}, wantOK: true},
-		"nothing":               {},
-		"something else":        {in: results{issuedAt: "2026-01-02T03:04:05Z", expiresAt: "tomorrow"}},
+		"valid times":           {in: results{issuedAt: "2026-01-02T03:04:05Z", expiresAt: "2026-01-02T04:04:05Z"}, want: token.Term{Issued: start, Expires: start.Add(time.Hour)}, wantOK: true},
+		"no results":            {},
+		"no time":               {in: results{issuedAt: "2026-01-02T03:04:05Z", expiresAt: "tomorrow"}},
 		"an expiry in the past": {in: results{issuedAt: "2026-01-02T03:04:05Z", expiresAt: "2026-01-02T03:04:05Z"}},
 	}
 	for name, tc := range cases {

@@ -22,70 +22,80 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/internal/stopwatch"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
+	"github.com/sakeeper/sakeeper/pkg/kube"
 )
 
-// Name is that of the queue, and in audit logs.
+// Name is the name of the controller, its queue and its user agent.
 const Name = "token-request-controller"
 
 const (
-	// perSecond and burst pace renewals that nobody waits for, such as those of a new CA:
+	// perSecond and burst limit renewals that are not urgent, such as those for a new CA:
 	// 500 at once, and 5,000 in 90 s.
 	perSecond = 50
 	burst     = 500
-	// lookAgain is when to look again after a conflict: not every one has an event
-	// behind it, because admission may answer with one too.
-	lookAgain = time.Second
+	// requeueAfter is the delay after a conflict: an admission webhook may cause one
+	// without a change of the Secret, and so without an event.
+	requeueAfter = time.Second
 )
 
-// Client is what the controller writes.
+// Client is what the controller reads and writes with.
 type Client interface {
 	typedcorev1.SecretsGetter
 	typedcorev1.ServiceAccountsGetter
 }
 
-// Config is what the controller needs; all but what says otherwise is required.
+// Config is the input of [New]. All fields are required but AllNamespaces, PublicServer and
+// Registerer.
 type Config struct {
-	Client          Client
+	Client Client
+	// Namespaces, Secrets and ServiceAccounts are run by the caller, and Secrets has the
+	// indices of pkg/cache.
 	Namespaces      toolscache.TypedSharedIndexInformer[*corev1.Namespace]
 	Secrets         toolscache.TypedSharedIndexInformer[*cache.ManagedSecret]
 	ServiceAccounts toolscache.TypedSharedIndexInformer[*corev1.ServiceAccount]
-	// CA returns the bundle that Secrets should have at this moment.
+	// CA returns the current CA bundle, for Secrets. It is called for each decision,
+	// concurrently. After a change, call [Controller.EnqueueAll].
 	CA func() cabundle.Bundle
-	// Everywhere serves all namespaces, not only those with the label.
-	Everywhere bool
-	// PublicServer is the URL of the API server for Secrets that name none; may be
-	// empty.
+	// AllNamespaces serves all namespaces. False: only those with the label
+	// sakeeper.io/token-requests=allowed.
+	AllNamespaces bool
+	// PublicServer is the https URL of the API server in Secrets that do not name one.
+	// Empty: formats that need a URL require the annotation sakeeper.io/server.
 	PublicServer string
-	Recorder     record.EventRecorder
-	// Clock should be near to the API server's; see [kube.ServerClock]. Running only runs: nobody
-	// corrects it.
-	Clock, Running clock.PassiveClock
-	// Metrics, Contention and Registerer may be nil.
-	// Registerer gets the metrics. Nil: they are not exported.
+	// Recorder records events about Secrets.
+	Recorder record.EventRecorder
+	// Clock is the time of day, compared with the expiry of tokens. It should follow the API
+	// server's clock, as [kube.ServerClock] does, and may be set forward and back.
+	Clock clock.PassiveClock
+	// Monotonic measures elapsed time: a clock that is never set, such as
+	// [k8s.io/utils/clock.RealClock].
+	Monotonic clock.PassiveClock
+	// Registerer exports the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
 
-// Controller keeps tokens in Secrets fresh.
+// Controller renews the tokens in Secrets. Make one with [New].
 type Controller struct {
-	cfg    Config
-	queue  *workqueue.Queue[toolscache.ObjectName]
-	synced []toolscache.DoneChecker
-	notes  *notes
-	watch  *stopwatch.Stopwatch
-	slots  *workqueue.Pace[toolscache.ObjectName]
-	truces *writebackoff.Tracker[contested]
+	cfg       Config
+	queue     *workqueue.Queue[toolscache.ObjectName]
+	synced    []toolscache.DoneChecker
+	notes     *notes
+	stopwatch *stopwatch.Stopwatch
+	limiter   *workqueue.Pace[toolscache.ObjectName]
+	backoff   *writebackoff.Tracker[objectKey]
 }
 
-// contested is a Secret over whose content somebody may disagree.
-type contested struct{ namespace, name, uid string }
+// objectKey identifies a Secret whose token other clients may keep changing.
+type objectKey struct{ namespace, name, uid string }
 
-// New checks cfg and registers with the informers, which the caller starts.
+// New checks cfg, adds event handlers to the informers and registers the metrics. It sends
+// no request.
 func New(cfg Config) (*Controller, error) {
 	switch {
 	case cfg.Client == nil, cfg.Namespaces == nil, cfg.Secrets == nil, cfg.ServiceAccounts == nil:
 		return nil, fmt.Errorf("%s: Client, Namespaces, Secrets and ServiceAccounts are required", Name)
-	case cfg.CA == nil, cfg.Recorder == nil, cfg.Clock == nil, cfg.Running == nil:
-		return nil, fmt.Errorf("%s: CA, Recorder, Clock and Running are required", Name)
+	case cfg.CA == nil, cfg.Recorder == nil, cfg.Clock == nil, cfg.Monotonic == nil:
+		return nil, fmt.Errorf("%s: CA, Recorder, Clock and Monotonic are required", Name)
 	}
 	if cfg.PublicServer != "" {
 		if err := CheckServer(cfg.PublicServer); err != nil {
@@ -93,11 +103,11 @@ func New(cfg Config) (*Controller, error) {
 		}
 	}
 	c := &Controller{
-		cfg:    cfg,
-		notes:  newNotes(),
-		watch:  stopwatch.New(cfg.Clock, cfg.Running),
-		slots:  workqueue.NewPace[toolscache.ObjectName](cfg.Clock, perSecond, burst),
-		truces: writebackoff.NewGrouped("managed tokens", func(s contested) string { return s.namespace }, cfg.Clock, cfg.Registerer),
+		cfg:       cfg,
+		notes:     newNotes(),
+		stopwatch: stopwatch.New(cfg.Clock, cfg.Monotonic),
+		limiter:   workqueue.NewPace[toolscache.ObjectName](cfg.Clock, perSecond, burst),
+		backoff:   writebackoff.NewGrouped("managed tokens", func(s objectKey) string { return s.namespace }, cfg.Clock, cfg.Registerer),
 	}
 	var err error
 	if c.queue, err = workqueue.New(workqueue.Config[toolscache.ObjectName]{
@@ -112,19 +122,20 @@ func New(cfg Config) (*Controller, error) {
 	return c, errors.Join(errSecrets, errAccounts, errNamespaces, c.register(cfg.Registerer))
 }
 
-// Run works until ctx ends.
+// Run handles Secrets until ctx ends, and returns after the last worker. Call it once, and
+// run the informers beside it.
 func (c *Controller) Run(ctx context.Context) error {
-	var watching sync.WaitGroup
-	defer watching.Wait()
-	watching.Go(func() { c.watch.Watch(ctx, c.EnqueueAll) })
+	var background sync.WaitGroup
+	defer background.Wait()
+	background.Go(func() { c.stopwatch.Watch(ctx, c.EnqueueAll) })
 	return c.queue.Run(ctx, c.synced...)
 }
 
-// Ready tells whether every Secret that existed at the start was handled once.
+// Ready returns true if every Secret that existed at the start was handled once.
 func (c *Controller) Ready() bool { return c.queue.Ready() }
 
-// EnqueueAll looks at every Secret again; call it when the CA changed. The writes of
-// that are paced.
+// EnqueueAll queues every cached Secret; call it when the CA changed. The writes that
+// follow are rate limited. It is safe for concurrent use.
 func (c *Controller) EnqueueAll() {
 	for _, key := range c.cfg.Secrets.GetStore().ListKeys() {
 		if name, err := toolscache.ParseObjectName(key); err == nil {
@@ -136,15 +147,15 @@ func (c *Controller) EnqueueAll() {
 func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (time.Duration, error) {
 	secret, _ := cache.Get(c.cfg.Secrets, key.String())
 	s := c.gather(secret)
-	if secret != nil && c.notes.of(secret.UID).outran(secret, s.now) {
-		return lookAgain, nil
+	if secret != nil && c.notes.get(secret.UID).isNewerThan(secret, s.now) {
+		return requeueAfter, nil
 	}
 	d := decide(s)
 	if secret != nil {
-		defer c.forgetGone(secret)
-		c.tell(ctx, secret, d)
-		if rest := c.notes.of(secret.UID).rest(secret, s.now); rest > 0 && (d.action == renew || d.action == remove) {
-			return rest, workqueue.ErrRequeueLater
+		defer c.deleteStaleNote(secret)
+		c.recordWarning(ctx, secret, d)
+		if wait := c.notes.get(secret.UID).conflictDelay(secret, s.now); wait > 0 && (d.action == renew || d.action == remove) {
+			return wait, workqueue.ErrRequeueLater
 		}
 	}
 	switch d.action {
@@ -153,22 +164,22 @@ func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (time.
 	case remove:
 		return c.remove(ctx, s, d)
 	case none, refuse:
-		c.slots.Forget(key)
+		c.limiter.Forget(key)
 	}
 	klog.FromContext(ctx).V(4).Info("Skipped secret", "reason", d.reason)
 	return d.wait, nil
 }
 
-// gather reads caches and memory.
+// gather reads the caches and the Secret's note.
 func (c *Controller) gather(secret *cache.ManagedSecret) state {
 	s := state{
-		secret: secret, everywhere: c.cfg.Everywhere, publicServer: c.cfg.PublicServer,
+		secret: secret, allNamespaces: c.cfg.AllNamespaces, publicServer: c.cfg.PublicServer,
 		caSum: c.cfg.CA().Sum(), now: c.cfg.Clock.Now(),
 	}
 	if secret == nil {
 		return s
 	}
-	s.age = c.notes.of(secret.UID).age(secret, c.watch.Elapsed())
+	s.age = c.notes.get(secret.UID).age(secret, c.stopwatch.Elapsed())
 	if namespace, ok := cache.Get(c.cfg.Namespaces, secret.Namespace); ok {
 		s.namespace = namespace
 	}
@@ -178,40 +189,39 @@ func (c *Controller) gather(secret *cache.ManagedSecret) state {
 	return s
 }
 
-// tell tells people what is wrong, once as long as it stays the same.
-func (c *Controller) tell(ctx context.Context, secret *cache.ManagedSecret, d decision) {
-	before, what := refusal{}, d.refusal
+// recordWarning records the warning of d as an event, once until it changes.
+func (c *Controller) recordWarning(ctx context.Context, secret *cache.ManagedSecret, d decision) {
+	before, current := warning{}, d.warning
 	c.notes.update(secret.UID, func(n *note) {
-		before, n.told = n.told, what
+		before, n.warned = n.warned, current
 		if d.action == none || d.action == refuse {
-			n.failing = time.Time{} // nothing is being tried any more
+			n.failingSince = time.Time{} // there is no renewal that could fail
 		}
 	})
-	if what == before || what == (refusal{}) {
+	if current == before || current == (warning{}) {
 		return
 	}
-	klog.FromContext(ctx).V(2).Info("Refused to keep a token in secret", "secret", klog.KObj(secret), "reason", what.reason, "text", what.text)
-	c.cfg.Recorder.Event(objectReference(secret), corev1.EventTypeWarning, what.reason, what.text)
+	klog.FromContext(ctx).V(2).Info("Refused to write a token to secret", "secret", klog.KObj(secret), "reason", current.reason, "text", current.text)
+	c.cfg.Recorder.Event(kube.Reference(kind, secret), corev1.EventTypeWarning, current.reason, current.text)
 }
 
-// forgetGone forgets a Secret that went while it was handled: its event may have come before
-// the last note of it.
-func (c *Controller) forgetGone(secret *cache.ManagedSecret) {
+// deleteStaleNote deletes the note of a Secret that was deleted during its sync: the note
+// may have been written after the event.
+func (c *Controller) deleteStaleNote(secret *cache.ManagedSecret) {
 	cached, ok := cache.Get(c.cfg.Secrets, toolscache.MetaObjectToName(secret).String())
 	if !ok || cached.UID != secret.UID {
-		c.notes.forget(secret.UID)
+		c.notes.delete(secret.UID)
 	}
 }
 
-func objectReference(secret *cache.ManagedSecret) *corev1.ObjectReference {
-	return &corev1.ObjectReference{Kind: "Secret", APIVersion: "v1", Namespace: secret.Namespace, Name: secret.Name, UID: secret.UID}
-}
+// kind is the kind of the objects that events are about.
+const kind = "Secret"
 
 func (c *Controller) secretEvents() workqueue.Events[*cache.ManagedSecret] {
 	return workqueue.Events[*cache.ManagedSecret]{
 		Changed: func(secret *cache.ManagedSecret) { c.queue.Add(toolscache.MetaObjectToName(secret)) },
 		Deleted: func(secret *cache.ManagedSecret) {
-			c.notes.forget(secret.UID)
+			c.notes.delete(secret.UID)
 			c.queue.Add(toolscache.MetaObjectToName(secret))
 		},
 	}
@@ -219,7 +229,7 @@ func (c *Controller) secretEvents() workqueue.Events[*cache.ManagedSecret] {
 
 func (c *Controller) accountEvents() workqueue.Events[*corev1.ServiceAccount] {
 	return workqueue.Events[*corev1.ServiceAccount]{
-		Listed:  func(*corev1.ServiceAccount) {}, // every Secret is listed itself
+		Listed:  func(*corev1.ServiceAccount) {}, // the initial list of Secrets queues them all
 		Changed: c.enqueueAccount,
 		Deleted: c.enqueueAccount,
 		Ignore: func(old, updated *corev1.ServiceAccount) bool {

@@ -14,27 +14,27 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// filled is team/s as this package leaves it after issuing a token at the moment of all
-// fixtures that lives for a day; tokenOpts change the Secret before, opts after that.
+// filled is team/s with a token that was issued at [testkit.Instant] for a day, changed by
+// opts after that.
 func filled(opts ...testkit.Option) *corev1.Secret { return filledFrom(managed(), opts...) }
 
 func filledFrom(secret *corev1.Secret, opts ...testkit.Option) *corev1.Secret {
-	a, problems := parse(secret.Annotations, "https://api.example.com")
+	spec, problems := parse(secret.Annotations, "https://api.example.com")
 	if len(problems) > 0 {
 		panic(problems)
 	}
 	issued := testkit.Instant()
-	data, err := a.render(tokenFor(secret.UID, testkit.AccountUID, issued, a.lifetime, "1"), place{namespace: "team", secret: "s", ca: testkit.Bundle().PEM()})
+	data, err := spec.render(tokenFor(secret.UID, testkit.AccountUID, issued, spec.lifetime, "1"), target{namespace: "team", secret: "s", ca: testkit.Bundle().PEM()})
 	if err != nil {
 		panic(err)
 	}
-	noted := results{issued.Format(time.RFC3339), issued.Add(a.lifetime).Format(time.RFC3339), "JTI=1"}
-	f := filling{asked: a, secret: secret.UID, account: testkit.AccountUID, ca: testkit.Bundle().Sum(), content: cache.ContentSum(data, a.keys())}
+	noted := results{issued.Format(time.RFC3339), issued.Add(spec.lifetime).Format(time.RFC3339), "JTI=1"}
+	input := hashInput{spec: spec, secret: secret.UID, account: testkit.AccountUID, ca: testkit.Bundle().Sum(), content: cache.ContentSum(data, spec.keys())}
 	for key, value := range data {
 		testkit.WithData(key, string(value))(secret)
 	}
 	keys := ""
-	for i, key := range a.keys() {
+	for i, key := range spec.keys() {
 		if i > 0 {
 			keys += ","
 		}
@@ -42,7 +42,7 @@ func filledFrom(secret *corev1.Secret, opts ...testkit.Option) *corev1.Secret {
 	}
 	for _, opt := range append([]testkit.Option{
 		with("issued-at", noted.issuedAt), with("expires-at", noted.expiresAt), with("credential-id", noted.credentialID),
-		with("filled-for", a.account), with("filled-keys", keys), with("filled-hash", f.hash(noted)),
+		with("filled-for", spec.account), with("filled-keys", keys), with("filled-hash", input.hash(noted)),
 	}, opts...) {
 		opt(secret)
 	}
@@ -54,12 +54,12 @@ func without(key string) testkit.Option {
 }
 
 func TestDecide(t *testing.T) {
-	const changed = "what is asked for, or what is there, has changed"
+	const changed = "the settings or the data have changed"
 	ofType := func(kind corev1.SecretType) testkit.Option {
 		return func(o metav1.Object) { o.(*corev1.Secret).Type = kind }
 	}
 	immutable := func(o metav1.Object) { o.(*corev1.Secret).Immutable = new(true) }
-	notKept := func(key string) testkit.Option { return func(o metav1.Object) { delete(o.(*corev1.Secret).Data, key) } }
+	withoutData := func(key string) testkit.Option { return func(o metav1.Object) { delete(o.(*corev1.Secret).Data, key) } }
 	due := token.Term{Issued: testkit.Instant(), Expires: testkit.Instant().Add(24 * time.Hour)}.Due(string(testkit.SecretUID))
 	in := func(change func(*state)) state {
 		s := state{namespace: served(), account: robot(), publicServer: "https://api.example.com", caSum: testkit.Bundle().Sum(), now: testkit.Instant().Add(time.Hour)}
@@ -75,13 +75,13 @@ func TestDecide(t *testing.T) {
 		wantAction action
 		wantReason string
 		wantEvent  string
-		wantAged   bool
+		wantByAge  bool
 		wantWait   bool
 	}{
-		"no secret":                  {in: in(func(*state) {}), wantAction: none, wantReason: "it is gone"},
-		"one that is being deleted":  {in: secret(managed(testkit.Deleting())), wantAction: none, wantReason: "it is being deleted"},
-		"no namespace":               {in: but(secret(managed()), func(s *state) { s.namespace = nil }), wantAction: none, wantReason: "its namespace is not there, or on its way out"},
-		"a namespace on its way out": {in: but(secret(managed()), func(s *state) { testkit.Terminating()(s.namespace) }), wantAction: none, wantReason: "its namespace is not there, or on its way out"},
+		"no secret":                      {in: in(func(*state) {}), wantAction: none, wantReason: "it is gone"},
+		"a secret that is being deleted": {in: secret(managed(testkit.Deleting())), wantAction: none, wantReason: "it is being deleted"},
+		"no namespace":                   {in: but(secret(managed()), func(s *state) { s.namespace = nil }), wantAction: none, wantReason: "its namespace is gone or terminating"},
+		"a terminating namespace":        {in: but(secret(managed()), func(s *state) { testkit.Terminating()(s.namespace) }), wantAction: none, wantReason: "its namespace is gone or terminating"},
 		"a namespace without the label": {
 			in: but(secret(managed()), func(s *state) { s.namespace = testkit.Namespace("team") }), wantAction: refuse, wantEvent: api.ReasonTokenNotServed,
 			wantReason: "Namespace team does not have the label sakeeper.io/token-requests=allowed, so this Secret gets no token",
@@ -94,12 +94,12 @@ func TestDecide(t *testing.T) {
 			in: but(secret(filled()), func(s *state) { s.namespace, s.now = testkit.Namespace("team"), due }), wantAction: refuse, wantEvent: api.ReasonTokenNotServed,
 			wantReason: "Namespace team does not have the label sakeeper.io/token-requests=allowed, so the token here is not renewed; it stays good until it expires at 2026-01-03T03:04:05Z",
 		},
-		"a namespace that lost the label, and an account that went": {
+		"a namespace that lost the label, and an account that is gone": {
 			in: but(secret(filled()), func(s *state) { s.namespace, s.account = testkit.Namespace("team"), nil }), wantAction: refuse, wantEvent: api.ReasonTokenNotServed,
 			wantReason: "Namespace team does not have the label sakeeper.io/token-requests=allowed, so the token here is not renewed; it stays good until it expires at 2026-01-03T03:04:05Z",
 		},
-		"any namespace where all are served": {
-			in: but(secret(managed()), func(s *state) { s.namespace, s.everywhere = testkit.Namespace("team"), true }), wantAction: renew, wantReason: "it has no token",
+		"any namespace if all are served": {
+			in: but(secret(managed()), func(s *state) { s.namespace, s.allNamespaces = testkit.Namespace("team"), true }), wantAction: renew, wantReason: "it has no token",
 		},
 		"an in-tree token secret": {
 			in: secret(managed(ofType(corev1.SecretTypeServiceAccountToken))), wantAction: refuse, wantEvent: api.ReasonUnusableTokenSecret,
@@ -109,8 +109,8 @@ func TestDecide(t *testing.T) {
 			in: secret(managed(ofType("bootstrap.kubernetes.io/token"))), wantAction: refuse, wantEvent: api.ReasonUnusableTokenSecret,
 			wantReason: "A Secret of type bootstrap.kubernetes.io/token belongs to Kubernetes itself and gets no such token; create one of type Opaque",
 		},
-		"a type of the user's own": {in: secret(managed(ofType("example.com/robot"))), wantAction: renew, wantReason: "it has no token"},
-		"an immutable one": {
+		"a user's own type": {in: secret(managed(ofType("example.com/robot"))), wantAction: renew, wantReason: "it has no token"},
+		"an immutable secret": {
 			in: secret(managed(immutable)), wantAction: refuse, wantEvent: api.ReasonUnusableTokenSecret,
 			wantReason: "This Secret is immutable, so no token can be written to it; delete it and create it again without that",
 		},
@@ -125,78 +125,78 @@ func TestDecide(t *testing.T) {
 
 		"no account yet": {
 			in: but(secret(managed()), func(s *state) { s.account, s.now = nil, testkit.Instant().Add(time.Second) }), wantAction: none, wantWait: true,
-			wantReason: "its service account may be about to be made",
+			wantReason: "its service account may be created soon",
 		},
 		"no account": {
-			in: but(secret(managed()), func(s *state) { s.account, s.now = nil, testkit.Instant().Add(patience) }), wantAction: refuse, wantEvent: api.ReasonNoServiceAccount,
+			in: but(secret(managed()), func(s *state) { s.account, s.now = nil, testkit.Instant().Add(missingAccountDelay) }), wantAction: refuse, wantEvent: api.ReasonNoServiceAccount,
 			wantReason: "sakeeper.io/service-account: there is no ServiceAccount robot in this namespace; create it, or name another",
 		},
 		"no account any more": {in: but(secret(filled()), func(s *state) { s.account = nil }), wantAction: remove, wantReason: "its service account is gone"},
-		"no account of the name that is now asked for": {
+		"no account of another name": {
 			in: but(secret(filled(with("service-account", "rob"))), func(s *state) { s.account = nil }), wantAction: refuse, wantEvent: api.ReasonNoServiceAccount,
 			wantReason: "sakeeper.io/service-account: there is no ServiceAccount rob in this namespace; create it, or name another",
 		},
 		"an account that is being deleted": {in: but(secret(filled()), func(s *state) { testkit.Deleting()(s.account) }), wantAction: none, wantReason: "its service account is being deleted"},
-		"another account of the name":      {in: but(secret(filled()), func(s *state) { s.account = robot(testkit.WithUID(testkit.OtherUID)) }), wantAction: renew, wantReason: changed},
+		"another account of that name":     {in: but(secret(filled()), func(s *state) { s.account = robot(testkit.WithUID(testkit.OtherUID)) }), wantAction: renew, wantReason: changed},
 
-		"an empty one":               {in: secret(managed()), wantAction: renew, wantReason: "it has no token"},
-		"a token that is right":      {in: secret(filled()), wantAction: none, wantReason: "its token is right", wantWait: true},
-		"right in another format":    {in: secret(filledFrom(managed(with("format", "kubeconfig")))), wantAction: none, wantReason: "its token is right", wantWait: true},
-		"right with all settings":    {in: secret(filledFrom(managed(with("format", "custom"), with("token-key", "k"), with("audiences", "a,b"), with("lifetime", "48h")))), wantAction: none, wantReason: "its token is right", wantWait: true},
-		"just before it is due":      {in: but(secret(filled()), func(s *state) { s.now = due.Add(-time.Nanosecond) }), wantAction: none, wantReason: "its token is right", wantWait: true},
-		"due":                        {in: but(secret(filled()), func(s *state) { s.now = due }), wantAction: renew, wantReason: "it is due", wantAged: true},
-		"expired":                    {in: but(secret(filled()), func(s *state) { s.now = due.Add(1000 * time.Hour) }), wantAction: renew, wantReason: "it is due", wantAged: true},
-		"due by a clock that is off": {in: but(secret(filled()), func(s *state) { s.now, s.age = due.Add(1000*time.Hour), new(11*time.Hour) }), wantAction: none, wantReason: "its token is right", wantWait: true},
-		"asked for here long ago":    {in: but(secret(filled()), func(s *state) { s.now, s.age = testkit.Instant(), new(20*time.Hour) }), wantAction: renew, wantReason: "it is due", wantAged: true},
+		"no token":                           {in: secret(managed()), wantAction: renew, wantReason: "it has no token"},
+		"a valid token":                      {in: secret(filled()), wantAction: none, wantReason: "its token is valid", wantWait: true},
+		"valid in another format":            {in: secret(filledFrom(managed(with("format", "kubeconfig")))), wantAction: none, wantReason: "its token is valid", wantWait: true},
+		"valid with all settings":            {in: secret(filledFrom(managed(with("format", "custom"), with("token-key", "k"), with("audiences", "a,b"), with("lifetime", "48h")))), wantAction: none, wantReason: "its token is valid", wantWait: true},
+		"just before it is due":              {in: but(secret(filled()), func(s *state) { s.now = due.Add(-time.Nanosecond) }), wantAction: none, wantReason: "its token is valid", wantWait: true},
+		"due":                                {in: but(secret(filled()), func(s *state) { s.now = due }), wantAction: renew, wantReason: "it is due", wantByAge: true},
+		"expired":                            {in: but(secret(filled()), func(s *state) { s.now = due.Add(1000 * time.Hour) }), wantAction: renew, wantReason: "it is due", wantByAge: true},
+		"due by a clock that is wrong":       {in: but(secret(filled()), func(s *state) { s.now, s.age = due.Add(1000*time.Hour), new(11*time.Hour) }), wantAction: none, wantReason: "its token is valid", wantWait: true},
+		"requested by this process long ago": {in: but(secret(filled()), func(s *state) { s.now, s.age = testkit.Instant(), new(20*time.Hour) }), wantAction: renew, wantReason: "it is due", wantByAge: true},
 
 		"another lifetime":      {in: secret(filled(with("lifetime", "23h"))), wantAction: renew, wantReason: changed},
-		"the default, written":  {in: secret(filled(with("lifetime", "24h"), with("format", "token"))), wantAction: none, wantReason: "its token is right", wantWait: true},
+		"the default, explicit": {in: secret(filled(with("lifetime", "24h"), with("format", "token"))), wantAction: none, wantReason: "its token is valid", wantWait: true},
 		"other audiences":       {in: secret(filled(with("audiences", "a"))), wantAction: renew, wantReason: changed},
 		"another format":        {in: secret(filled(with("format", "kubeconfig"))), wantAction: renew, wantReason: changed},
 		"another key":           {in: secret(filledFrom(managed(with("format", "custom"), with("token-key", "k")), with("token-key", "l"))), wantAction: renew, wantReason: changed},
 		"another account":       {in: secret(filled(with("service-account", "rob"))), wantAction: renew, wantReason: changed},
 		"another server":        {in: secret(filledFrom(managed(with("format", "kubeconfig")), with("server", "https://other"))), wantAction: renew, wantReason: changed},
 		"another public server": {in: but(secret(filledFrom(managed(with("format", "kubeconfig")))), func(s *state) { s.publicServer = "https://other" }), wantAction: renew, wantReason: changed},
-		"a server that nobody needs": {
-			in: but(secret(filled(with("server", "https://other"))), func(s *state) { s.publicServer = "https://other" }), wantAction: none, wantReason: "its token is right", wantWait: true,
+		"a server that the format does not use": {
+			in: but(secret(filled(with("server", "https://other"))), func(s *state) { s.publicServer = "https://other" }), wantAction: none, wantReason: "its token is valid", wantWait: true,
 		},
 		"another CA":               {in: but(secret(filled()), func(s *state) { s.caSum = testkit.OtherBundle().Sum() }), wantAction: renew, wantReason: changed},
-		"a copy":                   {in: secret(filled(testkit.WithUID(testkit.OtherUID))), wantAction: renew, wantReason: changed},
-		"a key that went":          {in: secret(filled(notKept("namespace"))), wantAction: renew, wantReason: changed},
+		"a copy of the secret":     {in: secret(filled(testkit.WithUID(testkit.OtherUID))), wantAction: renew, wantReason: changed},
+		"a key that was removed":   {in: secret(filled(withoutData("namespace"))), wantAction: renew, wantReason: changed},
 		"a key that was changed":   {in: secret(filled(testkit.WithData("token", "x"))), wantAction: renew, wantReason: changed},
-		"a key that is the user's": {in: secret(filled(testkit.WithData("mine", "no"))), wantAction: none, wantReason: "its token is right", wantWait: true},
-		"somebody's own keys where the token would go": {
+		"a key that is the user's": {in: secret(filled(testkit.WithData("mine", "no"))), wantAction: none, wantReason: "its token is valid", wantWait: true},
+		"other data under the keys of the token": {
 			in: secret(managed(testkit.WithData("token", "mine"), testkit.WithData("ca.crt", "mine"), testkit.WithData("other", "mine"))), wantAction: refuse, wantEvent: api.ReasonUnusableTokenSecret,
 			wantReason: "The token would go where this Secret has something else, under ca.crt, token; remove that, or ask for another format",
 		},
-		"one of them where another format has it": {
+		"other data under a key of another format": {
 			in: secret(filled(with("format", "kubeconfig"), with("server", "https://api"), testkit.WithData("kubeconfig", "mine"))), wantAction: refuse, wantEvent: api.ReasonUnusableTokenSecret,
 			wantReason: "The token would go where this Secret has something else, under kubeconfig; remove that, or ask for another format",
 		},
-		"an empty key is a place for it": {in: secret(managed(testkit.WithData("token", ""))), wantAction: renew, wantReason: "it has no token"},
-		"another expiry":                 {in: secret(filled(with("expires-at", "2036-01-01T00:00:00Z"))), wantAction: renew, wantReason: changed},
-		"no expiry":                      {in: secret(filled(without(api.ExpiresAtAnnotation))), wantAction: renew, wantReason: changed},
-		"no credential id":               {in: secret(filled(without(api.CredentialIDAnnotation))), wantAction: renew, wantReason: changed},
-		"no note of the account":         {in: secret(filled(without(api.FilledForAnnotation))), wantAction: renew, wantReason: changed},
-		"no list of keys":                {in: secret(filled(without(api.FilledKeysAnnotation))), wantAction: renew, wantReason: changed},
-		"a list of more keys":            {in: secret(filled(with("filled-keys", "ca.crt,mine,namespace,token"))), wantAction: renew, wantReason: changed},
-		"no hash":                        {in: secret(filled(without(api.FilledHashAnnotation))), wantAction: renew, wantReason: "it has no token"},
-		"rotate":                         {in: secret(filled(with("rotate", "now"))), wantAction: renew, wantReason: "it was asked to rotate"},
-		"rotate once more":               {in: secret(filled(with("rotate", "again"), with("rotated", "now"))), wantAction: renew, wantReason: "it was asked to rotate"},
-		"rotated":                        {in: secret(filled(with("rotate", "now"), with("rotated", "now"))), wantAction: none, wantReason: "its token is right", wantWait: true},
-		"nobody asks to any more":        {in: secret(filled(with("rotated", "now"))), wantAction: none, wantReason: "its token is right", wantWait: true},
+		"an empty value under the key of the token": {in: secret(managed(testkit.WithData("token", ""))), wantAction: renew, wantReason: "it has no token"},
+		"another expiry":              {in: secret(filled(with("expires-at", "2036-01-01T00:00:00Z"))), wantAction: renew, wantReason: changed},
+		"no expiry":                   {in: secret(filled(without(api.ExpiresAtAnnotation))), wantAction: renew, wantReason: changed},
+		"no credential id":            {in: secret(filled(without(api.CredentialIDAnnotation))), wantAction: renew, wantReason: changed},
+		"no filled-for annotation":    {in: secret(filled(without(api.FilledForAnnotation))), wantAction: renew, wantReason: changed},
+		"no list of keys":             {in: secret(filled(without(api.FilledKeysAnnotation))), wantAction: renew, wantReason: changed},
+		"a list of more keys":         {in: secret(filled(with("filled-keys", "ca.crt,mine,namespace,token"))), wantAction: renew, wantReason: changed},
+		"no hash":                     {in: secret(filled(without(api.FilledHashAnnotation))), wantAction: renew, wantReason: "it has no token"},
+		"rotate":                      {in: secret(filled(with("rotate", "now"))), wantAction: renew, wantReason: "a rotation was requested"},
+		"rotate once more":            {in: secret(filled(with("rotate", "again"), with("rotated", "now"))), wantAction: renew, wantReason: "a rotation was requested"},
+		"rotated":                     {in: secret(filled(with("rotate", "now"), with("rotated", "now"))), wantAction: none, wantReason: "its token is valid", wantWait: true},
+		"rotated, and rotate removed": {in: secret(filled(with("rotated", "now"))), wantAction: none, wantReason: "its token is valid", wantWait: true},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			got := decide(tc.in)
-			want := decision{action: tc.wantAction, reason: tc.wantReason, aged: tc.wantAged, paced: tc.wantReason == changed || tc.wantAction == remove, asked: got.asked, wait: got.wait}
+			want := decision{action: tc.wantAction, reason: tc.wantReason, dueByAge: tc.wantByAge, rateLimited: tc.wantReason == changed || tc.wantAction == remove, spec: got.spec, wait: got.wait}
 			if tc.wantEvent != "" {
-				want.refusal = refusal{tc.wantEvent, tc.wantReason}
+				want.warning = warning{tc.wantEvent, tc.wantReason}
 			}
-			if diff := cmp.Diff(want, got, cmp.AllowUnexported(decision{}, refusal{}, asked{})); diff != "" {
+			if diff := cmp.Diff(want, got, cmp.AllowUnexported(decision{}, warning{}, tokenSpec{})); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
-			// It is looked at again before it is due, in steps.
+			// The next decision comes before the token is due.
 			if got.wait > 0 != tc.wantWait || got.wait > 5*time.Hour {
 				t.Errorf("wait is %v", got.wait)
 			}

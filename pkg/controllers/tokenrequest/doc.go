@@ -1,43 +1,43 @@
-// Package tokenrequest keeps true that a Secret which asks for it holds a token that is
-// good and never old: the label sakeeper.io/token=managed, and a ServiceAccount of the
-// same namespace in the annotation sakeeper.io/service-account.
+// Package tokenrequest keeps an unexpired token in every Secret that asks for one with
+// the label sakeeper.io/token=managed and the name of a ServiceAccount of the same
+// namespace in the annotation sakeeper.io/service-account.
 //
 // Inputs: Secrets with that label, ServiceAccounts and namespaces, watched; the CA
-// bundle, asked anew for each token. Writes: for a renewal one TokenRequest, bound to the
+// bundle, read for each token. Writes: for a renewal one TokenRequest, bound to the
 // Secret so that deleting it revokes the token, and one JSON merge patch of exactly the
-// version of the Secret that was decided on. Nothing else is written, and nothing is
-// for a Secret that is right, also not after a restart. No token is kept in memory:
-// where a patch fails, the next try costs another TokenRequest.
+// resourceVersion of the Secret that the decision read. Nothing is written to a Secret
+// that needs nothing, also not after a restart. No token is kept in memory: if a patch
+// fails, the next attempt costs another TokenRequest.
 //
-// # When
+// # Renewal
 //
-// A token is renewed when 70 to 80 % of the lifetime that the server gave it have
+// A token is renewed when 70 to 80 % of the lifetime that the API server granted have
 // passed, a share that is fixed by the Secret's UID, and at the latest a minute before it
 // expires, but never before half of it has passed ([token.Term.Due]). It is renewed at
-// once when anything is not as it was when it was filled: what the annotations ask for,
-// the ServiceAccount (by UID), the CA, and the keys that were filled. All of that is in
-// one hash in an annotation. Another value of sakeeper.io/rotate renews it too.
+// once when what it was filled from has changed: the annotations, the ServiceAccount (by
+// UID), the CA, or the keys that were filled. An annotation holds one hash of all of
+// these. Another value of sakeeper.io/rotate renews it too.
 //
-// Times are the server's: those in the token's claims, compared with a clock that
-// follows the Date of the server's answers ([kube.ServerClock]). For a token that this process
-// has asked for itself, the time since then counts too (pkg/internal/stopwatch), so that clocks which are far
-// apart neither make a renewal late nor make one follow the other.
+// Times are the API server's: those in the token's claims, compared with a clock that
+// follows the Date of its responses ([kube.ServerClock]). For a token that this process
+// requested itself, the time since then counts too (pkg/internal/stopwatch), so that a
+// wrong clock makes no renewal late and causes no renewal after another.
 //
-// # What stays, and what goes
+// # What is kept, and what is removed
 //
-// Keys that were not filled here are left alone, and a Secret that has something of its
-// own where the token would go is refused. Those that were are noted in
-// sakeeper.io/filled-keys, and are removed when the format has them no more. They are all
-// removed when the ServiceAccount is gone, which is asked of the API server first; a token
-// of it would not come to life again, not even with an account of that name. A Secret whose
-// settings are wrong, that names another account which does not exist, or whose namespace
-// or label is not there any more, keeps its token until that expires.
+// Keys that this controller did not fill are never changed, and a Secret with other data
+// in place of the token is refused. Keys that it filled are listed in
+// sakeeper.io/filled-keys, and removed when the format no longer has them. All of them
+// are removed when the ServiceAccount is gone, which a live GET confirms; its token would
+// not become valid again, not even with a new account of that name. A Secret with invalid
+// settings, with the name of another account that does not exist, or without its
+// namespace's or its own label keeps its token until that expires.
 //
-// # What it means for security
+// # Security
 //
-// Whoever may create and read Secrets in a served namespace gets tokens of all of its
+// A user who can create and read Secrets in a served namespace gets tokens of all of its
 // ServiceAccounts, so a namespace is served only with the label
-// sakeeper.io/token-requests=allowed, unless [Config.Everywhere].
+// sakeeper.io/token-requests=allowed, unless [Config.AllNamespaces].
 //
 // RBAC: manifests/rbac/token-request-controller and token-request-controller-served.
 package tokenrequest

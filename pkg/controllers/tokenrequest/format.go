@@ -17,9 +17,9 @@ type format string
 const (
 	// formatToken is that of in-tree token Secrets.
 	formatToken format = "token"
-	// formatKubeconfig is one file for kubectl and all that is built on client-go.
+	// formatKubeconfig is one file for kubectl and other clients built on client-go.
 	formatKubeconfig format = "kubeconfig"
-	// formatArgoCD is a cluster as Argo CD reads it, but for its label.
+	// formatArgoCD is a cluster Secret of Argo CD, without the label.
 	formatArgoCD format = "argocd-cluster"
 	// formatCustom is formatToken with another key for the token.
 	formatCustom format = "custom"
@@ -46,53 +46,53 @@ func formatNames() string {
 	return strings.Join(names, ", ")
 }
 
-// keys are those that a Secret of this kind is filled under, sorted.
-func (a asked) keys() []string {
+// keys returns the keys of the data that a Secret of this format is filled with, sorted.
+func (t tokenSpec) keys() []string {
 	var keys []string
-	switch a.format {
+	switch t.format {
 	case formatKubeconfig:
 		keys = []string{keyKubeconfig}
 	case formatArgoCD:
 		keys = []string{keyName, keyServer, keyConfig}
 	case formatToken, formatCustom:
-		keys = []string{a.tokenKey, keyCA, keyNamespace}
+		keys = []string{t.tokenKey, keyCA, keyNamespace}
 	}
 	slices.Sort(keys)
 	return keys
 }
 
-// place is where a token goes.
-type place struct {
+// target is the Secret that a token is written to, and the CA for it.
+type target struct {
 	namespace, secret string
 	ca                []byte
 }
 
-// render makes what a Secret is filled with.
-func (a asked) render(token string, p place) (map[string][]byte, error) {
-	switch a.format {
+// render returns the data that a Secret is filled with.
+func (t tokenSpec) render(token string, to target) (map[string][]byte, error) {
+	switch t.format {
 	case formatKubeconfig:
-		file, err := a.kubeconfig(token, p)
+		file, err := t.kubeconfig(token, to)
 		return map[string][]byte{keyKubeconfig: file}, err
 	case formatArgoCD:
-		config, err := argoConfig(token, p.ca)
-		return map[string][]byte{keyName: []byte(p.secret), keyServer: []byte(a.server), keyConfig: config}, err
+		config, err := argoConfig(token, to.ca)
+		return map[string][]byte{keyName: []byte(to.secret), keyServer: []byte(t.server), keyConfig: config}, err
 	case formatToken, formatCustom:
-		return map[string][]byte{a.tokenKey: []byte(token), keyCA: p.ca, keyNamespace: []byte(p.namespace)}, nil
+		return map[string][]byte{t.tokenKey: []byte(token), keyCA: to.ca, keyNamespace: []byte(to.namespace)}, nil
 	}
-	panic("tokenrequest: internal error: a format that was not checked") // parse lets none through
+	panic("tokenrequest: internal error: unknown format") // parse rejects it
 }
 
-func (a asked) kubeconfig(token string, p place) ([]byte, error) {
+func (t tokenSpec) kubeconfig(token string, to target) ([]byte, error) {
 	const cluster = "kubernetes"
-	user := p.namespace + "/" + a.account
+	user := to.namespace + "/" + t.account
 	file, err := clientcmd.Write(clientcmdapi.Config{
-		Clusters:       map[string]*clientcmdapi.Cluster{cluster: {Server: a.server, CertificateAuthorityData: p.ca}},
+		Clusters:       map[string]*clientcmdapi.Cluster{cluster: {Server: t.server, CertificateAuthorityData: to.ca}},
 		AuthInfos:      map[string]*clientcmdapi.AuthInfo{user: {Token: token}},
-		Contexts:       map[string]*clientcmdapi.Context{user: {Cluster: cluster, AuthInfo: user, Namespace: p.namespace}},
+		Contexts:       map[string]*clientcmdapi.Context{user: {Cluster: cluster, AuthInfo: user, Namespace: to.namespace}},
 		CurrentContext: user,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("write a kubeconfig (%T)", err) // its words could quote the token
+		return nil, fmt.Errorf("write a kubeconfig (%T)", err) // its text could quote the token
 	}
 	return file, nil
 }
@@ -107,5 +107,5 @@ func argoConfig(token string, ca []byte) ([]byte, error) {
 		BearerToken     string          `json:"bearerToken"`
 		TLSClientConfig tlsClientConfig `json:"tlsClientConfig"`
 	}{token, tlsClientConfig{CAData: ca}}
-	return json.Marshal(config) //nolint:gosec // it is a token that is to be written
+	return json.Marshal(config) //nolint:gosec // the token is meant to be written
 }

@@ -10,18 +10,18 @@ import (
 )
 
 func TestRender(t *testing.T) {
-	where := place{namespace: "team", secret: "s", ca: []byte("pem")}
+	where := target{namespace: "team", secret: "s", ca: []byte("pem")}
 	cases := map[string]struct {
-		in   asked
+		in   tokenSpec
 		want map[string]string
 	}{
-		"token":  {in: asked{account: "robot", format: formatToken, tokenKey: "token"}, want: map[string]string{"token": "t.o.k", "ca.crt": "pem", "namespace": "team"}},
-		"custom": {in: asked{account: "robot", format: formatCustom, tokenKey: "password"}, want: map[string]string{"password": "t.o.k", "ca.crt": "pem", "namespace": "team"}},
-		"Argo CD": {in: asked{account: "robot", format: formatArgoCD, server: "https://api"}, want: map[string]string{
+		"token":  {in: tokenSpec{account: "robot", format: formatToken, tokenKey: "token"}, want: map[string]string{"token": "t.o.k", "ca.crt": "pem", "namespace": "team"}},
+		"custom": {in: tokenSpec{account: "robot", format: formatCustom, tokenKey: "password"}, want: map[string]string{"password": "t.o.k", "ca.crt": "pem", "namespace": "team"}},
+		"Argo CD": {in: tokenSpec{account: "robot", format: formatArgoCD, server: "https://api"}, want: map[string]string{
 			"name": "s", "server": "https://api",
 			"config": `{"bearerToken":"t.o.k","tlsClientConfig":{"insecure":false,"caData":"cGVt"}}`,
 		}},
-		"kubeconfig": {in: asked{account: "robot", format: formatKubeconfig, server: "https://api"}, want: map[string]string{"kubeconfig": `apiVersion: v1
+		"kubeconfig": {in: tokenSpec{account: "robot", format: formatKubeconfig, server: "https://api"}, want: map[string]string{"kubeconfig": `apiVersion: v1
 clusters:
 - cluster:
     certificate-authority-data: cGVt
@@ -62,8 +62,8 @@ users:
 }
 
 func TestAKubeconfigIsComplete(t *testing.T) {
-	a := asked{account: "robot", format: formatKubeconfig, server: "https://api"}
-	data, err := a.render("t.o.k", place{namespace: "team", secret: "s", ca: []byte("pem")})
+	spec := tokenSpec{account: "robot", format: formatKubeconfig, server: "https://api"}
+	data, err := spec.render("t.o.k", target{namespace: "team", secret: "s", ca: []byte("pem")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,16 +7,16 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/cache"
 )
 
-// What the label state is.
+// The values of the label state.
 const (
-	stateValid    = "valid"    // its token is right, or is being renewed in time
+	stateValid    = "valid"    // its token needs nothing, or is being renewed in time
 	statePending  = "pending"  // it has no token yet
 	stateFailing  = "failing"  // it cannot be filled or renewed: an event on it says why
 	stateExpired  = "expired"  // its token has expired
 	stateUnserved = "unserved" // its namespace is not allowed
 )
 
-// register exports what the Secrets hold, as it is at each scrape.
+// register exports the state of the Secrets, which each scrape reads from the cache.
 func (c *Controller) register(registry prometheus.Registerer) error {
 	if registry == nil {
 		return nil
@@ -41,35 +41,35 @@ func (m collector) Describe(out chan<- *prometheus.Desc) { out <- m.tokens; out 
 // Collect implements [prometheus.Collector].
 func (m collector) Collect(out chan<- prometheus.Metric) {
 	counts := map[string]int{stateValid: 0, statePending: 0, stateFailing: 0, stateExpired: 0, stateUnserved: 0}
-	next, some := 0.0, false
+	next, found := 0.0, false
 	for _, obj := range m.controller.cfg.Secrets.GetStore().List() {
 		secret, ok := obj.(*cache.ManagedSecret)
 		if !ok {
 			continue
 		}
 		s := m.controller.gather(secret)
-		in := stateOf(s, decide(s), !m.controller.notes.of(secret.UID).failing.IsZero())
-		counts[in]++
-		term, filled := noted(s.secret).term()
-		if !filled || in == stateUnserved {
+		label := stateOf(s, decide(s), !m.controller.notes.get(secret.UID).failingSince.IsZero())
+		counts[label]++
+		term, filled := resultsOn(s.secret).term()
+		if !filled || label == stateUnserved {
 			continue
 		}
-		if left := term.Expires.Sub(s.now).Seconds(); !some || left < next {
-			next, some = left, true
+		if left := term.Expires.Sub(s.now).Seconds(); !found || left < next {
+			next, found = left, true
 		}
 	}
-	for in, n := range counts {
-		out <- prometheus.MustNewConstMetric(m.tokens, prometheus.GaugeValue, float64(n), in)
+	for label, n := range counts {
+		out <- prometheus.MustNewConstMetric(m.tokens, prometheus.GaugeValue, float64(n), label)
 	}
-	if some {
+	if found {
 		out <- prometheus.MustNewConstMetric(m.expiry, prometheus.GaugeValue, next)
 	}
 }
 
 func stateOf(s state, d decision, failing bool) string {
-	term, filled := noted(s.secret).term()
+	term, filled := resultsOn(s.secret).term()
 	switch {
-	case d.refusal.reason == api.ReasonTokenNotServed:
+	case d.warning.reason == api.ReasonTokenNotServed:
 		return stateUnserved
 	case filled && !s.now.Before(term.Expires):
 		return stateExpired

@@ -56,32 +56,32 @@ func TestMetrics(t *testing.T) {
 	f.expectMetrics(t, map[string]int{stateFailing: 1, statePending: 1, stateUnserved: 2, stateValid: 1, stateExpired: 1}, "-60")
 }
 
-func TestAFailureShowsInMetricsUntilItIsOver(t *testing.T) {
+func TestMetricsShowAFailureUntilItIsOver(t *testing.T) {
 	f := newFixture(t, served(), robot(), managed())
-	f.api.change(func(a *apiServer) { a.tokensErr = errBoom })
-	if _, err := f.do(t); err == nil {
+	f.api.configure(func(a *fakeAPIServer) { a.tokensErr = errBoom })
+	if _, err := f.syncSecret(t); err == nil {
 		t.Fatal("no error")
 	}
 	f.expectMetrics(t, map[string]int{stateFailing: 1}, "")
-	f.api.change(func(a *apiServer) { a.tokensErr = nil })
-	f.mustDo(t)
+	f.api.configure(func(a *fakeAPIServer) { a.tokensErr = nil })
+	f.mustSync(t)
 	f.cache(t, f.api.secret())
 	f.expectMetrics(t, map[string]int{stateValid: 1}, "86400")
 
-	// A failure of something that nobody asks for any more is over too.
+	// A failed renewal that is no longer needed is not a failure.
 	token := f.api.secret().Data["token"]
-	if err := f.api.set(func(s *corev1.Secret) { delete(s.Data, "token") }); err != nil {
+	if err := f.api.updateSecret(func(s *corev1.Secret) { delete(s.Data, "token") }); err != nil {
 		t.Fatal(err)
 	}
 	f.cache(t, f.api.secret())
-	f.api.change(func(a *apiServer) { a.writesErr = errBoom })
-	if _, err := f.do(t); err == nil {
+	f.api.configure(func(a *fakeAPIServer) { a.writesErr = errBoom })
+	if _, err := f.syncSecret(t); err == nil {
 		t.Fatal("no error")
 	}
 	f.expectMetrics(t, map[string]int{stateFailing: 1}, "86400")
-	if err := f.api.set(func(s *corev1.Secret) { s.Data["token"] = token }); err != nil {
+	if err := f.api.updateSecret(func(s *corev1.Secret) { s.Data["token"] = token }); err != nil {
 		t.Fatal(err)
 	}
-	f.mustDo(t)
+	f.mustSync(t)
 	f.expectMetrics(t, map[string]int{stateValid: 1}, "86400")
 }

@@ -16,16 +16,16 @@ import (
 
 const (
 	defaultLifetime = 24 * time.Hour
-	// minLifetime and maxLifetime are what API servers accept; one that allows less than
-	// maxLifetime shortens by itself.
+	// minLifetime and maxLifetime are the limits of the TokenRequest API. An API server that
+	// allows less than maxLifetime grants less.
 	minLifetime = 10 * time.Minute
 	maxLifetime = (1 << 32) * time.Second
-	// longestQuote bounds what an event quotes of an annotation.
-	longestQuote = 64
+	// maxQuote is how many bytes of an annotation an event quotes.
+	maxQuote = 64
 )
 
-// asked is what a Secret asks for.
-type asked struct {
+// tokenSpec is the token that a Secret asks for.
+type tokenSpec struct {
 	account   string
 	audiences []string
 	lifetime  time.Duration
@@ -36,41 +36,41 @@ type asked struct {
 	tokenKey string
 }
 
-// parse reads annotations. A problem says which annotation, and what is allowed;
-// there are no more than one of each.
-func parse(annotations map[string]string, publicServer string) (a asked, problems []string) {
+// parse reads the annotations of a Secret. Each problem names its annotation and what is
+// allowed; there is at most one per annotation.
+func parse(annotations map[string]string, publicServer string) (spec tokenSpec, problems []string) {
 	report := func(annotation, format string, args ...any) {
 		problems = append(problems, annotation+": "+fmt.Sprintf(format, args...))
 	}
-	a.account = annotations[api.ServiceAccountAnnotation]
-	if len(validation.IsDNS1123Subdomain(a.account)) > 0 {
-		report(api.ServiceAccountAnnotation, "%s is not the name of a ServiceAccount; set it to one in this namespace", quote(a.account))
+	spec.account = annotations[api.ServiceAccountAnnotation]
+	if len(validation.IsDNS1123Subdomain(spec.account)) > 0 {
+		report(api.ServiceAccountAnnotation, "%s is not the name of a ServiceAccount; set it to one in this namespace", quote(spec.account))
 	}
 	if text, ok := annotations[api.AudiencesAnnotation]; ok {
-		a.audiences = strings.Split(text, ",")
-		if slices.ContainsFunc(a.audiences, blank) {
+		spec.audiences = strings.Split(text, ",")
+		if slices.ContainsFunc(spec.audiences, blank) {
 			report(api.AudiencesAnnotation, "%s has an empty audience or a blank; separate audiences by commas alone, or remove the annotation for the API server's own", quote(text))
 		}
 	}
 	var err error
-	if a.lifetime, err = parseLifetime(annotations); err != nil {
+	if spec.lifetime, err = parseLifetime(annotations); err != nil {
 		report(api.LifetimeAnnotation, "%v", err)
 	}
-	a.format = format(annotations[api.FormatAnnotation])
+	spec.format = format(annotations[api.FormatAnnotation])
 	if _, ok := annotations[api.FormatAnnotation]; !ok {
-		a.format = formatToken
+		spec.format = formatToken
 	}
-	if !slices.Contains(formats(), a.format) {
-		report(api.FormatAnnotation, "%s is not one of %s", quote(string(a.format)), formatNames())
-		return a, problems // what depends on the format is not known
+	if !slices.Contains(formats(), spec.format) {
+		report(api.FormatAnnotation, "%s is not one of %s", quote(string(spec.format)), formatNames())
+		return spec, problems // the other annotations depend on the format
 	}
-	if a.tokenKey, err = parseTokenKey(annotations, a.format); err != nil {
+	if spec.tokenKey, err = parseTokenKey(annotations, spec.format); err != nil {
 		report(api.TokenKeyAnnotation, "%v", err)
 	}
-	if a.server, err = parseServer(annotations, a.format, publicServer); err != nil {
+	if spec.server, err = parseServer(annotations, spec.format, publicServer); err != nil {
 		report(api.ServerAnnotation, "%v", err)
 	}
-	return a, problems
+	return spec, problems
 }
 
 func blank(audience string) bool { return audience == "" || strings.ContainsAny(audience, " \t\r\n") }
@@ -119,26 +119,27 @@ func parseServer(annotations map[string]string, f format, public string) (string
 	return text, nil
 }
 
-// errNoServer says what the URL of an API server looks like. Without TLS everybody on
-// the way could read the token.
-var errNoServer = errors.New("is not the URL of an API server, such as https://api.example.com:6443")
+// errNotServerURL says what the URL of an API server looks like. Without TLS, clients
+// would send the token in clear text.
+var errNotServerURL = errors.New("is not the URL of an API server, such as https://api.example.com:6443")
 
-// CheckServer tells what is wrong with the URL of an API server.
+// CheckServer returns an error if text is not the URL of an API server: https with a host,
+// without user, query and fragment. The error does not quote text.
 func CheckServer(text string) error {
 	server, err := url.Parse(text)
 	if err != nil || server.Scheme != "https" || server.Hostname() == "" || server.User != nil || server.RawQuery != "" || server.Fragment != "" {
-		return errNoServer
+		return errNotServerURL
 	}
 	return nil
 }
 
-// quote is text for an event, unless it may hold a token.
+// quote quotes text for an event, unless text may hold a token.
 func quote(text string) string {
 	if token.Quotes(text) {
 		return "the value (withheld: it looks like a token)"
 	}
-	if len(text) > longestQuote {
-		text = text[:longestQuote] + "..."
+	if len(text) > maxQuote {
+		text = text[:maxQuote] + "..."
 	}
 	return fmt.Sprintf("%q", text)
 }

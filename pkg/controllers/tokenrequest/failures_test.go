@@ -1,0 +1,204 @@
+package tokenrequest
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+func TestFailures(t *testing.T) {
+	const forbidden = `Warning FailedTokenRenewal The token here cannot be renewed: request a token for service account team/robot: things "name" is forbidden: exceeded quota: few`
+	cases := map[string]struct {
+		inTokensErr, inWritesErr error
+		inToken                  string
+		want                     []string
+		wantAgain                time.Duration
+		wantErr                  bool
+		wantLater                []string
+	}{
+		"forbidden": {inTokensErr: testkit.QuotaExceeded(), want: []string{forbidden}, wantErr: true},
+		"a deleted account": {
+			inTokensErr: testkit.NotFound(), wantAgain: requeueAfter, wantErr: true,
+			wantLater: []string{`Warning FailedTokenRenewal The token here cannot be renewed: request a token for service account team/robot: things "name" not found`},
+		},
+		"an outage": {
+			inTokensErr: errBoom, wantErr: true,
+			wantLater: []string{"Warning FailedTokenRenewal The token here cannot be renewed: request a token for service account team/robot: boom"},
+		},
+		"a terminating namespace": {inTokensErr: testkit.NamespaceTerminating(), wantAgain: requeueAfter},
+		"a response without a token": {
+			inToken: "opaque-" + secretBytes, wantErr: true,
+			wantLater: []string{"Warning FailedTokenRenewal The token here cannot be renewed: request a token for service account team/robot: read the response of the API server: it is no token with claims"},
+		},
+		"an error that quotes a token": {
+			inTokensErr: testkit.Invalid("spec", secretBytes), wantErr: true,
+			want: []string{"Warning FailedTokenRenewal The token here cannot be renewed: request a token for service account team/robot: Invalid, in words that are withheld because they quote a token"},
+		},
+		"a conflict": {
+			inWritesErr: testkit.Conflict(), wantAgain: requeueAfter, wantErr: true,
+			wantLater: []string{"Warning FailedTokenRenewal The token here cannot be renewed: write secret team/s: " + testkit.Conflict().Error()},
+		},
+		"a deleted secret": {
+			inWritesErr: testkit.NotFound(), wantAgain: requeueAfter, wantErr: true,
+			wantLater: []string{"Warning FailedTokenRenewal The token here cannot be renewed: write secret team/s: " + testkit.NotFound().Error()},
+		},
+		"a rejected write": {
+			inWritesErr: testkit.Invalid("data", secretBytes), wantErr: true,
+			want: []string{"Warning FailedTokenRenewal The token here cannot be renewed: write secret team/s: Invalid, in words that are withheld because they quote a token"},
+		},
+		"a lost write": {
+			inWritesErr: testkit.InternalError(), wantErr: true,
+			wantLater: []string{"Warning FailedTokenRenewal The token here cannot be renewed: write secret team/s: Internal error occurred: etcd is slow"},
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, served(), robot(), managed())
+			f.api.configure(func(a *fakeAPIServer) { a.tokensErr, a.writesErr, a.token = tc.inTokensErr, tc.inWritesErr, tc.inToken })
+			again, err := f.syncSecret(t)
+			if again != tc.wantAgain || err != nil != tc.wantErr || errors.Is(err, workqueue.ErrRequeueLater) != (err != nil && again > 0) {
+				t.Errorf("again in %v, error %v", again, err)
+			}
+			if err != nil && strings.Contains(err.Error(), secretBytes) {
+				t.Error("the error holds a token")
+			}
+			if diff := cmp.Diff(tc.want, testkit.Events(f.recorder)); diff != "" {
+				t.Errorf("events (-want +got):\n%s", diff)
+			}
+			if f.notes.get(testkit.SecretUID).failingSince.IsZero() == tc.wantErr {
+				t.Errorf("failing: %t", !tc.wantErr)
+			}
+			if tc.wantLater != nil {
+				f.pass(warnAfter)
+				if _, err := f.syncSecret(t); err == nil {
+					t.Error("no error")
+				}
+				if diff := cmp.Diff(tc.wantLater, testkit.Events(f.recorder)); diff != "" {
+					t.Errorf("later events (-want +got):\n%s", diff)
+				}
+			}
+			f.api.configure(func(a *fakeAPIServer) { a.tokensErr, a.writesErr, a.token = nil, nil, "" })
+			f.pass(maxOutageDelay)
+			f.mustSync(t)
+			if len(f.api.secret().Data["token"]) == 0 || !f.notes.get(testkit.SecretUID).failingSince.IsZero() {
+				t.Error("no token after the failure, or still failing")
+			}
+		})
+	}
+}
+
+func TestMaxRetryDelay(t *testing.T) {
+	cases := map[string]struct {
+		inRemaining time.Duration
+		inPermanent bool
+		want        time.Duration
+	}{
+		"an outage":                         {want: 30 * time.Second},
+		"an outage, five minutes remaining": {inRemaining: 5 * time.Minute, want: 30 * time.Second},
+		"an outage, an hour remaining":      {inRemaining: time.Hour, want: 30 * time.Second},
+		"rejected, no token":                {inPermanent: true},
+		"rejected, expired":                 {inPermanent: true, inRemaining: -time.Hour},
+		"rejected, an hour remaining":       {inPermanent: true, inRemaining: time.Hour, want: 6 * time.Minute},
+		"rejected, a minute remaining":      {inPermanent: true, inRemaining: time.Minute, want: 30 * time.Second},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := maxRetryDelay(tc.inRemaining, tc.inPermanent); got != tc.want {
+				t.Errorf("got %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestATokenThatIsRemovedAgainAndAgainIsBackedOff(t *testing.T) {
+	f := newFixture(t, served(), robot(), managed())
+	for range 20 {
+		f.mustSync(t)
+		if err := f.api.updateSecret(func(s *corev1.Secret) { delete(s.Data, "token") }); err != nil {
+			t.Fatal(err)
+		}
+		f.pass(time.Second)
+	}
+	if again := f.mustSync(t); again < 50*time.Minute {
+		t.Errorf("again after %v", again)
+	}
+	if got := f.summary(); len(got) != 10 {
+		t.Errorf("%d requests: %v", len(got), got)
+	}
+	if events := testkit.Events(f.recorder); len(events) != 1 || !strings.Contains(events[0], "LeftAlone") {
+		t.Errorf("events %q", events)
+	}
+	// A rotation is other content.
+	if err := f.api.updateSecret(func(s *corev1.Secret) { s.Annotations[api.RotateAnnotation] = "now" }); err != nil {
+		t.Fatal(err)
+	}
+	f.mustSync(t)
+	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+}
+
+// TestWriteBackoffOfOneNamespaceDoesNotAffectOthers has many Secrets in backoff in one
+// namespace, and fills a Secret of another.
+func TestWriteBackoffOfOneNamespaceDoesNotAffectOthers(t *testing.T) {
+	f := newFixture(t, served(), robot(), managed())
+	for i := range 30 {
+		secret := objectKey{namespace: "noisy", name: fmt.Sprint("s", i), uid: fmt.Sprint(i)}
+		for range 5 {
+			f.backoff.Record(secret, "a token")
+		}
+		f.backoff.Allow(secret, "a token")
+	}
+	if f.backoff.Allow(objectKey{namespace: "noisy", name: "new", uid: "new"}, "a token").Wait == 0 {
+		t.Error("the noisy namespace is not in backoff")
+	}
+	f.mustSync(t)
+	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+}
+
+// TestConflictsWithoutEndCostFewTokens has a webhook that always responds with a conflict,
+// without an event, or another client that always writes first.
+func TestConflictsWithoutEndCostFewTokens(t *testing.T) {
+	for name, changes := range map[string]bool{"nothing changes": false, "it changes each time": true} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, served(), robot(), managed())
+			f.api.configure(func(a *fakeAPIServer) { a.writesErr = testkit.Conflict() })
+			const minutes = 10
+			for i := range minutes * 60 {
+				if changes {
+					if err := f.api.updateSecret(func(s *corev1.Secret) { s.Data["mine"] = fmt.Append(nil, i) }); err != nil {
+						t.Fatal(err)
+					}
+					f.cache(t, f.api.secret())
+				}
+				_, _ = f.syncSecret(t)
+				f.pass(time.Second)
+			}
+			if got := len(f.summary()) / 2; got < minutes || got > 2*minutes+6 {
+				t.Errorf("%d tokens in %d minutes", got, minutes)
+			}
+			want := []string{`Warning FailedTokenRenewal The token here cannot be renewed: write secret team/s: ` + testkit.Conflict().Error()}
+			if diff := cmp.Diff(want, testkit.Events(f.recorder)[:1]); diff != "" {
+				t.Errorf("events (-want +got):\n%s", diff)
+			}
+			f.api.configure(func(a *fakeAPIServer) { a.writesErr = nil })
+			f.requests()
+			f.pass(maxOutageDelay)
+			f.mustSync(t)
+			if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
+				t.Errorf("requests (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

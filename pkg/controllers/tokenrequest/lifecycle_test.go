@@ -1,0 +1,156 @@
+package tokenrequest
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/testkit"
+)
+
+func reduced(secret *corev1.Secret) *cache.ManagedSecret {
+	return cache.NewManagedSecret(secret.DeepCopy())
+}
+
+func TestLifecycle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunningController(t, served(), robot(), managed(with("lifetime", "1h")))
+		r.start()
+		r.expectRequests("start", oneToken()...)
+		if !r.controller.Ready() {
+			t.Error("not ready")
+		}
+		time.Sleep(41 * time.Minute)
+		r.expectRequests("before it is due")
+		time.Sleep(8 * time.Minute)
+		r.expectRequests("due", oneToken()...)
+
+		r.must(r.updateSecret(func(s *corev1.Secret) { s.Annotations[api.RotateAnnotation] = "now" }))
+		r.expectRequests("rotate", oneToken()...)
+		r.must(r.updateSecret(func(s *corev1.Secret) { s.Data["mine"] = []byte("no") }))
+		r.expectRequests("an unrelated change")
+		r.must(r.updateSecret(func(s *corev1.Secret) { delete(s.Data, "token") }))
+		r.expectRequests("a user removed the token", oneToken()...)
+
+		r.stop()
+		time.Sleep(10 * time.Minute)
+		r.start()
+		time.Sleep(time.Minute)
+		r.expectRequests("a restart")
+
+		r.must(r.Tracker().Delete(accountsResource, "team", "robot"))
+		r.expectRequests("the account was deleted", "patch secrets team/s")
+		r.must(r.Tracker().Create(accountsResource, robot(testkit.WithUID(testkit.OtherUID)), "team"))
+		r.expectRequests("another account was created", oneToken()...)
+
+		r.must(r.Tracker().Update(namespacesResource, testkit.Namespace("team"), ""))
+		time.Sleep(2 * time.Hour)
+		r.expectRequests("the namespace lost its label")
+		r.must(r.Tracker().Update(namespacesResource, served(), ""))
+		r.expectRequests("the namespace got its label again", oneToken()...)
+
+		r.must(r.Tracker().Delete(secretsResource, "team", "s"))
+		time.Sleep(2 * time.Hour)
+		r.expectRequests("the secret was deleted")
+		if n := len(r.controller.notes.bySecret); n > 0 {
+			t.Errorf("%d notes are left", n)
+		}
+		r.stop()
+	})
+}
+
+func TestATokenIsRenewedSoonAfterALongOutage(t *testing.T) {
+	outages := map[string]error{"unreachable": errors.New("connection refused"), "unavailable": testkit.InternalError()}
+	for name, outage := range outages {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRunningController(t, served(), robot(), managed(with("lifetime", "1h")))
+				r.start()
+				synctest.Wait()
+				r.configure(func(a *fakeAPIServer) { a.tokensErr = outage })
+				time.Sleep(20 * time.Hour)
+				r.configure(func(a *fakeAPIServer) { a.tokensErr = nil })
+				r.ClearActions()
+				time.Sleep(maxOutageDelay)
+				r.expectRequests("after the outage", oneToken()...)
+				r.stop()
+			})
+		})
+	}
+}
+
+// TestATokenIsRenewedInTimeAfterARejection grants permission a minute before the token expires.
+func TestATokenIsRenewedInTimeAfterARejection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunningController(t, served(), robot(), managed(with("lifetime", "1h")))
+		r.start()
+		synctest.Wait()
+		r.configure(func(a *fakeAPIServer) { a.tokensErr = testkit.QuotaExceeded() })
+		time.Sleep(59 * time.Minute)
+		r.configure(func(a *fakeAPIServer) { a.tokensErr = nil })
+		time.Sleep(time.Minute)
+		r.expectNoneExpired("a minute later")
+		if events := testkit.Events(r.recorder); len(events) != 1 {
+			t.Errorf("want one event, got %q", events)
+		}
+		r.stop()
+	})
+}
+
+// TestAWrongClockCausesFewRenewals allows no more than two renewals in a lifetime.
+func TestAWrongClockCausesFewRenewals(t *testing.T) {
+	for name, off := range map[string]time.Duration{"ahead": 1000 * time.Hour, "behind": -1000 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRunningController(t, served(), robot(), managed(with("lifetime", "1h")))
+				r.skew.Store(int64(off))
+				r.start()
+				time.Sleep(20 * time.Hour)
+				synctest.Wait()
+				r.expectNoneExpired("after 20 hours")
+				if r.granted < 25 || r.granted > 41 {
+					t.Errorf("%d tokens in 20 hours", r.granted)
+				}
+				r.stop()
+			})
+		})
+	}
+}
+
+func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
+	all := map[string]func(*Controller) toolscache.SharedIndexInformer{
+		"namespaces":       func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Namespaces },
+		"secrets":          func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Secrets },
+		"service accounts": func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.ServiceAccounts },
+	}
+	for missing := range all {
+		t.Run("all but "+missing, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newFakeAPIServer(time.Now, served(), robot(), managed())
+				c := newController(t, a, func(cfg *Config) {
+					cfg.Recorder, cfg.Clock, cfg.Monotonic = record.NewFakeRecorder(9), clock.RealClock{}, clock.RealClock{}
+				})
+				run := []func(context.Context) error{c.Run}
+				for name, informer := range all {
+					if name != missing {
+						run = append(run, testkit.Informer(informer(c)))
+					}
+				}
+				defer testkit.Start(t.Context(), t, run...)()
+				time.Sleep(time.Minute)
+				if c.Ready() || a.granted > 0 || a.patches > 0 {
+					t.Errorf("ready %t, %d tokens, %d patches", c.Ready(), a.granted, a.patches)
+				}
+			})
+		})
+	}
+}

@@ -165,7 +165,7 @@ func (c *Controller) remove(ctx context.Context, s state, d decision) (time.Dura
 	}
 	c.backoff.Record(objectKeyOf(s.secret), contentNoToken)
 	c.cfg.Recorder.Eventf(kube.Reference(kind, s.secret), corev1.EventTypeWarning, api.ReasonRemovedToken,
-		"ServiceAccount %s is gone, and its token was removed from here: %s. Another one is written when there is such a ServiceAccount again",
+		"ServiceAccount %s is gone, and its token was removed from this Secret: %s. Another token is written when a ServiceAccount of that name exists",
 		d.spec.account, strings.Join(s.secret.FilledKeys(), ", "))
 	klog.FromContext(ctx).V(2).Info("Removed the token of secret", "secret", klog.KObj(s.secret), "reason", d.reason)
 	return 0, nil
@@ -221,7 +221,7 @@ func (c *Controller) handleAPIError(ctx context.Context, s state, doing string, 
 	permanent := kube.IsPermanent(err)
 	err = fmt.Errorf("%s: %w", doing, kube.Redact(err))
 	if (permanent || now.Sub(since) >= warnAfter) && workqueue.Report(ctx) {
-		c.cfg.Recorder.Eventf(kube.Reference(kind, secret), corev1.EventTypeWarning, api.ReasonFailedTokenRenewal, "The token here cannot be renewed: %v", err)
+		c.cfg.Recorder.Eventf(kube.Reference(kind, secret), corev1.EventTypeWarning, api.ReasonFailedTokenRenewal, "The token in this Secret cannot be renewed: %v", err)
 	}
 	if delay := maxRetryDelay(remaining(s), permanent); delay > 0 {
 		c.queue.AddAfter(toolscache.MetaObjectToName(secret), delay)

@@ -48,16 +48,16 @@ const (
 type decision struct {
 	action action
 	reason string
-	// wait is the delay until the next decision after none; zero: the next event.
+	// wait is the delay until the next decision, for none; zero: the next event.
 	wait time.Duration
-	// spec is the token to request for renew.
+	// spec is the token to request, for renew.
 	spec tokenSpec
 	// dueByAge: only the token's age calls for the renewal, so it cannot be too frequent.
 	dueByAge bool
 	// rateLimited: many Secrets may need a write for the same reason at once, such as a
 	// new CA, and it is not urgent.
 	rateLimited bool
-	// warning is the event about refuse.
+	// warning is the event to record, for refuse.
 	warning warning
 }
 
@@ -100,7 +100,7 @@ func unserved(s state) (decision, bool) {
 	}
 	outcome := "this Secret gets no token"
 	if expires := s.secret.Annotations[api.ExpiresAtAnnotation]; len(s.secret.FilledKeys()) > 0 {
-		outcome = "the token here is not renewed; it stays good until it expires at " + expires
+		outcome = "the token in it is not renewed; it stays valid until it expires at " + expires
 	}
 	return refuseWith(api.ReasonTokenNotServed, fmt.Sprintf("Namespace %s does not have the label %s=%s, so %s",
 		s.namespace.Name, api.TokenRequestsLabel, api.TokenRequestsAllowed, outcome)), true
@@ -113,7 +113,7 @@ func unusable(s state) (decision, bool) {
 	case domain == "kubernetes.io" || strings.HasSuffix(domain, ".kubernetes.io"):
 		return refuseWith(api.ReasonUnusableTokenSecret, fmt.Sprintf("A Secret of type %s belongs to Kubernetes itself and gets no such token; create one of type %s", s.secret.Type, corev1.SecretTypeOpaque)), true
 	case s.secret.Immutable:
-		return refuseWith(api.ReasonUnusableTokenSecret, "This Secret is immutable, so no token can be written to it; delete it and create it again without that"), true
+		return refuseWith(api.ReasonUnusableTokenSecret, "This Secret is immutable, so no token can be written to it; delete it and create a mutable one"), true
 	}
 	return decision{}, false
 }
@@ -150,7 +150,7 @@ func occupied(s state, spec tokenSpec) (decision, bool) {
 	if len(keys) == 0 {
 		return decision{}, false
 	}
-	return refuseWith(api.ReasonUnusableTokenSecret, fmt.Sprintf("The token would go where this Secret has something else, under %s; remove that, or ask for another format",
+	return refuseWith(api.ReasonUnusableTokenSecret, fmt.Sprintf("This Secret has other data under %s, where the token would be written; remove it, or ask for another format",
 		strings.Join(keys, ", "))), true
 }
 

@@ -92,11 +92,11 @@ func TestDecide(t *testing.T) {
 		},
 		"a namespace that lost the label": {
 			in: but(secret(filled()), func(s *state) { s.namespace, s.now = testkit.Namespace("team"), due }), wantAction: refuse, wantEvent: api.ReasonTokenNotServed,
-			wantReason: "Namespace team does not have the label sakeeper.io/token-requests=allowed, so the token here is not renewed; it stays good until it expires at 2026-01-03T03:04:05Z",
+			wantReason: "Namespace team does not have the label sakeeper.io/token-requests=allowed, so the token in it is not renewed; it stays valid until it expires at 2026-01-03T03:04:05Z",
 		},
 		"a namespace that lost the label, and an account that is gone": {
 			in: but(secret(filled()), func(s *state) { s.namespace, s.account = testkit.Namespace("team"), nil }), wantAction: refuse, wantEvent: api.ReasonTokenNotServed,
-			wantReason: "Namespace team does not have the label sakeeper.io/token-requests=allowed, so the token here is not renewed; it stays good until it expires at 2026-01-03T03:04:05Z",
+			wantReason: "Namespace team does not have the label sakeeper.io/token-requests=allowed, so the token in it is not renewed; it stays valid until it expires at 2026-01-03T03:04:05Z",
 		},
 		"any namespace if all are served": {
 			in: but(secret(managed()), func(s *state) { s.namespace, s.allNamespaces = testkit.Namespace("team"), true }), wantAction: renew, wantReason: "it has no token",
@@ -112,7 +112,7 @@ func TestDecide(t *testing.T) {
 		"a user's own type": {in: secret(managed(ofType("example.com/robot"))), wantAction: renew, wantReason: "it has no token"},
 		"an immutable secret": {
 			in: secret(managed(immutable)), wantAction: refuse, wantEvent: api.ReasonUnusableTokenSecret,
-			wantReason: "This Secret is immutable, so no token can be written to it; delete it and create it again without that",
+			wantReason: "This Secret is immutable, so no token can be written to it; delete it and create a mutable one",
 		},
 		"bad settings": {
 			in: secret(managed(with("lifetime", "1m"), with("format", "jks"))), wantAction: refuse, wantEvent: api.ReasonInvalidTokenSetting,
@@ -167,11 +167,11 @@ func TestDecide(t *testing.T) {
 		"a key that is the user's": {in: secret(filled(testkit.WithData("mine", "no"))), wantAction: none, wantReason: "its token is valid", wantWait: true},
 		"other data under the keys of the token": {
 			in: secret(managed(testkit.WithData("token", "mine"), testkit.WithData("ca.crt", "mine"), testkit.WithData("other", "mine"))), wantAction: refuse, wantEvent: api.ReasonUnusableTokenSecret,
-			wantReason: "The token would go where this Secret has something else, under ca.crt, token; remove that, or ask for another format",
+			wantReason: "This Secret has other data under ca.crt, token, where the token would be written; remove it, or ask for another format",
 		},
 		"other data under a key of another format": {
 			in: secret(filled(with("format", "kubeconfig"), with("server", "https://api"), testkit.WithData("kubeconfig", "mine"))), wantAction: refuse, wantEvent: api.ReasonUnusableTokenSecret,
-			wantReason: "The token would go where this Secret has something else, under kubeconfig; remove that, or ask for another format",
+			wantReason: "This Secret has other data under kubeconfig, where the token would be written; remove it, or ask for another format",
 		},
 		"an empty value under the key of the token": {in: secret(managed(testkit.WithData("token", ""))), wantAction: renew, wantReason: "it has no token"},
 		"another expiry":              {in: secret(filled(with("expires-at", "2036-01-01T00:00:00Z"))), wantAction: renew, wantReason: changed},

@@ -16,7 +16,7 @@ import (
 )
 
 func TestFailures(t *testing.T) {
-	const forbidden = `Warning FailedTokenRenewal The token here cannot be renewed: request a token for service account team/robot: things "name" is forbidden: exceeded quota: few`
+	const forbidden = `Warning FailedTokenRenewal The token in this Secret cannot be renewed: request a token for service account team/robot: things "name" is forbidden: exceeded quota: few`
 	cases := map[string]struct {
 		inTokensErr, inWritesErr error
 		inToken                  string
@@ -28,36 +28,36 @@ func TestFailures(t *testing.T) {
 		"forbidden": {inTokensErr: testkit.QuotaExceeded(), want: []string{forbidden}, wantErr: true},
 		"a deleted account": {
 			inTokensErr: testkit.NotFound(), wantAgain: requeueAfter, wantErr: true,
-			wantLater: []string{`Warning FailedTokenRenewal The token here cannot be renewed: request a token for service account team/robot: things "name" not found`},
+			wantLater: []string{`Warning FailedTokenRenewal The token in this Secret cannot be renewed: request a token for service account team/robot: things "name" not found`},
 		},
 		"an outage": {
 			inTokensErr: errBoom, wantErr: true,
-			wantLater: []string{"Warning FailedTokenRenewal The token here cannot be renewed: request a token for service account team/robot: boom"},
+			wantLater: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: request a token for service account team/robot: boom"},
 		},
 		"a terminating namespace": {inTokensErr: testkit.NamespaceTerminating(), wantAgain: requeueAfter},
 		"a response without a token": {
 			inToken: "opaque-" + secretBytes, wantErr: true,
-			wantLater: []string{"Warning FailedTokenRenewal The token here cannot be renewed: request a token for service account team/robot: read the response of the API server: it is no token with claims"},
+			wantLater: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: request a token for service account team/robot: read the response of the API server: it is no token with claims"},
 		},
 		"an error that quotes a token": {
 			inTokensErr: testkit.Invalid("spec", secretBytes), wantErr: true,
-			want: []string{"Warning FailedTokenRenewal The token here cannot be renewed: request a token for service account team/robot: Invalid, in words that are withheld because they quote a token"},
+			want: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: request a token for service account team/robot: Invalid, in words that are withheld because they quote a token"},
 		},
 		"a conflict": {
 			inWritesErr: testkit.Conflict(), wantAgain: requeueAfter, wantErr: true,
-			wantLater: []string{"Warning FailedTokenRenewal The token here cannot be renewed: write secret team/s: " + testkit.Conflict().Error()},
+			wantLater: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: write secret team/s: " + testkit.Conflict().Error()},
 		},
 		"a deleted secret": {
 			inWritesErr: testkit.NotFound(), wantAgain: requeueAfter, wantErr: true,
-			wantLater: []string{"Warning FailedTokenRenewal The token here cannot be renewed: write secret team/s: " + testkit.NotFound().Error()},
+			wantLater: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: write secret team/s: " + testkit.NotFound().Error()},
 		},
 		"a rejected write": {
 			inWritesErr: testkit.Invalid("data", secretBytes), wantErr: true,
-			want: []string{"Warning FailedTokenRenewal The token here cannot be renewed: write secret team/s: Invalid, in words that are withheld because they quote a token"},
+			want: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: write secret team/s: Invalid, in words that are withheld because they quote a token"},
 		},
 		"a lost write": {
 			inWritesErr: testkit.InternalError(), wantErr: true,
-			wantLater: []string{"Warning FailedTokenRenewal The token here cannot be renewed: write secret team/s: Internal error occurred: etcd is slow"},
+			wantLater: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: write secret team/s: Internal error occurred: etcd is slow"},
 		},
 	}
 	for name, tc := range cases {
@@ -188,7 +188,7 @@ func TestConflictsWithoutEndCostFewTokens(t *testing.T) {
 			if got := len(f.summary()) / 2; got < minutes || got > 2*minutes+6 {
 				t.Errorf("%d tokens in %d minutes", got, minutes)
 			}
-			want := []string{`Warning FailedTokenRenewal The token here cannot be renewed: write secret team/s: ` + testkit.Conflict().Error()}
+			want := []string{`Warning FailedTokenRenewal The token in this Secret cannot be renewed: write secret team/s: ` + testkit.Conflict().Error()}
 			if diff := cmp.Diff(want, testkit.Events(f.recorder)[:1]); diff != "" {
 				t.Errorf("events (-want +got):\n%s", diff)
 			}

@@ -22,16 +22,16 @@ type hangingClient struct {
 	on     atomic.Bool
 }
 
-func (s *hangingClient) ServiceAccounts(namespace string) typedcorev1.ServiceAccountInterface {
-	return hangingAccounts{s.Client.ServiceAccounts(namespace), s}
+func (c *hangingClient) ServiceAccounts(namespace string) typedcorev1.ServiceAccountInterface {
+	return hangingAccounts{c.Client.ServiceAccounts(namespace), c}
 }
 
-func (s *hangingClient) Secrets(namespace string) typedcorev1.SecretInterface {
-	return hangingSecrets{s.Client.Secrets(namespace), s}
+func (c *hangingClient) Secrets(namespace string) typedcorev1.SecretInterface {
+	return hangingSecrets{c.Client.Secrets(namespace), c}
 }
 
-func (s *hangingClient) wait(ctx context.Context, what string) error {
-	if !s.on.Load() || s.method != what {
+func (c *hangingClient) wait(ctx context.Context, what string) error {
+	if !c.on.Load() || c.method != what {
 		return nil
 	}
 	<-ctx.Done()

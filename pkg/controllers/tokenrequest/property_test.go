@@ -63,14 +63,14 @@ func TestNoTokenExpires(t *testing.T) {
 					what = "a rotation"
 					rotations++
 					s.must(s.updateSecret(func(s *corev1.Secret) { s.Annotations[api.RotateAnnotation] = fmt.Sprint(rotations) }))
-					s.show()
+					s.updateCache()
 				case 6:
 					what = "a sleep"
 					s.sleep(s.upTo(granted() / 10))
 				case 7:
 					what = "another account"
 					s.account = robot(testkit.WithUID(types.UID(fmt.Sprint("account ", step))))
-					s.show()
+					s.updateCache()
 				}
 				counts[what]++
 				s.expectNotExpired(step, what)

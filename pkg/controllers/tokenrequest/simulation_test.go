@@ -68,7 +68,7 @@ func (s *simulation) start() {
 	})
 	s.must(s.c.cfg.Namespaces.GetStore().Add(served()))
 	s.failures, s.cachedVersion = 0, ""
-	s.show()
+	s.updateCache()
 }
 
 func (s *simulation) end() {
@@ -78,8 +78,8 @@ func (s *simulation) end() {
 	}
 }
 
-// show updates the cache.
-func (s *simulation) show() {
+// updateCache updates the cache.
+func (s *simulation) updateCache() {
 	if s.c == nil {
 		return
 	}
@@ -141,7 +141,7 @@ func (s *simulation) syncOnce() {
 	if after := s.secret(); after.ResourceVersion != s.cachedVersion {
 		// The event of a write is delayed at random.
 		s.server.SetTime(now.Add(s.upTo(time.Second)))
-		s.show()
+		s.updateCache()
 	}
 }
 

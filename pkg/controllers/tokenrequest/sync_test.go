@@ -165,7 +165,7 @@ func TestAnAccountIsDeletedAndCreatedAgain(t *testing.T) {
 	if diff := cmp.Diff(bare, f.api.secret()); diff != "" {
 		t.Errorf("secret (-want +got):\n%s", diff)
 	}
-	want := []string{"Warning RemovedToken ServiceAccount robot is gone, and its token was removed from here: ca.crt, namespace, token. Another one is written when there is such a ServiceAccount again"}
+	want := []string{"Warning RemovedToken ServiceAccount robot is gone, and its token was removed from this Secret: ca.crt, namespace, token. Another token is written when a ServiceAccount of that name exists"}
 	if diff := cmp.Diff(want, testkit.Events(f.recorder)); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}

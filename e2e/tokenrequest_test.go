@@ -354,7 +354,7 @@ func testManagedBadInput(t *testing.T, p plane) {
 		"audiences with blanks": {in: managed("blanks", map[string]string{"audiences": "a, b"}), wantReason: api.ReasonInvalidTokenSetting, want: []string{"sakeeper.io/audiences"}},
 		"no account":            {in: managed("empty", map[string]string{"service-account": ""}), wantReason: api.ReasonInvalidTokenSetting, want: []string{"sakeeper.io/service-account"}},
 		"an unknown account":    {in: managed("unknown", map[string]string{"service-account": "nobody"}), wantReason: api.ReasonNoServiceAccount, want: []string{"nobody", "create it"}},
-		"its own keys":          {in: own, wantReason: api.ReasonUnusableTokenSecret, want: []string{"token", "remove that"}},
+		"its own keys":          {in: own, wantReason: api.ReasonUnusableTokenSecret, want: []string{"token", "remove it"}},
 		"immutable":             {in: immutable, wantReason: api.ReasonUnusableTokenSecret, want: []string{"immutable"}},
 		"of an in-tree type":    {in: inTree, wantReason: api.ReasonUnusableTokenSecret, want: []string{"kubernetes.io/service-account-token", "Opaque"}},
 	}

@@ -78,7 +78,7 @@ type Config struct {
 	CA func() cabundle.Bundle
 	// Recorder records events about ServiceAccounts.
 	Recorder record.EventRecorder
-	// Clock is compared with creation timestamps of ServiceAccounts.
+	// Clock measures delays, and is compared with the creationTimestamp of ServiceAccounts.
 	Clock clock.PassiveClock
 	// Registerer exports the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer

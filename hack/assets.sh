@@ -36,13 +36,14 @@ done
 # downloaded and packages that are compiled. Everything else is printed as it is.
 declare -A packages
 progress() {
-  local seen=0 next=0 every=30 line status text
+  local seen=0 next=0 every=30 begun= line status text
   [[ -t 2 ]] && every=1
   while :; do
     status=0
-    IFS= read -r -t 1 line || status=$?
-    ((status == 1)) && break # the end; above 128 it is a second without a line
-    if ((status == 0)); then
+    IFS= read -r -t 1 line || status=$? # 1 is the end, above 128 the line did not end within a second
+    line=$begun$line begun=
+    ((status <= 128)) || begun=$line
+    if ((status == 0)) || [[ $status == 1 && -n $line ]]; then
       if [[ $line == "go: downloading "* || -n $line && -n ${packages[$line]:-} ]]; then
         seen=$((seen + 1))
       else
@@ -50,6 +51,7 @@ progress() {
         printf '%s\n' "$line" >&2
       fi
     fi
+    ((status != 1)) || break
     if ((SECONDS >= next)); then
       show
       next=$((SECONDS + every))

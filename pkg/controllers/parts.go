@@ -331,11 +331,11 @@ func (p *parts) tokenRequest() (runnable, error) {
 		Secrets:         p.managedSecrets,
 		ServiceAccounts: p.serviceAccounts,
 		CA:              p.ca.Get,
-		Everywhere:      p.options.TokenRequest.AllNamespaces,
+		AllNamespaces:   p.options.TokenRequest.AllNamespaces,
 		PublicServer:    p.options.TokenRequest.PublicServer,
 		Recorder:        p.recorder,
 		Clock:           serverClock,
-		Running:         clock.RealClock{},
+		Monotonic:       clock.RealClock{},
 		Registerer:      p.options.Registerer,
 	})
 	if err != nil {

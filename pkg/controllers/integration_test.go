@@ -12,8 +12,11 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
+	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
+	toolscache "k8s.io/client-go/tools/cache"
 
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/controllers"
@@ -138,6 +141,55 @@ func TestASuiteServesACluster(t *testing.T) {
 	for _, family := range families {
 		if !strings.HasPrefix(family.GetName(), "sakeeper_") {
 			t.Errorf("the registry has %s, which is not ours", family.GetName())
+		}
+	}
+}
+
+// TestDeletionsAreConfirmedWhereTheCallersInformersAreFiltered: an account that leaves the filter
+// of the caller is no account that is gone.
+func TestDeletionsAreConfirmedWhereTheCallersInformersAreFiltered(t *testing.T) {
+	cp, client := start(t)
+	accounts := coreinformers.NewFilteredServiceAccountInformer(client, "", 0, toolscache.Indexers{}, func(o *metav1.ListOptions) { o.LabelSelector = "team=blue" })
+	o := options(cp)
+	o.Controllers = []string{"serviceaccount-token-controller"}
+	o.Namespaces = coreinformers.NewNamespaceInformer(client, 0, toolscache.Indexers{})
+	o.ServiceAccounts = accounts
+	suite := mustNew(t, o)
+	defer testkit.Start(t.Context(), t, suite.Run, testkit.Informer(o.Namespaces), testkit.Informer(accounts))()
+
+	core := client.CoreV1()
+	for _, name := range []string{"stays", "goes"} {
+		mustCreate(t, core.ServiceAccounts("default").Create, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"team": "blue"}}})
+		mustCreate(t, core.Secrets("default").Create, tokenSecret(name, name))
+	}
+	mustCreate(t, core.ServiceAccounts("default").Create, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "other"}})
+	mustCreate(t, core.Secrets("default").Create, tokenSecret("other", "other"))
+	for _, name := range []string{"stays", "goes", "other"} {
+		eventually(t, "a token of "+name, func(ctx context.Context) error {
+			_, err := filled(ctx, client, name)
+			return err
+		})
+	}
+
+	_, err := core.ServiceAccounts("default").Patch(t.Context(), "stays", types.MergePatchType, []byte(`{"metadata":{"labels":{"team":"red"}}}`), metav1.PatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := core.ServiceAccounts("default").Delete(t.Context(), "goes", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the Secret of the account that is gone", func(ctx context.Context) error {
+		secrets, err := core.Secrets("default").List(ctx, metav1.ListOptions{})
+		for _, secret := range secrets.Items {
+			if secret.Name == "goes" {
+				err = errors.Join(err, errors.New("it is still there"))
+			}
+		}
+		return err
+	})
+	for _, name := range []string{"stays", "other"} {
+		if _, err := filled(t.Context(), client, name); err != nil {
+			t.Errorf("the Secret of the account %s: %v", name, err)
 		}
 	}
 }

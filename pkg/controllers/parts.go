@@ -56,6 +56,8 @@ type parts struct {
 	tokenSecrets    toolscache.TypedSharedIndexInformer[*cache.TokenSecret]
 	rootCAs         toolscache.TypedSharedIndexInformer[*cache.RootCA]
 	managedSecrets  toolscache.TypedSharedIndexInformer[*cache.ManagedSecret]
+	// confirmLive: at least one of the first two is the caller's.
+	confirmLive bool
 	// informers are those that the suite runs itself.
 	informers []toolscache.SharedIndexInformer
 
@@ -70,6 +72,7 @@ func newParts(options Options, client kubernetes.Interface, recorder record.Even
 	p := &parts{
 		options: options, recorder: recorder, keys: keySource, ca: ca,
 		recent: token.NewRecent(recentTokens), controllers: map[string]runnable{},
+		confirmLive: options.Namespaces != nil || options.ServiceAccounts != nil,
 	}
 	p.enabled, _ = options.Enabled() // New has reported the error
 	if err := p.makeInformers(client); err != nil {
@@ -204,6 +207,7 @@ func (p *parts) tokenSecret() (runnable, error) {
 		Metadata:        meta,
 		Secrets:         p.tokenSecrets,
 		ServiceAccounts: p.serviceAccounts,
+		ConfirmLive:     p.confirmLive,
 		Recorder:        p.recorder,
 		Clock:           p.options.Clock,
 		Workers:         p.options.TokenSecret.Workers,
@@ -217,6 +221,7 @@ func (p *parts) tokenSecret() (runnable, error) {
 		Namespaces:      p.namespaces,
 		Secrets:         p.tokenSecrets,
 		ServiceAccounts: p.serviceAccounts,
+		ConfirmLive:     p.confirmLive,
 		Tokens:          p.check,
 		Keys:            p.keys.Get,
 		CA:              p.ca.Get,
@@ -284,6 +289,7 @@ func (p *parts) tokenCleaner() (runnable, error) {
 		Namespaces:      p.namespaces,
 		Secrets:         p.tokenSecrets,
 		ServiceAccounts: p.serviceAccounts,
+		ConfirmLive:     p.confirmLive,
 		Period:          p.options.TokenCleaner.Period,
 		Interval:        p.options.TokenCleaner.Interval,
 		DryRun:          p.options.TokenCleaner.DryRun,
@@ -305,6 +311,7 @@ func (p *parts) tokenGeneration() (runnable, error) {
 		Namespaces:      p.namespaces,
 		Secrets:         p.tokenSecrets,
 		ServiceAccounts: p.serviceAccounts,
+		ConfirmLive:     p.confirmLive,
 		Tokens:          p.check,
 		CA:              p.ca.Get,
 		Recorder:        p.recorder,

@@ -10,6 +10,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
@@ -27,6 +29,7 @@ const Name = "legacy-serviceaccount-token-cleaner-controller"
 // Client reads and writes the objects that the controller does not take from a cache.
 type Client interface {
 	typedcorev1.ConfigMapsGetter
+	typedcorev1.NamespacesGetter
 	typedcorev1.PodsGetter
 	typedcorev1.SecretsGetter
 	typedcorev1.ServiceAccountsGetter
@@ -38,6 +41,10 @@ type Config struct {
 	Namespaces      toolscache.TypedSharedIndexInformer[*corev1.Namespace]
 	Secrets         toolscache.TypedSharedIndexInformer[*cache.TokenSecret]
 	ServiceAccounts toolscache.TypedSharedIndexInformer[*corev1.ServiceAccount]
+	// ConfirmLive is for informers of Namespaces and ServiceAccounts that may be filtered or trimmed by their
+	// owner: before tokens are marked or deleted, the
+	// API server is asked for the settings of their namespace.
+	ConfirmLive bool
 	// Period is how long a token must be unused before it is marked, and how long it must
 	// be marked before it is deleted.
 	Period time.Duration
@@ -121,15 +128,18 @@ func (c *Controller) sync(ctx context.Context, key task) (time.Duration, error) 
 
 // cleanUp marks and deletes the unused token Secrets of a namespace.
 func (c *Controller) cleanUp(ctx context.Context, namespace string) error {
+	ns, err := c.namespace(ctx, namespace)
+	if err != nil {
+		return err
+	}
 	counts := map[verdict]int{}
 	var inPods secretNames // nil: not listed yet
 	var failed failures
 	for _, secret := range c.listSecrets(namespace) {
-		s := c.gather(secret)
+		s := c.gather(secret, ns)
 		d := decide(s)
 		if d.action == checkPods {
 			if inPods == nil {
-				var err error
 				if inPods, err = c.listNamesInPods(ctx, namespace); err != nil {
 					return err
 				}
@@ -160,9 +170,25 @@ func (c *Controller) apply(ctx context.Context, s state, d decision) error {
 	}
 }
 
-func (c *Controller) gather(secret *cache.TokenSecret) state {
-	s := state{secret: secret, tracked: c.pass.tracked, period: c.cfg.Period, now: c.cfg.Clock.Now().UTC()}
-	s.namespace, _ = cache.Get(c.cfg.Namespaces, secret.Namespace)
+// namespace returns a namespace, or nil if there is none of that name.
+func (c *Controller) namespace(ctx context.Context, name string) (*corev1.Namespace, error) {
+	cached, ok := cache.Get(c.cfg.Namespaces, name)
+	if !ok || !c.cfg.ConfirmLive {
+		return cached, nil
+	}
+	live, err := c.cfg.Client.Namespaces().Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("get namespace %s: %w", name, err)
+	default:
+		return live, nil
+	}
+}
+
+func (c *Controller) gather(secret *cache.TokenSecret, namespace *corev1.Namespace) state {
+	s := state{secret: secret, namespace: namespace, tracked: c.pass.tracked, period: c.cfg.Period, now: c.cfg.Clock.Now().UTC()}
 	account, ok := cache.Get(c.cfg.ServiceAccounts, secret.AccountName().String())
 	if ok && (secret.AccountUID == "" || secret.AccountUID == account.UID) {
 		s.account = account

@@ -76,7 +76,8 @@ func (c *Controller) begin(ctx context.Context) error {
 		if !ok {
 			continue
 		}
-		s := c.gather(secret)
+		namespace, _ := cache.Get(c.cfg.Namespaces, secret.Namespace)
+		s := c.gather(secret, namespace)
 		d := decide(s)
 		c.pass.count(secret.Namespace, d.verdict)
 		c.recordWarning(s, d.warning, warned)

@@ -168,6 +168,16 @@ func (c *Controller) dryRunReference(ctx context.Context, account *corev1.Servic
 
 // patch adds name to the references of exactly this version of account.
 func (c *Controller) patch(ctx context.Context, account *corev1.ServiceAccount, name string, opts metav1.PatchOptions) (*corev1.ServiceAccount, error) {
+	if c.cfg.ConfirmLive {
+		live, err := c.cfg.Client.ServiceAccounts(account.Namespace).Get(ctx, account.Name, metav1.GetOptions{})
+		if err != nil {
+			return nil, err
+		}
+		if live.UID != account.UID {
+			return nil, apierrors.NewConflict(corev1.Resource("serviceaccounts"), account.Name, errors.New("it was created again"))
+		}
+		account = live
+	}
 	body, err := kube.MergePatch(account, map[string]any{
 		"secrets": append(slices.Clone(account.Secrets), corev1.ObjectReference{Name: name}),
 	})

@@ -72,7 +72,11 @@ type Config struct {
 	Namespaces      toolscache.TypedSharedIndexInformer[*corev1.Namespace]
 	Secrets         toolscache.TypedSharedIndexInformer[*cache.TokenSecret]
 	ServiceAccounts toolscache.TypedSharedIndexInformer[*corev1.ServiceAccount]
-	Tokens          Tokens
+	// ConfirmLive is for informers of ServiceAccounts that may be filtered or trimmed by their
+	// owner: the references of an account are read live before
+	// they are written.
+	ConfirmLive bool
+	Tokens      Tokens
 	// CA returns the current CA bundle, for ca.crt in Secrets. It is called for each Secret,
 	// concurrently.
 	CA func() cabundle.Bundle

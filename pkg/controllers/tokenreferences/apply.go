@@ -109,6 +109,18 @@ func (c *Controller) writeBackoff(ctx context.Context, account *corev1.ServiceAc
 }
 
 func (c *Controller) removeReferences(ctx context.Context, account *corev1.ServiceAccount, stale map[string]bool) error {
+	if c.cfg.ConfirmLive {
+		live, err := c.cfg.Client.ServiceAccounts(account.Namespace).Get(ctx, account.Name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			return nil // the account is gone, and its references with it
+		case err != nil:
+			return fmt.Errorf("get service account %s: %w", klog.KObj(account), err)
+		case live.UID != account.UID:
+			return nil // another account, of which an event will come
+		}
+		account = live
+	}
 	patch, err := kube.MergePatch(account, map[string]any{"secrets": without(account.Secrets, stale)})
 	if err != nil {
 		return err

@@ -55,6 +55,10 @@ type Config struct {
 	Secrets toolscache.TypedSharedIndexInformer[*cache.TokenSecret]
 	// ServiceAccounts are those of the cluster. The caller starts the informer.
 	ServiceAccounts toolscache.TypedSharedIndexInformer[*corev1.ServiceAccount]
+	// ConfirmLive is for informers of ServiceAccounts that may be filtered or trimmed by their
+	// owner: the references of an account are read live before
+	// they are written.
+	ConfirmLive bool
 	// Recorder gets a warning when the controller stops writing to an account for a while, because
 	// its writes keep being undone.
 	Recorder record.EventRecorder

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedauthenticationv1 "k8s.io/client-go/kubernetes/typed/authentication/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -45,6 +46,7 @@ type Tokens interface {
 
 // Client is what the controller reads and writes live.
 type Client interface {
+	typedcorev1.NamespacesGetter
 	typedcorev1.SecretsGetter
 	typedcorev1.ServiceAccountsGetter
 }
@@ -57,7 +59,11 @@ type Config struct {
 	Namespaces      toolscache.TypedSharedIndexInformer[*corev1.Namespace]
 	Secrets         toolscache.TypedSharedIndexInformer[*cache.TokenSecret]
 	ServiceAccounts toolscache.TypedSharedIndexInformer[*corev1.ServiceAccount]
-	Tokens          Tokens
+	// ConfirmLive is for informers of Namespaces and ServiceAccounts that may be filtered or trimmed by their
+	// owner: before a Secret is deleted or a token is
+	// replaced, the API server is asked for its account and its namespace.
+	ConfirmLive bool
+	Tokens      Tokens
 	// Keys returns the current keys.
 	Keys func() *keys.Set
 	// CA returns the bundle that Secrets should have now.
@@ -233,15 +239,25 @@ func (c *Controller) gatherState(ctx context.Context, key toolscache.ObjectName,
 	info := c.infoOf(secret, s.owner.account, set)
 	s.secret, s.token, s.note = secret, info.status(set.Signing().PublicKey().ID()), info.check.note()
 	s.newKeys = info.verifiedBy == "" && !info.check.tried && secret.Token.TriedWith != set.ID()
-	s.resignAnnotation, _ = cache.Setting(api.ResignAnnotation, secret.Annotations, c.annotationsOf(secret.Namespace))
-	return s, nil
+	annotations, err := c.annotationsOf(ctx, secret.Namespace, s.token)
+	s.resignAnnotation, _ = cache.Setting(api.ResignAnnotation, secret.Annotations, annotations)
+	return s, err
 }
 
-func (c *Controller) annotationsOf(namespace string) map[string]string {
-	if ns, ok := cache.Get(c.cfg.Namespaces, namespace); ok {
-		return ns.Annotations
+// annotationsOf returns those of a namespace. Only for a token that may be replaced must they be
+// those of the API server.
+func (c *Controller) annotationsOf(ctx context.Context, namespace string, status tokenStatus) (map[string]string, error) {
+	if c.cfg.ConfirmLive && status != foreign && status != current {
+		live, err := c.cfg.Client.Namespaces().Get(ctx, namespace, metav1.GetOptions{})
+		if err != nil {
+			return nil, fmt.Errorf("get namespace %s: %w", namespace, err)
+		}
+		return live.Annotations, nil
 	}
-	return nil
+	if ns, ok := cache.Get(c.cfg.Namespaces, namespace); ok {
+		return ns.Annotations, nil
+	}
+	return nil, nil
 }
 
 func (c *Controller) enqueue(secret *cache.TokenSecret) {

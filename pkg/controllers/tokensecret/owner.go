@@ -41,7 +41,7 @@ func (c *Controller) ownerOf(ctx context.Context, secret *cache.TokenSecret) (ow
 		return owner{account: cached.UID}, nil
 	}
 	maybeMistaken := c.owners.filledAfterDeletion(secret)
-	if _, deleted := c.owners.deleted.Get(secret.AccountUID); deleted && !maybeMistaken {
+	if _, deleted := c.owners.deleted.Get(secret.AccountUID); deleted && !maybeMistaken && !c.cfg.ConfirmLive {
 		return owner{}, nil
 	}
 	live, err := c.cfg.Client.ServiceAccounts(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})

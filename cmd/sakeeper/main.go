@@ -7,20 +7,15 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
 	"strings"
 	"syscall"
 )
 
 func main() {
-	runtime.MemProfileRate = 0 // nobody reads the samples
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second Ctrl-C ends the process at once. A second SIGTERM does not: some
 	// supervisors send two, and the lease would stay held.
 	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt) })
-	if os.Getenv("GOGC") == "" { // who sets it knows better
-		go thrift(ctx)
-	}
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	if err != nil {

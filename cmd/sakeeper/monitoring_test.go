@@ -13,6 +13,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"sigs.k8s.io/yaml"
+
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/authenticator"
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/controllers"
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/internal/cmdtest"
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/signer"
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/webhook"
 )
 
 const monitoring = "../../manifests/components/monitoring"
@@ -101,45 +107,43 @@ func family(name string, exported map[string][]string) string {
 // exportedMetrics are all metrics of all servers, with their labels.
 func exportedMetrics(t *testing.T) map[string][]string {
 	t.Helper()
-	f := newFiles(t)
+	f := cmdtest.NewFiles(t)
 	const key, ca = "--service-account-private-key-file=%/good.key", "--root-ca-file=%/good.crt"
 	var registries []*prometheus.Registry
 
-	controllers, err := f.command(t, key, ca, "--controllers=*,token-request-controller", "--auto-generate-token-secrets=all")
-	mustNil(t, err)
-	controllersProcess, err := newControllersProcess(t.Context(), controllers)
-	mustNil(t, err)
-	t.Cleanup(controllersProcess.broadcaster.Shutdown)
-	registries = append(registries, controllersProcess.registry)
+	controllersConfig, err := cmdtest.ConfigOf(t, f, controllers.NewCommand, f.WithKubeconfig(t, []string{key, ca, "--controllers=*,token-request-controller", "--auto-generate-token-secrets=all"})...)
+	cmdtest.MustNil(t, err)
+	controllersProcess, err := controllers.New(t.Context(), controllersConfig)
+	cmdtest.MustNil(t, err)
+	t.Cleanup(controllersProcess.Close)
+	registries = append(registries, controllersProcess.Registry())
 
-	mustNil(t, os.WriteFile(f.path("kubeconfig"), []byte(kubeconfig), 0o600))
-	writePair(t, f)
+	f.WriteServingCertificate(t, "localhost")
 	for _, certificates := range [][]string{nil, {"--tls-cert-file=%/tls.crt", "--tls-private-key-file=%/tls.key"}} {
-		webhook, err := f.webhookCommand(t, certificates...)
-		mustNil(t, err)
-		webhookProcess, err := newWebhookProcess(t.Context(), webhook)
-		mustNil(t, err)
-		t.Cleanup(webhookProcess.broadcaster.Shutdown)
-		registries = append(registries, webhookProcess.registry)
+		webhookConfig, err := cmdtest.ConfigOf(t, f, webhook.NewCommand, f.WithKubeconfig(t, certificates)...)
+		cmdtest.MustNil(t, err)
+		webhookProcess, err := webhook.New(t.Context(), webhookConfig)
+		cmdtest.MustNil(t, err)
+		t.Cleanup(webhookProcess.Close)
+		registries = append(registries, webhookProcess.Registry())
 	}
 
-	signer, err := f.signerCommand(t, key, "--socket=%/s")
-	mustNil(t, err)
-	signerProcess, err := newSignerProcess(t.Context(), signer)
-	mustNil(t, err)
-	t.Cleanup(func() { _ = signerProcess.main.Close() })
-	registries = append(registries, signerProcess.registry)
+	signerConfig, err := cmdtest.ConfigOf(t, f, signer.NewCommand, key, "--socket=%/s")
+	cmdtest.MustNil(t, err)
+	signerProcess, err := signer.New(signerConfig)
+	cmdtest.MustNil(t, err)
+	registries = append(registries, signerProcess.Registry())
 
-	authenticator, err := f.authenticatorCommand(t, "--client-ca-file=%/good.crt", "--service-account-key-file=%/public.key", "--service-account-issuer=https://issuer", "--tls-cert-file=%/tls.crt", "--tls-private-key-file=%/tls.key")
-	mustNil(t, err)
-	authenticatorProcess, err := newAuthenticatorProcess(authenticator)
-	mustNil(t, err)
-	registries = append(registries, authenticatorProcess.registry)
+	authenticatorConfig, err := cmdtest.ConfigOf(t, f, authenticator.NewCommand, f.WithKubeconfig(t, []string{"--client-ca-file=%/good.crt", "--service-account-key-file=%/public.key", "--service-account-issuer=https://issuer", "--tls-cert-file=%/tls.crt", "--tls-private-key-file=%/tls.key"})...)
+	cmdtest.MustNil(t, err)
+	authenticatorProcess, err := authenticator.New(authenticatorConfig)
+	cmdtest.MustNil(t, err)
+	registries = append(registries, authenticatorProcess.Registry())
 
 	exported := standard()
 	for _, registry := range registries {
 		problems, err := testutil.GatherAndLint(registry)
-		mustNil(t, err)
+		cmdtest.MustNil(t, err)
 		for _, p := range problems {
 			t.Errorf("%s: %s", p.Metric, p.Text)
 		}
@@ -185,8 +189,8 @@ func expressions(t *testing.T) map[string]string {
 		}
 	}
 	content, err := os.ReadFile(filepath.Join(monitoring, "alerts.yaml"))
-	mustNil(t, err)
-	mustNil(t, yaml.Unmarshal(content, &rules))
+	cmdtest.MustNil(t, err)
+	cmdtest.MustNil(t, yaml.Unmarshal(content, &rules))
 	for _, group := range rules.Spec.Groups {
 		for _, rule := range group.Rules {
 			all["alert "+rule.Alert] = rule.Expr
@@ -202,8 +206,8 @@ func expressions(t *testing.T) map[string]string {
 		} `json:"panels"`
 	}
 	content, err = os.ReadFile(filepath.Join(monitoring, "dashboard.json"))
-	mustNil(t, err)
-	mustNil(t, json.Unmarshal(content, &dashboard))
+	cmdtest.MustNil(t, err)
+	cmdtest.MustNil(t, json.Unmarshal(content, &dashboard))
 	for _, panel := range dashboard.Panels {
 		for _, target := range panel.Targets {
 			all["panel "+panel.Title+" "+target.RefID] = target.Expr

@@ -1,19 +1,23 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"runtime/debug"
-	"strings"
 
 	"github.com/spf13/cobra"
-	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/utils/clock"
+
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/agent"
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/authenticator"
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/controllers"
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/keys"
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/probe"
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/signer"
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/webhook"
 )
 
-// version is set by the build; see the Makefile.
+// version is set by the linker; see the Makefile.
 var version string
 
 func buildVersion() string {
@@ -27,12 +31,13 @@ func buildVersion() string {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	v := buildVersion()
 	root := &cobra.Command{
 		Use:   "sakeeper",
 		Short: "The ServiceAccount control plane of Kubernetes",
 		Long: `sakeeper does what kube-controller-manager and kube-apiserver do for
 ServiceAccounts, as software that runs on any cluster.`,
-		Version:       buildVersion(),
+		Version:       v,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
@@ -42,30 +47,14 @@ ServiceAccounts, as software that runs on any cluster.`,
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newControllersCommand(runControllers), newWebhookCommand(runWebhook), newAgentCommand(runAgent), newSignerCommand(runSigner), newAuthenticatorCommand(runAuthenticator), newKeysCommand(clock.RealClock{}), newProbeCommand())
+	root.AddCommand(
+		controllers.NewCommand(v, controllers.Run),
+		webhook.NewCommand(v, webhook.Run),
+		agent.NewCommand(v, agent.Run),
+		signer.NewCommand(v, signer.Run),
+		authenticator.NewCommand(v, authenticator.Run),
+		keys.NewCommand(v, clock.RealClock{}),
+		probe.NewCommand(),
+	)
 	return root.ExecuteContext(ctx)
 }
-
-// withSections gives cmd the flags, and a help text that lists them by section.
-func withSections(cmd *cobra.Command, sections *cliflag.NamedFlagSets) {
-	for _, name := range sections.Order {
-		cmd.Flags().AddFlagSet(sections.FlagSets[name])
-	}
-	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) {
-		var text bytes.Buffer
-		fmt.Fprintf(&text, "%s\n\nUsage:\n  %s\n", cmd.Long, cmd.UseLine())
-		if cmd.Example != "" {
-			fmt.Fprintf(&text, "\nExamples:\n%s\n", cmd.Example)
-		}
-		cliflag.PrintSections(&text, *sections, helpWidth)
-		for line := range strings.Lines(text.String()) {
-			_, _ = io.WriteString(cmd.OutOrStdout(), strings.TrimRight(line, " \n")+"\n")
-		}
-	})
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())
-	})
-}
-
-// helpWidth is fixed, so that the help text is the same everywhere.
-const helpWidth = 100

@@ -9,18 +9,15 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
+
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/internal/cmdtest"
 )
 
 var update = flag.Bool("update", false, "write testdata anew")
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	goleak.VerifyTestMain(m,
-		// Queues begin in loop.New, and end only when they were run: a standby leaves
-		// them to the end of the process.
-		goleak.IgnoreTopFunction("k8s.io/client-go/util/workqueue.(*Typed[...]).updateUnfinishedWorkLoop"),
-		goleak.IgnoreTopFunction("k8s.io/client-go/util/workqueue.(*delayingType[...]).waitingLoop"))
+	cmdtest.VerifyNoLeaks(m)
 }
 
 func TestHelp(t *testing.T) {

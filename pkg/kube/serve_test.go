@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 )
 
@@ -299,19 +298,3 @@ func TestServeTellsOfAListenerThatBreaks(t *testing.T) {
 type brokenListener struct{ *pipes }
 
 func (brokenListener) Accept() (net.Conn, error) { return nil, errBoom }
-
-func TestMetricsHandler(t *testing.T) {
-	registry := prometheus.NewRegistry()
-	RegisterBuildInfo(registry, "v1.2.3")
-	w := httptest.NewRecorder()
-	MetricsHandler(registry).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-	if w.Code != http.StatusOK {
-		t.Errorf("code %d", w.Code)
-	}
-	body := w.Body.String()
-	for _, want := range []string{"\nsakeeper_build_info{", `version="v1.2.3"`, "\ngo_goroutines ", "\nprocess_cpu_seconds_total "} {
-		if n := strings.Count(body, want); n != 1 {
-			t.Errorf("%d times in the metrics, want once: %s", n, want)
-		}
-	}
-}

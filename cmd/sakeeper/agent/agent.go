@@ -1,0 +1,124 @@
+// Package agent is the subcommand that keeps tokens of a ServiceAccount in files. Its work is that of
+// [github.com/sakeeper/sakeeper/pkg/agent].
+package agent
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/options"
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/process"
+	"github.com/sakeeper/sakeeper/pkg/agent"
+	"github.com/sakeeper/sakeeper/pkg/kube"
+)
+
+const component = "sakeeper-agent"
+
+// NewCommand makes the command, which calls start with the config that its flags result in.
+func NewCommand(version string, start func(context.Context, *Config) error) *cobra.Command {
+	opts := newOptions()
+	cmd := &cobra.Command{
+		Use:   "agent",
+		Short: "Keep tokens of a ServiceAccount in files, and renew them",
+		Long: `Keeps tokens of a ServiceAccount in files and renews them after 70 to 80 % of their
+lifetime: as a sidecar, as an init container (--once), or on a machine outside the
+cluster. The old token stays in its file until the new one is there.`,
+		Example: `  # On a machine: a token for the API server, and one for Vault.
+  sakeeper agent --kubeconfig=agent.kubeconfig --namespace=ci --service-account=builder \
+    --token-file=/run/ci/token --token-file=/run/ci/vault=https://vault.example.com --signal=HUP:/run/app.pid
+
+  # In a pod: its own ServiceAccount, bound to the pod.
+  sakeeper agent --token-file=/tokens/vault=https://vault.example.com`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := opts.complete(version)
+			if err != nil {
+				return err
+			}
+			return start(cmd.Context(), cfg)
+		},
+	}
+	options.AddSections(cmd, opts.sections())
+	opts.given = cmd.Flags().Changed
+	return cmd
+}
+
+// Run runs until ctx ends (nil), until all is done (--once), or something that
+// cannot be retried fails.
+func Run(ctx context.Context, cfg *Config) error {
+	if cfg.options.once {
+		cfg.options.servers.Metrics, cfg.options.servers.Probes = "0", "0" // nobody would find them
+	}
+	ctx, listeners, err := process.Begin(ctx, component, cfg.version, cfg.options.logs, cfg.options.servers)
+	if err != nil {
+		return err
+	}
+	registry := process.NewRegistry(cfg.version)
+	a, err := newAgent(cfg, registry)
+	if err != nil {
+		return errors.Join(err, listeners.Close())
+	}
+	klog.FromContext(ctx).Info("Fetching tokens", "serviceAccount", klog.KRef(cfg.namespace, cfg.account), "boundTo", cfg.boundTo(), "files", len(cfg.tokens))
+	if cfg.options.once {
+		return a.Once(ctx)
+	}
+	ctx, stop := linger(ctx, cfg.options.shutdownDelay, func(signals chan<- os.Signal) { signal.Notify(signals, os.Interrupt, syscall.SIGTERM) })
+	defer stop()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return listeners.Serve(ctx, registry, agentProbes(a)) })
+	group.Go(func() error { return a.Run(ctx) })
+	return group.Wait()
+}
+
+// linger makes a context that ends delay after ctx does, or at the next signal.
+func linger(ctx context.Context, delay time.Duration, notify func(chan<- os.Signal)) (context.Context, context.CancelFunc) {
+	lingering, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	signals := make(chan os.Signal, 1)
+	end := context.AfterFunc(ctx, func() {
+		defer cancel()
+		if delay == 0 {
+			return
+		}
+		notify(signals)
+		klog.FromContext(ctx).Info("Asked to stop, going on for a while", "duration", delay)
+		select {
+		case <-time.After(delay):
+		case <-signals:
+		case <-lingering.Done():
+		}
+	})
+	return lingering, func() {
+		end()
+		signal.Stop(signals)
+		cancel()
+	}
+}
+
+func newAgent(cfg *Config, registry *prometheus.Registry) (*agent.Agent, error) {
+	client, err := kubernetes.NewForConfig(cfg.rest)
+	if err != nil {
+		return nil, err
+	}
+	return agent.New(agent.Config{
+		Client: client.CoreV1(), Namespace: cfg.namespace, ServiceAccount: cfg.account,
+		Tokens: cfg.tokens, Lifetime: cfg.options.lifetime, Bound: cfg.bound,
+		Writer: cfg.writer, Hooks: cfg.hooks, Clock: clock.RealClock{}, Seed: cfg.seed,
+		Registerer: registry,
+	})
+}
+
+func agentProbes(a *agent.Agent) http.Handler {
+	return process.ProbesHandler(nil, []kube.Check{{Name: "tokens", Probe: func(*http.Request) error { return a.Ready() }}})
+}

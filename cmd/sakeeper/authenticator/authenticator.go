@@ -1,0 +1,174 @@
+// Package authenticator is the subcommand that answers TokenReviews and serves OIDC discovery. Its work
+// is that of [github.com/sakeeper/sakeeper/pkg/authenticator].
+package authenticator
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/http"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
+
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/process"
+	"github.com/sakeeper/sakeeper/pkg/authenticator"
+	"github.com/sakeeper/sakeeper/pkg/authenticator/live"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/servingcert/certfiles"
+)
+
+// Run runs until ctx ends (nil), or something that cannot be retried fails.
+func Run(ctx context.Context, cfg *Config) error {
+	ctx, listeners, err := process.Begin(ctx, component, cfg.version, cfg.options.logs, cfg.options.servers)
+	if err != nil {
+		return err
+	}
+	listener, err := kube.Listen(ctx, "--bind-address, --secure-port", net.JoinHostPort(cfg.options.bindAddress, strconv.Itoa(cfg.options.port)))
+	if err != nil {
+		return errors.Join(err, listeners.Close())
+	}
+	p, err := New(cfg)
+	if err != nil {
+		return errors.Join(err, listener.Close(), listeners.Close())
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, run := range p.runs {
+		group.Go(func() error { return run(ctx) })
+	}
+	group.Go(func() error { return listeners.Serve(ctx, p.registry, p.probesHandler()) })
+	group.Go(func() error { return kube.Serve(ctx, tls.NewListener(listener, p.tlsConfig()), p.handler) })
+	return group.Wait()
+}
+
+// Process is everything in a process of sakeeper authenticator.
+type Process struct {
+	cfg          *Config
+	registry     *prometheus.Registry
+	certificates *certfiles.Files
+	handler      *http.ServeMux
+	runs         []func(context.Context) error
+	synced       []toolscache.InformerSynced
+}
+
+// New makes a process, of which nothing is started.
+func New(cfg *Config) (*Process, error) {
+	p := &Process{cfg: cfg, registry: process.NewRegistry(cfg.version), handler: http.NewServeMux()}
+	p.registry.MustRegister(process.NewKeyCollector(cfg.keys.Get))
+	failures := kube.NewReloadFailures(p.registry, "keys", "ca", "certificate")
+	cfg.keys.OnError(failures.Count("keys", nil))
+	var err error
+	p.certificates, err = certfiles.New(certfiles.Config{
+		CertFile: cfg.options.certFile, KeyFile: cfg.options.keyFile, Clock: clock.RealClock{}, Registerer: p.registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.certificates.OnError(failures.Count("certificate", nil))
+	p.runs = append(p.runs, cfg.keys.Run, p.certificates.Run)
+	cfg.discovery.Register(p.handler)
+	if cfg.clientCA == nil {
+		return p, nil
+	}
+	cfg.clientCA.OnError(failures.Count("ca", nil))
+	p.runs = append(p.runs, cfg.clientCA.Run)
+	return p, p.makeReviews()
+}
+
+// Registry has the metrics of the process.
+func (p *Process) Registry() *prometheus.Registry { return p.registry }
+
+// makeReviews turns /authenticate on.
+func (p *Process) makeReviews() error {
+	o := p.cfg.options
+	client, err1 := kubernetes.NewForConfig(p.cfg.rest)
+	meta, err2 := metadata.NewForConfig(p.cfg.rest)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	cluster := live.Cluster{Metadata: meta, Secrets: client.CoreV1()}
+	var errs [3]error
+	cluster.ServiceAccounts, errs[0] = live.CacheServiceAccounts(meta)
+	cluster.Nodes, errs[1] = live.CacheNodes(meta)
+	cluster.TokenSecrets, errs[2] = cache.TokenSecrets(client, nil)
+	if err := errors.Join(errs[:]...); err != nil {
+		return err
+	}
+	for _, informer := range []toolscache.SharedIndexInformer{cluster.ServiceAccounts, cluster.Nodes, cluster.TokenSecrets} {
+		p.synced = append(p.synced, informer.HasSynced)
+		p.runs = append(p.runs, func(ctx context.Context) error {
+			informer.RunWithContext(ctx)
+			return nil
+		})
+	}
+	cfg := authenticator.Config{
+		Keys: p.cfg.keys.Get, Issuers: o.issuers, Audiences: o.audiences, Objects: cluster, Clock: clock.RealClock{},
+	}
+	if o.track {
+		tracker := live.NewTracker(client.CoreV1(), clock.RealClock{})
+		cfg.Used = tracker.Used
+		p.runs = append(p.runs, tracker.Run)
+	}
+	for _, foreign := range p.cfg.foreign {
+		cfg.Foreign = append(cfg.Foreign, foreign.Foreign)
+		if foreign.files != nil {
+			p.runs = append(p.runs, foreign.files.Run)
+		} else {
+			p.runs = append(p.runs, foreign.remote.Run)
+		}
+	}
+	judge, err := authenticator.New(cfg)
+	if err != nil {
+		return err
+	}
+	reviews := authenticator.Reviews{Authenticator: judge, Metrics: authenticator.NewMetrics(p.registry)}
+	p.handler.HandleFunc(authenticator.ReviewPath, func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+			http.Error(w, "a client certificate of --client-ca-file is required", http.StatusUnauthorized)
+			return
+		}
+		reviews.ServeHTTP(w, r)
+	})
+	return nil
+}
+
+// tlsConfig asks for client certificates, and leaves it to the paths whether one is
+// needed: discovery is public.
+func (p *Process) tlsConfig() *tls.Config {
+	base := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.certificates.GetCertificate, NextProtos: []string{"h2", "http/1.1"}}
+	if p.cfg.clientCA == nil {
+		return base
+	}
+	base.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		current := base.Clone()
+		current.GetConfigForClient = nil
+		current.ClientAuth, current.ClientCAs = tls.VerifyClientCertIfGiven, x509.NewCertPool()
+		current.ClientCAs.AppendCertsFromPEM(p.cfg.clientCA.Get().PEM())
+		return current, nil
+	}
+	return base
+}
+
+var errCaches = errors.New("the objects that tokens are bound to were not all seen yet: the API server has not answered, or does not allow to list them")
+
+func (p *Process) probesHandler() http.Handler {
+	return process.ProbesHandler([]kube.Check{process.Ping()}, []kube.Check{
+		{Name: "caches", Probe: func(*http.Request) error {
+			for _, synced := range p.synced {
+				if !synced() {
+					return errCaches
+				}
+			}
+			return nil
+		}},
+		{Name: "certificate", Probe: func(*http.Request) error { return p.certificates.Ready() }},
+	})
+}

@@ -1,0 +1,190 @@
+package webhook
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
+	cliflag "k8s.io/component-base/cli/flag"
+
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/options"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/podadmission/rules"
+)
+
+// Options are all flags of sakeeper webhook.
+type Options struct {
+	api     *options.API
+	servers *options.Servers
+	logs    *options.Logs
+
+	bindAddress string
+	port        int
+	drain       time.Duration
+
+	certFile, keyFile string
+	namespace         string
+	certSecret        string
+	hosts             []string
+	mutating          string
+	validating        string
+
+	serviceAccounts []string
+	tokenSource     string
+	limit           bool
+	scope           string
+}
+
+func newOptions() *Options {
+	return &Options{
+		api:             options.NewAPI(),
+		servers:         options.NewServers(),
+		logs:            options.NewLogs(),
+		port:            9443,
+		drain:           5 * time.Second,
+		certSecret:      "sakeeper-webhook-certificates",
+		mutating:        "sakeeper-webhook",
+		validating:      "sakeeper-webhook",
+		serviceAccounts: []string{api.DefaultServiceAccount},
+		tokenSource:     string(rules.ProjectedTokens),
+		scope:           string(rules.InTreeScope),
+	}
+}
+
+func (o *Options) sections() *cliflag.NamedFlagSets {
+	sections := &cliflag.NamedFlagSets{}
+	o.addFlags(sections.FlagSet("admission"))
+	o.addServingFlags(sections.FlagSet("serving"))
+	o.addCertificateFlags(sections.FlagSet("certificates"))
+	o.api.AddFlags(sections.FlagSet("API server"))
+	o.servers.AddFlags(sections.FlagSet("metrics and probes"))
+	o.logs.AddFlags(sections.FlagSet("logs"))
+	return sections
+}
+
+func (o *Options) addFlags(fs *pflag.FlagSet) {
+	fs.StringSliceVar(&o.serviceAccounts, "service-accounts", o.serviceAccounts,
+		"ServiceAccounts that every namespace gets, for which a pod waits up to 2 seconds. 'default' always is one.")
+	fs.StringVar(&o.tokenSource, "token-volume-source", o.tokenSource,
+		"Which token pods get: 'projected' one that kubelet makes for each pod, and that expires; 'secret' that of a token Secret to which the ServiceAccount refers, as before Kubernetes 1.22.")
+	fs.BoolVar(&o.limit, "limit-secret-references", o.limit,
+		"Let pods name only Secrets that their ServiceAccount lists. False: those pods whose ServiceAccount has the annotation kubernetes.io/enforce-mountable-secrets=true.")
+	fs.StringVar(&o.scope, "secret-reference-scope", o.scope,
+		"Which references to Secrets are limited: 'in-tree' Secret volumes, env, envFrom and imagePullSecrets; 'all' every kind that a pod can have, such as projected and CSI volumes.")
+}
+
+func (o *Options) addServingFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.bindAddress, "bind-address", o.bindAddress, "IP address to serve on. Empty: all.")
+	fs.IntVar(&o.port, "secure-port", o.port, "Port to serve HTTPS on.")
+	fs.BoolVar(&o.servers.Shared, "permit-port-sharing", o.servers.Shared,
+		"Let other processes of the host listen on --secure-port and the port of the metrics too (SO_REUSEPORT), so that a pod in the host's network can start before the one that it replaces has stopped. The port is opened when all else is ready. Give each a unix socket for its probes.")
+	fs.DurationVar(&o.drain, "shutdown-delay-duration", o.drain,
+		"How long it goes on serving once it was told to stop, so that API servers see that it is going.")
+}
+
+func (o *Options) addCertificateFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.certFile, "tls-cert-file", o.certFile,
+		"PEM file with the serving certificate and what it chains to; whoever keeps it also keeps the caBundle of the webhook configurations. It is read again when it changes. Empty: the webhook keeps a CA and certificates of its own in a Secret.")
+	fs.StringVar(&o.keyFile, "tls-private-key-file", o.keyFile, "PEM file with the private key of --tls-cert-file.")
+	fs.StringVar(&o.namespace, "webhook-namespace", o.namespace,
+		"Namespace of the Secret and of the Service of the webhook. Empty: the namespace of the pod, and sakeeper-system outside a cluster.")
+	fs.StringVar(&o.certSecret, "certificate-secret", o.certSecret, "Name of the Secret, of type sakeeper.io/webhook-certificates and empty at first, in which the webhook keeps its own CA and certificates.")
+	fs.StringSliceVar(&o.hosts, "certificate-hosts", o.hosts,
+		"DNS names and IP addresses by which API servers call the webhook. Empty: sakeeper-webhook.<webhook-namespace>.svc.")
+	fs.StringVar(&o.mutating, "mutating-webhook-configuration", o.mutating,
+		"Name of the MutatingWebhookConfiguration whose caBundle the webhook keeps. Empty: there is none.")
+	fs.StringVar(&o.validating, "validating-webhook-configuration", o.validating,
+		"Name of the ValidatingWebhookConfiguration whose caBundle the webhook keeps. Empty: there is none.")
+}
+
+func (o *Options) validate() []error {
+	errs := slices.Concat(o.api.Validate(), o.servers.Validate(), o.logs.Validate(), o.validateCertificates())
+	for _, name := range o.serviceAccounts {
+		for _, problem := range validation.IsDNS1123Subdomain(name) {
+			errs = append(errs, fmt.Errorf("--service-accounts: %q: %s", name, problem))
+		}
+	}
+	switch rules.TokenVolumeSource(o.tokenSource) {
+	case rules.ProjectedTokens, rules.SecretTokens:
+	default:
+		errs = append(errs, fmt.Errorf("--token-volume-source: %q is not one of projected, secret", o.tokenSource))
+	}
+	switch rules.Scope(o.scope) {
+	case rules.InTreeScope, rules.AllScope:
+	default:
+		errs = append(errs, fmt.Errorf("--secret-reference-scope: %q is not one of in-tree, all", o.scope))
+	}
+	if o.bindAddress != "" && net.ParseIP(o.bindAddress) == nil {
+		errs = append(errs, fmt.Errorf("--bind-address: %q is not an IP address", o.bindAddress))
+	}
+	if o.port < 1 || o.port > 65535 {
+		errs = append(errs, fmt.Errorf("--secure-port: %d is not between 1 and 65535", o.port))
+	}
+	if o.drain < 0 {
+		errs = append(errs, fmt.Errorf("--shutdown-delay-duration: %v is negative", o.drain))
+	}
+	return errs
+}
+
+func (o *Options) validateCertificates() []error {
+	if (o.certFile == "") != (o.keyFile == "") {
+		return []error{errors.New("--tls-cert-file and --tls-private-key-file go together")}
+	}
+	if o.certFile != "" {
+		return nil
+	}
+	var errs []error
+	for _, host := range o.hosts {
+		if problems := validation.IsDNS1123Subdomain(host); net.ParseIP(host) == nil && len(problems) > 0 {
+			errs = append(errs, fmt.Errorf("--certificate-hosts: %q is neither a DNS name nor an IP address", host))
+		}
+	}
+	for _, named := range []struct {
+		flag, name string
+		optional   bool
+	}{
+		{"--certificate-secret", o.certSecret, false},
+		{"--mutating-webhook-configuration", o.mutating, true},
+		{"--validating-webhook-configuration", o.validating, true},
+	} {
+		if named.optional && named.name == "" {
+			continue
+		}
+		for _, problem := range validation.IsDNS1123Subdomain(named.name) {
+			errs = append(errs, fmt.Errorf("%s: %q: %s", named.flag, named.name, problem))
+		}
+	}
+	if o.mutating == "" && o.validating == "" {
+		errs = append(errs, errors.New("--mutating-webhook-configuration and --validating-webhook-configuration are both empty; without a configuration use --tls-cert-file"))
+	}
+	return errs
+}
+
+// ownNamespace is where the Secret and the Service are.
+func (o *Options) ownNamespace() string {
+	if o.namespace != "" {
+		return o.namespace
+	}
+	return kube.Namespace("sakeeper-system")
+}
+
+// certificateHosts are the names that the certificate is for.
+func (o *Options) certificateHosts() []string {
+	if len(o.hosts) > 0 {
+		return o.hosts
+	}
+	return []string{"sakeeper-webhook." + o.ownNamespace() + ".svc"}
+}
+
+func (o *Options) settings() rules.Settings {
+	return rules.Settings{
+		TokenVolumeSource:     rules.TokenVolumeSource(o.tokenSource),
+		LimitSecretReferences: o.limit,
+		SecretReferenceScope:  rules.Scope(o.scope),
+	}
+}

@@ -1,0 +1,306 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/process"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/podadmission"
+	"github.com/sakeeper/sakeeper/pkg/servingcert"
+	"github.com/sakeeper/sakeeper/pkg/servingcert/certfiles"
+	"github.com/sakeeper/sakeeper/pkg/webhook"
+)
+
+const component = "sakeeper-webhook"
+
+// Run runs until ctx ends (nil), or something that cannot be retried fails.
+func Run(ctx context.Context, cfg *Config) error {
+	ctx, listeners, err := process.Begin(ctx, component, cfg.version, cfg.options.logs, cfg.options.servers)
+	if err != nil {
+		return err
+	}
+	p, err := New(ctx, cfg)
+	if err != nil {
+		return errors.Join(err, listeners.Close())
+	}
+	defer p.Close()
+	reviews, err := p.open(ctx)
+	if err != nil {
+		return errors.Join(err, listeners.Close())
+	}
+
+	// What reviews need goes on until the last one is answered.
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, working := errgroup.WithContext(working)
+	group.Go(func() error {
+		defer stop()
+		serving, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(working, cancel)()
+		return p.serve(serving, reviews)
+	})
+	group.Go(func() error { return listeners.Serve(working, p.registry, p.probesHandler(ctx)) })
+	group.Go(func() error { return p.certificates.Run(working) })
+	for _, informer := range p.informers {
+		group.Go(func() error {
+			informer.RunWithContext(working)
+			return nil
+		})
+	}
+	group.Go(func() error { return p.announce(working) })
+	return group.Wait()
+}
+
+// Process is everything in a process of sakeeper webhook.
+type Process struct {
+	cfg          *Config
+	client       *kubernetes.Clientset
+	events       *kube.Events
+	recorder     record.EventRecorder
+	registry     *prometheus.Registry
+	informers    []toolscache.SharedIndexInformer
+	reviewer     *podadmission.Reviewer
+	certificates certificates
+	server       *webhook.Server
+	listening    atomic.Bool
+}
+
+// New makes a process, of which nothing is started. The caller must call Close.
+func New(ctx context.Context, cfg *Config) (*Process, error) {
+	p := &Process{cfg: cfg, registry: process.NewRegistry(cfg.version)}
+	var err error
+	if p.client, err = kubernetes.NewForConfig(cfg.rest); err != nil {
+		return nil, err
+	}
+	p.events = kube.NewEvents(ctx, component)
+	p.recorder = p.events
+	p.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "sakeeper_webhook_ready", Help: "1 while this process answers reviews, 0 while it lacks what /readyz names.",
+	}, p.ready))
+	if err := errors.Join(p.makeReviewer(), p.makeCertificates()); err != nil {
+		p.Close()
+		return nil, err
+	}
+	p.server, err = webhook.New(webhook.Config{
+		GetCertificate: p.certificates.GetCertificate,
+		Handlers:       map[string]webhook.Handler{"/mutate/pods": p.reviewer.Mutate, "/validate/pods": p.reviewer.Validate},
+		Drain:          cfg.options.drain,
+		Shared:         cfg.options.servers.Shared,
+		Registerer:     p.registry,
+	})
+	if err != nil {
+		p.Close()
+	}
+	return p, err
+}
+
+// Registry has the metrics of the process.
+func (p *Process) Registry() *prometheus.Registry { return p.registry }
+
+// Close ends the recording of events.
+func (p *Process) Close() { p.events.Shutdown() }
+
+const addressFlags = "--bind-address, --secure-port"
+
+func (p *Process) listen(ctx context.Context) (net.Listener, error) {
+	o := p.cfg.options
+	return o.servers.Listen(ctx, addressFlags, net.JoinHostPort(o.bindAddress, strconv.Itoa(o.port)))
+}
+
+// open opens a port of its own, so that what is in the way ends the start. Of one that is
+// shared it looks at the address only, and returns nil.
+func (p *Process) open(ctx context.Context) (net.Listener, error) {
+	if !p.cfg.options.servers.Shared {
+		return p.listen(ctx)
+	}
+	other, err := kube.Listen(ctx, addressFlags, net.JoinHostPort(p.cfg.options.bindAddress, "0"))
+	if err != nil {
+		return nil, err
+	}
+	return nil, other.Close()
+}
+
+// serve answers reviews until ctx ends. Without a listener, as on a port that is shared,
+// it opens one when it is ready: connections that it got before, others would have
+// answered.
+func (p *Process) serve(ctx context.Context, reviews net.Listener) error {
+	if reviews == nil {
+		for p.lacking() {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+		var err error
+		if reviews, err = p.listen(ctx); err != nil {
+			return err
+		}
+	}
+	p.listening.Store(true)
+	return p.server.Run(ctx, reviews)
+}
+
+func (p *Process) makeReviewer() error {
+	accounts, err := podadmission.Accounts(p.client)
+	if err != nil {
+		return err
+	}
+	p.informers = append(p.informers, accounts)
+	p.reviewer, err = podadmission.New(podadmission.Config{
+		Accounts: accounts,
+		Client:   p.client.CoreV1(),
+		Secrets:  p.client.CoreV1(),
+		Settings: p.cfg.options.settings(),
+		Awaited:  p.cfg.options.serviceAccounts,
+	})
+	return err
+}
+
+func (p *Process) makeCertificates() error {
+	o := p.cfg.options
+	if o.certFile == "" {
+		return p.makeOwnCertificates()
+	}
+	files, err := certfiles.New(certfiles.Config{
+		CertFile: o.certFile, KeyFile: o.keyFile, Clock: clock.RealClock{}, Registerer: p.registry,
+	})
+	if err != nil {
+		return err
+	}
+	p.certificates = files
+	p.followReloads(files)
+	return nil
+}
+
+// followReloads counts and reports certificate files that turned bad.
+func (p *Process) followReloads(files *certfiles.Files) {
+	failures := kube.NewReloadFailures(p.registry, "certificate")
+	service := &corev1.ObjectReference{Kind: "Service", APIVersion: "v1", Namespace: p.cfg.options.ownNamespace(), Name: component}
+	files.OnError(failures.Count("certificate", func(err error) {
+		p.recorder.Eventf(service, corev1.EventTypeWarning, api.ReasonReloadFailed, "The last good certificate stays in use: %v", err)
+	}))
+}
+
+// makeOwnCertificates is for a webhook that keeps its own.
+func (p *Process) makeOwnCertificates() error {
+	o := p.cfg.options
+	config := rest.CopyConfig(p.cfg.rest)
+	config.UserAgent += "/" + servingcert.Name
+	// Its first list tells what the server's time is, before anything is decided on it.
+	serverClock := kube.NewServerClock(clock.RealClock{})
+	config.Wrap(serverClock.Wrap)
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	cfg := servingcert.Config{
+		Client: client.CoreV1(), Configurations: client.AdmissionregistrationV1(),
+		SecretName:   toolscache.ObjectName{Namespace: o.ownNamespace(), Name: o.certSecret},
+		MutatingName: o.mutating, ValidatingName: o.validating,
+		Hosts: o.certificateHosts(), Recorder: p.recorder, Clock: serverClock,
+		Registerer: p.registry,
+	}
+	if cfg.Secrets, err = servingcert.Secrets(client, cfg.SecretName); err != nil {
+		return err
+	}
+	p.informers = append(p.informers, cfg.Secrets)
+	if o.mutating != "" {
+		if cfg.Mutating, err = servingcert.Mutating(client, o.mutating); err != nil {
+			return err
+		}
+		p.informers = append(p.informers, cfg.Mutating)
+	}
+	if o.validating != "" {
+		if cfg.Validating, err = servingcert.Validating(client, o.validating); err != nil {
+			return err
+		}
+		p.informers = append(p.informers, cfg.Validating)
+	}
+	own, err := servingcert.New(cfg)
+	p.certificates = own
+	return err
+}
+
+// announce sends events once the API server answers.
+func (p *Process) announce(ctx context.Context) error {
+	if err := kube.WaitForServer(ctx, p.client.RESTClient(), p.cfg.rest.Host); err != nil {
+		return process.UnlessStopped(ctx, err)
+	}
+	p.events.Start(p.client.CoreV1())
+	return nil
+}
+
+var (
+	errAccountsUnseen = errors.New("the ServiceAccounts were not all seen yet: the API server has not answered, or does not allow to list them")
+	errStopping       = errors.New("stopping")
+	errNotListening   = errors.New("the port is opened when all else is there")
+)
+
+// needs are what reviews cannot be answered without.
+func (p *Process) needs() []kube.Check {
+	return []kube.Check{
+		{Name: "service accounts", Probe: func(*http.Request) error {
+			if !p.reviewer.Ready() {
+				return errAccountsUnseen
+			}
+			return nil
+		}},
+		{Name: "certificate", Probe: func(*http.Request) error {
+			if err := p.certificates.Ready(); err != nil {
+				return fmt.Errorf("serving certificate: %w", err)
+			}
+			return nil
+		}},
+	}
+}
+
+// lacking tells whether one of the needs is not there.
+func (p *Process) lacking() bool {
+	return slices.ContainsFunc(p.needs(), func(need kube.Check) bool { return need.Probe(nil) != nil })
+}
+
+// ready is 1 or 0.
+func (p *Process) ready() float64 {
+	if p.lacking() || !p.listening.Load() {
+		return 0
+	}
+	return 1
+}
+
+// probesHandler turns unready when ctx ends, so that nobody new comes while the last
+// reviews are answered.
+func (p *Process) probesHandler(ctx context.Context) http.Handler {
+	running := kube.Check{Name: "running", Probe: func(*http.Request) error {
+		if ctx.Err() != nil {
+			return errStopping
+		}
+		return nil
+	}}
+	port := kube.Check{Name: "port", Probe: func(*http.Request) error {
+		if !p.listening.Load() {
+			return errNotListening
+		}
+		return nil
+	}}
+	return process.ProbesHandler([]kube.Check{process.Ping()}, slices.Concat([]kube.Check{running}, p.needs(), []kube.Check{port}))
+}

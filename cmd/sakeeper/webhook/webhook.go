@@ -1,0 +1,60 @@
+// Package webhook is the subcommand that admits pods. Its work is that of
+// [github.com/sakeeper/sakeeper/pkg/podadmission], [github.com/sakeeper/sakeeper/pkg/webhook] and
+// [github.com/sakeeper/sakeeper/pkg/servingcert].
+package webhook
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/rest"
+
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/options"
+)
+
+// NewCommand makes the command, which calls start with the config that its flags result in.
+func NewCommand(version string, start func(context.Context, *Config) error) *cobra.Command {
+	opts := newOptions()
+	cmd := &cobra.Command{
+		Use:   "webhook",
+		Short: "Run the admission webhook that gives pods their ServiceAccount, token and pull secrets",
+		Long: `Runs the admission webhook that gives pods their ServiceAccount, token volume and
+pull secrets, and limits the Secrets that they may name. It serves /mutate/pods
+and /validate/pods over HTTPS. Several replicas may run; all of them work.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := opts.complete(version)
+			if err != nil {
+				return err
+			}
+			return start(cmd.Context(), cfg)
+		},
+	}
+	options.AddSections(cmd, opts.sections())
+	return cmd
+}
+
+// Config is what the flags and the files that they name amount to.
+type Config struct {
+	version string
+	options *Options
+	rest    *rest.Config
+}
+
+// certificates is where the serving certificate comes from.
+type certificates interface {
+	GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
+	// Ready returns nil while the certificate will do, and else the reason.
+	Ready() error
+	Run(ctx context.Context) error
+}
+
+func (o *Options) complete(version string) (*Config, error) {
+	errs := o.validate()
+	var err error
+	cfg := &Config{version: version, options: o}
+	cfg.rest, err = o.api.RESTConfig(component, version)
+	return cfg, errors.Join(append(errs, err)...)
+}

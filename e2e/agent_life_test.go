@@ -77,7 +77,7 @@ func TestAgentGoesOnInATerminatingPod(t *testing.T) {
 	must(t, a.client.CoreV1().Pods(a.namespace).Delete(t.Context(), pod.Name, metav1.DeleteOptions{}))
 	must(t, s.Signal(syscall.SIGTERM))
 	eventually(t, "it heard that", func(context.Context) error {
-		if !strings.Contains(s.Logs(), "Asked to stop, going on for a while") {
+		if !strings.Contains(s.Logs(), "Delayed the shutdown") {
 			return errors.New("not yet")
 		}
 		return nil

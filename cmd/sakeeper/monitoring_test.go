@@ -23,7 +23,7 @@ import (
 
 const monitoring = "../../manifests/components/monitoring"
 
-// standard are metrics that are not ours, with their labels.
+// standard are metrics of client-go and of the process, with their labels.
 func standard() map[string][]string {
 	return map[string][]string{
 		"leader_election_master_status": {"name"},
@@ -47,7 +47,7 @@ func TestMonitoringKnowsTheMetrics(t *testing.T) {
 		for _, name := range names {
 			labels, ok := exported[family(name, exported)]
 			if !ok {
-				t.Errorf("%s: nobody exports %s", where, name)
+				t.Errorf("%s: no process exports %s", where, name)
 				continue
 			}
 			used[family(name, exported)] = true
@@ -59,14 +59,14 @@ func TestMonitoringKnowsTheMetrics(t *testing.T) {
 		}
 	}
 	for name := range exported {
-		// What the agent exports belongs to the users' own pods.
+		// The agent runs in pods of users, whom no alert is for.
 		if !used[name] && strings.HasPrefix(name, "sakeeper_") && !strings.HasPrefix(name, "sakeeper_agent_") {
 			t.Errorf("%s is neither in the alerts nor on the dashboard", name)
 		}
 	}
 }
 
-// scraped are the labels that come with the target, or are part of a histogram.
+// scraped are labels that Prometheus adds, or that a histogram has.
 func scraped() []string { return []string{"le", "namespace", "component", "pod"} }
 
 var (

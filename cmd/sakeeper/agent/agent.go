@@ -51,15 +51,15 @@ cluster. The old token stays in its file until the new one is there.`,
 		},
 	}
 	options.AddSections(cmd, opts.sections())
-	opts.given = cmd.Flags().Changed
+	opts.changed = cmd.Flags().Changed
 	return cmd
 }
 
-// Run runs until ctx ends (nil), until all is done (--once), or something that
-// cannot be retried fails.
+// Run runs until ctx ends, which is no error, until every file is written (with --once), or until
+// something fails that cannot be retried.
 func Run(ctx context.Context, cfg *Config) error {
 	if cfg.options.once {
-		cfg.options.servers.Metrics, cfg.options.servers.Probes = "0", "0" // nobody would find them
+		cfg.options.servers.Metrics, cfg.options.servers.Probes = "0", "0" // it ends before a probe or a scrape would come
 	}
 	ctx, listeners, err := process.Begin(ctx, component, cfg.version, cfg.options.logs, cfg.options.servers)
 	if err != nil {
@@ -74,7 +74,7 @@ func Run(ctx context.Context, cfg *Config) error {
 	if cfg.options.once {
 		return a.Once(ctx)
 	}
-	ctx, stop := linger(ctx, cfg.options.shutdownDelay, func(signals chan<- os.Signal) { signal.Notify(signals, os.Interrupt, syscall.SIGTERM) })
+	ctx, stop := delayShutdown(ctx, cfg.options.shutdownDelay, func(signals chan<- os.Signal) { signal.Notify(signals, os.Interrupt, syscall.SIGTERM) })
 	defer stop()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return listeners.Serve(ctx, registry, agentProbes(a)) })
@@ -82,9 +82,10 @@ func Run(ctx context.Context, cfg *Config) error {
 	return group.Wait()
 }
 
-// linger makes a context that ends delay after ctx does, or at the next signal.
-func linger(ctx context.Context, delay time.Duration, notify func(chan<- os.Signal)) (context.Context, context.CancelFunc) {
-	lingering, cancel := context.WithCancel(context.WithoutCancel(ctx))
+// delayShutdown returns a context that ends the delay after ctx has, or at the next signal of those
+// that notify subscribes to.
+func delayShutdown(ctx context.Context, delay time.Duration, notify func(chan<- os.Signal)) (context.Context, context.CancelFunc) {
+	delayed, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	signals := make(chan os.Signal, 1)
 	end := context.AfterFunc(ctx, func() {
 		defer cancel()
@@ -92,14 +93,14 @@ func linger(ctx context.Context, delay time.Duration, notify func(chan<- os.Sign
 			return
 		}
 		notify(signals)
-		klog.FromContext(ctx).Info("Asked to stop, going on for a while", "duration", delay)
+		klog.FromContext(ctx).Info("Delayed the shutdown", "duration", delay)
 		select {
 		case <-time.After(delay):
 		case <-signals:
-		case <-lingering.Done():
+		case <-delayed.Done():
 		}
 	})
-	return lingering, func() {
+	return delayed, func() {
 		end()
 		signal.Stop(signals)
 		cancel()

@@ -83,19 +83,19 @@ func TestAgentOptions(t *testing.T) {
 	}
 }
 
-func TestAnAgentLingers(t *testing.T) {
+func TestTheAgentDelaysItsShutdown(t *testing.T) {
 	cases := map[string]struct {
 		delay, signal, want time.Duration
 	}{
-		"not":                  {},
+		"no delay":             {},
 		"for an hour":          {delay: time.Hour, want: time.Hour},
 		"until another signal": {delay: time.Hour, signal: time.Minute, want: time.Minute},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				asked, ask := context.WithCancel(t.Context())
-				ctx, stop := linger(asked, tc.delay, func(signals chan<- os.Signal) {
+				signaled, signal := context.WithCancel(t.Context())
+				ctx, stop := delayShutdown(signaled, tc.delay, func(signals chan<- os.Signal) {
 					if tc.signal > 0 {
 						time.AfterFunc(tc.signal, func() { signals <- os.Interrupt })
 					}
@@ -103,10 +103,10 @@ func TestAnAgentLingers(t *testing.T) {
 				defer stop()
 				time.Sleep(time.Hour) // virtual, as all of the bubble
 				if ctx.Err() != nil {
-					t.Fatal("it ended before anybody asked")
+					t.Fatal("it ended before the signal")
 				}
 				began := time.Now()
-				ask()
+				signal()
 				<-ctx.Done()
 				if took := time.Since(began); took != tc.want {
 					t.Errorf("it went on for %v, want %v", took, tc.want)
@@ -129,9 +129,9 @@ func TestAgentTokens(t *testing.T) {
 	}
 }
 
-// TestWhatAgentTokensEndWith is about who the agent is, which decides what its tokens
-// are bound to.
-func TestWhatAgentTokensEndWith(t *testing.T) {
+// TestBoundObject is about the claims of the agent's own token, which decide what its tokens are
+// bound to.
+func TestBoundObject(t *testing.T) {
 	inPod := token.BoundClaims{
 		Namespace: "team", ServiceAccount: token.Ref{Name: "robot", UID: "r"}, Pod: token.Ref{Name: "pod", UID: "p"},
 	}
@@ -147,7 +147,7 @@ func TestWhatAgentTokensEndWith(t *testing.T) {
 	}{
 		"in a pod, its own":                    {in: inPod, want: own, wantOf: "team/robot"},
 		"by name too":                          {in: inPod, inFlags: []string{"--service-account=robot", "--namespace=team", "--bound-pod=pod"}, want: own, wantOf: "team/robot"},
-		"not where nobody wants it":            {in: inPod, inFlags: []string{"--bound-pod="}, wantOf: "team/robot"},
+		"not with an empty flag":               {in: inPod, inFlags: []string{"--bound-pod="}, wantOf: "team/robot"},
 		"nor for another account":              {in: inPod, inFlags: []string{"--service-account=other"}, wantOf: "team/other"},
 		"nor in another namespace":             {in: inPod, inFlags: []string{"--namespace=away"}, wantOf: "away/robot"},
 		"which the API server would refuse":    {in: inPod, inFlags: []string{"--service-account=other", "--bound-pod=pod"}, wantOf: "team/other", wantErr: "--bound-pod: pod is of service account robot, not other; use --bound-secret, or neither"},
@@ -163,7 +163,7 @@ func TestWhatAgentTokensEndWith(t *testing.T) {
 			flags := pflag.NewFlagSet("agent", pflag.ContinueOnError)
 			opts.addTokenFlags(flags)
 			cmdtest.MustNil(t, flags.Parse(tc.inFlags))
-			opts.given = flags.Changed
+			opts.changed = flags.Changed
 			cfg := &Config{options: opts}
 			err := cfg.identify(tc.in)
 			if got := cfg.namespace + "/" + cfg.account; got != tc.wantOf {

@@ -23,13 +23,13 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// Options are all flags of sakeeper agent.
+// Options are the flags of sakeeper agent.
 type Options struct {
 	api     *options.API
 	servers *options.Servers
 	logs    *options.Logs
-	// given tells whether a flag was given.
-	given func(flag string) bool
+	// changed returns true if the command line has the flag.
+	changed func(flag string) bool
 
 	serviceAccount, namespace string
 	audiences                 []string
@@ -54,7 +54,7 @@ func newOptions() *Options {
 		api: options.NewAPI(),
 		// The containers of a pod share their ports.
 		servers: &options.Servers{Metrics: "0", Probes: "0"},
-		logs:    options.NewLogs(), given: func(string) bool { return false },
+		logs:    options.NewLogs(), changed: func(string) bool { return false },
 		lifetime: time.Hour, mode: "0600", commandTimeout: 30 * time.Second,
 	}
 }
@@ -82,7 +82,7 @@ func (o *Options) addTokenFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.boundPod, "bound-pod", o.boundPod,
 		"Pod with which the tokens end; it must be of the ServiceAccount. Not given: the own pod, where the ServiceAccount is its own; empty: none.")
 	fs.StringVar(&o.boundSecret, "bound-secret", o.boundSecret,
-		"Secret with which the tokens end: who deletes it revokes them within about 10 seconds. Instead of --bound-pod.")
+		"Secret with which the tokens end: to delete it revokes them within about 10 seconds. Instead of --bound-pod.")
 	fs.BoolVar(&o.once, "once", o.once,
 		"Write every file once, run the hooks, and end. Waits for an API server that cannot be reached, and fails at one that refuses.")
 	fs.DurationVar(&o.shutdownDelay, "shutdown-delay-duration", o.shutdownDelay,
@@ -107,7 +107,7 @@ func (o *Options) addHookFlags(fs *pflag.FlagSet) {
 		"Signal to send after tokens changed, as SIGNAL:PROCESS, where the process is an id, a file that holds one (with a /), or a name. May be repeated.")
 }
 
-// Config is what the flags and the credentials amount to.
+// Config is made from the flags and the credentials.
 type Config struct {
 	version string
 	options *Options
@@ -121,7 +121,7 @@ type Config struct {
 	seed               string
 }
 
-// boundTo says with what the tokens end.
+// boundTo names the bound object, for the log.
 func (c *Config) boundTo() string {
 	if c.bound == nil {
 		return "nothing"
@@ -144,8 +144,8 @@ func (o *Options) complete(version string) (*Config, error) {
 	return cfg, errors.Join(errs...)
 }
 
-// longest is the longest lifetime that validation of a TokenRequest accepts.
-const longest = (1 << 32) * time.Second
+// maxLifetime is the longest lifetime that the API server's validation of a TokenRequest accepts.
+const maxLifetime = (1 << 32) * time.Second
 
 func (o *Options) validate() []error {
 	errs := append(o.api.Validate(), o.servers.Validate()...)
@@ -153,8 +153,8 @@ func (o *Options) validate() []error {
 	if o.lifetime < 10*time.Minute {
 		errs = append(errs, fmt.Errorf("--lifetime: %v is less than the 10m that API servers grant", o.lifetime))
 	}
-	if o.lifetime > longest {
-		errs = append(errs, fmt.Errorf("--lifetime: %v is more than the %v that API servers accept", o.lifetime, longest))
+	if o.lifetime > maxLifetime {
+		errs = append(errs, fmt.Errorf("--lifetime: %v is more than the %v that API servers accept", o.lifetime, maxLifetime))
 	}
 	if o.once && o.shutdownDelay > 0 {
 		errs = append(errs, errors.New("--once and --shutdown-delay-duration exclude each other"))
@@ -207,7 +207,7 @@ func (o *Options) validateFiles() []error {
 	return errs
 }
 
-// tokens are those of --token-file.
+// tokens parses --token-file.
 func (o *Options) tokens() []agent.Token {
 	var tokens []agent.Token
 	for _, text := range o.tokenFiles {
@@ -221,7 +221,8 @@ func (o *Options) tokens() []agent.Token {
 	return tokens
 }
 
-// canonical is the one path of a file, however its directory was named.
+// canonical returns the absolute path of file without symlinks in its directory, so that two paths of
+// one file are equal.
 func canonical(file string) string {
 	file = filepath.Clean(file)
 	if absolute, err := filepath.Abs(file); err == nil {
@@ -275,7 +276,7 @@ func (o *Options) access() (agent.Access, error) {
 	return access, errors.Join(errOwner, errGroup)
 }
 
-// identity is the number of a user or group that is given by name or number.
+// identity returns the id of a user or group that is given by name or id.
 func identity(name string, lookup func(name string) (string, error)) (int, error) {
 	if number, err := strconv.Atoi(name); err == nil && number >= 0 {
 		return number, nil
@@ -304,8 +305,8 @@ func (o *Options) hooks() ([]agent.Hook, error) {
 	return hooks, errors.Join(errs...)
 }
 
-// ownClaims are those of the token among the credentials; the zero value where there
-// is none.
+// ownClaims returns the claims of the token among the credentials, or the zero value if there is no
+// token.
 func ownClaims(config *rest.Config) token.BoundClaims {
 	compact := config.BearerToken
 	if config.BearerTokenFile != "" {
@@ -320,8 +321,8 @@ func ownClaims(config *rest.Config) token.BoundClaims {
 	return claims
 }
 
-// identify decides whose tokens they are and what they are bound to, where own is what
-// the token among the credentials says.
+// identify decides of which ServiceAccount the tokens are, and what they are bound to. own are the
+// claims of the token among the credentials.
 func (c *Config) identify(own token.BoundClaims) error {
 	c.namespace, c.account = c.options.namespace, c.options.serviceAccount
 	if c.namespace == "" {
@@ -342,11 +343,11 @@ func (c *Config) identify(own token.BoundClaims) error {
 	return errors.Join(append(errs, c.bind(own))...)
 }
 
-// bind decides with what the tokens end.
+// bind decides which object the tokens are bound to.
 func (c *Config) bind(own token.BoundClaims) error {
 	pod := token.Ref{Name: c.options.boundPod}
 	itself := c.account == own.ServiceAccount.Name && c.namespace == own.Namespace
-	if !c.options.given("bound-pod") && itself {
+	if !c.options.changed("bound-pod") && itself {
 		pod = own.Pod
 	}
 	if pod.Name == own.Pod.Name && c.namespace == own.Namespace {

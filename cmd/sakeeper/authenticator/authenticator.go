@@ -26,7 +26,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/servingcert/certfiles"
 )
 
-// Run runs until ctx ends (nil), or something that cannot be retried fails.
+// Run runs until ctx ends, which is no error, or until something fails that cannot be retried.
 func Run(ctx context.Context, cfg *Config) error {
 	ctx, listeners, err := process.Begin(ctx, component, cfg.version, cfg.options.logs, cfg.options.servers)
 	if err != nil {
@@ -49,7 +49,7 @@ func Run(ctx context.Context, cfg *Config) error {
 	return group.Wait()
 }
 
-// Process is everything in a process of sakeeper authenticator.
+// Process is a process of sakeeper authenticator.
 type Process struct {
 	cfg          *Config
 	registry     *prometheus.Registry
@@ -86,7 +86,7 @@ func New(cfg *Config) (*Process, error) {
 // Registry has the metrics of the process.
 func (p *Process) Registry() *prometheus.Registry { return p.registry }
 
-// makeReviews turns /authenticate on.
+// makeReviews serves /authenticate.
 func (p *Process) makeReviews() error {
 	o := p.cfg.options
 	client, err1 := kubernetes.NewForConfig(p.cfg.rest)
@@ -125,11 +125,11 @@ func (p *Process) makeReviews() error {
 			p.runs = append(p.runs, foreign.remote.Run)
 		}
 	}
-	judge, err := authenticator.New(cfg)
+	verifier, err := authenticator.New(cfg)
 	if err != nil {
 		return err
 	}
-	reviews := authenticator.Reviews{Authenticator: judge, Metrics: authenticator.NewMetrics(p.registry)}
+	reviews := authenticator.Reviews{Authenticator: verifier, Metrics: authenticator.NewMetrics(p.registry)}
 	p.handler.HandleFunc(authenticator.ReviewPath, func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
 			http.Error(w, "a client certificate of --client-ca-file is required", http.StatusUnauthorized)
@@ -140,8 +140,8 @@ func (p *Process) makeReviews() error {
 	return nil
 }
 
-// tlsConfig asks for client certificates, and leaves it to the paths whether one is
-// needed: discovery is public.
+// tlsConfig requests a client certificate and requires none: discovery is public, and the handler of
+// /authenticate refuses requests without one.
 func (p *Process) tlsConfig() *tls.Config {
 	base := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.certificates.GetCertificate, NextProtos: []string{"h2", "http/1.1"}}
 	if p.cfg.clientCA == nil {
@@ -157,14 +157,14 @@ func (p *Process) tlsConfig() *tls.Config {
 	return base
 }
 
-var errCaches = errors.New("the objects that tokens are bound to were not all seen yet: the API server has not answered, or does not allow to list them")
+var errNotSynced = errors.New("the caches of bound objects have not synced yet: the API server has not answered, or does not allow to list them")
 
 func (p *Process) probesHandler() http.Handler {
 	return process.ProbesHandler([]kube.Check{process.Ping()}, []kube.Check{
 		{Name: "caches", Probe: func(*http.Request) error {
 			for _, synced := range p.synced {
 				if !synced() {
-					return errCaches
+					return errNotSynced
 				}
 			}
 			return nil

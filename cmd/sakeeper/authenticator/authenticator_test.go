@@ -48,11 +48,11 @@ func TestAuthenticatorOptions(t *testing.T) {
 		want []string // the beginnings of the error's lines
 	}{
 		"discovery alone":  {in: good},
-		"who may ask":      {in: asked},
+		"a client CA":      {in: asked},
 		"foreign issuers":  {in: slices.Concat(asked, []string{"--foreign-issuers-file=%/issuers"})},
 		"several issuers":  {in: slices.Concat(good, []string{"--service-account-issuer=https://former"})},
 		"nothing":          {want: []string{"--key-dir or --service-account-key-file is required", "--service-account-issuer is required", "--tls-cert-file and --tls-private-key-file are required"}},
-		"tracking for all": {in: slices.Concat(good, []string{"--track-legacy-tokens"}), want: []string{"--track-legacy-tokens and --foreign-issuers-file need --client-ca-file: without it nobody may ask"}},
+		"tracking for all": {in: slices.Concat(good, []string{"--track-legacy-tokens"}), want: []string{"--track-legacy-tokens and --foreign-issuers-file need --client-ca-file: without it /authenticate is off"}},
 		"everything that can be wrong, at once": {
 			in: []string{
 				"--key-dir=%/missing", "--service-account-key-file=%/garbage", "--service-account-issuer=http://issuer", "--discovery-max-age=1500ms", "--bind-address=x", "--secure-port=0",
@@ -114,8 +114,7 @@ func TestExportDiscovery(t *testing.T) {
 	}
 }
 
-// TestNobodyAsksWithoutAClientCA: the path is off then.
-func TestNobodyAsksWithoutAClientCA(t *testing.T) {
+func TestReviewsAreOffWithoutAClientCA(t *testing.T) {
 	f := cmdtest.NewFiles(t)
 	f.WriteServingCertificate(t, "localhost")
 	for with, want := range map[bool]int{false: http.StatusNotFound, true: http.StatusUnauthorized} {

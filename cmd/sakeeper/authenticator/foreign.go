@@ -23,26 +23,26 @@ import (
 
 // foreignIssuersFile is --foreign-issuers-file.
 type foreignIssuersFile struct {
-	// Issuers are those of other clusters.
+	// Issuers are the token issuers of other clusters.
 	Issuers []foreignIssuerEntry `json:"issuers"`
 }
 
 type foreignIssuerEntry struct {
-	// URL is the iss claim.
+	// URL is the iss claim of its tokens.
 	URL string `json:"url"`
-	// UsernamePrefix begins the names of its users and groups.
+	// UsernamePrefix is put before the names of its users and groups.
 	UsernamePrefix string `json:"usernamePrefix"`
-	// KeyFiles hold its keys; without any they come from its discovery.
+	// KeyFiles have its public keys. Empty: the keys come from its OIDC discovery.
 	KeyFiles []string `json:"keyFiles,omitempty"`
-	// CAFile verifies the server of its discovery; empty: the machine's CAs do.
+	// CAFile verifies the server of its discovery. Empty: the CAs of the machine do.
 	CAFile string `json:"caFile,omitempty"`
-	// Kubeconfig reaches its API server, which is asked what is alive.
+	// Kubeconfig connects to its API server, which is asked whether bound objects exist.
 	Kubeconfig string `json:"kubeconfig,omitempty"`
-	// AllowUnchecked accepts tokens for pods, Secrets and nodes without that.
+	// AllowUnchecked accepts tokens that are bound to pods, Secrets and nodes without that check.
 	AllowUnchecked bool `json:"allowUnchecked,omitempty"`
 }
 
-// foreignIssuer is an issuer with what keeps its keys current: one of both.
+// foreignIssuer is an issuer with the source of its keys: either files or remote is set.
 type foreignIssuer struct {
 	*authenticator.Foreign
 
@@ -50,8 +50,7 @@ type foreignIssuer struct {
 	remote *authenticator.RemoteKeys
 }
 
-// readForeignIssuers reads the file and what it names. Its error joins everything that is
-// wrong.
+// readForeignIssuers reads the file, and the files that it names. Its error joins all problems.
 func readForeignIssuers(file string, own []string, version string) ([]foreignIssuer, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {

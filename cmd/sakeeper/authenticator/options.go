@@ -47,7 +47,7 @@ only. Several replicas may run; all of them work.`,
 	return cmd
 }
 
-// Options are all flags of sakeeper authenticator.
+// Options are the flags of sakeeper authenticator.
 type Options struct {
 	api     *options.API
 	servers *options.Servers
@@ -110,7 +110,7 @@ func (o *Options) addServingFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.certFile, "tls-cert-file", o.certFile, "PEM file with the serving certificate and its intermediates. It is read again when it changes.")
 	fs.StringVar(&o.keyFile, "tls-private-key-file", o.keyFile, "PEM file with the key of --tls-cert-file. It is read again when it changes.")
 	fs.StringVar(&o.clientCAFile, "client-ca-file", o.clientCAFile,
-		"PEM file with the CAs of those who may ask on /authenticate: whoever has a client certificate of them. Empty: /authenticate is off. It is read again when it changes.")
+		"PEM file with CAs. Clients of /authenticate need a client certificate that one of them has signed. Empty: /authenticate is off. It is read again when it changes.")
 }
 
 func (o *Options) validate() []error {
@@ -139,17 +139,17 @@ func (o *Options) validateServing() []error {
 		errs = append(errs, fmt.Errorf("--secure-port: %d is not between 1 and 65535", o.port))
 	}
 	if o.clientCAFile == "" && (o.track || o.foreignFile != "") {
-		errs = append(errs, errors.New("--track-legacy-tokens and --foreign-issuers-file need --client-ca-file: without it nobody may ask"))
+		errs = append(errs, errors.New("--track-legacy-tokens and --foreign-issuers-file need --client-ca-file: without it /authenticate is off"))
 	}
 	return errs
 }
 
-// Config is what the flags and the files that they name amount to.
+// Config is made from the flags and the files that they name.
 type Config struct {
 	version   string
 	options   *Options
-	rest      *rest.Config     // nil where nobody may ask
-	clientCA  *cabundle.Loader // nil where nobody may ask
+	rest      *rest.Config     // nil if /authenticate is off
+	clientCA  *cabundle.Loader // nil if /authenticate is off
 	keys      *keys.Loader
 	discovery authenticator.Discovery
 	foreign   []foreignIssuer

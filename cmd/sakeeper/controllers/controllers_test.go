@@ -80,7 +80,7 @@ func TestTheCommandStartsWithTheConfigOfItsFlags(t *testing.T) {
 			in:          []string{"--controllers=token-request", "--kubeconfig=%/kubeconfig-with-ca-file"},
 			wantEnabled: map[string]bool{tokenrequest.Name: true}, wantCA: true,
 		},
-		"files that nobody needs are not read": {
+		"files that no controller needs are not read": {
 			in:          []string{"--controllers=serviceaccount-controller", "--service-account-private-key-file=%/missing", "--root-ca-file=%/missing"},
 			wantEnabled: map[string]bool{serviceaccount.Name: true},
 		},
@@ -106,7 +106,7 @@ func TestTheCommandStartsWithTheConfigOfItsFlags(t *testing.T) {
 	}
 }
 
-func TestBadFilesAreToldTogether(t *testing.T) {
+func TestAllBadFilesAreReportedTogether(t *testing.T) {
 	f := cmdtest.NewFiles(t)
 	const key, ca = "--service-account-private-key-file=%/good.key", "--root-ca-file=%/good.crt"
 	cases := map[string]struct {

@@ -20,7 +20,7 @@ func TestControllersAndASigningEndpoint(t *testing.T) {
 		in   []string
 		want string
 	}{
-		"nobody serves it":       {[]string{"--service-account-signing-endpoint=%/missing", "--root-ca-file=%/good.crt"}, "--service-account-signing-endpoint: fetch keys: signer at %/missing: Unavailable: "},
+		"no server":              {[]string{"--service-account-signing-endpoint=%/missing", "--root-ca-file=%/good.crt"}, "--service-account-signing-endpoint: fetch keys: signer at %/missing: Unavailable: "},
 		"a key beside it":        {[]string{"--service-account-signing-endpoint=%/missing", "--root-ca-file=%/good.crt", "--service-account-private-key-file=%/good.key"}, "--service-account-signing-endpoint excludes --service-account-private-key-file, --service-account-key-file and --key-dir: the signer has the keys"},
 		"a key file beside dirs": {[]string{"--key-dir=%/missing", "--root-ca-file=%/good.crt", "--service-account-key-file=%/public.key"}, "--key-dir excludes --service-account-private-key-file and --service-account-key-file: "},
 		"a missing directory":    {[]string{"--key-dir=%/missing", "--root-ca-file=%/good.crt"}, "--key-dir: %/missing: no such file or directory"},

@@ -22,7 +22,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/signer"
 )
 
-// Options are all flags of sakeeper controllers.
+// Options are the flags of sakeeper controllers.
 type Options struct {
 	api      *options.API
 	election *options.Election
@@ -90,7 +90,7 @@ func (o *Options) addFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.cleanUpPeriod, "legacy-service-account-token-clean-up-period", o.cleanUpPeriod,
 		"How long a token in a Secret to which its ServiceAccount refers must be unused before it is marked invalid, and then marked before its Secret is deleted. Uses are noted by the day.")
 	fs.DurationVar(&o.cleanUpInterval, "legacy-service-account-token-clean-up-interval", o.cleanUpInterval,
-		"Time between two looks for unused tokens. The first is at the start.")
+		"Time between two searches for unused tokens. The first is at the start.")
 	fs.BoolVar(&o.cleanUpDryRun, "legacy-service-account-token-clean-up-dry-run", o.cleanUpDryRun,
 		"Report by log, event and metric which tokens would be marked or deleted for lack of use, and leave them.")
 	fs.StringVar(&o.generate, "auto-generate-token-secrets", o.generate,
@@ -146,7 +146,7 @@ func (o *Options) validateKeys(enabled map[string]bool) []error {
 		options.PrivateKeyFlag, options.KeyDirFlag, tokensecret.Name, without))
 }
 
-// validateTokens checks what becomes of tokens once they were written.
+// validateTokens checks the flags for tokens that exist.
 func (o *Options) validateTokens() []error {
 	var errs []error
 	switch tokensecret.Resign(o.resign) {
@@ -190,7 +190,7 @@ func (o *Options) needsCA(enabled map[string]bool) bool {
 }
 
 // complete validates the flags, and reads the files that the enabled controllers
-// need. Its error joins everything that is wrong.
+// need. Its error joins all problems.
 func (o *Options) complete(ctx context.Context, version string) (*Config, error) {
 	errs := o.validate()
 	enabled, _ := o.enabled() // validate has reported the error

@@ -121,7 +121,7 @@ func TestValidate(t *testing.T) {
 		"an IPv6 address":           {in: []string{"--metrics-bind-address=[::1]:8080"}},
 		"a renew deadline too near": {in: []string{"--leader-elect-renew-deadline=2400ms"}, want: []string{"--leader-elect-renew-deadline: 2.4s is not more than 1.2 times --leader-elect-retry-period (2s)"}},
 		"a lease too short":         {in: []string{"--leader-elect-lease-duration=10s"}, want: []string{"--leader-elect-lease-duration: 10s is not more than --leader-elect-renew-deadline (10s)"}},
-		"a lease that nobody needs": {in: []string{"--leader-elect=false", "--leader-elect-lease-duration=0s", "--leader-elect-resource-name="}},
+		"a lease that is not used":  {in: []string{"--leader-elect=false", "--leader-elect-lease-duration=0s", "--leader-elect-resource-name="}},
 		"no controller": {
 			in:   []string{"--controllers=-serviceaccount-controller"},
 			want: []string{`--controllers: "-serviceaccount-controller" turns no controller on`},
@@ -130,10 +130,10 @@ func TestValidate(t *testing.T) {
 			in:   []string{"--service-accounts="},
 			want: []string{"--service-accounts: empty; to make none, use --controllers=*,-serviceaccount-controller"},
 		},
-		"no account, and nobody who would make one": {in: []string{"--service-accounts=", "--controllers=*,-serviceaccount-controller"}},
-		"an unknown controller":                     {in: []string{"--controllers=nonsense"}, want: []string{unknown("nonsense")}},
-		"no key where nobody signs":                 {in: []string{"--service-account-private-key-file=", "--controllers=*,-serviceaccount-token-controller"}},
-		"no CA where nobody needs one":              {in: []string{"--service-account-private-key-file=", "--root-ca-file=", "--controllers=serviceaccount-controller"}},
+		"no account, and no controller for them": {in: []string{"--service-accounts=", "--controllers=*,-serviceaccount-controller"}},
+		"an unknown controller":                  {in: []string{"--controllers=nonsense"}, want: []string{unknown("nonsense")}},
+		"no key where none is needed":            {in: []string{"--service-account-private-key-file=", "--controllers=*,-serviceaccount-token-controller"}},
+		"no CA where none is needed":             {in: []string{"--service-account-private-key-file=", "--root-ca-file=", "--controllers=serviceaccount-controller"}},
 		"a CA is needed by the publisher alone": {
 			in:   []string{"--root-ca-file=", "--controllers=root-ca-certificate-publisher-controller"},
 			want: []string{"--root-ca-file is required by the root-ca-certificate-publisher-controller and the serviceaccount-token-controller; to go without both, use --controllers=*,-root-ca-certificate-publisher-controller,-serviceaccount-token-controller"},

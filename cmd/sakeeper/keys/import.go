@@ -33,7 +33,7 @@ you know: --max-token-expiration is required for the states signing and retired.
 				return err
 			}
 			if m.State != keys.StateLegacy && m.State != keys.StatePublished && !cmd.Flags().Changed("max-token-expiration") {
-				return errors.New("--max-token-expiration is required with a key that has signed: give what the API server had in --service-account-max-token-expiration; where it had none, the longest duration that anybody asked for (8760h is what pods get at most). Its tokens are good for so long")
+				return errors.New("--max-token-expiration is required with a key that has signed: give what the API server had in --service-account-max-token-expiration; where it had none, the longest duration that a client has requested (8760h is what pods get at most). Its tokens are valid for so long")
 			}
 			m.Note.MaxExpiration = o.settings.MaxExpiration
 			return o.change(cmd.Context(), func(s rotation.Store, _ *kubernetes.Clientset) error {

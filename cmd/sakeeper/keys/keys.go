@@ -1,4 +1,4 @@
-// Package keys is the subcommand for people who rotate and inspect signing keys. Which step is due is
+// Package keys is the subcommand by which an administrator rotates and inspects signing keys. Which step is due is
 // decided by [github.com/sakeeper/sakeeper/pkg/keys/rotation].
 package keys
 
@@ -38,7 +38,7 @@ what would be too early.`,
 	return cmd
 }
 
-// Options are the flags that all of them have.
+// Options are the flags that all keys subcommands have.
 type Options struct {
 	version    string
 	clock      clock.Clock
@@ -68,7 +68,7 @@ func (o *Options) addFlags(fs *pflag.FlagSet) {
 		"Longest lifetime of tokens, as the signer has it in its flag of this name. Each key remembers the longest that it was told of.")
 }
 
-// addWaits adds what says how long a key is published before it signs.
+// addWaits adds the flags that decide how long a key is published before it signs.
 func (o *Options) addWaits(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.publishFor, "publish-for", o.publishFor,
 		"How long a key is published at least before it signs.")
@@ -99,10 +99,10 @@ func (o *Options) validate() error {
 	return errors.Join(errs...)
 }
 
-// client is nil where nobody said how to reach the API server.
+// client returns nil if no flag says how to connect to the API server.
 func (o *Options) client() (*kubernetes.Clientset, error) {
 	if o.secret == "" && o.kubeconfig == "" {
-		return nil, nil //nolint:nilnil // none is an answer
+		return nil, nil //nolint:nilnil // no client is not an error
 	}
 	config, err := (&options.API{Kubeconfig: o.kubeconfig, QPS: -1}).RESTConfig("sakeeper-keys", o.version)
 	if err != nil {
@@ -111,7 +111,7 @@ func (o *Options) client() (*kubernetes.Clientset, error) {
 	return kubernetes.NewForConfig(config)
 }
 
-// open gives the store, and a client where one can be had.
+// open returns the store, and the client, which may be nil.
 func (o *Options) open() (rotation.Store, *kubernetes.Clientset, error) {
 	if err := o.validate(); err != nil {
 		return nil, nil, err
@@ -127,8 +127,8 @@ func (o *Options) open() (rotation.Store, *kubernetes.Clientset, error) {
 	return rotation.OpenSecret(client.CoreV1(), toolscache.ObjectName{Namespace: namespace, Name: name}, o.clock), client, nil
 }
 
-// change opens the store for a command that changes it.
-func (o *Options) change(ctx context.Context, do func(rotation.Store, *kubernetes.Clientset) error) (err error) {
+// change opens the store for a command that changes it, calls f, and closes the store.
+func (o *Options) change(ctx context.Context, f func(rotation.Store, *kubernetes.Clientset) error) (err error) {
 	store, client, err := o.open()
 	if err != nil {
 		return err
@@ -137,28 +137,29 @@ func (o *Options) change(ctx context.Context, do func(rotation.Store, *kubernete
 	if err := store.Begin(ctx); err != nil {
 		return err
 	}
-	return do(store, client)
+	return f(store, client)
 }
 
-// do does a step and says so.
-func do(ctx context.Context, out io.Writer, s rotation.Store, step rotation.Step, algorithm jose.SignatureAlgorithm, settings rotation.Settings) error {
+// applyStep does a step, and prints it.
+func applyStep(ctx context.Context, out io.Writer, s rotation.Store, step rotation.Step, algorithm jose.SignatureAlgorithm, settings rotation.Settings) error {
 	m, err := rotation.Do(ctx, s, step, algorithm, settings)
 	if err != nil {
 		return err
 	}
-	what := map[rotation.Action]string{
+	text := map[rotation.Action]string{
 		rotation.ActionTidy: "removed the file " + step.File, rotation.ActionFirst: "made the first key", rotation.ActionPublish: "published",
 		rotation.ActionPromote: "signs now", rotation.ActionRetire: "retired, and its private half destroyed", rotation.ActionHide: "made legacy", rotation.ActionRemove: "removed",
 	}[step.Action]
 	if step.Action != rotation.ActionTidy {
-		what = "key " + m.ID() + ": " + what
+		text = "key " + m.ID() + ": " + text
 	}
-	fmt.Fprintf(out, "%s (%s)\n", what, step.Reason)
+	fmt.Fprintf(out, "%s (%s)\n", text, step.Reason)
 	return nil
 }
 
-// survey reads the keys, and asks who carries tokens of them where that can be asked.
-func survey(ctx context.Context, s rotation.Store, client *kubernetes.Clientset) (*keys.Ring, rotation.Carriers, error) {
+// loadWithCarriers reads the keys, and counts the token Secrets that carry a token of each. Without a
+// client it returns nil for the counts.
+func loadWithCarriers(ctx context.Context, s rotation.Store, client *kubernetes.Clientset) (*keys.Ring, rotation.Carriers, error) {
 	ring, err := s.Load(ctx)
 	if err != nil || client == nil {
 		return ring, nil, err

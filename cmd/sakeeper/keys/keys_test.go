@@ -18,7 +18,7 @@ import (
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/internal/cmdtest"
 )
 
-// keysRun runs sakeeper keys at the clock's time; ids of keys and their times do not show.
+// keysRun runs 'sakeeper keys' at the clock's time, and replaces the ids of keys in its output.
 func keysRun(t *testing.T, clock clock.Clock, args ...string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
@@ -30,8 +30,8 @@ func keysRun(t *testing.T, clock clock.Clock, args ...string) (string, error) {
 	return regexp.MustCompile(`[A-Za-z0-9_-]{43}`).ReplaceAllString(out.String(), "<id>"), err
 }
 
-// TestKeysOverALife is a rotation of two keys by hand, each command twice.
-func TestKeysOverALife(t *testing.T) {
+// TestKeysRotateByHand is a rotation of two keys by hand, each command twice.
+func TestKeysRotateByHand(t *testing.T) {
 	f := cmdtest.NewFiles(t)
 	clock := testingclock.NewFakeClock(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
 	dir := "--key-dir=" + f.Path("keys")
@@ -130,9 +130,9 @@ key <id>: retired, and its private half destroyed (a newer key signs)
 	}
 }
 
-// TestAStolenKeyGoesWhole: also where retiring it was cut short, and a file of its private
-// half is left.
-func TestAStolenKeyGoesWhole(t *testing.T) {
+// TestForcedPruneRemovesAllFilesOfAKey: also the file of the private half that is left when the
+// process ended while it retired the key.
+func TestForcedPruneRemovesAllFilesOfAKey(t *testing.T) {
 	f := cmdtest.NewFiles(t)
 	clock := testingclock.NewFakeClock(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
 	dir := "--key-dir=" + f.Path("keys")
@@ -202,21 +202,21 @@ func TestKeysRefuses(t *testing.T) {
 		in   string
 		want string
 	}{
-		"nothing":                {"status", "either --key-dir or --secret is required"},
-		"both":                   {"prune --key-dir=% --secret=a/b", "either --key-dir or --secret is required"},
-		"no namespace":           {"rotate --secret=name", `--secret: "name" is not namespace/name`},
-		"a negative wait":        {"rotate --key-dir=%/k --publish-for=-1s", "--publish-for: -1s is negative"},
-		"lives too short":        {"rotate --key-dir=%/k --max-token-expiration=9m", "--max-token-expiration: 9m0s is less than 10m, the least that an API server grants"},
-		"a directory of others":  {"rotate --key-dir=%", "--key-dir: %: edwards.key: is not named "},
-		"no file":                {"import --key-dir=%/k", "--file is required"},
-		"a missing file":         {"import --key-dir=%/k --file=%/missing", "--file: open %/missing: no such file or directory"},
-		"a life that is unknown": {"import --key-dir=%/k --file=%/good.key", "--max-token-expiration is required with a key that has signed: "},
-		"a retired one as well":  {"import --key-dir=%/k --file=%/public.key --state=retired", "--max-token-expiration is required with a key that has signed: "},
-		"half of a key":          {"import --key-dir=%/k --file=%/public.key", "--file: %/public.key: holds no private key"},
-		"several keys":           {"import --key-dir=%/k --file=%/two.key --state=legacy", "--file: %/two.key: holds 2 keys; import each of a file of its own"},
-		"no such state":          {"import --key-dir=%/k --file=%/good.key --state=active", `--state: "active" is not one of [published signing retired legacy]`},
-		"a missing directory":    {"status --key-dir=%/missing", "--key-dir: %/missing: no such file or directory"},
-		"an unknown output":      {"status --key-dir=% --output=yaml", `--output: "yaml" is not one of table, json`},
+		"nothing":                 {"status", "either --key-dir or --secret is required"},
+		"both":                    {"prune --key-dir=% --secret=a/b", "either --key-dir or --secret is required"},
+		"no namespace":            {"rotate --secret=name", `--secret: "name" is not namespace/name`},
+		"a negative wait":         {"rotate --key-dir=%/k --publish-for=-1s", "--publish-for: -1s is negative"},
+		"an expiration too short": {"rotate --key-dir=%/k --max-token-expiration=9m", "--max-token-expiration: 9m0s is less than 10m, the least that an API server grants"},
+		"a directory of others":   {"rotate --key-dir=%", "--key-dir: %: edwards.key: is not named "},
+		"no file":                 {"import --key-dir=%/k", "--file is required"},
+		"a missing file":          {"import --key-dir=%/k --file=%/missing", "--file: open %/missing: no such file or directory"},
+		"an unknown expiration":   {"import --key-dir=%/k --file=%/good.key", "--max-token-expiration is required with a key that has signed: "},
+		"a retired one as well":   {"import --key-dir=%/k --file=%/public.key --state=retired", "--max-token-expiration is required with a key that has signed: "},
+		"half of a key":           {"import --key-dir=%/k --file=%/public.key", "--file: %/public.key: holds no private key"},
+		"several keys":            {"import --key-dir=%/k --file=%/two.key --state=legacy", "--file: %/two.key: holds 2 keys; import each of a file of its own"},
+		"no such state":           {"import --key-dir=%/k --file=%/good.key --state=active", `--state: "active" is not one of [published signing retired legacy]`},
+		"a missing directory":     {"status --key-dir=%/missing", "--key-dir: %/missing: no such file or directory"},
+		"an unknown output":       {"status --key-dir=% --output=yaml", `--output: "yaml" is not one of table, json`},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -54,12 +54,12 @@ func prune(ctx context.Context, out io.Writer, o *Options, s rotation.Store, cli
 	if err := tidy(ctx, out, o, s); err != nil {
 		return err
 	}
-	ring, carriers, err := survey(ctx, s, client)
+	ring, carriers, err := loadWithCarriers(ctx, s, client)
 	if err != nil {
 		return err
 	}
 	if o.settings.Force {
-		return remove(ctx, out, o, s, ring, id)
+		return forceRemove(ctx, out, o, s, ring, id)
 	}
 	steps := rotation.Prunable(ring, o.clock.Now(), carriers, o.settings)
 	steps = slices.DeleteFunc(steps, func(step rotation.Step) bool { return id != "" && !strings.HasPrefix(step.Key.ID(), id) })
@@ -71,18 +71,18 @@ func prune(ctx context.Context, out io.Writer, o *Options, s rotation.Store, cli
 	}
 	for _, step := range steps {
 		if step.Action == rotation.ActionNone {
-			fmt.Fprintf(out, "key %s: stays%s: %s\n", step.Key.ID(), when(" until ", step.NotBefore), step.Reason)
+			fmt.Fprintf(out, "key %s: stays%s: %s\n", step.Key.ID(), formatTime(" until ", step.NotBefore), step.Reason)
 			continue
 		}
-		if err := do(ctx, out, s, step, "", o.settings); err != nil {
+		if err := applyStep(ctx, out, s, step, "", o.settings); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// tidy finishes what an earlier command began. A file of a state that a key has left would
-// bring the key back when that of its present state goes.
+// tidy finishes what an earlier run began: it removes files of states that a key has left, which
+// would bring the key back when the file of its present state is removed.
 func tidy(ctx context.Context, out io.Writer, o *Options, s rotation.Store) error {
 	for {
 		ring, err := s.Load(ctx)
@@ -93,14 +93,14 @@ func tidy(ctx context.Context, out io.Writer, o *Options, s rotation.Store) erro
 		if !ok {
 			return nil
 		}
-		if err := do(ctx, out, s, step, "", o.settings); err != nil {
+		if err := applyStep(ctx, out, s, step, "", o.settings); err != nil {
 			return err
 		}
 	}
 }
 
-// remove is for --force.
-func remove(ctx context.Context, out io.Writer, o *Options, s rotation.Store, ring *keys.Ring, id string) error {
+// forceRemove removes the one key whose id begins with id.
+func forceRemove(ctx context.Context, out io.Writer, o *Options, s rotation.Store, ring *keys.Ring, id string) error {
 	found := slices.DeleteFunc(ring.Members(), func(m keys.Member) bool { return !strings.HasPrefix(m.ID(), id) })
 	if len(found) != 1 {
 		return fmt.Errorf("--key: %d keys have an id that begins with %q", len(found), id)
@@ -108,11 +108,11 @@ func remove(ctx context.Context, out io.Writer, o *Options, s rotation.Store, ri
 	if signing, _ := ring.Signing(); signing.ID() == found[0].ID() {
 		return fmt.Errorf("--key: %s signs; rotate first", found[0].ID())
 	}
-	return do(ctx, out, s, rotation.Step{Action: rotation.ActionRemove, Key: found[0], Reason: "forced"}, "", o.settings)
+	return applyStep(ctx, out, s, rotation.Step{Action: rotation.ActionRemove, Key: found[0], Reason: "forced"}, "", o.settings)
 }
 
-// when is the time after its word, and nothing where there is none.
-func when(word string, t time.Time) string {
+// formatTime returns word and the time, or nothing if the time is zero.
+func formatTime(word string, t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}

@@ -19,8 +19,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/keys/rotation"
 )
 
-// algorithm is what --algorithm says, else that of the key that signs, so that a rotation
-// changes nothing else.
+// algorithm returns that of the flag, or that of the key that signs, so that a rotation changes
+// nothing else.
 func algorithm(flag string, ring *keys.Ring) jose.SignatureAlgorithm {
 	if signing, ok := ring.Signing(); flag == "" && ok {
 		return signing.Public().Algorithm()
@@ -39,7 +39,7 @@ func newRotateCommand(version string, clock clock.Clock) *cobra.Command {
 		Use:   "rotate",
 		Short: "Do the next step of a rotation: publish the next key, or let it sign and retire the old one",
 		Long: `Does the next step of a rotation. The first run publishes a new key. A run that comes
-when everybody has had the time to fetch it lets it sign, and destroys the private
+when all verifiers have had time to fetch it lets it sign, and destroys the private
 half of the old one, which verifies until 'sakeeper keys prune' removes it. A run
 that comes too early changes nothing and says when the next step can be done.`,
 		Args: cobra.NoArgs,
@@ -59,14 +59,14 @@ that comes too early changes nothing and says when the next step can be done.`,
 	fs.DurationVar(&o.settings.RotateAfter, "rotate-after", o.settings.RotateAfter,
 		"How long a key signs before the next one is published. 0: begin now. For jobs that run again and again.")
 	fs.BoolVar(&o.settings.Force, "force", o.settings.Force,
-		"Let the published key sign now, though not everybody may have it: tokens may be refused for up to --publish-for.")
+		"Let the published key sign now, though verifiers may not have it yet: tokens may be refused for up to --publish-for.")
 	fs.BoolVar(&wait, "wait", wait, "Wait until the rotation that was begun is done.")
 	fs.StringVar(&flagAlgorithm, "algorithm", flagAlgorithm, "Of new keys: RS256, ES256, ES384 or ES512. Empty: that of the key that signs, and RS256 for the first.")
 	options.AddSections(cmd, sections)
 	return cmd
 }
 
-// rotate does steps until one has to wait, or the published key signs.
+// rotate does steps until one is not due yet, or the published key signs.
 func rotate(ctx context.Context, out io.Writer, o *Options, s rotation.Store, flagAlgorithm string, wait bool) error {
 	for promoted := false; ; {
 		ring, err := s.Load(ctx)
@@ -76,7 +76,7 @@ func rotate(ctx context.Context, out io.Writer, o *Options, s rotation.Store, fl
 		step := rotation.Rotate(ring, o.clock.Now(), o.settings)
 		switch {
 		case promoted && slices.Contains([]rotation.Action{rotation.ActionPublish, rotation.ActionPromote, rotation.ActionNone}, step.Action):
-			return nil // the next rotation is another command's
+			return nil // the next rotation is left to the next run
 		case step.Action == rotation.ActionNone && wait && step.Key.State == keys.StatePublished && !step.NotBefore.IsZero():
 			fmt.Fprintf(out, "waiting until %s: %s\n", step.NotBefore.UTC().Format(time.RFC3339), step.Reason)
 			select {
@@ -86,16 +86,16 @@ func rotate(ctx context.Context, out io.Writer, o *Options, s rotation.Store, fl
 			}
 			continue
 		case step.Action == rotation.ActionNone:
-			fmt.Fprintf(out, "nothing to do%s: %s\n", when(" before ", step.NotBefore), step.Reason)
+			fmt.Fprintf(out, "nothing to do%s: %s\n", formatTime(" before ", step.NotBefore), step.Reason)
 			return nil
 		}
-		if err := do(ctx, out, s, step, algorithm(flagAlgorithm, ring), o.settings); err != nil {
+		if err := applyStep(ctx, out, s, step, algorithm(flagAlgorithm, ring), o.settings); err != nil {
 			return err
 		}
-		// To retire is the last step of what an earlier run may have begun.
+		// Retiring may be the last step of a rotation that an earlier run began.
 		promoted = promoted || slices.Contains([]rotation.Action{rotation.ActionPromote, rotation.ActionFirst, rotation.ActionRetire}, step.Action)
 		if step.Action == rotation.ActionPublish {
-			o.settings.Force = false // it is for a key that was published before
+			o.settings.Force = false // it applies to a key that was published before this run
 		}
 	}
 }

@@ -37,7 +37,7 @@ step of each. It changes nothing.`,
 			if err != nil {
 				return err
 			}
-			ring, carriers, err := survey(cmd.Context(), store, client)
+			ring, carriers, err := loadWithCarriers(cmd.Context(), store, client)
 			if err != nil {
 				return err
 			}
@@ -60,23 +60,23 @@ step of each. It changes nothing.`,
 	return cmd
 }
 
-// keyStatus is a line of sakeeper keys status.
+// keyStatus is a line of 'sakeeper keys status'.
 type keyStatus struct {
 	ID        string    `json:"id"`
 	Algorithm string    `json:"algorithm"`
 	State     string    `json:"state"`
 	Since     time.Time `json:"since"`
-	// Signs: of several in the state signing, the newest does.
+	// Signs is true for the newest key in the state signing.
 	Signs bool `json:"signs"`
-	// Secrets is missing where the API server was not asked.
+	// Secrets is nil if the API server was not asked.
 	Secrets *int `json:"tokenSecrets,omitempty"`
-	// Next is the next step; Reason says why it is due, or why it is none.
+	// Next is the next step. Reason says why it is due, or why there is none.
 	Next      rotation.Action `json:"next"`
 	NotBefore *time.Time      `json:"notBefore,omitempty"`
 	Reason    string          `json:"reason"`
 }
 
-// statusOf is pure.
+// statusOf returns a line per key. It is a pure function.
 func statusOf(ring *keys.Ring, now time.Time, carriers rotation.Carriers, s rotation.Settings) []keyStatus {
 	rotate := rotation.Rotate(ring, now, s)
 	signing, _ := ring.Signing()

@@ -17,17 +17,17 @@ import (
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/options"
 )
 
-// probeFor is how long a probe may take.
-const probeFor = 5 * time.Second
+// timeout is how long a probe may take.
+const timeout = 5 * time.Second
 
-// NewCommand makes 'sakeeper probe'.
+// NewCommand makes the command.
 func NewCommand() *cobra.Command {
 	address := "127.0.0.1:8081"
 	cmd := &cobra.Command{
 		Use:   "probe [livez|readyz]",
-		Short: "Ask a running server whether it lives or is ready, for exec probes",
+		Short: "Ask a running server whether it is alive or ready, for exec probes",
 		Long: `Asks a running server of sakeeper for /readyz (or /livez), prints the answer, and fails
-when it is no. For the exec probes of pods whose image has nothing but sakeeper.`,
+if that is not 200. For the exec probes of pods whose image has nothing but sakeeper.`,
 		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: []string{"livez", "readyz"},
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -46,7 +46,7 @@ when it is no. For the exec probes of pods whose image has nothing but sakeeper.
 }
 
 func probe(ctx context.Context, stdout io.Writer, address, path string) error {
-	ctx, cancel := context.WithTimeout(ctx, probeFor)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()

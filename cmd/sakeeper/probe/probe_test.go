@@ -60,7 +60,7 @@ func TestProbe(t *testing.T) {
 	}
 	for _, address := range addresses {
 		if _, err := ask("--address=" + address); err == nil || !strings.HasPrefix(err.Error(), "no answer at "+address) {
-			t.Errorf("nobody there: %v", err)
+			t.Errorf("no server: %v", err)
 		}
 	}
 	if _, err := ask("healthz"); err == nil || !strings.Contains(err.Error(), `invalid argument "healthz"`) {

@@ -35,8 +35,8 @@ func NewCommand(version string, start func(context.Context, *Config) error) *cob
 		Use:   "signer",
 		Short: "Run the signer that kube-apiserver asks to sign its tokens",
 		Long: `Runs the signer that kube-apiserver asks to sign its tokens and for the keys that
-verify them (--service-account-signing-endpoint), on a unix socket. Who may open
-that socket may have any token signed. A second socket signs nothing but legacy
+verify them (--service-account-signing-endpoint), on a unix socket. A process
+that may open the socket may have any token signed. A second socket signs nothing but legacy
 tokens, for 'sakeeper controllers'.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -51,7 +51,7 @@ tokens, for 'sakeeper controllers'.`,
 	return cmd
 }
 
-// Options are all flags of sakeeper signer.
+// Options are the flags of sakeeper signer.
 type Options struct {
 	servers *options.Servers
 	logs    *options.Logs
@@ -89,7 +89,7 @@ func (o *Options) addFlags(fs *pflag.FlagSet) {
 		"Unix socket for kube-apiserver. Its directory must exist.")
 	fs.StringVar(&o.legacySocket, "legacy-socket", o.legacySocket,
 		"Unix socket that signs exactly the claims of legacy tokens, for 'sakeeper controllers'. Empty: there is none.")
-	fs.Var((*octal)(&o.mode), "socket-mode", "Mode of --socket, octal. Whoever may write to it may have any token signed.")
+	fs.Var((*octal)(&o.mode), "socket-mode", "Mode of --socket, octal. A process that may write to it may have any token signed.")
 	fs.StringVar(&o.group, "socket-group", o.group, "Group of --socket, a name or a number. Empty: that of the process.")
 	fs.Var((*octal)(&o.legacyMode), "legacy-socket-mode", "Mode of --legacy-socket, octal.")
 	fs.StringVar(&o.legacyGroup, "legacy-socket-group", o.legacyGroup, "Group of --legacy-socket, a name or a number. Empty: that of the process.")
@@ -136,7 +136,8 @@ func (o *Options) complete(version string) (*Config, error) {
 	return cfg, errors.Join(errs...)
 }
 
-// groupID is -1, which changes nothing, for no name.
+// groupID returns the id of a group that is given by name or id, and -1, which changes nothing, for
+// no name.
 func groupID(name string) (int, error) {
 	if name == "" {
 		return -1, nil
@@ -151,7 +152,7 @@ func groupID(name string) (int, error) {
 	return strconv.Atoi(group.Gid)
 }
 
-// octal is a flag with a file mode.
+// octal is the value of a flag for a file mode.
 type octal uint32
 
 func (o *octal) String() string { return fmt.Sprintf("%#o", uint32(*o)) }
@@ -167,16 +168,16 @@ func (o *octal) Set(text string) error {
 
 func (o *octal) Type() string { return "mode" }
 
-// Config is what the flags and the files that they name amount to.
+// Config is made from the flags and the files that they name.
 type Config struct {
 	version string
 	options *Options
 	keys    *keys.Loader
-	// group and legacyGroup are negative where they are the process's.
+	// group and legacyGroup are the groups of the sockets; -1 is that of the process.
 	group, legacyGroup int
 }
 
-// Run runs until ctx ends (nil), or something that cannot be retried fails.
+// Run runs until ctx ends, which is no error, or until something fails that cannot be retried.
 func Run(ctx context.Context, cfg *Config) error {
 	ctx, listeners, err := process.Begin(ctx, component, cfg.version, cfg.options.logs, cfg.options.servers)
 	if err != nil {
@@ -199,12 +200,12 @@ func Run(ctx context.Context, cfg *Config) error {
 	return group.Wait()
 }
 
-// Process is everything in a process of sakeeper signer.
+// Process is a process of sakeeper signer.
 type Process struct {
 	cfg          *Config
 	registry     *prometheus.Registry
 	server       *signer.Server
-	main, legacy net.Listener // legacy is nil where it is off
+	main, legacy net.Listener // legacy is nil if it is off
 }
 
 // New makes a process, of which nothing is started.
@@ -239,8 +240,8 @@ func (p *Process) listen(ctx context.Context) (err error) {
 	return nil
 }
 
-// probesHandler asks on the sockets themselves, so that one whose file went is seen: the
-// process must be started again to make it anew.
+// probesHandler asks on the sockets themselves, so that it fails when the file of a socket was
+// removed: only a restart makes it again.
 func (p *Process) probesHandler() http.Handler {
 	checks := []kube.Check{{Name: "socket", Probe: probeSocket(p.cfg.options.socket)}}
 	if p.legacy != nil {

@@ -17,15 +17,15 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/podadmission/rules"
 )
 
-// Options are all flags of sakeeper webhook.
+// Options are the flags of sakeeper webhook.
 type Options struct {
 	api     *options.API
 	servers *options.Servers
 	logs    *options.Logs
 
-	bindAddress string
-	port        int
-	drain       time.Duration
+	bindAddress   string
+	port          int
+	shutdownDelay time.Duration
 
 	certFile, keyFile string
 	namespace         string
@@ -46,7 +46,7 @@ func newOptions() *Options {
 		servers:         options.NewServers(),
 		logs:            options.NewLogs(),
 		port:            9443,
-		drain:           5 * time.Second,
+		shutdownDelay:   5 * time.Second,
 		certSecret:      "sakeeper-webhook-certificates",
 		mutating:        "sakeeper-webhook",
 		validating:      "sakeeper-webhook",
@@ -83,13 +83,13 @@ func (o *Options) addServingFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&o.port, "secure-port", o.port, "Port to serve HTTPS on.")
 	fs.BoolVar(&o.servers.Shared, "permit-port-sharing", o.servers.Shared,
 		"Let other processes of the host listen on --secure-port and the port of the metrics too (SO_REUSEPORT), so that a pod in the host's network can start before the one that it replaces has stopped. The port is opened when all else is ready. Give each a unix socket for its probes.")
-	fs.DurationVar(&o.drain, "shutdown-delay-duration", o.drain,
-		"How long it goes on serving once it was told to stop, so that API servers see that it is going.")
+	fs.DurationVar(&o.shutdownDelay, "shutdown-delay-duration", o.shutdownDelay,
+		"How long the webhook goes on serving after SIGTERM, so that API servers have the time to notice.")
 }
 
 func (o *Options) addCertificateFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.certFile, "tls-cert-file", o.certFile,
-		"PEM file with the serving certificate and what it chains to; whoever keeps it also keeps the caBundle of the webhook configurations. It is read again when it changes. Empty: the webhook keeps a CA and certificates of its own in a Secret.")
+		"PEM file with the serving certificate and its intermediates. With it the caBundle of the webhook configurations is not the webhook's to keep. It is read again when it changes. Empty: the webhook keeps a CA and certificates of its own in a Secret.")
 	fs.StringVar(&o.keyFile, "tls-private-key-file", o.keyFile, "PEM file with the private key of --tls-cert-file.")
 	fs.StringVar(&o.namespace, "webhook-namespace", o.namespace,
 		"Namespace of the Secret and of the Service of the webhook. Empty: the namespace of the pod, and sakeeper-system outside a cluster.")
@@ -125,8 +125,8 @@ func (o *Options) validate() []error {
 	if o.port < 1 || o.port > 65535 {
 		errs = append(errs, fmt.Errorf("--secure-port: %d is not between 1 and 65535", o.port))
 	}
-	if o.drain < 0 {
-		errs = append(errs, fmt.Errorf("--shutdown-delay-duration: %v is negative", o.drain))
+	if o.shutdownDelay < 0 {
+		errs = append(errs, fmt.Errorf("--shutdown-delay-duration: %v is negative", o.shutdownDelay))
 	}
 	return errs
 }
@@ -165,7 +165,7 @@ func (o *Options) validateCertificates() []error {
 	return errs
 }
 
-// ownNamespace is where the Secret and the Service are.
+// ownNamespace returns the namespace of the Secret and of the Service.
 func (o *Options) ownNamespace() string {
 	if o.namespace != "" {
 		return o.namespace
@@ -173,7 +173,7 @@ func (o *Options) ownNamespace() string {
 	return kube.Namespace("sakeeper-system")
 }
 
-// certificateHosts are the names that the certificate is for.
+// certificateHosts returns the names that the certificate is for.
 func (o *Options) certificateHosts() []string {
 	if len(o.hosts) > 0 {
 		return o.hosts

@@ -31,7 +31,7 @@ import (
 
 const component = "sakeeper-webhook"
 
-// Run runs until ctx ends (nil), or something that cannot be retried fails.
+// Run runs until ctx ends, which is no error, or until something fails that cannot be retried.
 func Run(ctx context.Context, cfg *Config) error {
 	ctx, listeners, err := process.Begin(ctx, component, cfg.version, cfg.options.logs, cfg.options.servers)
 	if err != nil {
@@ -42,12 +42,12 @@ func Run(ctx context.Context, cfg *Config) error {
 		return errors.Join(err, listeners.Close())
 	}
 	defer p.Close()
-	reviews, err := p.open(ctx)
+	listener, err := p.open(ctx)
 	if err != nil {
 		return errors.Join(err, listeners.Close())
 	}
 
-	// What reviews need goes on until the last one is answered.
+	// Informers and certificates run until the last review is answered.
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, working := errgroup.WithContext(working)
@@ -56,7 +56,7 @@ func Run(ctx context.Context, cfg *Config) error {
 		serving, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(working, cancel)()
-		return p.serve(serving, reviews)
+		return p.serve(serving, listener)
 	})
 	group.Go(func() error { return listeners.Serve(working, p.registry, p.probesHandler(ctx)) })
 	group.Go(func() error { return p.certificates.Run(working) })
@@ -66,11 +66,11 @@ func Run(ctx context.Context, cfg *Config) error {
 			return nil
 		})
 	}
-	group.Go(func() error { return p.announce(working) })
+	group.Go(func() error { return p.sendEvents(working) })
 	return group.Wait()
 }
 
-// Process is everything in a process of sakeeper webhook.
+// Process is a process of sakeeper webhook.
 type Process struct {
 	cfg          *Config
 	client       *kubernetes.Clientset
@@ -103,7 +103,7 @@ func New(ctx context.Context, cfg *Config) (*Process, error) {
 	p.server, err = webhook.New(webhook.Config{
 		GetCertificate: p.certificates.GetCertificate,
 		Handlers:       map[string]webhook.Handler{"/mutate/pods": p.reviewer.Mutate, "/validate/pods": p.reviewer.Validate},
-		Drain:          cfg.options.drain,
+		Drain:          cfg.options.shutdownDelay,
 		Shared:         cfg.options.servers.Shared,
 		Registerer:     p.registry,
 	})
@@ -126,8 +126,8 @@ func (p *Process) listen(ctx context.Context) (net.Listener, error) {
 	return o.servers.Listen(ctx, addressFlags, net.JoinHostPort(o.bindAddress, strconv.Itoa(o.port)))
 }
 
-// open opens a port of its own, so that what is in the way ends the start. Of one that is
-// shared it looks at the address only, and returns nil.
+// open opens the port, so that the process ends at once if another has it. If the port is shared, it
+// only checks the address, and returns nil: serve opens the port later.
 func (p *Process) open(ctx context.Context) (net.Listener, error) {
 	if !p.cfg.options.servers.Shared {
 		return p.listen(ctx)
@@ -139,12 +139,11 @@ func (p *Process) open(ctx context.Context) (net.Listener, error) {
 	return nil, other.Close()
 }
 
-// serve answers reviews until ctx ends. Without a listener, as on a port that is shared,
-// it opens one when it is ready: connections that it got before, others would have
-// answered.
-func (p *Process) serve(ctx context.Context, reviews net.Listener) error {
-	if reviews == nil {
-		for p.lacking() {
+// serve answers reviews until ctx ends. If listener is nil, because the port is shared, it opens the
+// port when it is ready: the kernel would give it connections that another process can answer now.
+func (p *Process) serve(ctx context.Context, listener net.Listener) error {
+	if listener == nil {
+		for !p.hasNeeds() {
 			select {
 			case <-ctx.Done():
 				return nil
@@ -152,12 +151,12 @@ func (p *Process) serve(ctx context.Context, reviews net.Listener) error {
 			}
 		}
 		var err error
-		if reviews, err = p.listen(ctx); err != nil {
+		if listener, err = p.listen(ctx); err != nil {
 			return err
 		}
 	}
 	p.listening.Store(true)
-	return p.server.Run(ctx, reviews)
+	return p.server.Run(ctx, listener)
 }
 
 func (p *Process) makeReviewer() error {
@@ -192,7 +191,7 @@ func (p *Process) makeCertificates() error {
 	return nil
 }
 
-// followReloads counts and reports certificate files that turned bad.
+// followReloads counts changed certificate files that cannot be used, and records events about them.
 func (p *Process) followReloads(files *certfiles.Files) {
 	failures := kube.NewReloadFailures(p.registry, "certificate")
 	service := &corev1.ObjectReference{Kind: "Service", APIVersion: "v1", Namespace: p.cfg.options.ownNamespace(), Name: component}
@@ -201,12 +200,12 @@ func (p *Process) followReloads(files *certfiles.Files) {
 	}))
 }
 
-// makeOwnCertificates is for a webhook that keeps its own.
+// makeOwnCertificates is for a webhook that issues certificates of its own CA.
 func (p *Process) makeOwnCertificates() error {
 	o := p.cfg.options
 	config := rest.CopyConfig(p.cfg.rest)
 	config.UserAgent += "/" + servingcert.Name
-	// Its first list tells what the server's time is, before anything is decided on it.
+	// The response to the first list gives the API server's time before certificates depend on it.
 	serverClock := kube.NewServerClock(clock.RealClock{})
 	config.Wrap(serverClock.Wrap)
 	client, err := kubernetes.NewForConfig(config)
@@ -241,8 +240,8 @@ func (p *Process) makeOwnCertificates() error {
 	return err
 }
 
-// announce sends events once the API server answers.
-func (p *Process) announce(ctx context.Context) error {
+// sendEvents starts to send events when the API server answers.
+func (p *Process) sendEvents(ctx context.Context) error {
 	if err := kube.WaitForServer(ctx, p.client.RESTClient(), p.cfg.rest.Host); err != nil {
 		return process.UnlessStopped(ctx, err)
 	}
@@ -251,17 +250,17 @@ func (p *Process) announce(ctx context.Context) error {
 }
 
 var (
-	errAccountsUnseen = errors.New("the ServiceAccounts were not all seen yet: the API server has not answered, or does not allow to list them")
-	errStopping       = errors.New("stopping")
-	errNotListening   = errors.New("the port is opened when all else is there")
+	errNotSynced    = errors.New("the cache of ServiceAccounts has not synced yet: the API server has not answered, or does not allow to list them")
+	errStopping     = errors.New("stopping")
+	errNotListening = errors.New("the port is opened when all else is ready")
 )
 
-// needs are what reviews cannot be answered without.
+// needs are the checks that must pass before reviews can be answered.
 func (p *Process) needs() []kube.Check {
 	return []kube.Check{
 		{Name: "service accounts", Probe: func(*http.Request) error {
 			if !p.reviewer.Ready() {
-				return errAccountsUnseen
+				return errNotSynced
 			}
 			return nil
 		}},
@@ -274,21 +273,21 @@ func (p *Process) needs() []kube.Check {
 	}
 }
 
-// lacking tells whether one of the needs is not there.
-func (p *Process) lacking() bool {
-	return slices.ContainsFunc(p.needs(), func(need kube.Check) bool { return need.Probe(nil) != nil })
+// hasNeeds returns true if all needs pass.
+func (p *Process) hasNeeds() bool {
+	return !slices.ContainsFunc(p.needs(), func(need kube.Check) bool { return need.Probe(nil) != nil })
 }
 
-// ready is 1 or 0.
+// ready is the value of sakeeper_webhook_ready.
 func (p *Process) ready() float64 {
-	if p.lacking() || !p.listening.Load() {
+	if !p.hasNeeds() || !p.listening.Load() {
 		return 0
 	}
 	return 1
 }
 
-// probesHandler turns unready when ctx ends, so that nobody new comes while the last
-// reviews are answered.
+// probesHandler serves the probes. /readyz fails when ctx ends, so that the Service sends no new
+// reviews while the last ones are answered.
 func (p *Process) probesHandler(ctx context.Context) http.Handler {
 	running := kube.Check{Name: "running", Probe: func(*http.Request) error {
 		if ctx.Err() != nil {

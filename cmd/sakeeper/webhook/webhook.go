@@ -36,17 +36,17 @@ and /validate/pods over HTTPS. Several replicas may run; all of them work.`,
 	return cmd
 }
 
-// Config is what the flags and the files that they name amount to.
+// Config is made from the flags.
 type Config struct {
 	version string
 	options *Options
 	rest    *rest.Config
 }
 
-// certificates is where the serving certificate comes from.
+// certificates is the source of the serving certificate.
 type certificates interface {
 	GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
-	// Ready returns nil while the certificate will do, and else the reason.
+	// Ready returns nil if the certificate can be used, else the reason.
 	Ready() error
 	Run(ctx context.Context) error
 }

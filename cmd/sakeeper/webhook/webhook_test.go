@@ -103,7 +103,7 @@ func TestProbesOfTheWebhook(t *testing.T) {
 		t.Errorf("livez: %d %s", code, body)
 	}
 	code, body := ask("/readyz")
-	if code != http.StatusServiceUnavailable || !strings.Contains(body, errAccountsUnseen.Error()) || !strings.Contains(body, "serving certificate: ") || !strings.Contains(body, errNotListening.Error()) {
+	if code != http.StatusServiceUnavailable || !strings.Contains(body, errNotSynced.Error()) || !strings.Contains(body, "serving certificate: ") || !strings.Contains(body, errNotListening.Error()) {
 		t.Errorf("readyz: %d %s", code, body)
 	}
 	stop()
@@ -112,8 +112,8 @@ func TestProbesOfTheWebhook(t *testing.T) {
 	}
 }
 
-// TestACertificateFileThatTurnsBadIsCountedAndReported spoils the key after the start.
-func TestACertificateFileThatTurnsBadIsCountedAndReported(t *testing.T) {
+// TestABadCertificateFileIsCountedAndReported breaks the key file after the start.
+func TestABadCertificateFileIsCountedAndReported(t *testing.T) {
 	f := cmdtest.NewFiles(t)
 	f.WriteServingCertificate(t, "127.0.0.1")
 	cfg, err := configOf(t, f, "--tls-cert-file=%/tls.crt", "--tls-private-key-file=%/tls.key", "--webhook-namespace=team")

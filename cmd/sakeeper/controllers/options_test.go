@@ -165,12 +165,3 @@ func TestErrorsComeInTheSameOrderEachTime(t *testing.T) {
 		t.Errorf("%d different texts:\n%v", len(seen), sets.List(seen))
 	}
 }
-
-func TestLeaseNamespace(t *testing.T) {
-	if got := parse(t, "--leader-elect-resource-namespace=team").election.LeaseNamespace(); got != "team" {
-		t.Errorf("got %q", got)
-	}
-	if got := parse(t).election.LeaseNamespace(); got == "" {
-		t.Error("no namespace without the flag")
-	}
-}

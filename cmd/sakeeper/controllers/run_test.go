@@ -3,7 +3,6 @@ package controllers
 import (
 	"context"
 	"errors"
-	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -135,34 +134,6 @@ func TestAFileThatTurnsBadIsCountedAndReported(t *testing.T) {
 sakeeper_reload_failures_total{source="ca"} 1
 sakeeper_reload_failures_total{source="keys"} 0
 `), "sakeeper_reload_failures_total"))
-}
-
-func TestAStartThatFailsLeavesNothingOpen(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	cmdtest.MustNil(t, err)
-	defer func() { _ = taken.Close() }()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	cmdtest.MustNil(t, err)
-	cmdtest.MustNil(t, free.Close())
-
-	cases := map[string]struct {
-		in   []string
-		want string
-	}{
-		"the metrics' address is taken": {in: []string{"--metrics-bind-address=" + taken.Addr().String()}, want: "--metrics-bind-address: listen tcp "},
-		"the probes' address is taken":  {in: []string{"--metrics-bind-address=" + free.Addr().String(), "--health-probe-bind-address=" + taken.Addr().String()}, want: "--health-probe-bind-address: listen tcp "},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			cmdtest.ResetLogs(t)
-			if err := Run(t.Context(), goodConfig(t, cmdtest.NewFiles(t), tc.in...)); err == nil || !strings.HasPrefix(err.Error(), tc.want) {
-				t.Errorf("got %v, want %s", err, tc.want)
-			}
-			again, err := net.Listen("tcp", free.Addr().String())
-			cmdtest.MustNil(t, err)
-			cmdtest.MustNil(t, again.Close())
-		})
-	}
 }
 
 func TestAStopWhileTheAPIServerIsAwayIsNoError(t *testing.T) {

@@ -36,7 +36,7 @@ func NewCommand(version string, start func(context.Context, *Config) error) *cob
 		Short: "Run the signer that kube-apiserver asks to sign its tokens",
 		Long: `Runs the signer that kube-apiserver asks to sign its tokens and for the keys that
 verify them (--service-account-signing-endpoint), on a unix socket. A process
-that may open the socket may have any token signed. A second socket signs nothing but legacy
+that may open it may have any token signed. A second socket signs nothing but legacy
 tokens, for 'sakeeper controllers'.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

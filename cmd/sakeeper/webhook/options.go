@@ -89,7 +89,7 @@ func (o *Options) addServingFlags(fs *pflag.FlagSet) {
 
 func (o *Options) addCertificateFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.certFile, "tls-cert-file", o.certFile,
-		"PEM file with the serving certificate and its intermediates. With it the caBundle of the webhook configurations is not the webhook's to keep. It is read again when it changes. Empty: the webhook keeps a CA and certificates of its own in a Secret.")
+		"PEM file with the serving certificate and its intermediates. With it the webhook does not write the caBundle of the webhook configurations. It is read again when it changes. Empty: the webhook keeps a CA and certificates of its own in a Secret.")
 	fs.StringVar(&o.keyFile, "tls-private-key-file", o.keyFile, "PEM file with the private key of --tls-cert-file.")
 	fs.StringVar(&o.namespace, "webhook-namespace", o.namespace,
 		"Namespace of the Secret and of the Service of the webhook. Empty: the namespace of the pod, and sakeeper-system outside a cluster.")

@@ -90,7 +90,6 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) (o outcome) {
 	if err != nil {
 		return o.refuse(err)
 	}
-	growStack()
 	if o.request, err = decode(body); err != nil {
 		return o.refuse(err)
 	}

@@ -3,20 +3,19 @@ package webhook
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	admissionv1 "k8s.io/api/admission/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
+
+	"github.com/sakeeper/sakeeper/pkg/webhook/review"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -25,22 +24,22 @@ var errBoom = errors.New("boom")
 
 const path = "/mutate/things"
 
-// review is a complete one.
-const review = `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u1",` +
+// reviewBody is a complete review.
+const reviewBody = `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u1",` +
 	`"kind":{"group":"","version":"v1","kind":"Thing"},"resource":{"group":"","version":"v1","resource":"things"},` +
 	`"name":"thing","namespace":"team","operation":"CREATE","userInfo":{"username":"jane"},"object":{"kind":"Thing","invented":1}}}`
 
-// allow is a handler that does not look.
+// allow allows every request.
 func allow(context.Context, *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
 	return &admissionv1.AdmissionResponse{Allowed: true}, nil
 }
 
-func newServer(t testing.TB, handler Handler) (*Server, *prometheus.Registry) {
+func newServer(t testing.TB, handler review.Func) (*Server, *prometheus.Registry) {
 	t.Helper()
 	registry := prometheus.NewRegistry()
 	s, err := New(Config{
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errBoom },
-		Handlers:       map[string]Handler{path: handler},
+		Handlers:       map[string]review.Func{path: handler},
 		Registerer:     registry,
 	})
 	if err != nil {
@@ -67,22 +66,4 @@ func serve(s *Server, r *http.Request) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r)
 	return w
-}
-
-// expectReview compares a review answer with the one that has response.
-func expectReview(t *testing.T, w *httptest.ResponseRecorder, response *admissionv1.AdmissionResponse) {
-	t.Helper()
-	if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "application/json" {
-		t.Fatalf("code %d, content type %q, body %s", w.Code, w.Header().Get("Content-Type"), w.Body)
-	}
-	var got admissionv1.AdmissionReview
-	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
-		t.Fatal(err)
-	}
-	want := admissionv1.AdmissionReview{
-		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Response: response,
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("review (-want +got):\n%s", diff)
-	}
 }

@@ -4,24 +4,11 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sakeeper/sakeeper/pkg/webhook/review"
 )
 
-// result is what became of a request.
-type result string
-
-const (
-	// allowed and denied are answers of a handler.
-	allowed result = "allowed"
-	denied  result = "denied"
-	// failed: the handler returned an error, also that time was up.
-	failed result = "error"
-	// panicked: the handler did.
-	panicked result = "panic"
-	// refused: there was no review to hand to a handler.
-	refused result = "refused"
-)
-
-// otherPath is the label of requests for paths that nobody handles.
+// otherPath is the label of requests for paths without a handler.
 const otherPath = "other"
 
 type metrics struct {
@@ -30,7 +17,7 @@ type metrics struct {
 }
 
 // newMetrics registers the server's metrics. The label path is one of those that
-// have a handler, or "other"; result is one of the constants above.
+// have a handler, or "other"; result is a [review.Result].
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	labels := []string{"path", "result"}
 	m := &metrics{
@@ -52,7 +39,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-func (m *metrics) observe(path string, r result, took time.Duration) {
-	m.requests.WithLabelValues(path, string(r)).Inc()
-	m.duration.WithLabelValues(path, string(r)).Observe(took.Seconds())
+func (m *metrics) observe(path string, result review.Result, took time.Duration) {
+	m.requests.WithLabelValues(path, string(result)).Inc()
+	m.duration.WithLabelValues(path, string(result)).Observe(took.Seconds())
 }

@@ -16,55 +16,56 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/klog/v2"
+
+	"github.com/sakeeper/sakeeper/pkg/webhook/review"
 )
 
 const (
-	// maxBody is what the API server may have to say: it takes bodies of 3 MiB, a
-	// review of an update holds the object twice, and the rest, which is who asks and
-	// how, has a MiB. An object that JSON makes larger than that is refused.
-	maxBody = 7 << 20
 	// maxHeader is far more than the few lines that the API server sends.
 	maxHeader = 16 << 10
 
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 10 * time.Second
-	// writeTimeout counts from the end of the header: reading, the longest time that a
-	// webhook may be given, and sending the answer.
-	writeTimeout = readTimeout + maxTimeout + 10*time.Second
-	// idleTimeout is longer than the 90 s after which the API server closes a
-	// connection. It cannot repeat a request that meets a connection on its way out.
+	// writeTimeout counts from the end of the header: reading the body, the longest timeout of
+	// a webhook, and writing the answer.
+	writeTimeout = readTimeout + review.MaxTimeout + 10*time.Second
+	// idleTimeout is longer than the 90 s after which the API server closes an idle
+	// connection: the API server cannot repeat a request on a connection that is being closed.
 	idleTimeout = 3 * time.Minute
-	// finishTimeout bounds how long requests under way are waited for.
+	// finishTimeout is how long Run waits for requests in flight at most.
 	finishTimeout = writeTimeout
 )
 
-// Config is what the server needs; all but Drain and Shared is required.
+// Config configures a [Server]. All fields but Drain and Shared are required.
 type Config struct {
-	// GetCertificate returns the certificate of the moment, for every handshake.
+	// GetCertificate returns the current certificate. It is called for every handshake, and
+	// concurrently.
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	// Handlers are called by path, which begins with "/".
-	Handlers map[string]Handler
-	// Drain is how long the server goes on as usual once it was told to stop, so that
-	// API servers and proxies see that it is going. Zero: not at all.
+	// Handlers decide the reviews of each path. A path begins with "/".
+	Handlers map[string]review.Func
+	// Drain is how long the server goes on as usual after ctx has ended, so that API servers
+	// and proxies notice that it stops. Zero: it does not go on.
 	Drain time.Duration
-	// Shared: another process serves the same port (SO_REUSEPORT) when this one is told to
-	// stop. The listener is then closed before the draining, so that whoever is sent away
-	// comes to the other one: a connection that is made when the draining ends would be
-	// lost.
+	// Shared says that another process serves the same port (SO_REUSEPORT) when this one
+	// stops. The listener is then closed before Drain begins, so that clients that are asked
+	// to reconnect reach the other process: a connection that is made when Drain ends would
+	// be lost.
 	Shared bool
-	// Registerer gets the server's metrics.
+	// Registerer gets the server's metrics: one server per registerer.
 	Registerer prometheus.Registerer
 }
 
-// Server answers admission reviews. Run may be called once.
+// Server answers admission reviews. Call Run once.
 type Server struct {
 	cfg      Config
 	metrics  *metrics
 	draining atomic.Bool
-	held     atomic.Int64 // bytes of the bodies of requests under way
+	inFlight review.InFlight
 }
 
-// New checks cfg. Nothing is served before Run.
+// New checks cfg and registers the metrics. Nothing is served before Run. It returns an error
+// if a required field is missing, a path or handler is invalid, or the registerer has the
+// metrics already.
 func New(cfg Config) (*Server, error) {
 	switch {
 	case cfg.GetCertificate == nil, cfg.Registerer == nil:
@@ -85,11 +86,34 @@ func New(cfg Config) (*Server, error) {
 	return &Server{cfg: cfg, metrics: m}, nil
 }
 
-// Run serves on listener, which it closes, until ctx ends and then until the requests
-// under way are answered. It returns nil, unless the listener fails.
+// ServeHTTP answers one request, and logs and counts the answer. It implements [http.Handler]
+// for tests and for servers with TLS of their own.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	path, a := s.answer(w, r)
+	if s.draining.Load() {
+		w.Header().Set("Connection", "close")
+	}
+	a.Write(w)
+	took := time.Since(began)
+	s.metrics.observe(path, a.Result, took)
+	a.Log(klog.FromContext(r.Context()).WithValues("path", path), took)
+}
+
+// answer also returns the path as metrics and logs show it.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request) (path string, a review.Answer) {
+	handler, ok := s.cfg.Handlers[r.URL.Path]
+	if !ok {
+		return otherPath, review.Refuse(http.StatusNotFound, "there is no such path")
+	}
+	return r.URL.Path, review.Do(w, r, handler, &s.inFlight)
+}
+
+// Run serves on listener, which it closes, until ctx ends and then until the requests in
+// flight are answered. It returns an error only if the listener fails.
 func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	logger := klog.FromContext(ctx).WithName("webhook")
-	// What is under way when ctx ends is finished, so it must not see that.
+	// Requests in flight when ctx ends are finished, so their contexts must not end.
 	working := klog.NewContext(context.WithoutCancel(ctx), logger)
 	server := &http.Server{
 		Handler:           s,
@@ -100,7 +124,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		BaseContext:       func(net.Listener) context.Context { return working },
-		// Handshakes that fail: an API server that does not trust the certificate.
+		// It gets handshakes that fail, as when an API server does not trust the certificate.
 		ErrorLog: slog.NewLogLogger(logr.ToSlogHandler(logger), slog.LevelInfo),
 	}
 	stopped := make(chan struct{})
@@ -119,11 +143,11 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	return nil
 }
 
-// stop lets clients go away by themselves for a while, and then finishes what is
-// under way.
+// stop serves for the time of Drain, in which clients are asked to close their connections,
+// and then finishes the requests in flight.
 func (s *Server) stop(ctx context.Context, server *http.Server, listener net.Listener) {
 	if s.cfg.Shared {
-		_ = listener.Close() // before anybody is sent away
+		_ = listener.Close() // before clients are asked to reconnect
 	}
 	s.draining.Store(true)
 	if s.cfg.Drain > 0 {

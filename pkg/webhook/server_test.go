@@ -21,9 +21,10 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
+	"github.com/sakeeper/sakeeper/pkg/webhook/review"
 )
 
-// running is a server on loopback and what is needed to call it.
+// running is a server on loopback and what its clients need.
 type running struct {
 	url  string
 	ca   pki.Pair
@@ -33,7 +34,7 @@ type running struct {
 	done chan error
 }
 
-func run(t *testing.T, handler Handler, drain time.Duration) *running {
+func run(t *testing.T, handler review.Func, drain time.Duration) *running {
 	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -44,7 +45,7 @@ func run(t *testing.T, handler Handler, drain time.Duration) *running {
 		t.Fatal(err)
 	}
 	r.issue(t, "127.0.0.1")
-	r.start(t, listener, Config{Handlers: map[string]Handler{path: handler}, Drain: drain})
+	r.start(t, listener, Config{Handlers: map[string]review.Func{path: handler}, Drain: drain})
 	return r
 }
 
@@ -115,7 +116,7 @@ func (r *running) post(ctx context.Context, client *http.Client, body io.Reader)
 
 func (r *running) expectAllowed(t *testing.T, client *http.Client, wantProto string) {
 	t.Helper()
-	code, text, proto, err := r.post(t.Context(), client, strings.NewReader(review))
+	code, text, proto, err := r.post(t.Context(), client, strings.NewReader(reviewBody))
 	if err != nil || code != http.StatusOK || !strings.Contains(text, `"allowed":true`) || proto != wantProto {
 		t.Errorf("got %d %s %s, error %v", code, proto, text, err)
 	}
@@ -127,12 +128,12 @@ func TestServing(t *testing.T) {
 	r.expectAllowed(t, r.client(t, true), "HTTP/2.0")
 }
 
-func TestTheCertificateMayChange(t *testing.T) {
+func TestANewCertificateIsServed(t *testing.T) {
 	r := run(t, allow, 0)
 	r.expectAllowed(t, r.client(t, false), "HTTP/1.1")
 	r.issue(t, "127.0.0.2")
 	var mismatch x509.HostnameError
-	if _, _, _, err := r.post(t.Context(), r.client(t, false), strings.NewReader(review)); !errors.As(err, &mismatch) {
+	if _, _, _, err := r.post(t.Context(), r.client(t, false), strings.NewReader(reviewBody)); !errors.As(err, &mismatch) {
 		t.Errorf("error %v, want that the name does not match", err)
 	}
 	r.issue(t, "127.0.0.1")
@@ -142,7 +143,7 @@ func TestTheCertificateMayChange(t *testing.T) {
 func TestWithoutACertificateHandshakesFailAndAreLogged(t *testing.T) {
 	r := run(t, allow, 0)
 	r.pair.Store(nil)
-	if _, _, _, err := r.post(t.Context(), r.client(t, false), strings.NewReader(review)); err == nil {
+	if _, _, _, err := r.post(t.Context(), r.client(t, false), strings.NewReader(reviewBody)); err == nil {
 		t.Error("no error")
 	}
 	r.stop()
@@ -159,7 +160,7 @@ func TestOldTLSIsRefused(t *testing.T) {
 	client := r.client(t, false)
 	client.Transport.(*http.Transport).TLSClientConfig.MaxVersion = tls.VersionTLS11
 	client.Transport.(*http.Transport).TLSClientConfig.MinVersion = tls.VersionTLS10
-	if _, _, _, err := r.post(t.Context(), client, strings.NewReader(review)); err == nil {
+	if _, _, _, err := r.post(t.Context(), client, strings.NewReader(reviewBody)); err == nil {
 		t.Error("no error")
 	}
 }
@@ -196,8 +197,8 @@ func TestLargeRequestsAreRefusedOnTheWire(t *testing.T) {
 	r.expectAllowed(t, r.client(t, false), "HTTP/1.1") // and it still serves
 }
 
-// TestStopFinishesWhatIsUnderWay stops the server while a handler works.
-func TestStopFinishesWhatIsUnderWay(t *testing.T) {
+// TestStopFinishesRequestsInFlight stops the server while a handler works.
+func TestStopFinishesRequestsInFlight(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		entered, leave := make(chan struct{}), make(chan struct{})
 		ended := errors.New("the context ended")
@@ -213,14 +214,14 @@ func TestStopFinishesWhatIsUnderWay(t *testing.T) {
 		client := r.client(t, http2)
 		go func() {
 			defer close(answered)
-			code, text, _, err := r.post(context.WithoutCancel(t.Context()), client, strings.NewReader(review))
+			code, text, _, err := r.post(context.WithoutCancel(t.Context()), client, strings.NewReader(reviewBody))
 			if err != nil || !strings.Contains(text, `"allowed":true`) {
 				t.Errorf("got %d %s, error %v", code, text, err)
 			}
 		}()
 		<-entered
 		r.stop()
-		// Nobody new is let in while the last one is served.
+		// The port is closed while the last request is served.
 		for {
 			connection, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimSuffix(strings.TrimPrefix(r.url, "https://"), path))
 			if err != nil {
@@ -241,16 +242,15 @@ func TestStopFinishesWhatIsUnderWay(t *testing.T) {
 	}
 }
 
-// TestDrainingServesAndSendsClientsAway looks for new connections while the server
-// goes on for a while.
-func TestDrainingServesAndSendsClientsAway(t *testing.T) {
+// TestADrainingServerAsksClientsToReconnect expects new connections while the server drains.
+func TestADrainingServerAsksClientsToReconnect(t *testing.T) {
 	r := run(t, allow, time.Second)
 	client := r.client(t, false)
 	fresh := func() bool {
 		t.Helper()
 		var reused bool
 		trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }}
-		code, text, _, err := r.post(httptrace.WithClientTrace(t.Context(), trace), client, strings.NewReader(review))
+		code, text, _, err := r.post(httptrace.WithClientTrace(t.Context(), trace), client, strings.NewReader(reviewBody))
 		if err != nil || code != http.StatusOK {
 			t.Fatalf("got %d %s, error %v", code, text, err)
 		}
@@ -261,29 +261,29 @@ func TestDrainingServesAndSendsClientsAway(t *testing.T) {
 		t.Error("a connection was not kept")
 	}
 	r.stop()
-	for seen := 0; seen < 2; { // the one that was kept is used up, then each is new
+	for seen := 0; seen < 2; { // the kept connection is used once more, then each is new
 		if fresh() {
 			seen++
 		}
 	}
 }
 
-// TestASharedPortIsHandedOver: from the stop on, new connections come to the other
-// process alone, while the one that goes serves those that it has, and sends them away.
+// TestASharedPortIsHandedOver: after the stop, new connections reach the other process only,
+// while the first one serves the connections that it has, and asks their clients to reconnect.
 func TestASharedPortIsHandedOver(t *testing.T) {
 	var byOld atomic.Int64
 	count := func(ctx context.Context, request *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
 		byOld.Add(1)
 		return allow(ctx, request)
 	}
-	begin := func(address string, ca pki.Pair, handler Handler, drain time.Duration) *running {
+	begin := func(address string, ca pki.Pair, handler review.Func, drain time.Duration) *running {
 		listener, err := kube.ListenShared(t.Context(), "test", address)
 		if err != nil {
 			t.Fatal(err)
 		}
 		r := &running{ca: ca}
 		r.issue(t, "127.0.0.1")
-		r.start(t, listener, Config{Handlers: map[string]Handler{path: handler}, Drain: drain, Shared: true})
+		r.start(t, listener, Config{Handlers: map[string]review.Func{path: handler}, Drain: drain, Shared: true})
 		return r
 	}
 	ca, err := pki.NewCA(time.Now())
@@ -296,7 +296,7 @@ func TestASharedPortIsHandedOver(t *testing.T) {
 	next := begin(strings.TrimSuffix(strings.TrimPrefix(old.url, "https://"), path), ca, allow, 0)
 
 	old.stop()
-	for inARow := 0; inARow < 20; inARow++ { // half of them went to the old one before
+	for inARow := 0; inARow < 20; inARow++ { // half of them reached the old server before
 		before := byOld.Load()
 		next.expectAllowed(t, next.client(t, true), "HTTP/2.0")
 		if byOld.Load() != before {
@@ -304,7 +304,7 @@ func TestASharedPortIsHandedOver(t *testing.T) {
 		}
 		select {
 		case err := <-old.done:
-			t.Fatalf("it took new connections to the end, which was %v", err)
+			t.Fatalf("it accepted new connections until it ended with %v", err)
 		default:
 		}
 	}
@@ -313,11 +313,11 @@ func TestASharedPortIsHandedOver(t *testing.T) {
 	if byOld.Load() != before+1 {
 		t.Error("a connection was not kept")
 	}
-	for range 20 { // one of the next requests finds another connection
+	for range 20 { // one of the next requests needs a new connection
 		next.expectAllowed(t, kept, "HTTP/2.0")
 	}
 	if byOld.Load() > before+10 {
-		t.Error("a client was not sent away")
+		t.Error("a client was not asked to reconnect")
 	}
 }
 
@@ -344,8 +344,8 @@ func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 		"no certificate":       func(c *Config) { c.GetCertificate = nil },
 		"no registerer":        func(c *Config) { c.Registerer = nil },
 		"no handlers":          func(c *Config) { c.Handlers = nil },
-		"a nil handler":        func(c *Config) { c.Handlers = map[string]Handler{"/": nil} },
-		"a path without slash": func(c *Config) { c.Handlers = map[string]Handler{"mutate": allow} },
+		"a nil handler":        func(c *Config) { c.Handlers = map[string]review.Func{"/": nil} },
+		"a path without slash": func(c *Config) { c.Handlers = map[string]review.Func{"mutate": allow} },
 		"metrics twice":        func(c *Config) { _, c.Registerer = newServer(t, allow) },
 	}
 	for name, spoil := range cases {

@@ -17,10 +17,10 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
+	"github.com/sakeeper/sakeeper/pkg/webhook/review"
 )
 
-// pipes is a listener without a network, so that its connections follow the clock of
-// the test.
+// pipes is a listener without a network, so that its connections use the clock of the test.
 type pipes struct {
 	connections chan net.Conn
 	closed      chan struct{}
@@ -44,7 +44,7 @@ func (p *pipes) dial() net.Conn {
 	return ours
 }
 
-// served runs a server on pipes and calls test with what a client needs.
+// served runs a server on pipes, and calls test with its listener and a client TLS config.
 func served(t *testing.T, test func(t *testing.T, p *pipes, trust *tls.Config)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -59,7 +59,7 @@ func served(t *testing.T, test func(t *testing.T, p *pipes, trust *tls.Config)) 
 		}
 		s, err := New(Config{
 			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return pair.TLS(), nil },
-			Handlers:       map[string]Handler{path: allow}, Registerer: prometheus.NewRegistry(),
+			Handlers:       map[string]review.Func{path: allow}, Registerer: prometheus.NewRegistry(),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -78,21 +78,20 @@ func served(t *testing.T, test func(t *testing.T, p *pipes, trust *tls.Config)) 
 	})
 }
 
-// TestSlowClientsAreSentAway: they cannot hold connections for longer than the server
-// waits for each part.
-func TestSlowClientsAreSentAway(t *testing.T) {
+// TestSlowClientsAreDisconnected after the timeout of each part of a request.
+func TestSlowClientsAreDisconnected(t *testing.T) {
 	const header = "POST " + path + " HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
 	cases := map[string]struct {
-		// in is what the client says; empty: not even a handshake.
+		// in is what the client sends; empty: not even a handshake.
 		in         string
 		want       time.Duration
 		wantAnswer string
 	}{
-		"who says nothing":                  {want: 5 * time.Second},
-		"who ends no header":                {in: header, want: 5 * time.Second},
-		"who sends no body":                 {in: header + "Content-Length: 100\r\n\r\n", want: 10 * time.Second, wantAnswer: "the body cannot be read"},
-		"who breaks off within the body":    {in: header + "Content-Length: 100\r\n\r\n{\"apiVersion\"", want: 10 * time.Second, wantAnswer: "the body cannot be read"},
-		"who asks once, and no second time": {in: header + "Content-Length: 2\r\n\r\n{}", want: 3 * time.Minute, wantAnswer: "must be of kind AdmissionReview"},
+		"no handshake":               {want: 5 * time.Second},
+		"a header without an end":    {in: header, want: 5 * time.Second},
+		"no body":                    {in: header + "Content-Length: 100\r\n\r\n", want: 10 * time.Second, wantAnswer: "the body cannot be read"},
+		"half of a body":             {in: header + "Content-Length: 100\r\n\r\n{\"apiVersion\"", want: 10 * time.Second, wantAnswer: "the body cannot be read"},
+		"one request, and then none": {in: header + "Content-Length: 2\r\n\r\n{}", want: 3 * time.Minute, wantAnswer: "must be of kind AdmissionReview"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -122,7 +121,7 @@ func TestSlowClientsAreSentAway(t *testing.T) {
 	}
 }
 
-// TestASlowBodyOverHTTP2 holds one stream of a connection, as an API server's.
+// TestASlowBodyOverHTTP2 blocks one stream of a connection, as an API server would.
 func TestASlowBodyOverHTTP2(t *testing.T) {
 	served(t, func(t *testing.T, p *pipes, trust *tls.Config) {
 		transport := &http.Transport{

@@ -27,6 +27,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/servingcert"
 	"github.com/sakeeper/sakeeper/pkg/servingcert/certfiles"
 	"github.com/sakeeper/sakeeper/pkg/webhook"
+	"github.com/sakeeper/sakeeper/pkg/webhook/review"
 )
 
 const component = "sakeeper-webhook"
@@ -102,7 +103,7 @@ func New(ctx context.Context, cfg *Config) (*Process, error) {
 	}
 	p.server, err = webhook.New(webhook.Config{
 		GetCertificate: p.certificates.GetCertificate,
-		Handlers:       map[string]webhook.Handler{"/mutate/pods": p.reviewer.Mutate, "/validate/pods": p.reviewer.Validate},
+		Handlers:       map[string]review.Func{"/mutate/pods": p.reviewer.Mutate, "/validate/pods": p.reviewer.Validate},
 		Drain:          cfg.options.shutdownDelay,
 		Shared:         cfg.options.servers.Shared,
 		Registerer:     p.registry,

@@ -53,7 +53,7 @@ type answered struct {
 // buildSakeeper returns the path of the program.
 func buildSakeeper(t *testing.T) string {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "podreview.test")
+	program := filepath.Join(t.TempDir(), "podadmission.test")
 	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", program, "./pkg/podadmission")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {

@@ -1,5 +1,5 @@
 // Package integration tests the webhook server and its certificates against a real
-// kube-apiserver, which calls them, with the rights that they need and no others.
+// kube-apiserver that calls it. The webhook has only the RBAC rights that it needs.
 package integration
 
 import (
@@ -36,15 +36,16 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 	"github.com/sakeeper/sakeeper/pkg/webhook"
+	"github.com/sakeeper/sakeeper/pkg/webhook/review"
 )
 
-// patience is how long a test waits for what should take milliseconds.
-const patience = time.Minute
+// timeout is how long a test waits for a condition that should take milliseconds.
+const timeout = time.Minute
 
-// address is where all replicas of these tests are called.
+// address is the host under which the API server calls all replicas.
 const address = "127.0.0.1"
 
-// verbosity is the last level at which client-go logs no bodies, which hold the Secret.
+// verbosity is the highest at which client-go does not log bodies, which hold the Secret.
 const verbosity = 7
 
 // shared is set once, by TestMain.
@@ -80,16 +81,16 @@ func runSuite(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
-// site is one installation of a webhook: a namespace, a Secret, and two
-// configurations that ask it about ConfigMaps in that namespace.
+// site is one installation of a webhook: a namespace, a Secret, and two configurations that
+// send it ConfigMaps of that namespace.
 type site struct {
 	t *testing.T
-	// name is that of all of it.
+	// name is the name of all its objects.
 	name     string
 	identity *rest.Config
 	// mark is where its requests begin in the audit log.
 	mark controlplane.Mark
-	// restarts: an API server that has just started knows no roles for a moment.
+	// restarts: the API server is restarted, and one that has just started knows no roles yet.
 	restarts bool
 }
 
@@ -166,7 +167,7 @@ func (s *site) client(r *replica) admissionregistrationv1.WebhookClientConfig {
 }
 
 // configure creates both configurations; the mutating one calls the first replica,
-// the validating one the second, and beside each is one of somebody else's.
+// the validating one the second. Each has a webhook of another owner too.
 func (s *site) configure(first, second *replica) {
 	s.t.Helper()
 	rules := []admissionregistrationv1.RuleWithOperations{{
@@ -174,11 +175,11 @@ func (s *site) configure(first, second *replica) {
 		Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"configmaps"}},
 	}}
 	selector := &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: s.name}}
-	nobody := &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: "nobody"}}
-	theirs := admissionregistrationv1.WebhookClientConfig{URL: new("https://somebody.else.example/path"), CABundle: testkit.Bundle().PEM()}
+	noNamespace := &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: "none"}}
+	theirs := admissionregistrationv1.WebhookClientConfig{URL: new("https://other.example/path"), CABundle: testkit.Bundle().PEM()}
 	_, err := shared.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(s.t.Context(), &admissionregistrationv1.MutatingWebhookConfiguration{
 		ObjectMeta: s.meta(), Webhooks: []admissionregistrationv1.MutatingWebhook{
-			{Name: "a.theirs.example", ClientConfig: theirs, Rules: rules, NamespaceSelector: nobody, SideEffects: new(admissionregistrationv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"}},
+			{Name: "a.theirs.example", ClientConfig: theirs, Rules: rules, NamespaceSelector: noNamespace, SideEffects: new(admissionregistrationv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"}},
 			{
 				Name: "b.ours.example", ClientConfig: s.client(first), Rules: rules, NamespaceSelector: selector, SideEffects: new(admissionregistrationv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"},
 				MatchConditions: []admissionregistrationv1.MatchCondition{{Name: "generated", Expression: "object.metadata.generateName != ''"}},
@@ -190,7 +191,7 @@ func (s *site) configure(first, second *replica) {
 	_, err = shared.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(s.t.Context(), &admissionregistrationv1.ValidatingWebhookConfiguration{
 		ObjectMeta: s.meta(), Webhooks: []admissionregistrationv1.ValidatingWebhook{
 			{Name: "b.ours.example", ClientConfig: s.client(second), Rules: rules, NamespaceSelector: selector, SideEffects: new(admissionregistrationv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"}},
-			{Name: "a.theirs.example", ClientConfig: theirs, Rules: rules, NamespaceSelector: nobody, SideEffects: new(admissionregistrationv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"}},
+			{Name: "a.theirs.example", ClientConfig: theirs, Rules: rules, NamespaceSelector: noNamespace, SideEffects: new(admissionregistrationv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"}},
 		},
 	}, metav1.CreateOptions{})
 	must(s.t, err)
@@ -208,13 +209,13 @@ func (s *site) deleteConfigurations() {
 	}
 }
 
-// ask creates a ConfigMap, which both webhooks must allow.
-func (s *site) ask(ctx context.Context) error {
-	_, err := shared.admin.CoreV1().ConfigMaps(s.name).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "asked-"}}, metav1.CreateOptions{})
+// call creates a ConfigMap, which both webhooks must allow.
+func (s *site) call(ctx context.Context) error {
+	_, err := shared.admin.CoreV1().ConfigMaps(s.name).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "called-"}}, metav1.CreateOptions{})
 	return err
 }
 
-// secret is what all replicas share.
+// secret is the Secret that all replicas share.
 func (s *site) secret() *corev1.Secret {
 	s.t.Helper()
 	secret, err := shared.admin.CoreV1().Secrets(s.name).Get(s.t.Context(), s.name, metav1.GetOptions{})
@@ -222,7 +223,7 @@ func (s *site) secret() *corev1.Secret {
 	return secret
 }
 
-// put puts a Secret in the place of the one that is there.
+// put replaces the Secret.
 func (s *site) put(data map[string][]byte, kind corev1.SecretType) {
 	s.t.Helper()
 	err := shared.admin.CoreV1().Secrets(s.name).Delete(s.t.Context(), s.name, metav1.DeleteOptions{})
@@ -233,7 +234,7 @@ func (s *site) put(data map[string][]byte, kind corev1.SecretType) {
 	must(s.t, err)
 }
 
-// bundles are those of our webhooks, mutating first.
+// bundles are the caBundles of our two webhooks, mutating first.
 func (s *site) bundles(ctx context.Context) ([2]string, error) {
 	mutating, err := shared.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, s.name, metav1.GetOptions{})
 	if err != nil {
@@ -250,7 +251,7 @@ func (s *site) bundles(ctx context.Context) ([2]string, error) {
 type replica struct {
 	*servingcert.Controller
 	port     int
-	asked    atomic.Int64
+	calls    atomic.Int64
 	recorder *record.FakeRecorder
 	stop     func()
 }
@@ -280,8 +281,8 @@ func (s *site) start(clk clock.PassiveClock) *replica {
 	must(t, err)
 	server, err := webhook.New(webhook.Config{
 		GetCertificate: r.GetCertificate, Registerer: prometheus.NewRegistry(),
-		Handlers: map[string]webhook.Handler{"/allow": func(context.Context, *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
-			r.asked.Add(1)
+		Handlers: map[string]review.Func{"/allow": func(context.Context, *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
+			r.calls.Add(1)
 			return &admissionv1.AdmissionResponse{Allowed: true}, nil
 		}},
 	})
@@ -319,8 +320,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// eventually waits until check returns nil, and fails with its last error.
+// eventually waits until check returns nil, or fails the test with its last error.
 func eventually(t *testing.T, what string, check func(ctx context.Context) error) {
 	t.Helper()
-	testkit.Await(t, 10*time.Millisecond, patience, what, check)
+	testkit.Await(t, 10*time.Millisecond, timeout, what, check)
 }

@@ -26,8 +26,8 @@ import (
 
 const day = 24 * time.Hour
 
-// material is what a webhook leaves in its Secret at a time.
-func material(t *testing.T, at, servingAt time.Time) map[string][]byte {
+// secretData is what a webhook writes to its Secret at that time.
+func secretData(t *testing.T, at, servingAt time.Time) map[string][]byte {
 	t.Helper()
 	ca, err := pki.NewCA(at)
 	must(t, err)
@@ -41,7 +41,7 @@ func material(t *testing.T, at, servingAt time.Time) map[string][]byte {
 	return data
 }
 
-// expectOneCertificate wants all replicas to serve what is stored.
+// expectOneCertificate expects all replicas to serve the certificate in the Secret.
 func expectOneCertificate(t *testing.T, s *site, replicas ...*replica) {
 	t.Helper()
 	secret := s.secret()
@@ -61,7 +61,7 @@ func expectOneCertificate(t *testing.T, s *site, replicas ...*replica) {
 	})
 }
 
-func TestReplicasThatRaceAtTheFirstStartEndWithOneCA(t *testing.T) {
+func TestReplicasThatStartTogetherEndWithOneCA(t *testing.T) {
 	s := newSite(t)
 	replicas := make([]*replica, 4)
 	var all sync.WaitGroup
@@ -95,9 +95,9 @@ func TestReplicasThatRaceAtTheFirstStartEndWithOneCA(t *testing.T) {
 	if diff := cmp.Diff([2]string{want, want}, got); diff != "" {
 		t.Errorf("bundles (-want +got):\n%s", diff)
 	}
-	eventually(t, "a call", s.ask)
-	if replicas[0].asked.Load() == 0 || replicas[1].asked.Load() == 0 {
-		t.Error("the API server called nobody")
+	eventually(t, "a call", s.call)
+	if replicas[0].calls.Load() == 0 || replicas[1].calls.Load() == 0 {
+		t.Error("a replica was not called")
 	}
 	updated := 0
 	for _, r := range s.requests() {
@@ -126,7 +126,7 @@ func TestAWipedBundleComesBack(t *testing.T) {
 	want, err := s.bundles(t.Context())
 	must(t, err)
 
-	for what, bundle := range map[string]string{"wiped": "null", "foreign": fmt.Sprintf("%q", base64.StdEncoding.EncodeToString(testkit.OtherBundle().PEM()))} {
+	for what, bundle := range map[string]string{"wiped": "null", "another CA": fmt.Sprintf("%q", base64.StdEncoding.EncodeToString(testkit.OtherBundle().PEM()))} {
 		wipe := fmt.Appendf(nil, `{"webhooks":[{"name":"b.ours.example","clientConfig":{"caBundle":%s}}]}`, bundle)
 		spoiled, err := mutatings.Patch(t.Context(), s.name, types.StrategicMergePatchType, wipe, metav1.PatchOptions{})
 		must(t, err)
@@ -143,7 +143,7 @@ func TestAWipedBundleComesBack(t *testing.T) {
 			return err
 		})
 		eventually(t, "ready", first.ready)
-		eventually(t, "a call", s.ask)
+		eventually(t, "a call", s.call)
 	}
 	after, err := mutatings.Get(t.Context(), s.name, metav1.GetOptions{})
 	must(t, err)
@@ -152,7 +152,7 @@ func TestAWipedBundleComesBack(t *testing.T) {
 	}
 }
 
-func TestAWebhookOfSomebodyElseIsNotTouched(t *testing.T) {
+func TestAWebhookOfAnotherOwnerIsNotTouched(t *testing.T) {
 	s := newSite(t)
 	r := s.start(clock.RealClock{})
 	s.configure(r, r)
@@ -160,17 +160,16 @@ func TestAWebhookOfSomebodyElseIsNotTouched(t *testing.T) {
 	found, err := shared.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), s.name, metav1.GetOptions{})
 	must(t, err)
 	if diff := cmp.Diff(string(testkit.Bundle().PEM()), string(found.Webhooks[0].ClientConfig.CABundle)); diff != "" {
-		t.Errorf("theirs (-want +got):\n%s", diff)
+		t.Errorf("other webhook (-want +got):\n%s", diff)
 	}
 }
 
-// TestAnExpiredCertificateIsReplaced begins with a certificate of the year before last
-// and a replica whose clock shows that time, so that the API server refuses what it
-// serves.
+// TestAnExpiredCertificateIsReplaced begins with a certificate from two years ago and a replica
+// whose clock shows that time, so that the API server refuses its certificate.
 func TestAnExpiredCertificateIsReplaced(t *testing.T) {
 	s := newSite(t)
 	then := time.Now().Add(-2 * 365 * day)
-	s.put(material(t, then, then), servingcert.SecretType)
+	s.put(secretData(t, then, then), servingcert.SecretType)
 	past := s.start(clocktesting.NewFakePassiveClock(then))
 	s.configure(past, past)
 	eventually(t, "published", func(ctx context.Context) error {
@@ -181,8 +180,8 @@ func TestAnExpiredCertificateIsReplaced(t *testing.T) {
 		return err
 	})
 	eventually(t, "a refusal", func(ctx context.Context) error {
-		if err := s.ask(ctx); err == nil || !strings.Contains(err.Error(), "expired") {
-			return fmt.Errorf("asked: %w", err)
+		if err := s.call(ctx); err == nil || !strings.Contains(err.Error(), "expired") {
+			return fmt.Errorf("called: %w", err)
 		}
 		return nil
 	})
@@ -190,19 +189,19 @@ func TestAnExpiredCertificateIsReplaced(t *testing.T) {
 
 	now := s.start(clock.RealClock{})
 	eventually(t, "ready", now.ready)
-	eventually(t, "a call, to the replica that still has a wrong clock", s.ask)
+	eventually(t, "a call to the replica whose clock is still wrong", s.call)
 	expectOneCertificate(t, s, now, past)
-	if bytes.Equal(expired.Data["ca.crt"], s.secret().Data["ca.crt"]) || past.asked.Load() == 0 {
+	if bytes.Equal(expired.Data["ca.crt"], s.secret().Data["ca.crt"]) || past.calls.Load() == 0 {
 		t.Error("the expired CA is still there")
 	}
 }
 
-func TestGarbageIsRepairedAndASecretOfOthersIsNot(t *testing.T) {
+func TestGarbageIsRepairedButNotInASecretOfAnotherType(t *testing.T) {
 	for what, garbage := range map[string]map[string][]byte{
 		"nothing": nil,
 		"garbage": {"ca.crt": []byte("garbage"), "tls.key": []byte("garbage"), "next-ca.crt": []byte("garbage"), "old-ca.crt": []byte("garbage")},
 		"a CA alone": func() map[string][]byte {
-			data := material(t, time.Now(), time.Now())
+			data := secretData(t, time.Now(), time.Now())
 			delete(data, "tls.key")
 			return data
 		}(),
@@ -213,12 +212,12 @@ func TestGarbageIsRepairedAndASecretOfOthersIsNot(t *testing.T) {
 			r := s.start(clock.RealClock{})
 			s.configure(r, r)
 			eventually(t, "ready", r.ready)
-			eventually(t, "a call", s.ask)
+			eventually(t, "a call", s.call)
 		})
 	}
-	t.Run("of others", func(t *testing.T) {
+	t.Run("another type", func(t *testing.T) {
 		s := newSite(t)
-		s.put(material(t, time.Now(), time.Now()), corev1.SecretTypeTLS)
+		s.put(secretData(t, time.Now(), time.Now()), corev1.SecretTypeTLS)
 		before := s.secret()
 		r := s.start(clock.RealClock{})
 		s.configure(r, r)
@@ -237,35 +236,35 @@ func TestGarbageIsRepairedAndASecretOfOthersIsNot(t *testing.T) {
 	})
 }
 
-// TestARotationRefusesNobody lets the API server call all the time while the CA
-// changes, and while the first of the two replicas is told of the time first.
-func TestARotationRefusesNobody(t *testing.T) {
+// TestARotationFailsNoCall has the API server call all the time while the CA changes, and while
+// the clock of one replica is set before that of the other.
+func TestARotationFailsNoCall(t *testing.T) {
 	s := newSite(t)
 	began := time.Now()
-	s.put(material(t, began.Add(-250*day), began), servingcert.SecretType)
-	// Clocks of the replicas' own. The API server has the real one.
+	s.put(secretData(t, began.Add(-250*day), began), servingcert.SecretType)
+	// Each replica has a clock of its own. The API server has the real one.
 	clocks := []*clocktesting.FakePassiveClock{clocktesting.NewFakePassiveClock(began), clocktesting.NewFakePassiveClock(began)}
 	first, second := s.start(clocks[0]), s.start(clocks[1])
 	s.configure(first, second)
 	eventually(t, "ready", first.ready)
 	eventually(t, "ready", second.ready)
-	eventually(t, "a call", s.ask)
+	eventually(t, "a call", s.call)
 
 	ctx, cancel := context.WithCancel(t.Context())
-	var asked atomic.Int64
+	var made atomic.Int64
 	calls := make(chan error, 1)
 	go func() {
 		var err error
-		for ; ctx.Err() == nil && err == nil; asked.Add(1) {
-			err = s.ask(context.WithoutCancel(ctx))
+		for ; ctx.Err() == nil && err == nil; made.Add(1) {
+			err = s.call(context.WithoutCancel(ctx))
 		}
 		calls <- err
 	}()
 	someCalls := func() {
 		t.Helper()
-		before := asked.Load()
+		before := made.Load()
 		eventually(t, "some calls", func(context.Context) error {
-			if n := asked.Load() - before; n < 10 {
+			if n := made.Load() - before; n < 10 {
 				return fmt.Errorf("%d calls", n)
 			}
 			return nil
@@ -294,7 +293,7 @@ func TestARotationRefusesNobody(t *testing.T) {
 	for i, clk := range clocks {
 		clk.SetTime(began.Add(time.Duration(11+i) * time.Minute))
 	}
-	s.touch() // time alone makes no event
+	s.touch() // a new time alone makes no event
 	eventually(t, "the switch", func(context.Context) error {
 		if !bytes.Equal(s.secret().Data["ca.crt"], next) {
 			return errors.New("the old CA signs")
@@ -319,13 +318,13 @@ func TestARotationRefusesNobody(t *testing.T) {
 	someCalls()
 	cancel()
 	if err := <-calls; err != nil {
-		t.Errorf("call %d: %v", asked.Load(), err)
+		t.Errorf("call %d: %v", made.Load(), err)
 	}
-	t.Logf("%d calls while the CA changed", asked.Load())
+	t.Logf("%d calls while the CA changed", made.Load())
 }
 
-// touch makes an event of the Secret. It is for once: a Secret that keeps changing makes
-// writes conflict, which slows them down.
+// touch makes an event of the Secret. Call it once: writes to a Secret that keeps changing
+// conflict, and are slowed down.
 func (s *site) touch() {
 	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{"touched":%q}}}`, time.Now())
 	if _, err := shared.admin.CoreV1().Secrets(s.name).Patch(s.t.Context(), s.name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
@@ -333,21 +332,21 @@ func (s *site) touch() {
 	}
 }
 
-func TestAnAPIServerThatRestartsIsServedAgain(t *testing.T) {
+func TestWebhooksWorkAfterARestartOfTheAPIServer(t *testing.T) {
 	s := newSite(t)
 	first, second := s.start(clock.RealClock{}), s.start(clock.RealClock{})
 	s.configure(first, second)
 	eventually(t, "ready", first.ready)
 	eventually(t, "ready", second.ready)
-	eventually(t, "a call", s.ask)
+	eventually(t, "a call", s.call)
 
 	s.restarts = true
 	must(t, shared.cp.KillServer())
 	if err := first.Ready(); err != nil {
-		t.Errorf("while the API server is away: %v", err)
+		t.Errorf("while the API server is down: %v", err)
 	}
 	must(t, shared.cp.StartServer(t.Context()))
-	eventually(t, "a call", s.ask)
+	eventually(t, "a call", s.call)
 
 	want, err := s.bundles(t.Context())
 	must(t, err)
@@ -369,12 +368,12 @@ func TestAnAPIServerThatRestartsIsServedAgain(t *testing.T) {
 		}
 		return err
 	})
-	eventually(t, "a call", s.ask)
+	eventually(t, "a call", s.call)
 	expectOneCertificate(t, s, first, second)
 }
 
-// TestAnAPIServerThatIsAwayAtTheStartIsWaitedFor starts replicas before it.
-func TestAnAPIServerThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
+// TestReplicasThatStartBeforeTheAPIServer wait for it.
+func TestReplicasThatStartBeforeTheAPIServer(t *testing.T) {
 	s := newSite(t)
 	s.restarts = true
 	must(t, shared.cp.KillServer())
@@ -385,5 +384,5 @@ func TestAnAPIServerThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
 	must(t, shared.cp.StartServer(t.Context()))
 	s.configure(r, r)
 	eventually(t, "ready", r.ready)
-	eventually(t, "a call", s.ask)
+	eventually(t, "a call", s.call)
 }

@@ -32,6 +32,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/sakeeper/sakeeper/pkg/authenticator"
+	"github.com/sakeeper/sakeeper/pkg/issuer"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
@@ -175,7 +176,7 @@ func TestAuthenticatorAgreesWithTheAPIServer(t *testing.T) {
 	must(t, err)
 	admin, err := rest.HTTPClientFor(shared.cp.Admin)
 	must(t, err)
-	config, err := inTree.Discovery().RESTClient().Get().AbsPath(authenticator.ConfigPath).DoRaw(t.Context())
+	config, err := inTree.Discovery().RESTClient().Get().AbsPath(issuer.ConfigPath).DoRaw(t.Context())
 	must(t, err)
 	var shown struct {
 		JWKSURI string `json:"jwks_uri"`
@@ -183,7 +184,7 @@ func TestAuthenticatorAgreesWithTheAPIServer(t *testing.T) {
 	must(t, json.Unmarshal(config, &shown))
 	r := startAuthenticator(t, shown.JWKSURI)
 
-	for _, path := range []string{authenticator.ConfigPath, authenticator.JWKSPath} {
+	for _, path := range []string{issuer.ConfigPath, issuer.JWKSPath} {
 		if diff := cmp.Diff(getDocument(t, admin, "https://"+strings.Trim(strings.TrimPrefix(shared.cp.Admin.Host, "https://"), "/")+path), r.get(t, path)); diff != "" {
 			t.Errorf("%s (-in-tree +sakeeper):\n%s", path, diff)
 		}
@@ -237,7 +238,7 @@ func realTokens(t *testing.T) map[string]string {
 
 // TestAuthenticatorFollowsTheCluster: what goes is refused, what is used is noted.
 func TestAuthenticatorFollowsTheCluster(t *testing.T) {
-	r := startAuthenticator(t, planeIssuer+authenticator.JWKSPath)
+	r := startAuthenticator(t, planeIssuer+issuer.JWKSPath)
 	namespace := newNamespace(t, shared.client)
 	mustCreateAccount(t, shared.client, namespace, "robot")
 	secrets := shared.client.CoreV1().Secrets(namespace)
@@ -298,7 +299,7 @@ func TestAuthenticatorFollowsTheCluster(t *testing.T) {
 	if _, err := r.ask(t.Context(), compact); err == nil || err.Error() != "answered 401 Unauthorized" {
 		t.Errorf("somebody without a certificate: %v", err)
 	}
-	if got := r.get(t, authenticator.JWKSPath); got[:4] != "200 " {
+	if got := r.get(t, issuer.JWKSPath); got[:4] != "200 " {
 		t.Errorf("discovery for somebody without a certificate: %s", got)
 	}
 }

@@ -31,10 +31,10 @@ type state struct {
 	Nodes    map[string]object `json:"nodes,omitempty"`
 }
 
-// object is what a verdict may depend on. Token and InvalidSince are of Secrets.
+// object is what the answer may depend on. Token and InvalidSince belong to Secrets.
 type object struct {
 	UID string `json:"uid"`
-	// DeletedFor is for how many seconds its deletion time has passed; nil: it has none.
+	// DeletedFor is how many seconds ago its deletion timestamp was; nil: it has none.
 	DeletedFor   *int   `json:"deletedFor,omitempty"`
 	Token        string `json:"token,omitempty"`
 	InvalidSince string `json:"invalidSince,omitempty"`
@@ -98,8 +98,8 @@ type answered struct {
 	Audiences []string                  `json:"audiences"`
 }
 
-// TestAnswerTokens reads tokens from the standard input and writes verdicts to the file
-// descriptor 3. hack/differential runs it as a process of its own, because the verifier of
+// TestAnswerTokens reads tokens from the standard input and writes whether they are accepted to
+// the file descriptor 3. hack/differential runs it as a process of its own, because the verifier of
 // another release of Kubernetes cannot be built together with this package.
 func TestAnswerTokens(t *testing.T) {
 	keyFile := os.Getenv("ANSWER_TOKENS")
@@ -113,20 +113,20 @@ func TestAnswerTokens(t *testing.T) {
 	in := json.NewDecoder(bufio.NewReader(os.Stdin))
 	out := json.NewEncoder(os.NewFile(3, "answers"))
 	for {
-		var a asked
-		if err := in.Decode(&a); errors.Is(err, io.EOF) {
+		var line asked
+		if err := in.Decode(&line); errors.Is(err, io.EOF) {
 			return
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		judge, err := authenticator.New(authenticator.Config{
-			Keys: func() *keys.Set { return set }, Issuers: a.Issuers, Audiences: a.APIAudiences, Objects: a.State, Clock: clock.RealClock{},
+		a, err := authenticator.New(authenticator.Config{
+			Keys: func() *keys.Set { return set }, Issuers: line.Issuers, Audiences: line.APIAudiences, Objects: line.State, Clock: clock.RealClock{},
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		verdict, err := judge.Authenticate(t.Context(), a.Token, a.Audiences)
-		answer := answered{User: verdict.User, Audiences: verdict.Audiences}
+		response, err := a.Authenticate(t.Context(), line.Token, line.Audiences)
+		answer := answered{User: response.User, Audiences: response.Audiences}
 		if err != nil {
 			answer.Reason = err.Error()
 		}

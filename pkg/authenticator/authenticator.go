@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/utils/clock"
 
@@ -14,58 +14,67 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// Why a token is refused, besides the sentinels of package token.
+// Why a token is refused, besides the errors of package token.
 var (
-	// ErrAudience is for a token that is not meant for any of the audiences.
+	// ErrAudience: the token is for none of the audiences.
 	ErrAudience = errors.New("token is for other audiences")
-	// ErrGone is for a token of which something that it is bound to is not there any more.
-	ErrGone = errors.New("token is bound to something that is gone")
-	// ErrStored is for a legacy token that is not the one of its Secret.
+	// ErrGone: an object that the token is bound to does not exist, is being deleted or has
+	// another UID.
+	ErrGone = errors.New("token is bound to an object that is gone")
+	// ErrStored: the Secret of a legacy token holds another token.
 	ErrStored = errors.New("token is not the one in its secret")
-	// ErrInvalidated is for a legacy token that was marked for lack of use.
+	// ErrInvalidated: a legacy token was marked invalid because it was not used.
 	ErrInvalidated = errors.New("token was marked invalid for lack of use")
-	// ErrUnchecked is for a token of another cluster that cannot be asked.
-	ErrUnchecked = errors.New("token is bound to objects of a cluster that cannot be asked")
+	// ErrUnchecked: the token of a trusted issuer is bound to objects, and there is no
+	// connection to its cluster.
+	ErrUnchecked = errors.New("token is bound to objects of a cluster that cannot be read")
 )
 
-// ErrUnavailable says that there is no verdict, because something could not be asked.
-var ErrUnavailable = errors.New("no verdict")
+// ErrUnavailable: the token is neither accepted nor refused, because an object could not be read.
+var ErrUnavailable = errors.New("token could not be checked")
 
-// Config is what an [Authenticator] needs.
+// Config configures an [Authenticator].
 type Config struct {
-	// Keys are the own issuer's, as of the moment. Required.
+	// Keys returns the current keys of this cluster's issuer. Required, and safe for concurrent
+	// use.
 	Keys func() *keys.Set
-	// Issuers are the iss claims of own bound tokens; the first is the one of new tokens.
-	// At least one is required.
+	// Issuers are the accepted iss claims of this cluster's bound tokens. At least one is
+	// required.
 	Issuers []string
-	// Audiences are meant where a review names none, and by legacy tokens. Empty: Issuers.
+	// Audiences are the audiences of the API server: those of a review that names none, and
+	// those of legacy tokens. Empty: Issuers.
 	Audiences []string
-	// Objects are asked whether what tokens are bound to is alive. Required.
+	// Objects reads the objects that tokens are bound to. Required.
 	Objects Objects
-	// Used hears of each legacy token that was presented and was, or would have been but for
-	// a mark, accepted. It must not block. Nil: nobody does.
+	// Used is called with the Secret of each legacy token that was presented and is accepted,
+	// or would be if it were not marked invalid. It must not block, and is called concurrently.
+	// Nil: it is not called.
 	Used func(Secret)
-	// Foreign are the issuers of other clusters.
-	Foreign []*Foreign
+	// TrustedIssuers are the issuers of other clusters whose tokens are accepted.
+	TrustedIssuers []*TrustedIssuer
 	// Clock is required.
 	Clock clock.PassiveClock
+	// Registerer gets the metrics of the handler. Nil: they are not registered.
+	Registerer prometheus.Registerer
 }
 
-// Verdict is whose a token is.
-type Verdict struct {
+// Response describes an accepted token.
+type Response struct {
+	// User is the user of the token, as in the status of a TokenReview.
 	User authenticationv1.UserInfo
-	// Audiences are those that were asked for and that the token is for.
+	// Audiences are the requested audiences that the token is for.
 	Audiences []string
 }
 
-// Authenticator judges tokens. It is safe for concurrent use.
+// Authenticator verifies tokens. It is safe for concurrent use.
 type Authenticator struct {
 	cfg      Config
 	verifier *token.Verifier
-	foreign  map[string]*Foreign
+	trusted  map[string]*TrustedIssuer
+	metrics  *metrics
 }
 
-// New checks the config.
+// New returns an error if a required field is missing or an issuer is configured twice.
 func New(cfg Config) (*Authenticator, error) {
 	switch {
 	case cfg.Keys == nil || cfg.Objects == nil || cfg.Clock == nil:
@@ -73,53 +82,53 @@ func New(cfg Config) (*Authenticator, error) {
 	case len(cfg.Issuers) == 0:
 		return nil, errors.New("authenticator: Issuers are required")
 	case slices.Contains(cfg.Issuers, token.LegacyIssuer) || slices.Contains(cfg.Issuers, ""):
-		return nil, fmt.Errorf("authenticator: neither %q nor nothing can be an issuer of bound tokens", token.LegacyIssuer)
+		return nil, fmt.Errorf("authenticator: %q and the empty string cannot be issuers of bound tokens", token.LegacyIssuer)
 	}
 	if len(cfg.Audiences) == 0 {
 		cfg.Audiences = cfg.Issuers
 	}
-	a := &Authenticator{cfg: cfg, verifier: token.NewVerifier(cfg.Keys), foreign: map[string]*Foreign{}}
-	for _, f := range cfg.Foreign {
-		if a.foreign[f.cfg.Issuer] != nil || slices.Contains(cfg.Issuers, f.cfg.Issuer) {
-			return nil, fmt.Errorf("authenticator: issuer %q is there twice", f.cfg.Issuer)
+	a := &Authenticator{cfg: cfg, verifier: token.NewVerifier(cfg.Keys), trusted: map[string]*TrustedIssuer{}, metrics: newMetrics(cfg.Registerer)}
+	for _, t := range cfg.TrustedIssuers {
+		if a.trusted[t.cfg.Issuer] != nil || slices.Contains(cfg.Issuers, t.cfg.Issuer) {
+			return nil, fmt.Errorf("authenticator: issuer %q is configured twice", t.cfg.Issuer)
 		}
-		a.foreign[f.cfg.Issuer] = f
+		a.trusted[t.cfg.Issuer] = t
 	}
 	return a, nil
 }
 
-// Authenticate says whose a token is. Audiences are those of the asker; none: the
-// configured ones. An error is a refusal, but for those that wrap [ErrUnavailable]. None
-// holds a part of the token.
-func (a *Authenticator) Authenticate(ctx context.Context, compact string, audiences []string) (Verdict, error) {
+// Authenticate verifies a token in compact serialization. If audiences is empty, those of the
+// API server are meant. An error that wraps [ErrUnavailable] means that the token could not be
+// checked; any other error is a refusal. No error contains a part of the token.
+func (a *Authenticator) Authenticate(ctx context.Context, compact string, audiences []string) (Response, error) {
 	issuer, err := token.UnverifiedIssuer(compact)
 	if err != nil {
-		return Verdict{}, err
+		return Response{}, err
 	}
 	if len(audiences) == 0 {
 		audiences = a.cfg.Audiences
 	}
-	switch foreign := a.foreign[issuer]; {
-	case foreign != nil:
-		return foreign.authenticate(ctx, compact, audiences, a.cfg.Clock.Now())
+	switch trusted := a.trusted[issuer]; {
+	case trusted != nil:
+		return trusted.authenticate(ctx, compact, audiences, a.cfg.Clock.Now())
 	case issuer != token.LegacyIssuer && !slices.Contains(a.cfg.Issuers, issuer):
-		return Verdict{}, token.ErrIssuer
+		return Response{}, token.ErrIssuer
 	}
 	claims, err := a.verifier.Verify(compact, issuer)
 	if err != nil {
-		return Verdict{}, err
+		return Response{}, err
 	}
-	meant := claims.Audience
-	if len(meant) == 0 {
-		meant = a.cfg.Audiences
+	tokenAudiences := claims.Audience
+	if len(tokenAudiences) == 0 {
+		tokenAudiences = a.cfg.Audiences
 	}
-	verdict := Verdict{User: userOf(claims), Audiences: common(meant, audiences)}
-	if len(verdict.Audiences) == 0 {
-		return Verdict{}, ErrAudience
+	response := Response{User: userOf(claims), Audiences: intersection(audiences, tokenAudiences)}
+	if len(response.Audiences) == 0 {
+		return Response{}, ErrAudience
 	}
 	now := a.cfg.Clock.Now()
 	if err := claims.CheckTime(now); err != nil {
-		return Verdict{}, err
+		return Response{}, err
 	}
 	if claims.Legacy != nil {
 		err = a.checkLegacy(ctx, claims, compact)
@@ -127,22 +136,18 @@ func (a *Authenticator) Authenticate(ctx context.Context, compact string, audien
 		err = checkBound(ctx, a.cfg.Objects, claims, now)
 	}
 	if err != nil {
-		return Verdict{}, err
+		return Response{}, err
 	}
-	return verdict, nil
+	return response, nil
 }
 
-// common are those asked for that are meant, in the order in which they are asked for.
-func common(meant, asked []string) []string {
+// intersection returns the requested audiences that the token has, in the order of the request.
+func intersection(requested, tokenAudiences []string) []string {
 	var both []string
-	for _, audience := range asked {
-		if slices.Contains(meant, audience) {
+	for _, audience := range requested {
+		if slices.Contains(tokenAudiences, audience) {
 			both = append(both, audience)
 		}
 	}
 	return both
 }
-
-// deletedFor is how long after its deletion time an object counts as alive, for bound
-// tokens, so that what is shutting down can still do so.
-const deletedFor = time.Minute

@@ -18,14 +18,14 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-const issuer = "https://issuer"
+const clusterIssuer = "https://issuer"
 
 func keySet(vector string, more ...string) func() *keys.Set {
 	set := testkit.Keys(vector, more...)
 	return func() *keys.Set { return set }
 }
 
-// boundToken is what an API server would grant, with more claims in kubernetes.io.
+// boundToken is a token as an API server issues it, with more claims in kubernetes.io.
 func boundToken(t testing.TB, set func() *keys.Set, iss, more string) string {
 	t.Helper()
 	now := testkit.Instant().Unix()
@@ -57,7 +57,7 @@ func whole() state {
 
 func config(objects authenticator.Objects) authenticator.Config {
 	return authenticator.Config{
-		Keys: keySet("p256", "rsa2048"), Issuers: []string{issuer}, Audiences: []string{"api"}, Objects: objects, Clock: testingclock.NewFakePassiveClock(testkit.Instant()),
+		Keys: keySet("p256", "rsa2048"), Issuers: []string{clusterIssuer}, Audiences: []string{"api"}, Objects: objects, Clock: testingclock.NewFakePassiveClock(testkit.Instant()),
 	}
 }
 
@@ -84,8 +84,8 @@ func user(extra ...string) authenticationv1.UserInfo {
 
 const pod, secret, node = `,"pod":{"name":"app","uid":"u-app"}`, `,"secret":{"name":"robot-token","uid":"u-secret"}`, `,"node":{"name":"node-1","uid":"u-node"}`
 
-// TestAuthenticate shows the way of each kind of token; hack/differential compares the
-// verdicts on thousands of others with those of kube-apiserver.
+// TestAuthenticate has one token of each kind; hack/differential compares the answers for
+// thousands of others with those of kube-apiserver.
 func TestAuthenticate(t *testing.T) {
 	legacy := legacyToken(t, keySet("p256"))
 	stored := func(change func(*state)) state {
@@ -103,20 +103,20 @@ func TestAuthenticate(t *testing.T) {
 		want      authenticationv1.UserInfo
 		err       error
 	}{
-		"a token for an account":        {in: boundToken(t, keySet("p256"), issuer, ""), state: whole(), want: user("credential-id:JTI=id-1")},
-		"a token for a pod":             {in: boundToken(t, keySet("rsa2048"), issuer, pod+node), state: whole(), want: user("credential-id:JTI=id-1", "pod-name:app", "pod-uid:u-app", "node-name:node-1", "node-uid:u-node")},
-		"a token for a Secret":          {in: boundToken(t, keySet("p256"), issuer, secret), state: whole(), want: user("credential-id:JTI=id-1")},
-		"a token for a node":            {in: boundToken(t, keySet("p256"), issuer, node), state: whole(), want: user("credential-id:JTI=id-1", "node-name:node-1", "node-uid:u-node")},
-		"a legacy token":                {in: legacy, state: stored(nil), want: user()},
-		"no token":                      {in: "", err: token.ErrMalformed},
-		"a token of a megabyte":         {in: strings.Repeat("A", 1<<20), err: token.ErrMalformed},
-		"JSON serialization":            {in: `{"payload":"e30","signatures":[]}`, err: token.ErrMalformed},
-		"another issuer":                {in: boundToken(t, keySet("p256"), "https://other", ""), err: token.ErrIssuer},
-		"an unknown key":                {in: boundToken(t, keySet("p521"), issuer, ""), err: token.ErrUnknownKey},
-		"another audience":              {in: boundToken(t, keySet("p256"), issuer, ""), state: whole(), audiences: []string{"vault"}, err: authenticator.ErrAudience},
-		"a pod that is gone":            {in: boundToken(t, keySet("p256"), issuer, `,"pod":{"name":"other","uid":"u-app"}`), state: whole(), err: authenticator.ErrGone},
-		"an account that was remade":    {in: boundToken(t, keySet("p256"), issuer, ""), state: state{Accounts: map[string]object{"team/robot": {UID: "u-new"}}}, err: authenticator.ErrGone},
-		"a legacy token that was moved": {in: legacy, state: stored(func(s *state) { s.Secrets["team/robot-token"] = object{Token: "other"} }), err: authenticator.ErrStored},
+		"a token for an account":           {in: boundToken(t, keySet("p256"), clusterIssuer, ""), state: whole(), want: user("credential-id:JTI=id-1")},
+		"a token for a pod":                {in: boundToken(t, keySet("rsa2048"), clusterIssuer, pod+node), state: whole(), want: user("credential-id:JTI=id-1", "pod-name:app", "pod-uid:u-app", "node-name:node-1", "node-uid:u-node")},
+		"a token for a Secret":             {in: boundToken(t, keySet("p256"), clusterIssuer, secret), state: whole(), want: user("credential-id:JTI=id-1")},
+		"a token for a node":               {in: boundToken(t, keySet("p256"), clusterIssuer, node), state: whole(), want: user("credential-id:JTI=id-1", "node-name:node-1", "node-uid:u-node")},
+		"a legacy token":                   {in: legacy, state: stored(nil), want: user()},
+		"no token":                         {in: "", err: token.ErrMalformed},
+		"a token of a megabyte":            {in: strings.Repeat("A", 1<<20), err: token.ErrMalformed},
+		"JSON serialization":               {in: `{"payload":"e30","signatures":[]}`, err: token.ErrMalformed},
+		"another issuer":                   {in: boundToken(t, keySet("p256"), "https://other", ""), err: token.ErrIssuer},
+		"an unknown key":                   {in: boundToken(t, keySet("p521"), clusterIssuer, ""), err: token.ErrUnknownKey},
+		"another audience":                 {in: boundToken(t, keySet("p256"), clusterIssuer, ""), state: whole(), audiences: []string{"vault"}, err: authenticator.ErrAudience},
+		"a pod that is gone":               {in: boundToken(t, keySet("p256"), clusterIssuer, `,"pod":{"name":"other","uid":"u-app"}`), state: whole(), err: authenticator.ErrGone},
+		"an account with a new UID":        {in: boundToken(t, keySet("p256"), clusterIssuer, ""), state: state{Accounts: map[string]object{"team/robot": {UID: "u-new"}}}, err: authenticator.ErrGone},
+		"a legacy token not of its Secret": {in: legacy, state: stored(func(s *state) { s.Secrets["team/robot-token"] = object{Token: "other"} }), err: authenticator.ErrStored},
 		"a legacy token that was marked": {
 			in: legacy, state: stored(func(s *state) {
 				s.Secrets["team/robot-token"] = object{Token: legacy, InvalidSince: "2026-01-01"}
@@ -125,11 +125,11 @@ func TestAuthenticate(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			verdict, err := newAuthenticator(t, config(tc.state)).Authenticate(t.Context(), tc.in, tc.audiences)
+			response, err := newAuthenticator(t, config(tc.state)).Authenticate(t.Context(), tc.in, tc.audiences)
 			if !errors.Is(err, tc.err) || (err == nil) != (tc.err == nil) {
 				t.Errorf("got error %v, want %v", err, tc.err)
 			}
-			if diff := cmp.Diff(tc.want, verdict.User); diff != "" {
+			if diff := cmp.Diff(tc.want, response.User); diff != "" {
 				t.Errorf("user (-want +got):\n%s", diff)
 			}
 			if err != nil && tc.in != "" && strings.Contains(err.Error(), tc.in[:min(10, len(tc.in))]) {
@@ -141,7 +141,7 @@ func TestAuthenticate(t *testing.T) {
 
 // TestTimeHasAMinuteOfLeeway on both sides.
 func TestTimeHasAMinuteOfLeeway(t *testing.T) {
-	compact := boundToken(t, keySet("p256"), issuer, "")
+	compact := boundToken(t, keySet("p256"), clusterIssuer, "")
 	for after, want := range map[time.Duration]error{
 		-61 * time.Second: token.ErrNotYet, -59 * time.Second: nil, 0: nil, time.Hour + 59*time.Second: nil, time.Hour + 61*time.Second: token.ErrExpired,
 	} {
@@ -159,29 +159,29 @@ func TestLegacyTokensThatAreUsed(t *testing.T) {
 		secret object
 		want   int
 	}{
-		"one that is accepted":    {object{Token: legacy}, 1},
-		"one that was marked":     {object{Token: legacy, InvalidSince: "x"}, 1},
-		"one that is not its own": {object{Token: "other"}, 0},
+		"one that is accepted":  {object{Token: legacy}, 1},
+		"one that was marked":   {object{Token: legacy, InvalidSince: "x"}, 1},
+		"one not of its Secret": {object{Token: "other"}, 0},
 	} {
 		cfg, used := config(state{Accounts: whole().Accounts, Secrets: map[string]object{"team/robot-token": tc.secret}}), 0
 		cfg.Used = func(authenticator.Secret) { used++ }
 		_, _ = newAuthenticator(t, cfg).Authenticate(t.Context(), legacy, nil)
 		if used != tc.want {
-			t.Errorf("%s: noted %d times, want %d", name, used, tc.want)
+			t.Errorf("%s: used %d times, want %d", name, used, tc.want)
 		}
 	}
 }
 
 func FuzzAuthenticate(f *testing.F) {
-	f.Add(boundToken(f, keySet("p256"), issuer, pod+node))
+	f.Add(boundToken(f, keySet("p256"), clusterIssuer, pod+node))
 	f.Add(legacyToken(f, keySet("p256")))
 	f.Add("a.b.c")
-	a, signed := newAuthenticator(f, config(whole())), boundToken(f, keySet("p256"), issuer, "")
+	a, signed := newAuthenticator(f, config(whole())), boundToken(f, keySet("p256"), clusterIssuer, "")
 	f.Add(signed)
 	f.Fuzz(func(t *testing.T, compact string) {
-		verdict, err := a.Authenticate(t.Context(), compact, nil)
-		if (err == nil) != (verdict.User.Username != "") {
-			t.Errorf("user %q, error %v", verdict.User.Username, err)
+		response, err := a.Authenticate(t.Context(), compact, nil)
+		if (err == nil) != (response.User.Username != "") {
+			t.Errorf("user %q, error %v", response.User.Username, err)
 		}
 	})
 }

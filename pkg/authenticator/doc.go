@@ -1,17 +1,19 @@
-// Package authenticator says whose a service-account token is, as kube-apiserver does: by
-// its signature, its claims, and whether all that it is bound to is alive.
+// Package authenticator verifies ServiceAccount tokens as kube-apiserver does: by signature, by
+// claims, and by whether the objects that a token is bound to exist. [Authenticator.Handler]
+// answers TokenReviews.
 //
-// It keeps true:
+// It guarantees:
 //
-//   - The checks and the user that comes of them are those of kube-apiserver 1.36, for legacy
-//     and for bound tokens (a differential test compares both). Stricter on purpose: a token
-//     is refused whose algorithm is not its key's own, that has white space in it, that is
-//     longer than 64 KiB, that has times of 2^62 s and more, or a claim iss beside an ISS
-//     that names another accepted issuer.
-//   - The order is shape, issuer, key and signature, audience, time, liveness: nothing is
-//     asked of a cluster for a token that nobody signed.
-//   - What cannot be asked is neither yes nor no: [ErrUnavailable], which the asker tries again.
-//   - Tokens are compared by SHA-256, in constant time, and kept nowhere.
-//   - Issuers of other clusters ([Foreign]) give users and groups under a prefix, and never
-//     one that begins with "system:". What hangs on one of them does not touch the others.
+//   - The checks and the resulting user are those of kube-apiserver 1.37, for legacy and for
+//     bound tokens (a differential test compares both). Stricter on purpose: it refuses a token
+//     whose algorithm is not the one of its key, that contains white space, that is longer than
+//     64 KiB, that has times of 2^62 s and more, or that has a claim ISS which names another
+//     accepted issuer than its claim iss.
+//   - The order is shape, issuer, key and signature, audience, time, objects: a token without a
+//     valid signature costs no request to an API server.
+//   - If an object cannot be read, the token is neither accepted nor refused: the error wraps
+//     [ErrUnavailable], and the API server repeats the review.
+//   - Tokens are compared by SHA-256, in constant time, and not stored.
+//   - Issuers of other clusters ([TrustedIssuer]) give users and groups with a prefix, and never
+//     one that begins with "system:". Failures of one issuer do not affect the others.
 package authenticator

@@ -18,23 +18,14 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// ReviewPath is where TokenReviews are answered.
+// ReviewPath is the path of the handler in sakeeper authenticator.
 const ReviewPath = "/authenticate"
 
-// maxReview is far more than a review of the longest token that is looked at.
+// maxReview is far more than a review of the longest token that is parsed.
 const maxReview = 256 << 10
 
-// answerWithin bounds what a review may wait for.
-const answerWithin = 10 * time.Second
-
-// Reviews answers TokenReviews (authentication.k8s.io/v1) as kube-apiserver's webhook token
-// authenticator sends them. It does not look at who asks: that is the server's part.
-type Reviews struct {
-	// Authenticator judges. Required.
-	Authenticator *Authenticator
-	// Metrics may be nil.
-	Metrics *Metrics
-}
+// reviewTimeout bounds the reads of one review.
+const reviewTimeout = 10 * time.Second
 
 // The results of reviews.
 const (
@@ -44,34 +35,38 @@ const (
 	resultMalformed   = "malformed"
 )
 
-// ServeHTTP implements [http.Handler].
-func (h Reviews) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// Handler answers TokenReviews (authentication.k8s.io/v1) as the webhook token authenticator of
+// kube-apiserver sends them, on any path. It does not check who the client is: that is the task
+// of the server around it.
+func (a *Authenticator) Handler() http.Handler { return http.HandlerFunc(a.serveReview) }
+
+func (a *Authenticator) serveReview(w http.ResponseWriter, r *http.Request) {
 	start, result := time.Now(), resultMalformed
 	defer func() {
 		if p := recover(); p != nil {
-			// The panic's value stays out: it may quote a token.
+			// The value of the panic may quote a token.
 			klog.FromContext(r.Context()).Error(fmt.Errorf("%T", p), "Panicked in a token review", "stack", string(debug.Stack()))
 			result = resultUnavailable
 			http.Error(w, "internal error", http.StatusInternalServerError)
 		}
-		h.Metrics.observe(result, time.Since(start))
+		a.metrics.observe(result, time.Since(start))
 	}()
 	review, code, err := readReview(w, r)
 	if err != nil {
 		http.Error(w, err.Error(), code)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), answerWithin)
+	ctx, cancel := context.WithTimeout(r.Context(), reviewTimeout)
 	defer cancel()
-	verdict, err := h.Authenticator.Authenticate(ctx, review.Spec.Token, review.Spec.Audiences)
+	response, err := a.Authenticate(ctx, review.Spec.Token, review.Spec.Audiences)
 	if errors.Is(err, ErrUnavailable) {
-		// The API server asks again after this, and after no other answer.
+		// The API server repeats the review after this status, and after no other.
 		result = resultUnavailable
-		klog.FromContext(ctx).Error(err, "Could not answer a token review")
+		klog.FromContext(ctx).Error(err, "Failed to check a token")
 		http.Error(w, ErrUnavailable.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	status := authenticationv1.TokenReviewStatus{Authenticated: true, User: verdict.User, Audiences: verdict.Audiences}
+	status := authenticationv1.TokenReviewStatus{Authenticated: true, User: response.User, Audiences: response.Audiences}
 	result = resultAccepted
 	if err != nil {
 		result = resultRefused
@@ -80,20 +75,20 @@ func (h Reviews) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	answer, err := json.Marshal(authenticationv1.TokenReview{TypeMeta: review.TypeMeta, Status: status})
 	if err != nil {
-		panic("authenticator: internal error: " + err.Error()) // plain values
+		panic("authenticator: internal error: " + err.Error()) // strings can be encoded
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(answer)
 }
 
-// readReview returns the HTTP status with an error. None quotes the body.
+// readReview returns an HTTP status with each error. No error quotes the body.
 func readReview(w http.ResponseWriter, r *http.Request) (*authenticationv1.TokenReview, int, error) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		return nil, http.StatusMethodNotAllowed, errors.New("a TokenReview comes by POST")
+		return nil, http.StatusMethodNotAllowed, errors.New("the method must be POST")
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return nil, http.StatusUnsupportedMediaType, errors.New("a TokenReview comes as application/json")
+		return nil, http.StatusUnsupportedMediaType, errors.New("the content type must be application/json")
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReview))
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {

@@ -10,19 +10,28 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sakeeper/sakeeper/pkg/authenticator"
 )
 
-// silent is a cluster that does not answer.
-type silent struct{ state }
+// unreachable is a cluster whose API server does not answer.
+type unreachable struct{ state }
 
-var errSilent = errors.New("connection refused")
+var errUnreachable = errors.New("connection refused")
 
-func (silent) ServiceAccount(context.Context, string, string) (authenticator.Object, error) {
-	return nil, errSilent
+func (unreachable) ServiceAccount(context.Context, string, string) (authenticator.Object, error) {
+	return nil, errUnreachable
+}
+
+// panicking panics at the first read.
+type panicking struct{ state }
+
+func (panicking) ServiceAccount(context.Context, string, string) (authenticator.Object, error) {
+	panic("secret")
 }
 
 func review(t testing.TB, body string, change ...func(*http.Request)) *http.Request {
@@ -47,7 +56,7 @@ func reviewOf(t testing.TB, compact string) string {
 }
 
 func TestReviews(t *testing.T) {
-	good := reviewOf(t, boundToken(t, keySet("p256"), issuer, ""))
+	good := reviewOf(t, boundToken(t, keySet("p256"), clusterIssuer, ""))
 	cases := map[string]struct {
 		in       *http.Request
 		objects  authenticator.Objects
@@ -56,24 +65,20 @@ func TestReviews(t *testing.T) {
 	}{
 		"accepted":             {review(t, good), whole(), 200, `{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","metadata":{},"spec":{},"status":{"authenticated":true,"user":{"username":"system:serviceaccount:team:robot","uid":"u-robot","groups":["system:serviceaccounts","system:serviceaccounts:team","system:authenticated"],"extra":{"authentication.kubernetes.io/credential-id":["JTI=id-1"]}},"audiences":["api"]}}`},
 		"refused":              {review(t, reviewOf(t, "a.b.c")), whole(), 200, `{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","metadata":{},"spec":{},"status":{"user":{},"error":"malformed token"}}`},
-		"nobody can be asked":  {review(t, good), silent{}, 503, "no verdict\n"},
-		"a GET":                {review(t, good, func(r *http.Request) { r.Method = http.MethodGet }), whole(), 405, "a TokenReview comes by POST\n"},
-		"another content type": {review(t, good, func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }), whole(), 415, "a TokenReview comes as application/json\n"},
+		"objects unreadable":   {review(t, good), unreachable{}, 503, "token could not be checked\n"},
+		"a GET":                {review(t, good, func(r *http.Request) { r.Method = http.MethodGet }), whole(), 405, "the method must be POST\n"},
+		"another content type": {review(t, good, func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }), whole(), 415, "the content type must be application/json\n"},
 		"not JSON":             {review(t, "{"), whole(), 400, "the body is not a TokenReview in JSON\n"},
 		"another kind":         {review(t, `{"apiVersion":"v1","kind":"Pod"}`), whole(), 400, "the body is not a TokenReview of authentication.k8s.io/v1\n"},
 		"another version":      {review(t, strings.Replace(good, "/v1", "/v1beta1", 1)), whole(), 400, "the body is not a TokenReview of authentication.k8s.io/v1\n"},
 		"no token":             {review(t, reviewOf(t, "")), whole(), 400, "spec.token is required\n"},
 		"a token of 1 MB":      {review(t, reviewOf(t, strings.Repeat("A", 1<<20))), whole(), 413, "the body is longer than 262144 bytes\n"},
-		"a panic":              {review(t, good), nil, 500, "internal error\n"},
+		"a panic":              {review(t, good), panicking{}, 500, "internal error\n"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			recorder := httptest.NewRecorder()
-			handler := authenticator.Reviews{}
-			if tc.objects != nil {
-				handler.Authenticator = newAuthenticator(t, config(tc.objects))
-			}
-			handler.ServeHTTP(recorder, tc.in)
+			newAuthenticator(t, config(tc.objects)).Handler().ServeHTTP(recorder, tc.in)
 			if recorder.Code != tc.wantCode {
 				t.Errorf("status %d, want %d", recorder.Code, tc.wantCode)
 			}
@@ -85,9 +90,9 @@ func TestReviews(t *testing.T) {
 }
 
 func FuzzReviews(f *testing.F) {
-	f.Add(reviewOf(f, boundToken(f, keySet("p256"), issuer, "")))
+	f.Add(reviewOf(f, boundToken(f, keySet("p256"), clusterIssuer, "")))
 	f.Add("{}")
-	handler := authenticator.Reviews{Authenticator: newAuthenticator(f, config(whole()))}
+	handler := newAuthenticator(f, config(whole())).Handler()
 	f.Fuzz(func(t *testing.T, body string) {
 		recorder := httptest.NewRecorder()
 		handler.ServeHTTP(recorder, review(t, body))
@@ -95,4 +100,21 @@ func FuzzReviews(f *testing.F) {
 			t.Errorf("panicked: %s", recorder.Body)
 		}
 	})
+}
+
+// TestAuthenticatorsMayShareARegistry counts the reviews of both together.
+func TestAuthenticatorsMayShareARegistry(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	for range 2 {
+		cfg := config(whole())
+		cfg.Registerer = registry
+		newAuthenticator(t, cfg).Handler().ServeHTTP(httptest.NewRecorder(), review(t, reviewOf(t, "a.b.c")))
+	}
+	want := `# HELP sakeeper_authenticator_reviews_total Token reviews, by result: accepted, refused, unavailable (the API server could not be asked), malformed.
+# TYPE sakeeper_authenticator_reviews_total counter
+sakeeper_authenticator_reviews_total{result="refused"} 2
+`
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "sakeeper_authenticator_reviews_total"); err != nil {
+		t.Error(err)
+	}
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// Groups of ServiceAccounts, and of everybody who is somebody.
+// Names of users and groups, as kube-apiserver makes them.
 const (
 	usernamePrefix     = "system:serviceaccount:"
 	groupAll           = "system:serviceaccounts"
@@ -44,9 +44,9 @@ func userOf(c token.Claims) authenticationv1.UserInfo {
 	return user
 }
 
-// under puts a user of another cluster under a prefix. It keeps no group that begins with
-// "system:", because the prefix does not.
-func under(prefix string, user authenticationv1.UserInfo) authenticationv1.UserInfo {
+// withPrefix returns the user of a trusted issuer. No group begins with "system:", because the
+// prefix does not.
+func withPrefix(prefix string, user authenticationv1.UserInfo) authenticationv1.UserInfo {
 	user.Username = prefix + user.Username
 	var groups []string
 	for _, group := range user.Groups {

@@ -110,7 +110,7 @@ func (p *Process) makeReviews() error {
 		})
 	}
 	cfg := authenticator.Config{
-		Keys: p.cfg.keys.Get, Issuers: o.issuers, Audiences: o.audiences, Objects: cluster, Clock: clock.RealClock{},
+		Keys: p.cfg.keys.Get, Issuers: o.issuers, Audiences: o.audiences, Objects: cluster, Clock: clock.RealClock{}, Registerer: p.registry,
 	}
 	if o.track {
 		tracker := live.NewTracker(client.CoreV1(), clock.RealClock{})
@@ -118,7 +118,7 @@ func (p *Process) makeReviews() error {
 		p.runs = append(p.runs, tracker.Run)
 	}
 	for _, foreign := range p.cfg.foreign {
-		cfg.Foreign = append(cfg.Foreign, foreign.Foreign)
+		cfg.TrustedIssuers = append(cfg.TrustedIssuers, foreign.TrustedIssuer)
 		if foreign.files != nil {
 			p.runs = append(p.runs, foreign.files.Run)
 		} else {
@@ -129,7 +129,7 @@ func (p *Process) makeReviews() error {
 	if err != nil {
 		return err
 	}
-	reviews := authenticator.Reviews{Authenticator: verifier, Metrics: authenticator.NewMetrics(p.registry)}
+	reviews := verifier.Handler()
 	p.handler.HandleFunc(authenticator.ReviewPath, func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
 			http.Error(w, "a client certificate of --client-ca-file is required", http.StatusUnauthorized)

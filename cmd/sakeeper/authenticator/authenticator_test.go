@@ -60,14 +60,14 @@ func TestAuthenticatorOptions(t *testing.T) {
 			},
 			want: []string{
 				`--metrics-bind-address: "x"`, "--key-dir excludes --service-account-key-file", "--discovery-max-age: 1.5s is not a whole number of seconds", "--tls-cert-file and --tls-private-key-file are required",
-				`--bind-address: "x" is not an IP address`, "--secure-port: 0 is not between 1 and 65535", "--key-dir: %/missing: ", `--service-account-issuer, --service-account-jwks-uri: issuer "http://issuer" is no https URL`,
+				`--bind-address: "x" is not an IP address`, "--secure-port: 0 is not between 1 and 65535", "--key-dir: %/missing: ", `--service-account-issuer, --service-account-jwks-uri: issuer "http://issuer" is not an https URL`,
 				"--client-ca-file: %/garbage: holds no usable certificate", "--foreign-issuers-file: open %/missing: ",
 			},
 		},
 		"issuers that cannot be": {
 			in: slices.Concat(asked, []string{"--foreign-issuers-file=%/bad"}),
 			want: []string{
-				`--foreign-issuers-file: %/bad: issuer "https://issuer": is there twice, or is that of this cluster`, `--foreign-issuers-file: %/bad: issuer "http://b": issuer "http://b": is no https URL`,
+				`--foreign-issuers-file: %/bad: issuer "https://issuer": is there twice, or is that of this cluster`, `--foreign-issuers-file: %/bad: issuer "http://b": issuer "http://b": is not an https URL`,
 				`--foreign-issuers-file: %/bad: issuer "https://c": usernamePrefix is required`, `--foreign-issuers-file: %/bad: issuer "https://d": --service-account-key-file: %/garbage: holds no PEM block`,
 				`--foreign-issuers-file: %/bad: issuer "https://e": caFile: %/garbage: holds no usable certificate`,
 			},

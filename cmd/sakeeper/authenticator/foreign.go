@@ -17,6 +17,7 @@ import (
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/options"
 	"github.com/sakeeper/sakeeper/pkg/authenticator"
 	"github.com/sakeeper/sakeeper/pkg/authenticator/live"
+	"github.com/sakeeper/sakeeper/pkg/issuer"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/kube"
 )
@@ -44,10 +45,10 @@ type foreignIssuerEntry struct {
 
 // foreignIssuer is an issuer with the source of its keys: either files or remote is set.
 type foreignIssuer struct {
-	*authenticator.Foreign
+	*authenticator.TrustedIssuer
 
 	files  *keys.Loader
-	remote *authenticator.RemoteKeys
+	remote *issuer.RemoteKeys
 }
 
 // readForeignIssuers reads the file, and the files that it names. Its error joins all problems.
@@ -64,7 +65,7 @@ func readForeignIssuers(file string, own []string, version string) ([]foreignIss
 	var found []foreignIssuer
 	seen := slices.Clone(own)
 	for _, entry := range content.Issuers {
-		issuer, err := entry.make(version)
+		made, err := entry.make(version)
 		if slices.Contains(seen, entry.URL) {
 			err = fmt.Errorf("issuer %q: is there twice, or is that of this cluster", entry.URL)
 		}
@@ -72,7 +73,7 @@ func readForeignIssuers(file string, own []string, version string) ([]foreignIss
 		if err != nil {
 			errs = append(errs, fmt.Errorf("--foreign-issuers-file: %s: %w", file, err))
 		}
-		found = append(found, issuer)
+		found = append(found, made)
 	}
 	if len(content.Issuers) == 0 {
 		errs = append(errs, fmt.Errorf("--foreign-issuers-file: %s: holds no issuers", file))
@@ -82,7 +83,7 @@ func readForeignIssuers(file string, own []string, version string) ([]foreignIss
 
 func (e foreignIssuerEntry) make(version string) (foreignIssuer, error) {
 	made := foreignIssuer{}
-	cfg := authenticator.ForeignConfig{Issuer: e.URL, UsernamePrefix: e.UsernamePrefix, AllowUnchecked: e.AllowUnchecked}
+	cfg := authenticator.TrustedIssuerConfig{Issuer: e.URL, UsernamePrefix: e.UsernamePrefix, AllowUnchecked: e.AllowUnchecked}
 	var err error
 	if len(e.KeyFiles) > 0 {
 		made.files, err = (&options.Keys{Files: keys.Files{KeyFiles: e.KeyFiles}}).LoadVerification()
@@ -90,7 +91,7 @@ func (e foreignIssuerEntry) make(version string) (foreignIssuer, error) {
 			cfg.Keys = made.files.Get
 		}
 	} else if made.remote, err = e.remoteKeys(); err == nil {
-		cfg.Keys, cfg.Unknown = made.remote.Get, made.remote.Unknown
+		cfg.Keys, cfg.Refresh = made.remote.Get, made.remote.Refresh
 	}
 	if err != nil {
 		return made, fmt.Errorf("issuer %q: %w", e.URL, err)
@@ -107,11 +108,11 @@ func (e foreignIssuerEntry) make(version string) (foreignIssuer, error) {
 		}
 		cfg.Objects = live.Cluster{Metadata: meta, Secrets: client.CoreV1()}
 	}
-	made.Foreign, err = authenticator.NewForeign(cfg)
+	made.TrustedIssuer, err = authenticator.NewTrustedIssuer(cfg)
 	return made, err
 }
 
-func (e foreignIssuerEntry) remoteKeys() (*authenticator.RemoteKeys, error) {
+func (e foreignIssuerEntry) remoteKeys() (*issuer.RemoteKeys, error) {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}}
 	if e.CAFile == "" {
 		kube.UsePublicRoots()
@@ -126,5 +127,5 @@ func (e foreignIssuerEntry) remoteKeys() (*authenticator.RemoteKeys, error) {
 		}
 		transport.TLSClientConfig.RootCAs = pool
 	}
-	return authenticator.NewRemoteKeys(e.URL, &http.Client{Transport: transport}, clock.RealClock{})
+	return issuer.NewRemoteKeys(e.URL, &http.Client{Transport: transport}, clock.RealClock{})
 }

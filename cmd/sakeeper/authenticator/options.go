@@ -14,8 +14,8 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/options"
-	"github.com/sakeeper/sakeeper/pkg/authenticator"
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
+	"github.com/sakeeper/sakeeper/pkg/issuer"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 )
 
@@ -151,7 +151,7 @@ type Config struct {
 	rest      *rest.Config     // nil if /authenticate is off
 	clientCA  *cabundle.Loader // nil if /authenticate is off
 	keys      *keys.Loader
-	discovery authenticator.Discovery
+	discovery issuer.Discovery
 	foreign   []foreignIssuer
 }
 
@@ -164,9 +164,9 @@ func (o *Options) complete(version string) (*Config, error) {
 		errs = append(errs, err)
 	}
 	if len(o.issuers) > 0 {
-		cfg.discovery = authenticator.Discovery{Issuer: o.issuers[0], JWKSURI: o.jwksURI, MaxAge: o.maxAge, Keys: func() *keys.Set { return cfg.keys.Get() }}
+		cfg.discovery = issuer.Discovery{Issuer: o.issuers[0], JWKSURI: o.jwksURI, MaxAge: o.maxAge, Keys: func() *keys.Set { return cfg.keys.Get() }}
 		if o.jwksURI == "" {
-			cfg.discovery.JWKSURI = o.issuers[0] + authenticator.JWKSPath
+			cfg.discovery.JWKSURI = o.issuers[0] + issuer.JWKSPath
 		}
 		if err := cfg.discovery.Check(); err != nil {
 			errs = append(errs, fmt.Errorf("--service-account-issuer, --service-account-jwks-uri: %w", err))

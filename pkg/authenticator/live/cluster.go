@@ -1,6 +1,6 @@
-// Package live answers what a [authenticator.Authenticator] asks of a cluster, from caches of
-// metadata and from the API server, and notes there which legacy tokens are used. No cache
-// holds a token.
+// Package live connects an [authenticator.Authenticator] to a cluster: [Cluster] reads objects
+// from caches of metadata and from the API server, and [Tracker] records on the Secrets of
+// legacy tokens that they are used. No cache holds a token.
 package live
 
 import (
@@ -22,26 +22,28 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/cache"
 )
 
-// Cluster answers from caches where it has them, and asks the API server for what is not
-// in them. Pods are always asked for: a cache of all pods of a cluster costs more than it
-// saves.
+// Cluster implements [authenticator.Objects]. It reads an object from the cache of its kind, and
+// from the API server if it is not there. Pods and bound Secrets are always read from the API
+// server: a cache of all pods of a cluster costs more than it saves. It is safe for concurrent
+// use.
 type Cluster struct {
-	// Metadata and Secrets ask live. Required.
+	// Metadata and Secrets read from the API server. Required.
 	Metadata metadata.Interface
 	Secrets  typedcorev1.SecretsGetter
-	// Caches may each be nil; run them beside.
+	// The caches may each be nil. The caller runs them.
 	ServiceAccounts, Nodes toolscache.SharedIndexInformer
 	TokenSecrets           toolscache.TypedSharedIndexInformer[*cache.TokenSecret]
 }
 
 var _ authenticator.Objects = Cluster{}
 
-// CacheServiceAccounts and CacheNodes make caches of metadata alone.
+// CacheServiceAccounts returns an informer for the metadata of all ServiceAccounts. The caller
+// runs it.
 func CacheServiceAccounts(client metadata.Interface) (toolscache.SharedIndexInformer, error) {
 	return cacheMetadata(client, "serviceaccounts")
 }
 
-// CacheNodes makes a cache of metadata alone.
+// CacheNodes returns an informer for the metadata of all Nodes. The caller runs it.
 func CacheNodes(client metadata.Interface) (toolscache.SharedIndexInformer, error) {
 	return cacheMetadata(client, "nodes")
 }
@@ -89,7 +91,7 @@ func (c Cluster) TokenSecret(ctx context.Context, namespace, name string) (authe
 			return authenticator.Secret{Object: found, Sum: found.Token.Sum}, nil
 		}
 	}
-	if !areNames(namespace, name) {
+	if !validNames(namespace, name) {
 		return authenticator.Secret{}, apierrors.NewNotFound(gvr("secrets").GroupResource(), name)
 	}
 	found, err := c.Secrets.Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
@@ -100,7 +102,7 @@ func (c Cluster) TokenSecret(ctx context.Context, namespace, name string) (authe
 }
 
 func (c Cluster) cached(ctx context.Context, informer toolscache.SharedIndexInformer, resource, namespace, name string) (authenticator.Object, error) {
-	if informer != nil && areNames(namespace, name) {
+	if informer != nil && validNames(namespace, name) {
 		key := toolscache.ObjectName{Namespace: namespace, Name: name}.String()
 		if found, ok, err := informer.GetStore().GetByKey(key); err == nil && ok {
 			if object, ok := found.(*metav1.PartialObjectMetadata); ok {
@@ -112,7 +114,7 @@ func (c Cluster) cached(ctx context.Context, informer toolscache.SharedIndexInfo
 }
 
 func (c Cluster) live(ctx context.Context, resource, namespace, name string) (authenticator.Object, error) {
-	if !areNames(namespace, name) {
+	if !validNames(namespace, name) {
 		return nil, apierrors.NewNotFound(gvr(resource).GroupResource(), name)
 	}
 	getter := c.Metadata.Resource(gvr(resource))
@@ -122,7 +124,8 @@ func (c Cluster) live(ctx context.Context, resource, namespace, name string) (au
 	return getter.Get(ctx, name, metav1.GetOptions{})
 }
 
-// areNames: others would make another path of the API. Objects have none such.
-func areNames(names ...string) bool {
+// validNames returns false if a name would change the path of the request. No object has such a
+// name.
+func validNames(names ...string) bool {
 	return !slices.ContainsFunc(names, func(name string) bool { return len(content.IsPathSegmentName(name)) > 0 })
 }

@@ -34,7 +34,7 @@ func partial(kind, namespace, name string, uid types.UID) *metav1.PartialObjectM
 	}
 }
 
-// requests lists what was asked for since the last time.
+// requests lists the get requests.
 func requests(actions []clienttesting.Action) string {
 	var list []string
 	for _, action := range actions {
@@ -45,7 +45,7 @@ func requests(actions []clienttesting.Action) string {
 	return strings.Join(list, ", ")
 }
 
-func TestClusterAsksForWhatIsNotCached(t *testing.T) {
+func TestClusterReadsObjectsThatAreNotCached(t *testing.T) {
 	scheme := metadatafake.NewTestScheme()
 	if err := metav1.AddMetaToScheme(scheme); err != nil {
 		t.Fatal(err)
@@ -85,36 +85,36 @@ func TestClusterAsksForWhatIsNotCached(t *testing.T) {
 		return "", err
 	}
 	for name, tc := range map[string]struct {
-		ask     func() (types.UID, error)
-		want    types.UID
-		wantAsk string
+		read         func() (types.UID, error)
+		want         types.UID
+		wantRequests string
 	}{
-		"a cached account":           {func() (types.UID, error) { return object(c.ServiceAccount(ctx, "team", "cached")) }, "u-cached", ""},
-		"an account of a moment ago": {func() (types.UID, error) { return object(c.ServiceAccount(ctx, "team", "robot")) }, "u-robot", "get serviceaccounts team/robot"},
-		"no account":                 {func() (types.UID, error) { return object(c.ServiceAccount(ctx, "team", "none")) }, "", "get serviceaccounts team/none"},
-		"a pod":                      {func() (types.UID, error) { return object(c.Pod(ctx, "team", "app")) }, "u-app", "get pods team/app"},
-		"a bound Secret":             {func() (types.UID, error) { return object(c.BoundSecret(ctx, "team", "bound")) }, "u-bound", "get secrets team/bound"},
-		"a node":                     {func() (types.UID, error) { return object(c.Node(ctx, "node-1")) }, "u-node", "get nodes /node-1"},
-		"a cached token":             {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "team", "old")) }, "old token", ""},
-		"a token of a moment ago":    {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "team", "new")) }, "new token", "get secrets team/new"},
-		"no token":                   {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "team", "none")) }, "", "get secrets team/none"},
-		"a name that is a path":      {func() (types.UID, error) { return object(c.Pod(ctx, "team", "../../nodes/node-1")) }, "", ""},
-		"a namespace that is one":    {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "a/b", "new")) }, "", ""},
+		"a cached account":        {func() (types.UID, error) { return object(c.ServiceAccount(ctx, "team", "cached")) }, "u-cached", ""},
+		"an account that is new":  {func() (types.UID, error) { return object(c.ServiceAccount(ctx, "team", "robot")) }, "u-robot", "get serviceaccounts team/robot"},
+		"no account":              {func() (types.UID, error) { return object(c.ServiceAccount(ctx, "team", "none")) }, "", "get serviceaccounts team/none"},
+		"a pod":                   {func() (types.UID, error) { return object(c.Pod(ctx, "team", "app")) }, "u-app", "get pods team/app"},
+		"a bound Secret":          {func() (types.UID, error) { return object(c.BoundSecret(ctx, "team", "bound")) }, "u-bound", "get secrets team/bound"},
+		"a node":                  {func() (types.UID, error) { return object(c.Node(ctx, "node-1")) }, "u-node", "get nodes /node-1"},
+		"a cached token":          {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "team", "old")) }, "old token", ""},
+		"a token that is new":     {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "team", "new")) }, "new token", "get secrets team/new"},
+		"no token":                {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "team", "none")) }, "", "get secrets team/none"},
+		"a name that is a path":   {func() (types.UID, error) { return object(c.Pod(ctx, "team", "../../nodes/node-1")) }, "", ""},
+		"a namespace that is one": {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "a/b", "new")) }, "", ""},
 	} {
 		meta.ClearActions()
 		client.ClearActions()
-		got, err := tc.ask()
+		got, err := tc.read()
 		if got != tc.want || (err == nil) != (tc.want != "") || (err != nil && !apierrors.IsNotFound(err)) {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
-		if diff := cmp.Diff(tc.wantAsk, requests(append(meta.Actions(), client.Actions()...))); diff != "" {
+		if diff := cmp.Diff(tc.wantRequests, requests(append(meta.Actions(), client.Actions()...))); diff != "" {
 			t.Errorf("%s: requests (-want +got):\n%s", name, diff)
 		}
 	}
 }
 
-// TestTheTrackerNotesADay: once, on the Secret that it saw, and not where it is noted.
-func TestTheTrackerNotesADay(t *testing.T) {
+// TestTheTrackerRecordsADayOnce, with the UID and version of the Secret that was used.
+func TestTheTrackerRecordsADayOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewClientset()
 		var patches []string
@@ -154,7 +154,7 @@ func TestTheTrackerNotesADay(t *testing.T) {
 		expect("the first use of a day", "a "+first)
 		use("b", "2000-01-01")
 		use("b", "2000-01-02")
-		expect("noted by another, whose clock may be ahead")
+		expect("recorded by another writer, whose clock may be ahead")
 		fail = testkit.Conflict()
 		use("c", "1999-12-31")
 		fail = nil

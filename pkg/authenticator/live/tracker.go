@@ -16,20 +16,21 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// Tracker notes the day of the last use on the Secrets of legacy tokens (KEP-2799), once a
-// day for each. Reviews never wait for it.
+// Tracker records the day of the last use of legacy tokens in a label of their Secrets
+// (KEP-2799), once a day for each. Token reviews never wait for it.
 type Tracker struct {
 	secrets typedcorev1.SecretsGetter
 	clock   clock.PassiveClock
 	used    chan authenticator.Secret
 }
 
-// NewTracker writes nothing before Run.
+// NewTracker returns a tracker that writes nothing before Run.
 func NewTracker(secrets typedcorev1.SecretsGetter, clock clock.PassiveClock) *Tracker {
 	return &Tracker{secrets: secrets, clock: clock, used: make(chan authenticator.Secret, 1000)}
 }
 
-// Used is [authenticator.Config.Used]. More uses than can be noted are dropped: the next one will do.
+// Used is for [authenticator.Config.Used]. A use that does not fit in the queue of 1000 is dropped:
+// the next use of that token records the day as well. It is safe for concurrent use.
 func (t *Tracker) Used(secret authenticator.Secret) {
 	if !t.due(secret) {
 		return
@@ -42,36 +43,37 @@ func (t *Tracker) Used(secret authenticator.Secret) {
 
 const dayLayout = "2006-01-02"
 
-// due: tomorrow is for a clock that is a little ahead.
+// due returns true if the label holds neither today nor tomorrow: the clock of another writer may
+// be ahead.
 func (t *Tracker) due(secret authenticator.Secret) bool {
 	now := t.clock.Now().UTC()
 	last := secret.GetLabels()[token.LastUsedLabel]
 	return last != now.Format(dayLayout) && last != now.AddDate(0, 0, 1).Format(dayLayout)
 }
 
-// Run writes until ctx ends, and returns nil.
+// Run writes until ctx ends, and returns nil. Call it once.
 func (t *Tracker) Run(ctx context.Context) error {
-	noted := map[types.UID]string{} // a cache may not show a note yet
+	recorded := map[types.UID]string{} // the caches may not show a label yet
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case secret := <-t.used:
 			today := t.clock.Now().UTC().Format(dayLayout)
-			if noted[secret.GetUID()] == today {
+			if recorded[secret.GetUID()] == today {
 				continue
 			}
-			if len(noted) > 10000 {
-				clear(noted)
+			if len(recorded) > 10000 {
+				clear(recorded)
 			}
-			if t.note(ctx, secret, today) {
-				noted[secret.GetUID()] = today
+			if t.record(ctx, secret, today) {
+				recorded[secret.GetUID()] = today
 			}
 		}
 	}
 }
 
-func (t *Tracker) note(ctx context.Context, secret authenticator.Secret, today string) bool {
+func (t *Tracker) record(ctx context.Context, secret authenticator.Secret, today string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	logger := klog.FromContext(ctx)
@@ -80,12 +82,12 @@ func (t *Tracker) note(ctx context.Context, secret authenticator.Secret, today s
 		_, err = t.secrets.Secrets(secret.GetNamespace()).Patch(ctx, secret.GetName(), types.MergePatchType, patch, metav1.PatchOptions{})
 	}
 	switch {
-	case apierrors.IsConflict(err), apierrors.IsNotFound(err): // the next use is of what it is now
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err): // the next use reads the Secret anew
 		return false
 	case err != nil:
-		logger.Error(kube.Redact(err), "Could not note the use of a token", "secret", klog.KObj(secret))
+		logger.Error(kube.Redact(err), "Failed to record the use of a token", "secret", klog.KObj(secret))
 		return false
 	}
-	logger.V(2).Info("Noted the use of a token", "secret", klog.KObj(secret), "day", today)
+	logger.V(2).Info("Recorded the use of a token", "secret", klog.KObj(secret), "day", today)
 	return true
 }

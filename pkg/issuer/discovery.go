@@ -1,4 +1,4 @@
-package authenticator
+package issuer
 
 import (
 	"encoding/json"
@@ -14,41 +14,42 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/keys"
 )
 
-// Where discovery is, below the issuer's URL, as kube-apiserver has it.
+// The paths of the two documents below the URL of the issuer, as in kube-apiserver.
 const (
 	ConfigPath = "/.well-known/openid-configuration"
 	JWKSPath   = "/openid/v1/jwks"
 )
 
-// Discovery makes the two documents of OpenID Connect Discovery 1.0 for an issuer, to the
-// byte as kube-apiserver makes them.
+// Discovery makes the discovery document and the JWKS of an issuer. Its methods may be called
+// concurrently.
 type Discovery struct {
 	// Issuer and JWKSURI are https URLs. Required.
 	Issuer, JWKSURI string
-	// Keys are those of the moment. Required.
+	// Keys returns the current keys. Required, and safe for concurrent use.
 	Keys func() *keys.Set
-	// MaxAge is how long others may keep a copy.
+	// MaxAge is how long clients may cache the documents, in whole seconds. Zero: they must ask
+	// each time.
 	MaxAge time.Duration
 }
 
 const https = "https"
 
-// Check says what kube-apiserver would not serve.
+// Check returns an error if kube-apiserver would not serve discovery for these URLs.
 func (d Discovery) Check() error {
 	issuer, err := url.Parse(d.Issuer)
 	switch {
 	case err != nil || issuer.Scheme != https || issuer.RawQuery != "" || issuer.Fragment != "":
-		return fmt.Errorf("issuer %q is no https URL without query and fragment, which discovery needs", d.Issuer)
+		return fmt.Errorf("issuer %q is not an https URL without query and fragment, which discovery needs", d.Issuer)
 	case d.JWKSURI == "":
 		return fmt.Errorf("issuer %q: the URL of its JWKS is required", d.Issuer)
 	}
 	if jwks, err := url.Parse(d.JWKSURI); err != nil || jwks.Scheme != https {
-		return fmt.Errorf("URL of the JWKS %q is no https URL", d.JWKSURI)
+		return fmt.Errorf("URL of the JWKS %q is not an https URL", d.JWKSURI)
 	}
 	return nil
 }
 
-// configDocument has its members in the order of kube-apiserver.
+// configDocument has its fields in the order of kube-apiserver.
 type configDocument struct {
 	Issuer        string   `json:"issuer"`
 	JWKSURI       string   `json:"jwks_uri"`
@@ -57,8 +58,8 @@ type configDocument struct {
 	Algorithms    []string `json:"id_token_signing_alg_values_supported"`
 }
 
-// Config is the document at [ConfigPath].
-func (d Discovery) Config() ([]byte, error) {
+// config is the document at [ConfigPath].
+func (d Discovery) config() ([]byte, error) {
 	var algorithms []string
 	for _, key := range d.Keys().Published() {
 		algorithms = append(algorithms, string(key.Algorithm()))
@@ -70,10 +71,10 @@ func (d Discovery) Config() ([]byte, error) {
 	})
 }
 
-// JWKS is the document at [JWKSPath].
-func (d Discovery) JWKS() ([]byte, error) { return json.Marshal(d.Keys().JWKS()) }
+// jwks is the document at [JWKSPath].
+func (d Discovery) jwks() ([]byte, error) { return json.Marshal(d.Keys().JWKS()) }
 
-// Register adds both paths. Whoever can connect may read them.
+// Register serves both documents on mux, at their paths, to every client: they are public.
 func (d Discovery) Register(mux *http.ServeMux) {
 	serve := func(path, contentType string, document func() ([]byte, error)) {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
@@ -87,31 +88,31 @@ func (d Discovery) Register(mux *http.ServeMux) {
 			_, _ = w.Write(content)
 		})
 	}
-	serve(ConfigPath, "application/json", d.Config)
-	serve(JWKSPath, "application/jwk-set+json", d.JWKS)
+	serve(ConfigPath, "application/json", d.config)
+	serve(JWKSPath, "application/jwk-set+json", d.jwks)
 }
 
-// Export writes both documents below a directory, at their paths, for a web server or a
-// bucket. Each file is whole at every moment. The JWKS comes first, so that nobody is sent
-// to what is not there.
+// Export writes both documents to files below dir, at their paths, for a web server or a
+// bucket. Each file is replaced by a rename, so readers never see half of it. The JWKS is
+// written first, so that the discovery document never names a JWKS that does not exist.
 func (d Discovery) Export(dir string) error {
 	for _, document := range []struct {
 		path string
 		make func() ([]byte, error)
-	}{{JWKSPath, d.JWKS}, {ConfigPath, d.Config}} {
+	}{{JWKSPath, d.jwks}, {ConfigPath, d.config}} {
 		content, err := document.make()
 		if err != nil {
 			return err
 		}
-		if err := writeWhole(filepath.Join(dir, filepath.FromSlash(document.path)), content); err != nil {
+		if err := writeFile(filepath.Join(dir, filepath.FromSlash(document.path)), content); err != nil {
 			return fmt.Errorf("export discovery: %w", err)
 		}
 	}
 	return nil
 }
 
-func writeWhole(path string, content []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // what is in it is public
+func writeFile(path string, content []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // its files are public
 		return err
 	}
 	part, err := os.CreateTemp(filepath.Dir(path), ".new-")

@@ -1,4 +1,4 @@
-package authenticator
+package issuer
 
 import (
 	"context"
@@ -21,61 +21,64 @@ import (
 )
 
 const (
-	// fetchAtMost is how often an issuer is asked for keys: whoever makes up kids must not
-	// make us ask for each.
-	fetchAtMost = 10 * time.Second
-	// fetchEvery is how often it is asked without a reason, so that keys that went go here.
-	fetchEvery = 10 * time.Minute
-	// fetchWithin bounds one fetch: reviews wait for it.
-	fetchWithin = 5 * time.Second
-	// maxDocument bounds what is read of an answer.
+	// minInterval is the shortest time between two fetches, because any client can send tokens
+	// with made-up key ids.
+	minInterval = 10 * time.Second
+	// fetchInterval is the time between fetches that no token caused, so that removed keys are
+	// dropped.
+	fetchInterval = 10 * time.Minute
+	// fetchTimeout bounds one fetch: token reviews wait for it.
+	fetchTimeout = 5 * time.Second
+	// maxDocument bounds what is read of a response.
 	maxDocument = 1 << 20
 )
 
-// RemoteKeys are the keys that an issuer publishes (OpenID Connect Discovery 1.0). Its
-// methods may be called concurrently.
+// RemoteKeys holds the keys that an issuer publishes. Its methods may be called concurrently.
 type RemoteKeys struct {
 	issuer  string
 	client  *http.Client
 	clock   clock.PassiveClock
 	current atomic.Pointer[keys.Set]
 
-	mu     sync.Mutex
-	tried  time.Time
-	failed error
+	mu        sync.Mutex
+	lastFetch time.Time
+	lastErr   error
 }
 
-// NewRemoteKeys asks nothing yet. Of the client a copy is used that follows no redirects.
+// NewRemoteKeys makes no request: there are no keys until Run or Refresh has fetched them. It
+// returns an error if issuer is not an https URL without query and fragment. A copy of client
+// is used, which follows no redirects.
 func NewRemoteKeys(issuer string, client *http.Client, clock clock.PassiveClock) (*RemoteKeys, error) {
 	if found, err := url.Parse(issuer); err != nil || found.Scheme != https || found.Host == "" || found.RawQuery != "" || found.Fragment != "" {
-		return nil, fmt.Errorf("issuer %q: is no https URL without query and fragment, which discovery needs; give it keyFiles instead", issuer)
+		return nil, fmt.Errorf("issuer %q: is not an https URL without query and fragment, which discovery needs; give it keyFiles instead", issuer)
 	}
 	own := *client
-	own.Timeout = fetchWithin
+	own.Timeout = fetchTimeout
 	own.CheckRedirect = func(*http.Request, []*http.Request) error { return errors.New("it redirects") }
 	r := &RemoteKeys{issuer: issuer, client: &own, clock: clock}
 	r.current.Store(keys.NewVerificationSet())
 	return r, nil
 }
 
-// Get returns the keys as they were fetched last.
+// Get returns the keys of the last successful fetch; before that, an empty set.
 func (r *RemoteKeys) Get() *keys.Set { return r.current.Load() }
 
-// Unknown asks the issuer for its keys, unless that was done a moment ago, and tells
-// whether they have changed since. The error says why there are none.
-func (r *RemoteKeys) Unknown(ctx context.Context) (bool, error) {
+// Refresh fetches the keys, unless that was done within the last 10 s, and returns true if they
+// are not those that Get returned before. Call it for a token whose key id is unknown. The error
+// says why the last fetch failed; the keys before it stay in use.
+func (r *RemoteKeys) Refresh(ctx context.Context) (changed bool, err error) {
 	before := r.Get()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.tried.IsZero() || r.clock.Since(r.tried) >= fetchAtMost {
+	if r.lastFetch.IsZero() || r.clock.Since(r.lastFetch) >= minInterval {
 		r.fetch(ctx)
 	}
-	return !r.Get().Equal(before), r.failed
+	return !r.Get().Equal(before), r.lastErr
 }
 
-// Run fetches the keys now and then until ctx ends, and returns nil.
+// Run fetches the keys at once and then every 10 minutes, until ctx ends, and returns nil.
 func (r *RemoteKeys) Run(ctx context.Context) error {
-	ticker := time.NewTicker(fetchEvery)
+	ticker := time.NewTicker(fetchInterval)
 	defer ticker.Stop()
 	for {
 		r.mu.Lock()
@@ -89,28 +92,29 @@ func (r *RemoteKeys) Run(ctx context.Context) error {
 	}
 }
 
-// fetch keeps what there was when it fails.
+// fetch replaces the keys, and keeps them if it fails. The caller holds mu.
 func (r *RemoteKeys) fetch(ctx context.Context) {
 	logger := klog.FromContext(ctx)
-	set, err := r.read(context.WithoutCancel(ctx)) // the answer is for others too
-	r.tried = r.clock.Now()
+	// Others wait for the keys too, so the end of one request's context must not end the fetch.
+	set, err := r.read(context.WithoutCancel(ctx))
+	r.lastFetch = r.clock.Now()
 	switch {
 	case err != nil:
 		err = fmt.Errorf("keys of issuer %s cannot be fetched: %w", r.issuer, err)
-		if r.failed == nil || r.failed.Error() != err.Error() {
+		if r.lastErr == nil || r.lastErr.Error() != err.Error() {
 			logger.Error(err, "Kept the last keys of an issuer", "issuer", r.issuer)
 		}
 	default:
 		if !set.Equal(r.Get()) {
 			logger.Info("Fetched the keys of an issuer", "issuer", r.issuer, "keys", len(set.Verification()))
 		}
-		r.current.Store(set) // also where another key has the same id
+		r.current.Store(set) // Equal compares key ids, and another key may have the same id
 	}
-	r.failed = err
+	r.lastErr = err
 }
 
 func (r *RemoteKeys) read(ctx context.Context) (*keys.Set, error) {
-	ctx, cancel := context.WithTimeout(ctx, fetchWithin)
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	var config struct {
 		Issuer  string `json:"issuer"`
@@ -123,7 +127,7 @@ func (r *RemoteKeys) read(ctx context.Context) (*keys.Set, error) {
 		return nil, fmt.Errorf("its discovery document is that of issuer %q", config.Issuer)
 	}
 	if found, err := url.Parse(config.JWKSURI); err != nil || found.Scheme != https {
-		return nil, fmt.Errorf("its jwks_uri %q is no https URL", config.JWKSURI)
+		return nil, fmt.Errorf("its jwks_uri %q is not an https URL", config.JWKSURI)
 	}
 	var document jose.JSONWebKeySet
 	if err := r.get(ctx, config.JWKSURI, &document); err != nil {
@@ -133,7 +137,7 @@ func (r *RemoteKeys) read(ctx context.Context) (*keys.Set, error) {
 	for _, key := range document.Keys {
 		public, err := keys.NewPublicKey(key.Key)
 		if err != nil || (key.Use != "" && key.Use != "sig") {
-			continue // of a kind that signs no such tokens
+			continue // a key that cannot verify ServiceAccount tokens
 		}
 		if key.KeyID != "" {
 			public = public.Named(key.KeyID)
@@ -141,7 +145,7 @@ func (r *RemoteKeys) read(ctx context.Context) (*keys.Set, error) {
 		found = append(found, public)
 	}
 	if len(found) == 0 {
-		return nil, errors.New("it publishes no key that can be used")
+		return nil, errors.New("it publishes no usable key")
 	}
 	return keys.NewVerificationSet(found...), nil
 }
@@ -164,7 +168,7 @@ func (r *RemoteKeys) get(ctx context.Context, from string, into any) error {
 		return fmt.Errorf("%s: %w", from, err)
 	}
 	if err := json.Unmarshal(body, into); err != nil {
-		return fmt.Errorf("%s answers with what is not such a document", from)
+		return fmt.Errorf("%s does not answer with a JSON document of that kind", from)
 	}
 	return nil
 }

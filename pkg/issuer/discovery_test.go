@@ -1,4 +1,4 @@
-package authenticator_test
+package issuer_test
 
 import (
 	"net/http"
@@ -11,14 +11,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sakeeper/sakeeper/pkg/authenticator"
+	"github.com/sakeeper/sakeeper/pkg/issuer"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
 func TestDiscovery(t *testing.T) {
 	set := testkit.Keys("rsa2048", "p256", "p384", "p521").WithLegacy(testkit.Keys("p256").Signing().PublicKey())
-	d := authenticator.Discovery{Issuer: issuer, JWKSURI: issuer + "/openid/v1/jwks", Keys: func() *keys.Set { return set }, MaxAge: time.Hour}
+	d := issuer.Discovery{Issuer: "https://issuer", JWKSURI: "https://issuer/openid/v1/jwks", Keys: func() *keys.Set { return set }, MaxAge: time.Hour}
 	mux := http.NewServeMux()
 	d.Register(mux)
 	get := func(path string) *httptest.ResponseRecorder {
@@ -26,7 +26,7 @@ func TestDiscovery(t *testing.T) {
 		mux.ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
 		return recorder
 	}
-	config, jwks := get(authenticator.ConfigPath), get(authenticator.JWKSPath)
+	config, jwks := get(issuer.ConfigPath), get(issuer.JWKSPath)
 	want := `{"issuer":"https://issuer","jwks_uri":"https://issuer/openid/v1/jwks","response_types_supported":["id_token"],"subject_types_supported":["public"],"id_token_signing_alg_values_supported":["ES256","ES384","ES512","RS256"]}`
 	if diff := cmp.Diff(want, config.Body.String()); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
@@ -37,12 +37,12 @@ func TestDiscovery(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	for range 2 { // also over what is there
+	for range 2 { // also over existing files
 		if err := d.Export(dir); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for path, recorder := range map[string]*httptest.ResponseRecorder{authenticator.ConfigPath: config, authenticator.JWKSPath: jwks} {
+	for path, recorder := range map[string]*httptest.ResponseRecorder{issuer.ConfigPath: config, issuer.JWKSPath: jwks} {
 		content, err := os.ReadFile(filepath.Join(dir, path))
 		if err != nil || string(content) != recorder.Body.String() {
 			t.Errorf("%s holds %s, error %v", path, content, err)
@@ -51,8 +51,8 @@ func TestDiscovery(t *testing.T) {
 	if strings.Count(jwks.Body.String(), `"kid"`) != 4 {
 		t.Errorf("JWKS %s", jwks.Body)
 	}
-	for url, problem := range map[string]string{"http://issuer": "is no https URL", "https://issuer?a=b": "is no https URL", "https://issuer#a": "is no https URL", ":": "is no https URL"} {
-		if err := (authenticator.Discovery{Issuer: url, JWKSURI: "https://x"}).Check(); err == nil || !strings.Contains(err.Error(), problem) {
+	for url, problem := range map[string]string{"http://issuer": "is not an https URL", "https://issuer?a=b": "is not an https URL", "https://issuer#a": "is not an https URL", ":": "is not an https URL"} {
+		if err := (issuer.Discovery{Issuer: url, JWKSURI: "https://x"}).Check(); err == nil || !strings.Contains(err.Error(), problem) {
 			t.Errorf("%s: %v", url, err)
 		}
 	}

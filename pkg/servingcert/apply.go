@@ -16,24 +16,25 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
+	"github.com/sakeeper/sakeeper/pkg/kube"
 )
 
 const (
-	// rewarn is how often people are told of what goes on.
-	rewarn = time.Hour
-	// limit writes to one object within window are taken for a quarrel: from then on there
-	// is one in each interval.
-	limit    = 5
-	window   = 10 * time.Minute
-	interval = time.Minute
-	// lag is how long a cache is given to show what was read live.
-	lag = time.Second
+	// warningInterval is the shortest time between two equal warnings.
+	warningInterval = time.Hour
+	// After writeLimit writes to one object within writeWindow, another client is assumed to
+	// revert them: the object is then written once in each slowInterval.
+	writeLimit   = 5
+	writeWindow  = 10 * time.Minute
+	slowInterval = time.Minute
+	// cacheLag is how long a cache may take to show what was read from the API server.
+	cacheLag = time.Second
 )
 
-// writeSecret does to the Secret what was decided. Where it returns neither a duration
-// nor an error, the Secret is not what is in the cache any more.
+// writeSecret changes the Secret as decided. If it returns neither a duration nor an error, the
+// Secret was written, and the caches are stale.
 func (c *Controller) writeSecret(ctx context.Context, s state, p plan) (time.Duration, error) {
-	if wait := c.paced(ctx, s, c.secretLabel()); wait > 0 {
+	if wait := c.writeDelay(ctx, s, c.secretLabel()); wait > 0 {
 		return wait, nil
 	}
 	next, err := s.contents.change(p.act, p.hosts, s.now)
@@ -47,16 +48,16 @@ func (c *Controller) writeSecret(ctx context.Context, s state, p plan) (time.Dur
 	err = c.update(ctx, s.found, data)
 	switch {
 	case err == nil:
-		c.writes.wrote(c.secretLabel(), s.now)
+		c.writes.record(c.secretLabel(), s.now)
 		c.metrics.secretWrites.WithLabelValues(string(p.act)).Inc()
 		klog.FromContext(ctx).Info("Changed the certificates", "action", p.act, "reason", p.reason, "ca", next.ca.String(), "next", next.next.String(), "serving", next.serving.String())
-		c.cfg.Recorder.Eventf(c.reference(), corev1.EventTypeNormal, api.ReasonChangedCertificates, "%s, because %s", did(p.act), p.reason)
+		c.cfg.Recorder.Eventf(c.reference(), corev1.EventTypeNormal, api.ReasonChangedCertificates, "%s, because %s", describe(p.act), p.reason)
 		return 0, nil
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-		c.writes.wrote(c.secretLabel(), s.now) // a quarrel may be made of conflicts
-		return lag, nil                        // most likely another replica was faster: what it wrote will be seen
+		c.writes.record(c.secretLabel(), s.now) // a client that reverts writes may cause conflicts only
+		return cacheLag, nil                    // most likely another replica was faster, and its write is an event
 	}
-	return 0, c.refused(ctx, fmt.Errorf("write secret %s: %w", c.cfg.SecretName, err))
+	return 0, c.handleAPIError(ctx, fmt.Errorf("write secret %s: %w", c.cfg.SecretName, err))
 }
 
 func (c *Controller) update(ctx context.Context, found *Secret, data map[string][]byte) error {
@@ -64,12 +65,12 @@ func (c *Controller) update(ctx context.Context, found *Secret, data map[string]
 	if secret.Data == nil {
 		secret.Data = map[string][]byte{}
 	}
-	set(secret, data)
+	setData(secret, data)
 	_, err := c.cfg.Client.Secrets(secret.Namespace).Update(ctx, secret, metav1.UpdateOptions{})
 	return err
 }
 
-func set(secret *corev1.Secret, data map[string][]byte) {
+func setData(secret *corev1.Secret, data map[string][]byte) {
 	for key, value := range data {
 		if len(value) == 0 {
 			delete(secret.Data, key)
@@ -79,40 +80,40 @@ func set(secret *corev1.Secret, data map[string][]byte) {
 	}
 }
 
-// writeBundles gives every configuration that lacks it the bundle.
+// writeBundles writes the bundle to every configuration that needs it.
 func (c *Controller) writeBundles(ctx context.Context, s state, p plan) (time.Duration, error) {
-	var again time.Duration
+	var requeueAfter time.Duration
 	var now []repair
 	for _, r := range p.repairs {
-		if wait := c.paced(ctx, s, r.configuration.String()); wait > 0 {
-			again = soonest(wait, again)
+		if wait := c.writeDelay(ctx, s, r.configuration.String()); wait > 0 {
+			requeueAfter = shortest(wait, requeueAfter)
 		} else {
 			now = append(now, r)
 		}
 	}
 	if len(now) == 0 {
-		return again, nil
+		return requeueAfter, nil
 	}
-	// The version of a configuration does not tell whether the Secret that the bundle
-	// comes from is still the one: another replica may just have put a CA in both.
+	// The resourceVersion of a configuration does not guard requeueAfterst a stale Secret: another
+	// replica may just have written a new CA to both.
 	live, err := c.cfg.Client.Secrets(s.found.Namespace).Get(ctx, s.found.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return lag, nil
+		return cacheLag, nil
 	case err != nil:
-		return 0, fmt.Errorf("get secret %s: %w", c.cfg.SecretName, withhold(err))
+		return 0, fmt.Errorf("get secret %s: %w", c.cfg.SecretName, redact(err))
 	case live.UID != s.found.UID, live.ResourceVersion != s.found.ResourceVersion:
-		return lag, nil
+		return cacheLag, nil
 	}
 	var errs error
 	for _, r := range now {
 		wait, err := c.writeBundle(ctx, s, r, p.bundle)
 		if wait > 0 {
-			again = soonest(wait, again)
+			requeueAfter = shortest(wait, requeueAfter)
 		}
 		errs = errors.Join(errs, err)
 	}
-	return again, errs
+	return requeueAfter, errs
 }
 
 func (c *Controller) writeBundle(ctx context.Context, s state, r repair, bundle []byte) (time.Duration, error) {
@@ -120,8 +121,8 @@ func (c *Controller) writeBundle(ctx context.Context, s state, r repair, bundle 
 	if err != nil {
 		return 0, err
 	}
-	// Strategic: the list of webhooks is merged by name, and what this build does not
-	// know of them stays.
+	// A strategic merge patch merges the list of webhooks by name, so that fields which this
+	// build does not know are kept.
 	name := r.configuration.Name
 	if r.configuration.Kind == kindMutating {
 		_, err = c.cfg.Configurations.MutatingWebhookConfigurations().Patch(ctx, name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
@@ -130,18 +131,18 @@ func (c *Controller) writeBundle(ctx context.Context, s state, r repair, bundle 
 	}
 	switch {
 	case err == nil:
-		c.writes.wrote(r.configuration.String(), s.now)
+		c.writes.record(r.configuration.String(), s.now)
 		c.metrics.bundleWrites.WithLabelValues(r.configuration.Kind).Inc()
 		klog.FromContext(ctx).Info("Published the CA bundle", "kind", r.configuration.Kind, "configuration", name, "webhooks", r.webhooks)
 		c.cfg.Recorder.Eventf(c.reference(), corev1.EventTypeNormal, api.ReasonPublishedCABundle, "Set the caBundle of %s in %s", strings.Join(r.webhooks, ", "), r.configuration)
 		return 0, nil
 	case apierrors.IsConflict(err):
-		c.writes.wrote(r.configuration.String(), s.now)
-		return lag, nil // it changed; but not every conflict has an event behind it
+		c.writes.record(r.configuration.String(), s.now)
+		return cacheLag, nil // it changed, but a conflict is not always followed by an event
 	case apierrors.IsNotFound(err):
-		return 0, nil // it went: its event decides anew
+		return 0, nil // it was deleted, which is an event
 	}
-	return 0, c.refused(ctx, fmt.Errorf("patch %s: %w", r.configuration, err))
+	return 0, c.handleAPIError(ctx, fmt.Errorf("patch %s: %w", r.configuration, err))
 }
 
 func bundlePatch(r repair, bundle []byte) ([]byte, error) {
@@ -155,77 +156,79 @@ func bundlePatch(r repair, bundle []byte) ([]byte, error) {
 	})
 }
 
-// paced returns how long a write must wait because there were too many, and tells
-// people of that.
-func (c *Controller) paced(ctx context.Context, s state, what string) time.Duration {
-	wait := c.writes.wait(what, s.now)
+// writeDelay returns how long the object must not be written because it was written too often, and
+// records a warning about that.
+func (c *Controller) writeDelay(ctx context.Context, s state, object string) time.Duration {
+	wait := c.writes.wait(object, s.now)
 	if wait > 0 {
-		c.warn(ctx, s, api.ReasonWritesUndone, "Somebody keeps undoing what is written to "+what+", such as a tool that knows another caBundle, or a replica whose clock is wrong. It is written once a minute")
+		c.recordWarning(ctx, s, api.ReasonWritesUndone, "Another client keeps reverting "+object+", such as a tool with another caBundle, or a replica whose clock is wrong. It is written once a minute")
 	}
 	return wait
 }
 
-// brake remembers when objects were written, and slows down where it is too often.
-type brake map[string][]time.Time
+// writeLimiter holds the times of recent writes, by object.
+type writeLimiter map[string][]time.Time
 
-// wait is how long what must not be written.
-func (b brake) wait(what string, now time.Time) time.Duration {
+// wait returns how long the object must not be written.
+func (l writeLimiter) wait(object string, now time.Time) time.Duration {
 	var recent []time.Time
-	for _, at := range b[what] {
-		if ago := now.Sub(at); ago >= 0 && ago < window { // the clock may have been set back
+	for _, at := range l[object] {
+		if ago := now.Sub(at); ago >= 0 && ago < writeWindow { // the clock may have been set back
 			recent = append(recent, at)
 		}
 	}
-	b[what] = recent
-	if len(recent) < limit {
+	l[object] = recent
+	if len(recent) < writeLimit {
 		return 0
 	}
-	return max(0, interval-now.Sub(recent[len(recent)-1]))
+	return max(0, slowInterval-now.Sub(recent[len(recent)-1]))
 }
 
-func (b brake) wrote(what string, now time.Time) { b[what] = append(b[what], now) }
+func (l writeLimiter) record(object string, now time.Time) { l[object] = append(l[object], now) }
 
-// complain tells people what only they can mend.
-func (c *Controller) complain(ctx context.Context, s state, p plan) {
+// recordWarnings records what only a user can correct.
+func (c *Controller) recordWarnings(ctx context.Context, s state, p plan) {
 	switch {
 	case s.found == nil:
-		c.warn(ctx, s, api.ReasonSecretMissing, "The webhook cannot keep its certificates: "+missing(s))
+		c.recordWarning(ctx, s, api.ReasonSecretMissing, "The webhook cannot keep its certificates: "+missing(s))
 	case p.act == refuse:
-		c.warn(ctx, s, api.ReasonSecretNotOurs, "The webhook cannot keep its certificates in this secret: "+p.reason+". Delete it and apply the manifests of the webhook again, or name another one")
+		c.recordWarning(ctx, s, api.ReasonSecretNotOurs, "The webhook cannot keep its certificates in this secret: "+p.reason+". Delete it and apply the manifests of the webhook again, or name another one")
 	case p.act == keep && p.reason == reasonClockBehind:
-		c.warn(ctx, s, api.ReasonClockBehind, "A replica of the webhook makes no certificates: "+p.reason)
+		c.recordWarning(ctx, s, api.ReasonClockBehind, "A replica of the webhook makes no certificates: "+p.reason)
 	}
 }
 
-func (c *Controller) warn(ctx context.Context, s state, reason, text string) {
-	if last, ok := c.warnings[text]; ok && s.now.Sub(last).Abs() < rewarn {
+// recordWarning records an event, once an hour for the same text.
+func (c *Controller) recordWarning(ctx context.Context, s state, reason, text string) {
+	if last, ok := c.warnings[text]; ok && s.now.Sub(last).Abs() < warningInterval {
 		return
 	}
 	c.warnings[text] = s.now
-	klog.FromContext(ctx).Info("Warned of the certificates", "reason", reason, "warning", text)
+	klog.FromContext(ctx).Info("Recorded a warning", "reason", reason, "warning", text)
 	c.cfg.Recorder.Eventf(c.reference(), corev1.EventTypeWarning, reason, "%s", text)
 }
 
-// refused tells people of a refusal that only they can lift, and returns err.
-func (c *Controller) refused(ctx context.Context, err error) error {
-	err = withhold(err)
+// handleAPIError returns err without key material, and records an event if only a user can
+// correct its cause.
+func (c *Controller) handleAPIError(ctx context.Context, err error) error {
+	err = redact(err)
 	if (apierrors.IsInvalid(err) || apierrors.IsForbidden(err)) && workqueue.Report(ctx) {
 		c.cfg.Recorder.Eventf(c.reference(), corev1.EventTypeWarning, api.ReasonFailedWrite, "The API server refuses to %v", err)
 	}
 	return err
 }
 
-// withhold replaces an error that quotes PEM, which may be a private key: policies may
-// put what they were shown into their words.
-func withhold(err error) error {
+// redact replaces an error that quotes PEM, which may be a private key: the message of an
+// admission policy may contain the object.
+func redact(err error) error {
 	const encoded = "LS0tLS1CRUdJTi" // "-----BEGIN " in base64
 	if text := err.Error(); !strings.Contains(text, "-----BEGIN") && !strings.Contains(text, encoded) {
 		return err
 	}
-	return fmt.Errorf("write refused as %s, in words that are withheld because they quote a certificate or key", apierrors.ReasonForError(err))
+	return fmt.Errorf("write refused as %s, with a message that is not shown because it quotes a certificate or key", apierrors.ReasonForError(err))
 }
 
-func did(act action) string {
+func describe(act action) string {
 	switch act {
 	case begin:
 		return "Made a new CA and a serving certificate"
@@ -246,6 +249,7 @@ func (c *Controller) secretLabel() string { return "secret " + c.cfg.SecretName.
 
 func nameOf(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Name: name} }
 
+// reference is the object of all events. It has no UID, because the Secret may not exist.
 func (c *Controller) reference() *corev1.ObjectReference {
-	return &corev1.ObjectReference{Kind: "Secret", APIVersion: "v1", Namespace: c.cfg.SecretName.Namespace, Name: c.cfg.SecretName.Name}
+	return kube.Reference("Secret", &metav1.ObjectMeta{Namespace: c.cfg.SecretName.Namespace, Name: c.cfg.SecretName.Name})
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
 )
 
-// SecretType is the type of the Secret that is the webhook's own.
+// SecretType is the type of a Secret that belongs to the webhook.
 const SecretType corev1.SecretType = "sakeeper.io/webhook-certificates" //nolint:gosec // a name
 
 // The keys of the Secret.
@@ -23,14 +23,14 @@ const (
 	keyServingKey           = corev1.TLSPrivateKeyKey
 )
 
-// contents is what the Secret holds, as far as it can be read.
+// contents is the data of the Secret, as far as it can be parsed.
 type contents struct {
-	// ca signs; next is published and does not sign yet.
+	// ca signs; next is published, but does not sign yet.
 	ca, next pki.Pair
-	// old do not sign any more. Nobody has their keys.
+	// old do not sign any more. Their private keys are deleted.
 	old     []*x509.Certificate
 	serving pki.Pair
-	// damaged are the keys whose values cannot be read.
+	// damaged are the data keys whose values cannot be parsed.
 	damaged []string
 }
 
@@ -59,7 +59,7 @@ func parse(data map[string][]byte) contents {
 	return c
 }
 
-// data is the inverse of parse. A key that is to go has no value.
+// data is the inverse of parse. A data key without a value is to be deleted.
 func (c contents) data() (map[string][]byte, error) {
 	data := map[string][]byte{keyNextCA: nil, keyNextCAKey: nil, keyOldCAs: pki.Bundle(c.old...)}
 	for _, p := range []struct {
@@ -77,9 +77,9 @@ func (c contents) data() (map[string][]byte, error) {
 	return data, nil
 }
 
-// bundle is what clients should trust; nil where there is no CA. It does not depend on
-// the clock, so that replicas agree on it, nor on which of the CAs signs, so that
-// nothing is written when the next one takes over.
+// bundle is the bundle that clients should trust; nil if there is no CA. It does not depend on the
+// clock, so that replicas agree on it, and not on which of the CAs signs, so that nothing is
+// written when the next one takes over.
 func (c contents) bundle() []byte {
 	if c.ca.Cert() == nil {
 		return nil
@@ -92,17 +92,17 @@ func (c contents) bundle() []byte {
 	return pki.Bundle(cas...)
 }
 
-// expired are the old CAs that verify nothing any more.
+// expired returns true if an old CA can be dropped.
 func (c contents) expired(now time.Time) bool {
-	return slices.ContainsFunc(c.old, func(ca *x509.Certificate) bool { return over(ca, now) })
+	return slices.ContainsFunc(c.old, func(ca *x509.Certificate) bool { return hasExpired(ca, now) })
 }
 
-// over tells that c has expired, also for readers whose clocks are behind.
-func over(c *x509.Certificate, now time.Time) bool {
+// hasExpired returns true if c has expired, also for clients whose clocks are behind.
+func hasExpired(c *x509.Certificate, now time.Time) bool {
 	return !now.Before(c.NotAfter.Add(pki.Backdate))
 }
 
-// change makes what act calls for out of c. hosts are those of a new certificate.
+// change returns c after act. hosts are those of a new serving certificate.
 func (c contents) change(act action, hosts []string, now time.Time) (contents, error) {
 	var err error
 	switch act {
@@ -125,6 +125,6 @@ func (c contents) change(act action, hosts []string, now time.Time) (contents, e
 			return c, err
 		}
 	}
-	c.old = slices.DeleteFunc(slices.Clone(c.old), func(ca *x509.Certificate) bool { return over(ca, now) })
+	c.old = slices.DeleteFunc(slices.Clone(c.old), func(ca *x509.Certificate) bool { return hasExpired(ca, now) })
 	return c, err
 }

@@ -17,7 +17,7 @@ func TestParse(t *testing.T) {
 	full := l.staged
 	full.old = []*x509.Certificate{l.unrelated.ca.Cert()}
 	data := mustData(t, full)
-	foreign := mustData(t, l.unrelated)
+	unrelated := mustData(t, l.unrelated)
 	cases := map[string]struct {
 		in   func(map[string][]byte)
 		want func(*contents)
@@ -26,13 +26,13 @@ func TestParse(t *testing.T) {
 		"other keys do not matter":     {in: func(d map[string][]byte) { d["note"] = []byte("mine") }},
 		"nothing":                      {in: func(d map[string][]byte) { clear(d) }, want: func(c *contents) { *c = contents{} }},
 		"a CA without its key":         {in: func(d map[string][]byte) { delete(d, keyCAKey) }, want: func(c *contents) { c.ca, c.damaged = pki.Pair{}, []string{keyCA} }},
-		"a CA with the key of another": {in: func(d map[string][]byte) { d[keyCAKey] = foreign[keyCAKey] }, want: func(c *contents) { c.ca, c.damaged = pki.Pair{}, []string{keyCA} }},
-		"a CA that is none":            {in: func(d map[string][]byte) { d[keyCA], d[keyCAKey] = d[keyServing], d[keyServingKey] }, want: func(c *contents) { c.ca, c.damaged = pki.Pair{}, []string{keyCA} }},
+		"a CA with the key of another": {in: func(d map[string][]byte) { d[keyCAKey] = unrelated[keyCAKey] }, want: func(c *contents) { c.ca, c.damaged = pki.Pair{}, []string{keyCA} }},
+		"a CA that is not a CA":        {in: func(d map[string][]byte) { d[keyCA], d[keyCAKey] = d[keyServing], d[keyServingKey] }, want: func(c *contents) { c.ca, c.damaged = pki.Pair{}, []string{keyCA} }},
 		"a serving certificate that is a CA": {in: func(d map[string][]byte) { d[keyServing], d[keyServingKey] = d[keyCA], d[keyCAKey] }, want: func(c *contents) {
 			c.serving, c.damaged = pki.Pair{}, []string{keyServing}
 		}},
-		"a next CA that is cut": {in: func(d map[string][]byte) { d[keyNextCA] = d[keyNextCA][:100] }, want: func(c *contents) { c.next, c.damaged = pki.Pair{}, []string{keyNextCA} }},
-		"no next CA":            {in: func(d map[string][]byte) { delete(d, keyNextCA); delete(d, keyNextCAKey) }, want: func(c *contents) { c.next = pki.Pair{} }},
+		"a truncated next CA": {in: func(d map[string][]byte) { d[keyNextCA] = d[keyNextCA][:100] }, want: func(c *contents) { c.next, c.damaged = pki.Pair{}, []string{keyNextCA} }},
+		"no next CA":          {in: func(d map[string][]byte) { delete(d, keyNextCA); delete(d, keyNextCAKey) }, want: func(c *contents) { c.next = pki.Pair{} }},
 		"old CAs in part": {in: func(d map[string][]byte) {
 			d[keyOldCAs] = append(d[keyOldCAs], "-----BEGIN"...)
 			d[keyOldCAs] = append(d[keyOldCAs], " X"...)
@@ -76,7 +76,7 @@ func TestChange(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !next.serving.Covers(hosts) || next.serving.Cert().CheckSignatureFrom(next.ca.Cert()) != nil {
-			t.Errorf("%s: %v is not one of %v for %v", act, next.serving, next.ca, hosts)
+			t.Errorf("%s: %v is not signed by %v for %v", act, next.serving, next.ca, hosts)
 		}
 		return next
 	}

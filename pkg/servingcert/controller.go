@@ -28,16 +28,16 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
 )
 
-// Name is that of the queue, the logger and in audit logs.
+// Name is the name of the controller's queue and logger, and part of its user agent.
 const Name = "webhook-certificates"
 
 const (
-	// lookAgain is how often everything is looked at without an event: what time alone
-	// changes has days, and a clock that jumps is noticed at once. lookSoon is for while
-	// something is wrong, which time may put right.
-	lookAgain = 10 * time.Minute
-	lookSoon  = 5 * time.Second
-	// maxDelay is short, because while something is wrong here requests may fail.
+	// resyncInterval is the time between syncs without an event: what time alone changes takes
+	// days, and a clock that jumps causes a sync at once. retryInterval is the same while
+	// something is wrong that time may correct.
+	resyncInterval = 10 * time.Minute
+	retryInterval  = 5 * time.Second
+	// maxDelay of the queue is short, because requests to the webhook may fail meanwhile.
 	maxDelay = 10 * time.Second
 )
 
@@ -47,49 +47,53 @@ type ConfigurationsClient interface {
 	admissionregistrationv1.ValidatingWebhookConfigurationsGetter
 }
 
-// Config is what the controller needs; all but one of MutatingName and ValidatingName,
-// the informer of that, and Metrics is required.
+// Config configures a [Controller]. All fields are required, but for one of MutatingName and
+// ValidatingName with its informer.
 type Config struct {
+	// Client reads and updates the Secret; Configurations patches the webhook configurations.
 	Client         typedcorev1.SecretsGetter
 	Configurations ConfigurationsClient
-	// SecretName is where the certificates are kept.
+	// SecretName is the Secret with the certificates.
 	SecretName toolscache.ObjectName
-	// MutatingName and ValidatingName are the configurations of this webhook. Empty:
-	// there is none of that kind.
+	// MutatingName and ValidatingName are the configurations of this webhook. Empty: there is
+	// none of that kind.
 	MutatingName, ValidatingName string
-	// Secrets, Mutating and Validating watch what has those names.
+	// Secrets, Mutating and Validating are informers for the objects with those names, made by
+	// the functions [Secrets], [Mutating] and [Validating]. The caller runs them.
 	Secrets              toolscache.TypedSharedIndexInformer[*Secret]
 	Mutating, Validating toolscache.TypedSharedIndexInformer[*Configuration]
-	// Hosts are the DNS names and IP addresses under which API servers call:
-	// "<service>.<namespace>.svc", and the host of each URL. A webhook that calls another
-	// host is not ours.
-	Hosts    []string
+	// Hosts are the DNS names and IP addresses under which API servers call the webhook:
+	// "<service>.<namespace>.svc", and the host of each URL. A webhook in the configurations
+	// that calls another host is not changed.
+	Hosts []string
+	// Recorder gets events about the Secret.
 	Recorder record.EventRecorder
-	// Clock is that of the API server, by whose time certificates are judged: every answer
-	// to Client sets it right (kube.ServerClock).
+	// Clock is that of the API server, because certificates are valid by its time: every
+	// response to Client sets it (kube.ServerClock).
 	Clock clock.PassiveClock
-	// Registerer gets the metrics. Nil: they are not exported.
+	// Registerer gets the metrics: one controller per registerer.
 	Registerer prometheus.Registerer
 }
 
-// Controller keeps the certificates of the webhook.
+// Controller keeps the certificates of the webhook. Call Run once; the other methods are safe for
+// concurrent use.
 type Controller struct {
 	cfg     Config
-	queue   *workqueue.Queue[everything]
+	queue   *workqueue.Queue[key]
 	synced  []toolscache.DoneChecker
 	metrics *metrics
 	status  atomic.Pointer[status]
 
-	// What only sync touches.
+	// Only sync reads and writes these.
 	published publication
-	writes    brake
+	writes    writeLimiter
 	warnings  map[string]time.Time
 }
 
-// everything is the one key: the Secret and the configurations are looked at together.
-type everything struct{}
+// key is the only key of the queue: the Secret and the configurations are synced together.
+type key struct{}
 
-// status is what came of the last sync.
+// status is the result of the last sync.
 type status struct {
 	serve   pki.Pair
 	tls     *tls.Certificate
@@ -97,7 +101,7 @@ type status struct {
 	unready string
 }
 
-// New checks cfg and registers with the informers, which the caller starts.
+// New checks cfg, and registers the metrics and its handlers with the informers.
 func New(cfg Config) (*Controller, error) {
 	switch {
 	case cfg.Client == nil, cfg.Configurations == nil, cfg.Secrets == nil, cfg.Recorder == nil, cfg.Clock == nil, cfg.Registerer == nil:
@@ -113,9 +117,9 @@ func New(cfg Config) (*Controller, error) {
 	if cfg.Hosts, err = checkHosts(cfg.Hosts); err != nil {
 		return nil, err
 	}
-	c := &Controller{cfg: cfg, writes: brake{}, warnings: map[string]time.Time{}}
+	c := &Controller{cfg: cfg, writes: writeLimiter{}, warnings: map[string]time.Time{}}
 	c.status.Store(&status{unready: errStarting.Error()})
-	if c.queue, err = workqueue.New(workqueue.Config[everything]{Name: Name, Sync: c.sync, MaxDelay: maxDelay, Registerer: cfg.Registerer}); err != nil {
+	if c.queue, err = workqueue.New(workqueue.Config[key]{Name: Name, Sync: c.sync, MaxDelay: maxDelay, Registerer: cfg.Registerer}); err != nil {
 		return nil, err
 	}
 	if err := c.watch(); err != nil {
@@ -124,7 +128,7 @@ func New(cfg Config) (*Controller, error) {
 	if c.metrics, err = newMetrics(cfg.Registerer); err != nil {
 		return nil, err
 	}
-	c.queue.Add(everything{})
+	c.queue.Add(key{})
 	return c, errors.Join(
 		cfg.Registerer.Register(pki.ExpiryGauge("serving", func() *x509.Certificate { return c.status.Load().serve.Cert() })),
 		cfg.Registerer.Register(pki.ExpiryGauge("ca", func() *x509.Certificate { return c.status.Load().ca })),
@@ -159,19 +163,19 @@ func (c *Controller) watch() error {
 	return err
 }
 
-// Run works until ctx ends.
+// Run keeps the certificates until ctx ends, and returns nil then.
 func (c *Controller) Run(ctx context.Context) error {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() {
-		stopwatch.New(c.cfg.Clock, c.cfg.Clock).Watch(ctx, func() { c.queue.Add(everything{}) })
+		stopwatch.New(c.cfg.Clock, c.cfg.Clock).Watch(ctx, func() { c.queue.Add(key{}) })
 	})
 	return c.queue.Run(ctx, c.synced...)
 }
 
-var errStarting = errors.New("the secret and the webhook configurations were not seen yet")
+var errStarting = errors.New("the secret and the webhook configurations have not been read yet")
 
-// GetCertificate is for [tls.Config]. It fails while there is no certificate.
+// GetCertificate is for [tls.Config]. It returns an error while there is no certificate.
 func (c *Controller) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	st := c.status.Load()
 	if st.tls == nil {
@@ -180,8 +184,8 @@ func (c *Controller) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, err
 	return st.tls, nil
 }
 
-// Ready returns nil while the configurations trust the certificate that is served, and
-// else what is wrong.
+// Ready returns nil while the configurations trust the certificate that is served, and else an
+// error that says what is wrong.
 func (c *Controller) Ready() error {
 	st := c.status.Load()
 	if st.unready != "" {
@@ -190,47 +194,47 @@ func (c *Controller) Ready() error {
 	return pki.CheckLifetime(st.serve.Cert(), c.cfg.Clock.Now())
 }
 
-func (c *Controller) sync(ctx context.Context, _ everything) (time.Duration, error) {
+func (c *Controller) sync(ctx context.Context, _ key) (time.Duration, error) {
 	s := c.gather()
 	p := decide(s)
 	if p.act.writes() && c.writes.wait(c.secretLabel(), s.now) == 0 {
-		// A clock that was set, or that stood still while the machine slept, is put right by
-		// an answer. Without one, it could take a CA for expired and throw it away.
-		if err := c.askTime(ctx); err != nil {
+		// The response corrects a clock that was set, or that stood still while the machine
+		// slept. Without it, a valid CA could look expired and be replaced.
+		if err := c.syncClock(ctx); err != nil {
 			return 0, err
 		}
 		s = c.gather()
 		p = decide(s)
 	}
 	c.published = p.published
-	c.complain(ctx, s, p)
+	c.recordWarnings(ctx, s, p)
 	c.serve(ctx, s, p)
-	klog.FromContext(ctx).V(4).Info("Looked at the certificates", "action", p.act, "reason", p.reason)
-	again := lookAgain
+	klog.FromContext(ctx).V(4).Info("Synced the certificates", "action", p.act, "reason", p.reason)
+	requeueAfter := resyncInterval
 	if p.unready != "" || p.reason == reasonClockBehind {
-		again = lookSoon
+		requeueAfter = retryInterval
 	}
 	var waitSecret time.Duration
 	var errSecret error
 	if p.act.writes() {
 		wait, err := c.writeSecret(ctx, s, p)
 		if err == nil && wait == 0 {
-			return again, nil // it has changed, and its event says what to publish
+			return requeueAfter, nil // its event publishes the bundle
 		}
 		waitSecret, errSecret = wait, err
 	}
 	waitBundles, errBundles := c.writeBundles(ctx, s, p)
 	if waitSecret > 0 || waitBundles > 0 {
-		again = lookAgain // what goes on is known, and a look would cost a request
+		requeueAfter = resyncInterval // the cause is known, and a sync would cost a request
 	}
-	return soonest(again, waitSecret, waitBundles), errors.Join(errSecret, errBundles)
+	return shortest(requeueAfter, waitSecret, waitBundles), errors.Join(errSecret, errBundles)
 }
 
-// askTime has the API server answer, whatever it says of the Secret.
-func (c *Controller) askTime(ctx context.Context) error {
+// syncClock reads the Secret, because every response of the API server sets the clock.
+func (c *Controller) syncClock(ctx context.Context) error {
 	_, err := c.cfg.Client.Secrets(c.cfg.SecretName.Namespace).Get(ctx, c.cfg.SecretName.Name, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("get secret %s: %w", c.cfg.SecretName, withhold(err))
+		return fmt.Errorf("get secret %s: %w", c.cfg.SecretName, redact(err))
 	}
 	return nil
 }
@@ -244,7 +248,7 @@ func (c *Controller) gather() state {
 		if informer == nil {
 			return
 		}
-		s.named = append(s.named, (&Configuration{Kind: kind, ObjectMeta: nameOf(name)}).String())
+		s.configurationNames = append(s.configurationNames, (&Configuration{Kind: kind, ObjectMeta: nameOf(name)}).String())
 		if found, ok := cache.Get(informer, name); ok {
 			s.configurations = append(s.configurations, found)
 		}
@@ -254,7 +258,7 @@ func (c *Controller) gather() state {
 	return s
 }
 
-// serve makes what was decided the certificate of the next handshakes.
+// serve sets the certificate of the next handshakes.
 func (c *Controller) serve(ctx context.Context, s state, p plan) {
 	before := c.status.Load()
 	next := &status{serve: p.serve, tls: p.serve.TLS(), ca: s.contents.ca.Cert(), unready: p.unready}
@@ -268,8 +272,8 @@ func (c *Controller) serve(ctx context.Context, s state, p plan) {
 	}
 }
 
-// soonest is the shortest of the durations that are not zero.
-func soonest(first time.Duration, others ...time.Duration) time.Duration {
+// shortest returns the shortest of the durations that are not zero.
+func shortest(first time.Duration, others ...time.Duration) time.Duration {
 	for _, d := range others {
 		if d > 0 {
 			first = min(first, d)
@@ -278,6 +282,6 @@ func soonest(first time.Duration, others ...time.Duration) time.Duration {
 	return first
 }
 
-func (c *Controller) enqueueSecret(*Secret) { c.queue.Add(everything{}) }
+func (c *Controller) enqueueSecret(*Secret) { c.queue.Add(key{}) }
 
-func (c *Controller) enqueueConfiguration(*Configuration) { c.queue.Add(everything{}) }
+func (c *Controller) enqueueConfiguration(*Configuration) { c.queue.Add(key{}) }

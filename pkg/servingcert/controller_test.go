@@ -21,8 +21,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// requests are what was sent. The data of Secrets, which is random, is replaced by
-// what it is good for.
+// requests are the requests of the controller. The data of Secrets, which is random, is replaced
+// by a description.
 func (f fixture) requests(t *testing.T) []testkit.Request {
 	t.Helper()
 	requests := testkit.Requests(f.client.Actions())
@@ -32,7 +32,7 @@ func (f fixture) requests(t *testing.T) []testkit.Request {
 			continue
 		}
 		secret = secret.DeepCopy()
-		for key, value := range describe(t, secret.Data, f.clock.Now()) {
+		for key, value := range descriptions(t, secret.Data, f.clock.Now()) {
 			secret.Data[key] = []byte(value)
 		}
 		requests[i].Body = secret
@@ -40,30 +40,30 @@ func (f fixture) requests(t *testing.T) []testkit.Request {
 	return requests
 }
 
-// describe says which keys of data belong together, and since when they are good.
-func describe(t *testing.T, data map[string][]byte, now time.Time) map[string]string {
+// descriptions says how old each certificate is, and checks that it belongs to its key and CA.
+func descriptions(t *testing.T, data map[string][]byte, now time.Time) map[string]string {
 	t.Helper()
 	c := parse(data)
 	if len(c.damaged) > 0 {
-		t.Errorf("%v cannot be read", c.damaged)
+		t.Errorf("%v cannot be parsed", c.damaged)
 	}
-	said := map[string]string{}
-	say := func(p pki.Pair, cert, key string) {
+	found := map[string]string{}
+	add := func(p pki.Pair, cert, key string) {
 		if p.Cert() != nil {
-			said[cert] = fmt.Sprint("made ", now.Sub(p.Cert().NotBefore)-pki.Backdate, " ago")
-			said[key] = "its key"
+			found[cert] = fmt.Sprint("made ", now.Sub(p.Cert().NotBefore)-pki.Backdate, " ago")
+			found[key] = "its key"
 		}
 	}
-	say(c.ca, keyCA, keyCAKey)
-	say(c.next, keyNextCA, keyNextCAKey)
-	say(c.serving, keyServing, keyServingKey)
+	add(c.ca, keyCA, keyCAKey)
+	add(c.next, keyNextCA, keyNextCAKey)
+	add(c.serving, keyServing, keyServingKey)
 	if !c.serving.Covers([]string{host}) || c.serving.Cert().CheckSignatureFrom(c.ca.Cert()) != nil {
-		t.Errorf("%v is not one of %v for %s", c.serving, c.ca, host)
+		t.Errorf("%v is not signed by %v for %s", c.serving, c.ca, host)
 	}
 	if len(c.old) > 0 {
-		said[keyOldCAs] = fmt.Sprint(len(c.old), " old CAs")
+		found[keyOldCAs] = fmt.Sprint(len(c.old), " old CAs")
 	}
-	return said
+	return found
 }
 
 func get() testkit.Request {
@@ -81,7 +81,7 @@ func patch(resource string, bundle []byte, webhooks ...string) testkit.Request {
 	}}
 }
 
-// absent is what people are told where there is no Secret.
+// absent is the message if there is no Secret.
 const absent = "there is no secret " + namespace + "/" + secretName +
 	": apply the manifests of the webhook again, or create an empty secret of that name and the type sakeeper.io/webhook-certificates"
 
@@ -115,7 +115,7 @@ func TestSync(t *testing.T) {
 			wantEvents:  []string{"Warning SecretMissing The webhook cannot keep its certificates: " + absent},
 			wantUnready: absent,
 		},
-		"nothing is written when all is right": {
+		"nothing is written if all is right": {
 			inCached: []metav1.Object{secretOf(t, c), mutating(bundle, bundle), validating(bundle)},
 		},
 		"each wrong configuration is one patch": {
@@ -127,21 +127,21 @@ func TestSync(t *testing.T) {
 			},
 			wantUnready: "MutatingWebhookConfiguration sakeeper-webhook, webhook a.sakeeper.io: its caBundle does not trust the certificate that is served",
 		},
-		"an empty secret is one update, which keeps all else": {
+		"an empty secret is filled by one update, which keeps other data": {
 			inCached: []metav1.Object{secretOf(t, contents{}, user, label)},
 			want: []testkit.Request{get(), {Verb: "update", Resource: "secrets", Name: namespace + "/" + secretName, Body: secret(
 				map[string]string{keyCA: "made 0s ago", keyCAKey: "its key", keyServing: "made 0s ago", keyServingKey: "its key"}, user, label)}},
 			wantEvents:  []string{"Normal ChangedCertificates Made a new CA and a serving certificate, because the CA is missing"},
 			wantUnready: "there is no certificate yet",
 		},
-		"so is garbage": {
+		"garbage is replaced by one update": {
 			inCached: []metav1.Object{secretOf(t, contents{}, testkit.WithData(keyCA, "garbage"), testkit.WithData(keyOldCAs, "garbage"), testkit.WithData(keyNextCA, "garbage"), testkit.WithData(keyServing, "garbage"))},
 			want: []testkit.Request{get(), {Verb: "update", Resource: "secrets", Name: namespace + "/" + secretName, Body: secret(
 				map[string]string{keyCA: "made 0s ago", keyCAKey: "its key", keyServing: "made 0s ago", keyServingKey: "its key"})}},
 			wantEvents:  []string{"Normal ChangedCertificates Made a new CA and a serving certificate, because the CA is damaged"},
 			wantUnready: "there is no certificate yet",
 		},
-		"expired ones are replaced at once, and the old bundle is not written": {
+		"expired certificates are replaced at once, and the old bundle is not written": {
 			inCached: []metav1.Object{secretOf(t, expired), mutating(nil), validating(expired.bundle())},
 			want: []testkit.Request{get(), {Verb: "update", Resource: "secrets", Name: namespace + "/" + secretName, Body: secret(
 				map[string]string{keyCA: "made 0s ago", keyCAKey: "its key", keyServing: "made 0s ago", keyServingKey: "its key"})}},
@@ -154,26 +154,26 @@ func TestSync(t *testing.T) {
 				map[string]string{keyCA: "made 1920h0m0s ago", keyCAKey: "its key", keyServing: "made 0s ago", keyServingKey: "its key"})}},
 			wantEvents: []string{"Normal ChangedCertificates Made a serving certificate, because the serving certificate is in the last third of its life"},
 		},
-		"what is published waits for the change of the secret": {
+		"bundles wait for a change of the secret": {
 			inCached: []metav1.Object{secretOf(t, old), mutating(nil), validating(old.bundle())},
 			want: []testkit.Request{get(), {Verb: "update", Resource: "secrets", Name: namespace + "/" + secretName, Body: secret(
 				map[string]string{keyCA: "made 1920h0m0s ago", keyCAKey: "its key", keyServing: "made 0s ago", keyServingKey: "its key"})}},
 			wantEvents:  []string{"Normal ChangedCertificates Made a serving certificate, because the serving certificate is in the last third of its life"},
 			wantUnready: "MutatingWebhookConfiguration sakeeper-webhook, webhook a.sakeeper.io: its caBundle does not trust the certificate that is served",
 		},
-		"the next CA is made while the first goes on": {
+		"the next CA is made while the first goes on signing": {
 			inCached: []metav1.Object{secretOf(t, due), mutating(due.bundle()), validating(due.bundle())},
 			want: []testkit.Request{get(), {Verb: "update", Resource: "secrets", Name: namespace + "/" + secretName, Body: secret(
 				map[string]string{keyCA: "made 6000h0m0s ago", keyCAKey: "its key", keyNextCA: "made 0s ago", keyNextCAKey: "its key", keyServing: "made 24h0m0s ago", keyServingKey: "its key"})}},
 			wantEvents: []string{"Normal ChangedCertificates Made the next CA, which signs nothing yet, because the CA is in the last third of its life"},
 		},
-		"the secret of somebody else is left alone, and so are the configurations": {
+		"a secret of another type is not changed, and neither are the configurations": {
 			inCached: []metav1.Object{testkit.Secret(namespace+"/"+secretName, testkit.WithData(keyCA, "theirs")), mutating(nil), validating(nil)},
 			wantEvents: []string{"Warning SecretNotOurs The webhook cannot keep its certificates in this secret: " +
-				`its type is "kubernetes.io/service-account-token", not "sakeeper.io/webhook-certificates": it is somebody else's. Delete it and apply the manifests of the webhook again, or name another one`},
-			wantUnready: `the secret cannot be used: its type is "kubernetes.io/service-account-token", not "sakeeper.io/webhook-certificates": it is somebody else's`,
+				`its type is "kubernetes.io/service-account-token", not "sakeeper.io/webhook-certificates". Delete it and apply the manifests of the webhook again, or name another one`},
+			wantUnready: `the secret cannot be used: its type is "kubernetes.io/service-account-token", not "sakeeper.io/webhook-certificates"`,
 		},
-		"a clock that is behind writes no certificates, but what is there is published": {
+		"a clock that is behind makes no certificates, but the bundle is published": {
 			inCached: []metav1.Object{func() metav1.Object {
 				s := secretOf(t, c)
 				s.CreationTimestamp = metav1.NewTime(now.Add(2 * time.Hour))
@@ -190,13 +190,13 @@ func TestSync(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, nil, tc.inCached...)
-			again, err := f.sync(newContext(t), everything{})
-			wantAgain := lookAgain
+			requeueAfter, err := f.sync(newContext(t), key{})
+			wantRequeue := resyncInterval
 			if tc.wantUnready != "" {
-				wantAgain = lookSoon
+				wantRequeue = retryInterval
 			}
-			if again != wantAgain || err != nil {
-				t.Errorf("again after %v, error %v", again, err)
+			if requeueAfter != wantRequeue || err != nil {
+				t.Errorf("requeued after %v, error %v", requeueAfter, err)
 			}
 			if diff := cmp.Diff(tc.want, f.requests(t)); diff != "" {
 				t.Errorf("requests (-want +got):\n%s", diff)
@@ -215,7 +215,7 @@ func TestSync(t *testing.T) {
 	}
 }
 
-func TestAnswers(t *testing.T) {
+func TestAPIErrors(t *testing.T) {
 	c := made(t, testkit.Instant())
 	toUpdate := []metav1.Object{secretOf(t, contents{ca: c.ca})}
 	toPatch := []metav1.Object{secretOf(t, c), mutating(nil)}
@@ -226,7 +226,7 @@ func TestAnswers(t *testing.T) {
 		return []string{"Warning FailedWrite The API server refuses to " + text + " involvedObject{kind=Secret,apiVersion=v1}"}
 	}
 	const writing, patching = "write secret " + namespace + "/" + secretName + ": ", "patch " + kindMutating + " " + configName + ": "
-	const withheld = "write refused as Invalid, in words that are withheld because they quote a certificate or key"
+	const redacted = "write refused as Invalid, with a message that is not shown because it quotes a certificate or key"
 
 	cases := map[string]struct {
 		inCached   []metav1.Object
@@ -235,19 +235,19 @@ func TestAnswers(t *testing.T) {
 		wantEvents []string
 	}{
 		"update: another replica was faster":   {inCached: toUpdate, inAnswer: testkit.Conflict()},
-		"update: it went":                      {inCached: toUpdate, inAnswer: testkit.NotFound()},
+		"update: it is gone":                   {inCached: toUpdate, inAnswer: testkit.NotFound()},
 		"update: it is immutable":              {inCached: toUpdate, inAnswer: immutable, want: writing + immutable.Error(), wantEvents: event(writing + immutable.Error())},
 		"update: an internal error":            {inCached: toUpdate, inAnswer: internal, want: writing + internal.Error()},
-		"update: an answer that quotes a key":  {inCached: toUpdate, inAnswer: quoting, want: withheld},
+		"update: an error that quotes a key":   {inCached: toUpdate, inAnswer: quoting, want: redacted},
 		"patch: the configuration has changed": {inCached: toPatch, inAnswer: testkit.Conflict()},
-		"patch: it went":                       {inCached: toPatch, inAnswer: testkit.NotFound()},
+		"patch: it is gone":                    {inCached: toPatch, inAnswer: testkit.NotFound()},
 		"patch: an internal error":             {inCached: toPatch, inAnswer: internal, want: patching + internal.Error()},
-		"patch: a prohibition is told":         {inCached: toPatch, inAnswer: quota, want: patching + quota.Error(), wantEvents: event(patching + quota.Error())},
+		"patch: a quota is an event":           {inCached: toPatch, inAnswer: quota, want: patching + quota.Error(), wantEvents: event(patching + quota.Error())},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, tc.inAnswer, tc.inCached...)
-			_, err := f.sync(newContext(t), everything{})
+			_, err := f.sync(newContext(t), key{})
 			if got := fmt.Sprint(err); got != tc.want && (err != nil || tc.want != "") {
 				t.Errorf("error %q, want %q", got, tc.want)
 			}
@@ -261,8 +261,8 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestASecretThatIsDeletedIsMissed: what is served goes on being served.
-func TestASecretThatIsDeletedIsMissed(t *testing.T) {
+// TestADeletedSecretIsReported, and its certificate is still served.
+func TestADeletedSecretIsReported(t *testing.T) {
 	c := made(t, testkit.Instant())
 	untrusting := kindMutating + " " + configName + ", webhook a.sakeeper.io: its caBundle does not trust the certificate that is served; " + absent
 	for name, tc := range map[string]struct {
@@ -277,7 +277,7 @@ func TestASecretThatIsDeletedIsMissed(t *testing.T) {
 			f := newFixture(t, nil, secret, mutating(c.bundle()))
 			sync := func() {
 				t.Helper()
-				if _, err := f.sync(newContext(t), everything{}); err != nil {
+				if _, err := f.sync(newContext(t), key{}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -304,13 +304,13 @@ func TestASecretThatIsDeletedIsMissed(t *testing.T) {
 	}
 }
 
-// TestABundleIsNotWrittenFromAStaleSecret: the cache of Secrets lags.
+// TestABundleIsNotWrittenFromAStaleSecret in the cache.
 func TestABundleIsNotWrittenFromAStaleSecret(t *testing.T) {
 	c := made(t, testkit.Instant())
 	for name, live := range map[string]*corev1.Secret{
-		"it has changed":          secretOf(t, c, testkit.WithResourceVersion("101")),
-		"it was created again":    secretOf(t, c, testkit.WithUID(testkit.AccountUID)),
-		"it is not there anymore": nil,
+		"it has changed":       secretOf(t, c, testkit.WithResourceVersion("101")),
+		"it was created again": secretOf(t, c, testkit.WithUID(testkit.AccountUID)),
+		"it was deleted":       nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			objects := []metav1.Object{mutating(nil), validating(nil)}
@@ -321,9 +321,9 @@ func TestABundleIsNotWrittenFromAStaleSecret(t *testing.T) {
 			if err := f.cfg.Secrets.GetStore().Update(newSecret(secretOf(t, c))); err != nil {
 				t.Fatal(err)
 			}
-			again, err := f.sync(newContext(t), everything{})
-			if again != lag || err != nil {
-				t.Errorf("again after %v, error %v", again, err)
+			requeueAfter, err := f.sync(newContext(t), key{})
+			if requeueAfter != cacheLag || err != nil {
+				t.Errorf("requeued after %v, error %v", requeueAfter, err)
 			}
 			if diff := cmp.Diff([]testkit.Request{get()}, f.requests(t)); diff != "" {
 				t.Errorf("requests (-want +got):\n%s", diff)
@@ -332,51 +332,51 @@ func TestABundleIsNotWrittenFromAStaleSecret(t *testing.T) {
 	}
 }
 
-// TestAQuarrelIsSlow: somebody wipes the bundle after each write.
-func TestAQuarrelIsSlow(t *testing.T) {
+// TestRevertedWritesAreSlowedDown: another client wipes the bundle after each write.
+func TestRevertedWritesAreSlowedDown(t *testing.T) {
 	f := newFixture(t, nil, secretOf(t, made(t, testkit.Instant())), mutating(nil))
 	writes := func() float64 {
 		return testutil.ToFloat64(f.metrics.bundleWrites.WithLabelValues(kindMutating))
 	}
 	sync := func() time.Duration {
 		t.Helper()
-		again, err := f.sync(t.Context(), everything{})
+		requeueAfter, err := f.sync(t.Context(), key{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return again
+		return requeueAfter
 	}
-	for range limit {
-		if again := sync(); again != lookSoon {
-			t.Errorf("again after %v", again)
+	for range writeLimit {
+		if requeueAfter := sync(); requeueAfter != retryInterval {
+			t.Errorf("requeued after %v", requeueAfter)
 		}
 	}
 	testkit.Events(f.recorder)
-	if again := sync(); again != interval || writes() != limit {
-		t.Errorf("again after %v, and %v writes", again, writes())
+	if requeueAfter := sync(); requeueAfter != slowInterval || writes() != writeLimit {
+		t.Errorf("requeued after %v, and %v writes", requeueAfter, writes())
 	}
 	sync()
-	if diff := cmp.Diff([]string{"Warning WritesUndone Somebody keeps undoing what is written to MutatingWebhookConfiguration sakeeper-webhook, such as a tool that knows another caBundle, or a replica whose clock is wrong. It is written once a minute involvedObject{kind=Secret,apiVersion=v1}"}, testkit.Events(f.recorder)); diff != "" {
+	if diff := cmp.Diff([]string{"Warning WritesUndone Another client keeps reverting MutatingWebhookConfiguration sakeeper-webhook, such as a tool with another caBundle, or a replica whose clock is wrong. It is written once a minute involvedObject{kind=Secret,apiVersion=v1}"}, testkit.Events(f.recorder)); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}
-	for range 60 { // an hour of it
-		f.clock.SetTime(f.clock.Now().Add(interval - 1))
+	for range 60 { // an hour
+		f.clock.SetTime(f.clock.Now().Add(slowInterval - 1))
 		sync()
 		f.clock.SetTime(f.clock.Now().Add(1))
 		sync()
 	}
-	if want := float64(limit + 60); writes() != want {
+	if want := float64(writeLimit + 60); writes() != want {
 		t.Errorf("%v writes, want %v", writes(), want)
 	}
-	f.clock.SetTime(f.clock.Now().Add(window)) // they have made peace
-	for range limit {
+	f.clock.SetTime(f.clock.Now().Add(writeWindow)) // the other client stopped
+	for range writeLimit {
 		sync()
 	}
-	if want := float64(limit + 60 + limit); writes() != want {
-		t.Errorf("%v writes after peace, want %v", writes(), want)
+	if want := float64(writeLimit + 60 + writeLimit); writes() != want {
+		t.Errorf("%v writes after the other client stopped, want %v", writes(), want)
 	}
 	f.clock.SetTime(f.clock.Now().Add(-day)) // a clock that is set right must not stop it
-	if sync(); writes() != float64(limit+60+limit+1) {
+	if sync(); writes() != float64(writeLimit+60+writeLimit+1) {
 		t.Errorf("%v writes after the clock was set back", writes())
 	}
 }
@@ -385,9 +385,9 @@ func TestGetCertificate(t *testing.T) {
 	c := made(t, testkit.Instant())
 	f := newFixture(t, nil, secretOf(t, c), mutating(c.bundle()))
 	if _, err := f.GetCertificate(nil); err == nil || f.Ready() == nil {
-		t.Error("there is a certificate before anything was seen")
+		t.Error("there is a certificate before the first sync")
 	}
-	if _, err := f.sync(newContext(t), everything{}); err != nil {
+	if _, err := f.sync(newContext(t), key{}); err != nil {
 		t.Fatal(err)
 	}
 	found, err := f.GetCertificate(nil)
@@ -402,7 +402,7 @@ sakeeper_webhook_certificate_expiry_timestamp_seconds{certificate="serving"} %d
 	if err := testutil.GatherAndCompare(f.registry, strings.NewReader(want), "sakeeper_webhook_certificate_expiry_timestamp_seconds"); err != nil {
 		t.Error(err)
 	}
-	f.clock.SetTime(c.serving.Cert().NotAfter) // and no sync has noticed
+	f.clock.SetTime(c.serving.Cert().NotAfter) // without a sync
 	if f.Ready() == nil {
 		t.Error("ready with a certificate that has expired")
 	}
@@ -414,21 +414,21 @@ func TestNewRefusesABadConfig(t *testing.T) {
 		in   func(*Config)
 		want string
 	}{
-		"no client":                  {in: func(c *Config) { c.Client = nil }, want: "webhook-certificates: Client, Configurations, Secrets, Recorder, Clock and Registerer are required"},
-		"no client of the others":    {in: func(c *Config) { c.Configurations = nil }, want: "webhook-certificates: Client, Configurations, Secrets, Recorder, Clock and Registerer are required"},
-		"no secrets":                 {in: func(c *Config) { c.Secrets = nil }, want: "webhook-certificates: Client, Configurations, Secrets, Recorder, Clock and Registerer are required"},
-		"no recorder":                {in: func(c *Config) { c.Recorder = nil }, want: "webhook-certificates: Client, Configurations, Secrets, Recorder, Clock and Registerer are required"},
-		"no clock":                   {in: func(c *Config) { c.Clock = nil }, want: "webhook-certificates: Client, Configurations, Secrets, Recorder, Clock and Registerer are required"},
-		"no registerer":              {in: func(c *Config) { c.Registerer = nil }, want: "webhook-certificates: Client, Configurations, Secrets, Recorder, Clock and Registerer are required"},
-		"no name of the secret":      {in: func(c *Config) { c.SecretName = toolscache.ObjectName{Namespace: "n"} }, want: "webhook-certificates: SecretName is required"},
-		"no namespace of the secret": {in: func(c *Config) { c.SecretName = toolscache.ObjectName{Name: "n"} }, want: "webhook-certificates: SecretName is required"},
-		"no configuration":           {in: func(c *Config) { c.MutatingName, c.ValidatingName, c.Mutating, c.Validating = "", "", nil, nil }, want: "webhook-certificates: MutatingName or ValidatingName is required"},
-		"a name without informer":    {in: func(c *Config) { c.Mutating = nil }, want: "webhook-certificates: Mutating and Validating are required with their names"},
-		"an informer without name":   {in: func(c *Config) { c.ValidatingName = "" }, want: "webhook-certificates: Mutating and Validating are required with their names"},
-		"no hosts":                   {in: func(c *Config) { c.Hosts = nil }, want: "webhook-certificates: Hosts are required"},
-		"a host with a port":         {in: func(c *Config) { c.Hosts = []string{"a:443"} }, want: `webhook-certificates: "a:443" is neither a DNS name nor an IP address`},
-		"an empty host":              {in: func(c *Config) { c.Hosts = []string{""} }, want: `webhook-certificates: "" is neither a DNS name nor an IP address`},
-		"a wildcard":                 {in: func(c *Config) { c.Hosts = []string{"*.svc"} }, want: `webhook-certificates: "*.svc" is neither a DNS name nor an IP address`},
+		"no client":                    {in: func(c *Config) { c.Client = nil }, want: "webhook-certificates: Client, Configurations, Secrets, Recorder, Clock and Registerer are required"},
+		"no client for configurations": {in: func(c *Config) { c.Configurations = nil }, want: "webhook-certificates: Client, Configurations, Secrets, Recorder, Clock and Registerer are required"},
+		"no secrets":                   {in: func(c *Config) { c.Secrets = nil }, want: "webhook-certificates: Client, Configurations, Secrets, Recorder, Clock and Registerer are required"},
+		"no recorder":                  {in: func(c *Config) { c.Recorder = nil }, want: "webhook-certificates: Client, Configurations, Secrets, Recorder, Clock and Registerer are required"},
+		"no clock":                     {in: func(c *Config) { c.Clock = nil }, want: "webhook-certificates: Client, Configurations, Secrets, Recorder, Clock and Registerer are required"},
+		"no registerer":                {in: func(c *Config) { c.Registerer = nil }, want: "webhook-certificates: Client, Configurations, Secrets, Recorder, Clock and Registerer are required"},
+		"no name of the secret":        {in: func(c *Config) { c.SecretName = toolscache.ObjectName{Namespace: "n"} }, want: "webhook-certificates: SecretName is required"},
+		"no namespace of the secret":   {in: func(c *Config) { c.SecretName = toolscache.ObjectName{Name: "n"} }, want: "webhook-certificates: SecretName is required"},
+		"no configuration":             {in: func(c *Config) { c.MutatingName, c.ValidatingName, c.Mutating, c.Validating = "", "", nil, nil }, want: "webhook-certificates: MutatingName or ValidatingName is required"},
+		"a name without informer":      {in: func(c *Config) { c.Mutating = nil }, want: "webhook-certificates: Mutating and Validating are required with their names"},
+		"an informer without name":     {in: func(c *Config) { c.ValidatingName = "" }, want: "webhook-certificates: Mutating and Validating are required with their names"},
+		"no hosts":                     {in: func(c *Config) { c.Hosts = nil }, want: "webhook-certificates: Hosts are required"},
+		"a host with a port":           {in: func(c *Config) { c.Hosts = []string{"a:443"} }, want: `webhook-certificates: "a:443" is neither a DNS name nor an IP address`},
+		"an empty host":                {in: func(c *Config) { c.Hosts = []string{""} }, want: `webhook-certificates: "" is neither a DNS name nor an IP address`},
+		"a wildcard":                   {in: func(c *Config) { c.Hosts = []string{"*.svc"} }, want: `webhook-certificates: "*.svc" is neither a DNS name nor an IP address`},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -442,7 +442,7 @@ func TestNewRefusesABadConfig(t *testing.T) {
 	}
 }
 
-func TestWithhold(t *testing.T) {
+func TestRedact(t *testing.T) {
 	key := mustData(t, made(t, testkit.Instant()))[keyCAKey]
 	for name, tc := range map[string]struct {
 		in   error
@@ -454,7 +454,7 @@ func TestWithhold(t *testing.T) {
 		"no status":       {in: errors.New("quoting " + string(key)), want: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := withhold(fmt.Errorf("write: %w", tc.in))
+			got := redact(fmt.Errorf("write: %w", tc.in))
 			if errors.Is(got, tc.in) == tc.want || strings.Contains(got.Error(), string(key[28:60])) {
 				t.Errorf("got %v", got)
 			}

@@ -11,44 +11,44 @@ import (
 )
 
 const (
-	// publishFor is how long every configuration must have had a CA before something is
-	// signed with it. API servers see a configuration within a second; there is no hurry.
+	// publishFor is how long every configuration must have had a CA before that signs anything.
+	// API servers read a change of a configuration within a second; ten minutes cost nothing.
 	publishFor = 10 * time.Minute
-	// tolerance is how far apart clocks may be.
-	tolerance = pki.Backdate
-	// worthwhile is what a new certificate must last longer than the old one. At the end
-	// of a CA's life a new one gains nothing.
-	worthwhile = time.Hour
-	// manyHosts bounds what is taken over from other replicas' certificates.
-	manyHosts = 100
+	// maxClockSkew is how far apart the clocks of replicas and API servers may be.
+	maxClockSkew = pki.Backdate
+	// minGain is how much longer than the old one a new serving certificate must be valid. At
+	// the end of a CA's life it would not be.
+	minGain = time.Hour
+	// maxHosts bounds the hosts that are copied from the certificate of another replica.
+	maxHosts = 100
 )
 
-// state is all that a decision looks at.
+// state is the input of a decision.
 type state struct {
 	now   time.Time
 	hosts []string
-	// name is that of the Secret, for people; found is the Secret, nil when there is none,
-	// and contents what it holds.
+	// name is the name of the Secret, for messages; found is the Secret, nil if it does not
+	// exist, and contents its data.
 	name     toolscache.ObjectName
 	found    *Secret
 	contents contents
-	// named are the configurations that should exist, for people, and configurations
-	// those that do.
-	named          []string
-	configurations []*Configuration
-	// serving is what this process serves.
+	// configurationNames are the configurations that should exist, for messages, and
+	// configurations those that do.
+	configurationNames []string
+	configurations     []*Configuration
+	// serving is the certificate that this process serves.
 	serving pki.Pair
-	// published is what came of the last decision.
+	// published is the result of the last decision.
 	published publication
 }
 
-// action is what should be done to the Secret.
+// action is how the Secret should change. Its values are labels of a metric.
 type action string
 
 const (
 	// keep it as it is.
 	keep action = "keep"
-	// refuse to touch it.
+	// refuse to change it.
 	refuse action = "refuse"
 	// begin with a new CA and a certificate signed by it.
 	begin action = "begin"
@@ -62,10 +62,10 @@ const (
 	prune action = "prune"
 )
 
-// writes tells whether a calls for a change of the Secret.
+// writes returns true if a changes the Secret.
 func (a action) writes() bool { return a != keep && a != refuse }
 
-// plan is what should be done now.
+// plan is the output of a decision.
 type plan struct {
 	act    action
 	reason string
@@ -74,27 +74,27 @@ type plan struct {
 	// repairs are the configurations whose bundles are not bundle.
 	repairs []repair
 	bundle  []byte
-	// serve is what this process should serve; the zero Pair: there is nothing.
+	// serve is the certificate that this process should serve; the zero Pair if there is none.
 	serve pki.Pair
-	// unready says why calls may fail; empty: they do not.
+	// unready says why calls of the webhook may fail; empty: they do not.
 	unready   string
 	published publication
 }
 
-// rule looks at one thing. The empty action: there is nothing to do about it.
+// rule checks one condition. The empty action: it does not apply.
 type rule func(state) (action, string)
 
-// rules are asked in this order, and the first that has an answer decides.
+// rules are in order: the first that applies decides.
 func rules() []rule {
 	return []rule{
-		secretOfOthers, clockBehind, secretMissing,
+		wrongSecretType, clockBehind, secretMissing,
 		caUnusable, nextPublished, servingUnusable, servingDue,
 		nextUnusable, caDue, oldExpired,
 	}
 }
 
 func decide(s state) plan {
-	p := plan{act: keep, reason: "the certificates are right", hosts: s.hosts, published: observe(s)}
+	p := plan{act: keep, reason: "the certificates are right", hosts: s.hosts, published: observePublication(s)}
 	s.published = p.published
 	for _, rule := range rules() {
 		if act, reason := rule(s); act != "" {
@@ -109,22 +109,22 @@ func decide(s state) plan {
 		p.bundle = s.contents.bundle()
 		p.repairs = repairs(s, p.bundle)
 	}
-	p.serve = choose(s, p.act)
+	p.serve = chooseCertificate(s, p.act)
 	p.unready = unready(s, p)
 	return p
 }
 
-func secretOfOthers(s state) (action, string) {
+func wrongSecretType(s state) (action, string) {
 	if s.found != nil && s.found.Type != SecretType {
-		return refuse, fmt.Sprintf("its type is %q, not %q: it is somebody else's", s.found.Type, SecretType)
+		return refuse, fmt.Sprintf("its type is %q, not %q", s.found.Type, SecretType)
 	}
 	return "", ""
 }
 
-// clockBehind: the API server wrote the Secret in what is our future. Nothing made
-// with this clock would be any good.
+// clockBehind: by its clock, this process is before the time at which the API server wrote the
+// Secret. Certificates made with that clock would be wrong.
 func clockBehind(s state) (action, string) {
-	if s.found != nil && s.found.WrittenAt.Sub(s.now) > tolerance {
+	if s.found != nil && s.found.WrittenAt.Sub(s.now) > maxClockSkew {
 		return keep, reasonClockBehind
 	}
 	return "", ""
@@ -132,7 +132,7 @@ func clockBehind(s state) (action, string) {
 
 const reasonClockBehind = "the clock of this process is behind the API server's"
 
-// secretMissing: it comes with the manifests, and the webhook has no right to create it.
+// secretMissing: the Secret comes with the manifests, and the webhook may not create it.
 func secretMissing(s state) (action, string) {
 	if s.found == nil {
 		return keep, reasonMissing
@@ -168,7 +168,7 @@ func servingUnusable(s state) (action, string) {
 	case serving.Cert().CheckSignatureFrom(s.contents.ca.Cert()) != nil:
 		return issue, "the serving certificate is of another CA"
 	case !serving.Covers(s.hosts):
-		return issue, "the serving certificate lacks a host"
+		return issue, "the serving certificate does not cover a host"
 	default:
 		return "", ""
 	}
@@ -179,7 +179,7 @@ func servingDue(s state) (action, string) {
 	if ca := s.contents.ca.Cert().NotAfter; ca.Before(end) {
 		end = ca
 	}
-	if due(s.contents.serving, s.now) && end.Sub(s.contents.serving.Cert().NotAfter) >= worthwhile {
+	if inLastThird(s.contents.serving, s.now) && end.Sub(s.contents.serving.Cert().NotAfter) >= minGain {
 		return issue, "the serving certificate is in the last third of its life"
 	}
 	return "", ""
@@ -193,7 +193,7 @@ func nextUnusable(s state) (action, string) {
 }
 
 func caDue(s state) (action, string) {
-	if s.contents.next.Cert() == nil && due(s.contents.ca, s.now) {
+	if s.contents.next.Cert() == nil && inLastThird(s.contents.ca, s.now) {
 		return stage, "the CA is in the last third of its life"
 	}
 	return "", ""
@@ -206,13 +206,13 @@ func oldExpired(s state) (action, string) {
 	return "", ""
 }
 
-// due tells whether a pair is in the last third of its life.
-func due(p pki.Pair, now time.Time) bool {
+// inLastThird returns true if a certificate is in the last third of its life.
+func inLastThird(p pki.Pair, now time.Time) bool {
 	c := p.Cert()
 	return !now.Before(c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / 3))
 }
 
-// flaw says in a word why a pair is not valid now.
+// flaw says why a pair is not valid now.
 func flaw(c contents, p pki.Pair, key string, now time.Time) string {
 	switch {
 	case slices.Contains(c.damaged, key):
@@ -227,7 +227,7 @@ func flaw(c contents, p pki.Pair, key string, now time.Time) string {
 }
 
 func union(some, more []string) []string {
-	if len(some) > manyHosts {
+	if len(some) > maxHosts {
 		return more
 	}
 	all := slices.Concat(some, more)

@@ -13,15 +13,15 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// lives are certificates of one CA, made at the fixtures' instant, and of the next.
+// lives are contents with a first CA, made at the fixtures' instant, and with the next CA.
 type lives struct {
 	now        time.Time
 	first      contents
 	next       pki.Pair
-	second     contents // after the next has taken over
+	second     contents // after the next CA has taken over
 	staged     contents // before that
 	unrelated  contents
-	servedLate pki.Pair // by the first CA, so late that the CA's end cuts it short
+	servedLate pki.Pair // signed by the first CA, and cut short by the end of that
 }
 
 func newLives(t *testing.T) lives {
@@ -49,66 +49,66 @@ func TestDecideOnTheSecret(t *testing.T) {
 	cases := map[string]struct {
 		in          *contents // nil: there is no Secret
 		inType      corev1.SecretType
-		inAfter     time.Duration // now, seen from the making of the first CA
-		inWritten   time.Duration // as above, by the API server's clock
+		inAfter     time.Duration // now, after the first CA was made
+		inWritten   time.Duration // when the Secret was written, also after the first CA was made
 		inHosts     []string
-		inPublished time.Duration // for how long the bundle has been in every configuration; 0: it is not
+		inPublished time.Duration // how long the bundle has been in every configuration; 0: it is not
 		want        action
 		wantReason  string
-		wantHosts   []string // those of the new certificate, where they are not inHosts
+		wantHosts   []string // the hosts of the new certificate, if not inHosts
 	}{
 		"no secret":                              {want: keep, wantReason: "there is no secret"},
 		"another replica was faster":             {in: &l.first, want: keep, wantReason: "the certificates are right"},
 		"the first start, with the empty secret": {in: &contents{}, want: begin, wantReason: "the CA is missing"},
-		"a secret of another type":               {in: &contents{}, inType: corev1.SecretTypeTLS, want: refuse, wantReason: `its type is "kubernetes.io/tls", not "sakeeper.io/webhook-certificates": it is somebody else's`},
-		"also if it looks right":                 {in: &l.first, inType: corev1.SecretTypeOpaque, want: refuse, wantReason: `its type is "Opaque", not "sakeeper.io/webhook-certificates": it is somebody else's`},
+		"a secret of another type":               {in: &contents{}, inType: corev1.SecretTypeTLS, want: refuse, wantReason: `its type is "kubernetes.io/tls", not "sakeeper.io/webhook-certificates"`},
+		"another type, right data":               {in: &l.first, inType: corev1.SecretTypeOpaque, want: refuse, wantReason: `its type is "Opaque", not "sakeeper.io/webhook-certificates"`},
 
-		"a CA that cannot be read":                    {in: change(l.first, func(c *contents) { c.ca, c.damaged = pki.Pair{}, []string{keyCA} }), want: begin, wantReason: "the CA is damaged"},
-		"one that cannot be read, and a next one":     {in: change(l.staged, func(c *contents) { c.ca, c.damaged = pki.Pair{}, []string{keyCA} }), inAfter: 251 * day, want: promote, wantReason: "the CA is damaged"},
-		"a CA that has expired":                       {in: &l.first, inAfter: 365 * day, want: begin, wantReason: "the CA is expired"},
-		"a CA in its last moment":                     {in: change(l.first, func(c *contents) { c.serving, c.next = l.servedLate, l.next }), inAfter: 365*day - 1, want: keep, wantReason: "the certificates are right"},
-		"one that has expired, and a next one":        {in: &l.staged, inAfter: 365 * day, want: promote, wantReason: "the CA is expired"},
-		"everything has expired":                      {in: &l.staged, inAfter: 1000 * day, want: begin, wantReason: "the CA is expired"},
-		"a CA from the future, of a clock ahead":      {in: &l.first, inAfter: -2 * time.Hour, inWritten: -2 * time.Hour, want: begin, wantReason: "the CA is not valid yet"},
-		"a CA from the future, of our clock behind":   {in: &l.first, inAfter: -2 * time.Hour, want: keep, wantReason: "the clock of this process is behind the API server's"},
-		"our clock is behind, and nothing is there":   {in: &contents{}, inAfter: -2 * time.Hour, want: keep, wantReason: "the clock of this process is behind the API server's"},
-		"our clock is behind by less than an hour":    {in: &l.first, inAfter: -time.Hour, want: keep, wantReason: "the certificates are right"},
-		"the secret of others, and a clock behind":    {in: &l.first, inType: corev1.SecretTypeOpaque, inAfter: -2 * time.Hour, want: refuse, wantReason: `its type is "Opaque", not "sakeeper.io/webhook-certificates": it is somebody else's`},
-		"our clock is ahead of what was written once": {in: &l.first, inAfter: 50 * day, want: keep, wantReason: "the certificates are right"},
+		"a CA that cannot be read":                     {in: change(l.first, func(c *contents) { c.ca, c.damaged = pki.Pair{}, []string{keyCA} }), want: begin, wantReason: "the CA is damaged"},
+		"a CA that cannot be read, and a next CA":      {in: change(l.staged, func(c *contents) { c.ca, c.damaged = pki.Pair{}, []string{keyCA} }), inAfter: 251 * day, want: promote, wantReason: "the CA is damaged"},
+		"a CA that has expired":                        {in: &l.first, inAfter: 365 * day, want: begin, wantReason: "the CA is expired"},
+		"a CA in its last moment":                      {in: change(l.first, func(c *contents) { c.serving, c.next = l.servedLate, l.next }), inAfter: 365*day - 1, want: keep, wantReason: "the certificates are right"},
+		"a CA that has expired, and a next CA":         {in: &l.staged, inAfter: 365 * day, want: promote, wantReason: "the CA is expired"},
+		"everything has expired":                       {in: &l.staged, inAfter: 1000 * day, want: begin, wantReason: "the CA is expired"},
+		"a CA from the future, made by a clock ahead":  {in: &l.first, inAfter: -2 * time.Hour, inWritten: -2 * time.Hour, want: begin, wantReason: "the CA is not valid yet"},
+		"a CA from the future, and our clock behind":   {in: &l.first, inAfter: -2 * time.Hour, want: keep, wantReason: "the clock of this process is behind the API server's"},
+		"our clock is behind, and the secret is empty": {in: &contents{}, inAfter: -2 * time.Hour, want: keep, wantReason: "the clock of this process is behind the API server's"},
+		"our clock is behind by less than an hour":     {in: &l.first, inAfter: -time.Hour, want: keep, wantReason: "the certificates are right"},
+		"a secret of another type, and a clock behind": {in: &l.first, inType: corev1.SecretTypeOpaque, inAfter: -2 * time.Hour, want: refuse, wantReason: `its type is "Opaque", not "sakeeper.io/webhook-certificates"`},
+		"our clock is ahead of the last write":         {in: &l.first, inAfter: 50 * day, want: keep, wantReason: "the certificates are right"},
 
-		"no serving certificate":                     {in: change(l.first, func(c *contents) { c.serving = pki.Pair{} }), want: issue, wantReason: "the serving certificate is missing"},
-		"one that cannot be read":                    {in: change(l.first, func(c *contents) { c.serving, c.damaged = pki.Pair{}, []string{keyServing} }), want: issue, wantReason: "the serving certificate is damaged"},
-		"one that has expired":                       {in: &l.first, inAfter: 90 * day, want: issue, wantReason: "the serving certificate is expired"},
-		"one from the future, of a clock ahead":      {in: fresh(l.first, 2*time.Hour), want: issue, wantReason: "the serving certificate is not valid yet"},
-		"one of another CA":                          {in: change(l.first, func(c *contents) { c.serving = l.unrelated.serving }), want: issue, wantReason: "the serving certificate is of another CA"},
-		"one before the last third of its life":      {in: &l.first, inAfter: 59 * day, want: keep, wantReason: "the certificates are right"},
-		"one in it":                                  {in: &l.first, inAfter: 60 * day, want: issue, wantReason: "the serving certificate is in the last third of its life"},
-		"one that a new one would not outlast":       {in: change(l.staged, func(c *contents) { c.serving = l.servedLate }), inAfter: 360 * day, want: keep, wantReason: "the certificates are right"},
-		"another host":                               {in: &l.first, inHosts: []string{"10.0.0.1"}, want: issue, wantReason: "the serving certificate lacks a host", wantHosts: []string{"10.0.0.1", host}},
-		"another host, and it is time anyway":        {in: &l.first, inHosts: []string{"10.0.0.1"}, inAfter: 80 * day, want: issue, wantReason: "the serving certificate lacks a host", wantHosts: []string{"10.0.0.1", host}},
-		"fewer hosts than it has":                    {in: change(l.first, func(c *contents) { c.serving = mustIssue(t, c.ca, l.now, host, "more") }), want: keep, wantReason: "the certificates are right"},
-		"in time, the hosts of others are forgotten": {in: change(l.first, func(c *contents) { c.serving = mustIssue(t, c.ca, l.now, host, "more") }), inAfter: 61 * day, want: issue, wantReason: "the serving certificate is in the last third of its life"},
+		"no serving certificate":                                  {in: change(l.first, func(c *contents) { c.serving = pki.Pair{} }), want: issue, wantReason: "the serving certificate is missing"},
+		"a serving certificate that cannot be read":               {in: change(l.first, func(c *contents) { c.serving, c.damaged = pki.Pair{}, []string{keyServing} }), want: issue, wantReason: "the serving certificate is damaged"},
+		"a serving certificate that has expired":                  {in: &l.first, inAfter: 90 * day, want: issue, wantReason: "the serving certificate is expired"},
+		"a serving certificate from the future":                   {in: fresh(l.first, 2*time.Hour), want: issue, wantReason: "the serving certificate is not valid yet"},
+		"a serving certificate of another CA":                     {in: change(l.first, func(c *contents) { c.serving = l.unrelated.serving }), want: issue, wantReason: "the serving certificate is of another CA"},
+		"a serving certificate before the last third of its life": {in: &l.first, inAfter: 59 * day, want: keep, wantReason: "the certificates are right"},
+		"a serving certificate in it":                             {in: &l.first, inAfter: 60 * day, want: issue, wantReason: "the serving certificate is in the last third of its life"},
+		"a serving certificate that a new one would not outlast":  {in: change(l.staged, func(c *contents) { c.serving = l.servedLate }), inAfter: 360 * day, want: keep, wantReason: "the certificates are right"},
+		"another host": {in: &l.first, inHosts: []string{"10.0.0.1"}, want: issue, wantReason: "the serving certificate does not cover a host", wantHosts: []string{"10.0.0.1", host}},
+		"another host, and it is due for renewal":   {in: &l.first, inHosts: []string{"10.0.0.1"}, inAfter: 80 * day, want: issue, wantReason: "the serving certificate does not cover a host", wantHosts: []string{"10.0.0.1", host}},
+		"fewer hosts than it has":                   {in: change(l.first, func(c *contents) { c.serving = mustIssue(t, c.ca, l.now, host, "more") }), want: keep, wantReason: "the certificates are right"},
+		"renewal drops the hosts of other replicas": {in: change(l.first, func(c *contents) { c.serving = mustIssue(t, c.ca, l.now, host, "more") }), inAfter: 61 * day, want: issue, wantReason: "the serving certificate is in the last third of its life"},
 
-		"a CA before the last third of its life":            {in: fresh(l.first, 240*day), inAfter: 243 * day, want: keep, wantReason: "the certificates are right"},
-		"a CA in it":                                        {in: fresh(l.first, 240*day), inAfter: 244 * day, want: stage, wantReason: "the CA is in the last third of its life"},
-		"the next CA is not published":                      {in: fresh(l.staged, 240*day), inAfter: 251 * day, want: keep, wantReason: "the certificates are right"},
-		"it was published a moment ago":                     {in: fresh(l.staged, 240*day), inAfter: 251 * day, inPublished: 10*time.Minute - 1, want: keep, wantReason: "the certificates are right"},
-		"it has been published":                             {in: fresh(l.staged, 240*day), inAfter: 251 * day, inPublished: 10 * time.Minute, want: promote, wantReason: "the next CA has been published"},
-		"it has been, and the serving certificate is due":   {in: &l.staged, inAfter: 251 * day, inPublished: time.Hour, want: promote, wantReason: "the next CA has been published"},
-		"it has not been, and the serving certificate is":   {in: &l.staged, inAfter: 251 * day, want: issue, wantReason: "the serving certificate is expired"},
-		"the next CA cannot be read":                        {in: change(*fresh(l.first, 240*day), func(c *contents) { c.damaged = []string{keyNextCA} }), inAfter: 241 * day, want: stage, wantReason: "the next CA is damaged"},
-		"the next CA has expired":                           {in: change(l.second, func(c *contents) { c.next = l.first.ca }), inAfter: 400 * day, want: issue, wantReason: "the serving certificate is expired"},
-		"the next CA has expired, and all else is right":    {in: change(*fresh(l.second, 395*day), func(c *contents) { c.next = l.first.ca }), inAfter: 400 * day, want: stage, wantReason: "the next CA is expired"},
-		"the next CA is from the future":                    {in: fresh(l.staged, 200*day), inAfter: 210 * day, inPublished: time.Hour, want: stage, wantReason: "the next CA is not valid yet"},
-		"an old CA that has not expired":                    {in: &l.second, inAfter: 251 * day, want: keep, wantReason: "the certificates are right"},
-		"one that has, but not for readers a bit behind":    {in: fresh(l.second, 360*day), inAfter: 365*day + time.Hour - 1, want: keep, wantReason: "the certificates are right"},
-		"one that has":                                      {in: fresh(l.second, 360*day), inAfter: 365*day + time.Hour, want: prune, wantReason: "an old CA has expired or is damaged"},
-		"an old CA that cannot be read":                     {in: change(l.second, func(c *contents) { c.damaged = []string{keyOldCAs} }), inAfter: 251 * day, want: prune, wantReason: "an old CA has expired or is damaged"},
-		"a bundle that is published has nothing to wait on": {in: &l.first, inPublished: time.Hour, want: keep, wantReason: "the certificates are right"},
+		"a CA before the last third of its life":                {in: fresh(l.first, 240*day), inAfter: 243 * day, want: keep, wantReason: "the certificates are right"},
+		"a CA in it":                                            {in: fresh(l.first, 240*day), inAfter: 244 * day, want: stage, wantReason: "the CA is in the last third of its life"},
+		"the next CA is not published":                          {in: fresh(l.staged, 240*day), inAfter: 251 * day, want: keep, wantReason: "the certificates are right"},
+		"the next CA was published a moment ago":                {in: fresh(l.staged, 240*day), inAfter: 251 * day, inPublished: 10*time.Minute - 1, want: keep, wantReason: "the certificates are right"},
+		"the next CA has been published for ten minutes":        {in: fresh(l.staged, 240*day), inAfter: 251 * day, inPublished: 10 * time.Minute, want: promote, wantReason: "the next CA has been published"},
+		"published, and the serving certificate is due":         {in: &l.staged, inAfter: 251 * day, inPublished: time.Hour, want: promote, wantReason: "the next CA has been published"},
+		"not published, and the serving certificate is expired": {in: &l.staged, inAfter: 251 * day, want: issue, wantReason: "the serving certificate is expired"},
+		"the next CA cannot be read":                            {in: change(*fresh(l.first, 240*day), func(c *contents) { c.damaged = []string{keyNextCA} }), inAfter: 241 * day, want: stage, wantReason: "the next CA is damaged"},
+		"the next CA has expired":                               {in: change(l.second, func(c *contents) { c.next = l.first.ca }), inAfter: 400 * day, want: issue, wantReason: "the serving certificate is expired"},
+		"the next CA has expired, and the rest is right":        {in: change(*fresh(l.second, 395*day), func(c *contents) { c.next = l.first.ca }), inAfter: 400 * day, want: stage, wantReason: "the next CA is expired"},
+		"the next CA is from the future":                        {in: fresh(l.staged, 200*day), inAfter: 210 * day, inPublished: time.Hour, want: stage, wantReason: "the next CA is not valid yet"},
+		"an old CA that has not expired":                        {in: &l.second, inAfter: 251 * day, want: keep, wantReason: "the certificates are right"},
+		"an old CA that has not expired for clients behind":     {in: fresh(l.second, 360*day), inAfter: 365*day + time.Hour - 1, want: keep, wantReason: "the certificates are right"},
+		"an old CA that has expired":                            {in: fresh(l.second, 360*day), inAfter: 365*day + time.Hour, want: prune, wantReason: "an old CA has expired or is damaged"},
+		"an old CA that cannot be read":                         {in: change(l.second, func(c *contents) { c.damaged = []string{keyOldCAs} }), inAfter: 251 * day, want: prune, wantReason: "an old CA has expired or is damaged"},
+		"a published bundle without a next CA":                  {in: &l.first, inPublished: time.Hour, want: keep, wantReason: "the certificates are right"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			s := state{now: l.now.Add(tc.inAfter), hosts: tc.inHosts, named: []string{"the configuration"}}
+			s := state{now: l.now.Add(tc.inAfter), hosts: tc.inHosts, configurationNames: []string{"the configuration"}}
 			if s.hosts == nil {
 				s.hosts = []string{host}
 			}
@@ -139,9 +139,8 @@ func TestDecideOnTheSecret(t *testing.T) {
 	}
 }
 
-// TestEveryChangeIsTheLast: what comes of a decision must not call for the next at
-// once, whatever the time, or replicas would write for ever.
-func TestEveryChangeIsTheLast(t *testing.T) {
+// TestOneChangeIsFollowedByNone at the same time, or replicas would write in a loop.
+func TestOneChangeIsFollowedByNone(t *testing.T) {
 	began := testkit.Instant()
 	at := contents{}
 	var acts []action
@@ -190,10 +189,10 @@ func TestDecideOnTheConfigurations(t *testing.T) {
 	both := append(append([]byte(nil), other...), good...)
 	m := func(bundles ...[]byte) *Configuration { return reduceMutating(mutating(bundles...)) }
 	v := func(bundles ...[]byte) *Configuration { return reduceValidating(validating(bundles...)) }
-	foreign := m(good)
-	foreign.Webhooks[0].Host = "somebody.else.svc"
+	otherHost := m(good)
+	otherHost.Webhooks[0].Host = "other.example.svc"
 	mixed := m(good, nil, other)
-	mixed.Webhooks[1].Host = "somebody.else.svc"
+	mixed.Webhooks[1].Host = "other.example.svc"
 	untrusting := func(kind, webhook string) string {
 		return kind + " sakeeper-webhook, webhook " + webhook + ".sakeeper.io: its caBundle does not trust the certificate that is served"
 	}
@@ -201,7 +200,7 @@ func TestDecideOnTheConfigurations(t *testing.T) {
 	cases := map[string]struct {
 		in          []*Configuration
 		inContents  contents
-		inServing   pki.Pair // what was served before
+		inServing   pki.Pair // the certificate that was served before
 		inType      corev1.SecretType
 		inAfter     time.Duration
 		wantRepairs map[string][]string
@@ -211,21 +210,21 @@ func TestDecideOnTheConfigurations(t *testing.T) {
 		"both are right": {
 			in: []*Configuration{m(good), v(good)}, inContents: l.first, wantServe: l.first.serving,
 		},
-		"none is there": {
+		"neither exists": {
 			inContents: l.first, wantServe: l.first.serving, wantUnready: "waiting for one and two",
 		},
-		"one is there, and there is nothing wrong in the other": {
+		"one exists, and is right": {
 			in: []*Configuration{v(good)}, inContents: l.first, wantServe: l.first.serving,
 		},
 		"a bundle was wiped": {
 			in: []*Configuration{m(nil), v(good)}, inContents: l.first, wantServe: l.first.serving,
 			wantRepairs: map[string][]string{kindMutating: {"a.sakeeper.io"}}, wantUnready: untrusting(kindMutating, "a"),
 		},
-		"both are foreign": {
+		"both have another CA": {
 			in: []*Configuration{m(other), v(other)}, inContents: l.first, wantServe: l.first.serving,
 			wantRepairs: map[string][]string{kindMutating: {"a.sakeeper.io"}, kindValidating: {"a.sakeeper.io"}}, wantUnready: untrusting(kindMutating, "a"),
 		},
-		"one has more than ours, and is trusted until it is repaired": {
+		"one has another CA besides, and is trusted until it is repaired": {
 			in: []*Configuration{m(both), v(good)}, inContents: l.first, wantServe: l.first.serving,
 			wantRepairs: map[string][]string{kindMutating: {"a.sakeeper.io"}},
 		},
@@ -233,51 +232,51 @@ func TestDecideOnTheConfigurations(t *testing.T) {
 			in: []*Configuration{m(good), v([]byte("garbage"))}, inContents: l.first, wantServe: l.first.serving,
 			wantRepairs: map[string][]string{kindValidating: {"a.sakeeper.io"}}, wantUnready: untrusting(kindValidating, "a"),
 		},
-		"only webhooks that call us are touched": {
+		"only webhooks that call one of the hosts are changed": {
 			in: []*Configuration{mixed}, inContents: l.first, wantServe: l.first.serving,
 			wantRepairs: map[string][]string{kindMutating: {"c.sakeeper.io"}}, wantUnready: untrusting(kindMutating, "c"),
 		},
-		"none calls us": {
-			in: []*Configuration{foreign, v(good)}, inContents: l.first, wantServe: l.first.serving,
+		"no webhook calls one of the hosts": {
+			in: []*Configuration{otherHost, v(good)}, inContents: l.first, wantServe: l.first.serving,
 			wantUnready: kindMutating + " sakeeper-webhook has no webhook that calls " + host,
 		},
 		"a configuration without webhooks": {
 			in: []*Configuration{m(), v(good)}, inContents: l.first, wantServe: l.first.serving,
 		},
-		"a new CA, and they still trust the one that is served": {
+		"a new CA, and both still trust the served certificate": {
 			in: []*Configuration{m(other), v(other)}, inContents: l.first, inServing: l.unrelated.serving, wantServe: l.unrelated.serving,
 			wantRepairs: map[string][]string{kindMutating: {"a.sakeeper.io"}, kindValidating: {"a.sakeeper.io"}},
 		},
-		"one of them trusts the new one": {
+		"a new CA, and one trusts it": {
 			in: []*Configuration{m(good), v(other)}, inContents: l.first, inServing: l.unrelated.serving, wantServe: l.first.serving,
 			wantRepairs: map[string][]string{kindValidating: {"a.sakeeper.io"}}, wantUnready: untrusting(kindValidating, "a"),
 		},
-		"both trust the new one": {
+		"a new CA, and both trust it": {
 			in: []*Configuration{m(good), v(good)}, inContents: l.first, inServing: l.unrelated.serving, wantServe: l.first.serving,
 		},
 		"the next CA is published": {
 			in: []*Configuration{m(good), v(l.staged.bundle())}, inContents: l.staged, wantServe: l.first.serving,
 			wantRepairs: map[string][]string{kindMutating: {"a.sakeeper.io"}},
 		},
-		"nothing is made yet": {
+		"there is no certificate": {
 			in: []*Configuration{m(good), v(good)}, wantUnready: "there is no certificate yet",
 		},
-		"nothing is stored any more, and what is served is trusted": {
+		"the secret was emptied, and the served certificate is trusted": {
 			in: []*Configuration{m(good), v(good)}, inServing: l.first.serving, wantServe: l.first.serving,
 		},
-		"a CA that has expired is published no more": {
+		"a CA that has expired is not published": {
 			in: []*Configuration{m(nil), v(other)}, inContents: l.first, inAfter: 366 * day, wantServe: l.first.serving,
 			wantUnready: untrusting(kindMutating, "a"),
 		},
-		"the secret is somebody else's": {
+		"the secret has another type": {
 			in: []*Configuration{m(good), v(nil)}, inContents: l.first, inServing: l.unrelated.serving, inType: corev1.SecretTypeOpaque, wantServe: l.unrelated.serving,
-			wantUnready: `the secret cannot be used: its type is "Opaque", not "sakeeper.io/webhook-certificates": it is somebody else's`,
+			wantUnready: `the secret cannot be used: its type is "Opaque", not "sakeeper.io/webhook-certificates"`,
 			wantRepairs: nil,
 		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			s := state{now: l.now.Add(tc.inAfter), hosts: []string{host}, named: []string{"one", "two"}, contents: tc.inContents, configurations: tc.in, serving: tc.inServing}
+			s := state{now: l.now.Add(tc.inAfter), hosts: []string{host}, configurationNames: []string{"one", "two"}, contents: tc.inContents, configurations: tc.in, serving: tc.inServing}
 			s.found = newSecret(secretOf(t, tc.inContents))
 			if tc.inType != "" {
 				s.found.Type = tc.inType
@@ -303,7 +302,7 @@ func TestDecideOnTheConfigurations(t *testing.T) {
 	}
 }
 
-// TestPublication follows how long configurations have been seen with a bundle.
+// TestPublication: since when all configurations have had the bundle.
 func TestPublication(t *testing.T) {
 	l := newLives(t)
 	now := l.now.Add(251 * day)
@@ -317,14 +316,14 @@ func TestPublication(t *testing.T) {
 		want     publication
 	}{
 		"for the first time":             {in: []*Configuration{m(bundle), v(bundle)}, want: publication{sum: before.sum, since: now}},
-		"since then":                     {in: []*Configuration{m(bundle), v(bundle)}, inBefore: before, want: before},
+		"as before":                      {in: []*Configuration{m(bundle), v(bundle)}, inBefore: before, want: before},
 		"with another bundle before":     {in: []*Configuration{m(bundle)}, inBefore: publication{since: now.Add(-time.Hour)}, want: publication{sum: before.sum, since: now}},
 		"one has lost it":                {in: []*Configuration{m(bundle), v(nil)}, inBefore: before},
 		"one is gone, the other has it":  {in: []*Configuration{m(bundle)}, inBefore: before, want: before},
-		"none is there":                  {inBefore: before},
-		"one calls somebody else":        {in: []*Configuration{m(bundle), {}}, inBefore: before},
+		"none exists":                    {inBefore: before},
+		"one calls another host":         {in: []*Configuration{m(bundle), {}}, inBefore: before},
 		"the clock was set back":         {in: []*Configuration{m(bundle)}, inBefore: publication{sum: before.sum, since: now.Add(time.Minute)}, want: publication{sum: before.sum, since: now}},
-		"one has the CA that signs only": {in: []*Configuration{m(bundle), v(l.first.bundle())}, inBefore: before},
+		"one has only the CA that signs": {in: []*Configuration{m(bundle), v(l.first.bundle())}, inBefore: before},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -62,7 +62,7 @@ func mustIssue(t testing.TB, ca pki.Pair, at time.Time, hosts ...string) pki.Pai
 	return pair
 }
 
-// made is what a first start at that time leaves.
+// made are the contents after a first start at that time.
 func made(t testing.TB, at time.Time) contents {
 	t.Helper()
 	ca := mustCA(t, at)
@@ -102,7 +102,7 @@ func service() admissionregistrationv1.WebhookClientConfig {
 	}
 }
 
-// mutating has a webhook of ours for each bundle.
+// mutating has a webhook that calls host for each bundle.
 func mutating(bundles ...[]byte) *admissionregistrationv1.MutatingWebhookConfiguration {
 	c := &admissionregistrationv1.MutatingWebhookConfiguration{ObjectMeta: meta()}
 	for i, bundle := range bundles {
@@ -181,7 +181,7 @@ func newController(t *testing.T, client *fake.Clientset, clk clock.PassiveClock)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // ends the queue where no test ran it
+	t.Cleanup(func() { // shuts the queue down if no test ran it
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		_ = c.Run(ctx)

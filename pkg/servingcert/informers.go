@@ -19,15 +19,15 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/cache"
 )
 
-// Secret is the Secret less its managedFields. It may be written back.
+// Secret is a Secret without its managedFields. It may be written back.
 type Secret struct {
 	*corev1.Secret
 
-	// WrittenAt is when the API server, by its own clock, last created or changed it.
+	// WrittenAt is when it was created or last changed, by the clock of the API server.
 	WrittenAt time.Time
 }
 
-// Secrets caches one Secret and fetches no other.
+// Secrets returns an informer for one Secret, which fetches no other. The caller runs it.
 func Secrets(client kubernetes.Interface, name toolscache.ObjectName) (toolscache.TypedSharedIndexInformer[*Secret], error) {
 	informer := coreinformers.NewFilteredSecretInformer(client, name.Namespace, 0, toolscache.Indexers{}, only(name.Name))
 	return cache.Transformed(informer, newSecret)
@@ -44,21 +44,21 @@ func newSecret(secret *corev1.Secret) *Secret {
 	return s
 }
 
-// Configuration is what is kept of a webhook configuration of either kind: change it
-// by patch only.
+// Configuration is a webhook configuration of either kind, reduced to what the controller reads:
+// change it by patch only.
 type Configuration struct {
-	// ObjectMeta is reduced to name, UID and resource version.
+	// ObjectMeta has name, UID and resourceVersion only.
 	metav1.ObjectMeta
 
-	// Kind is that of the object.
+	// Kind is the kind of the object.
 	Kind     string
 	Webhooks []Webhook
 }
 
-// Webhook is what is kept of a webhook.
+// Webhook is a webhook of a configuration.
 type Webhook struct {
 	Name string
-	// Host is what the API server wants the certificate to be for.
+	// Host is the name or address that the API server verifies the certificate for.
 	Host     string
 	CABundle []byte
 }
@@ -69,7 +69,8 @@ const (
 	kindValidating = "ValidatingWebhookConfiguration"
 )
 
-// Mutating caches one MutatingWebhookConfiguration and fetches no other.
+// Mutating returns an informer for one MutatingWebhookConfiguration, which fetches no other. The
+// caller runs it.
 func Mutating(client kubernetes.Interface, name string) (toolscache.TypedSharedIndexInformer[*Configuration], error) {
 	informer := admissionregistrationinformers.NewFilteredMutatingWebhookConfigurationInformer(client, 0, toolscache.Indexers{}, only(name))
 	return cache.Transformed(informer, reduceMutating)
@@ -83,7 +84,8 @@ func reduceMutating(in *admissionregistrationv1.MutatingWebhookConfiguration) *C
 	return out
 }
 
-// Validating caches one ValidatingWebhookConfiguration and fetches no other.
+// Validating returns an informer for one ValidatingWebhookConfiguration, which fetches no other.
+// The caller runs it.
 func Validating(client kubernetes.Interface, name string) (toolscache.TypedSharedIndexInformer[*Configuration], error) {
 	informer := admissionregistrationinformers.NewFilteredValidatingWebhookConfigurationInformer(client, 0, toolscache.Indexers{}, only(name))
 	return cache.Transformed(informer, reduceValidating)
@@ -105,7 +107,7 @@ func (c *Configuration) add(name string, client *admissionregistrationv1.Webhook
 	c.Webhooks = append(c.Webhooks, Webhook{Name: name, Host: hostOf(client), CABundle: client.CABundle})
 }
 
-// hostOf is the name or address that the API server checks the certificate for.
+// hostOf returns the name or address that the API server verifies the certificate for.
 func hostOf(client *admissionregistrationv1.WebhookClientConfig) string {
 	if service := client.Service; service != nil {
 		return service.Name + "." + service.Namespace + ".svc"
@@ -120,7 +122,7 @@ func hostOf(client *admissionregistrationv1.WebhookClientConfig) string {
 	return canonical(u.Hostname())
 }
 
-// canonical writes equal names and equal addresses the same way.
+// canonical returns one spelling for equal names and for equal addresses.
 func canonical(host string) string {
 	if ip := net.ParseIP(host); ip != nil {
 		return ip.String()
@@ -128,7 +130,7 @@ func canonical(host string) string {
 	return strings.ToLower(host)
 }
 
-// ours are the webhooks that call one of hosts.
+// ours returns the webhooks that call one of hosts.
 func (c *Configuration) ours(hosts []string) []Webhook {
 	var ours []Webhook
 	for _, w := range c.Webhooks {
@@ -139,10 +141,10 @@ func (c *Configuration) ours(hosts []string) []Webhook {
 	return ours
 }
 
-// String is kind and name, for people.
+// String returns kind and name, for messages.
 func (c *Configuration) String() string { return c.Kind + " " + c.Name }
 
-// only selects by name: RBAC allows the list and watch of one object no other way.
+// only selects by name: RBAC can restrict list and watch to one object only so.
 func only(name string) func(*metav1.ListOptions) {
 	return func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()

@@ -60,10 +60,10 @@ func TestWrittenAt(t *testing.T) {
 		in   []metav1.ManagedFieldsEntry
 		want time.Duration
 	}{
-		"created":                 {},
-		"changed twice":           {in: []metav1.ManagedFieldsEntry{at(time.Minute), at(time.Hour), at(time.Second)}, want: time.Hour},
-		"an entry without time":   {in: []metav1.ManagedFieldsEntry{{}, at(time.Second)}, want: time.Second},
-		"older than it is itself": {in: []metav1.ManagedFieldsEntry{at(-time.Hour)}},
+		"created":               {},
+		"changed twice":         {in: []metav1.ManagedFieldsEntry{at(time.Minute), at(time.Hour), at(time.Second)}, want: time.Hour},
+		"an entry without time": {in: []metav1.ManagedFieldsEntry{{}, at(time.Second)}, want: time.Second},
+		"older than the secret": {in: []metav1.ManagedFieldsEntry{at(-time.Hour)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			secret := secretOf(t, contents{})

@@ -34,7 +34,7 @@ func (l life) start(ctx context.Context) (stop func()) {
 	return testkit.Start(ctx, l.t, l.Run, testkit.Informer(l.cfg.Secrets), testkit.Informer(l.cfg.Mutating), testkit.Informer(l.cfg.Validating))
 }
 
-// expectWrites names the writes since the last time.
+// expectWrites expects these writes since the last call.
 func (l life) expectWrites(step string, want ...string) {
 	l.t.Helper()
 	time.Sleep(5 * time.Second)
@@ -45,7 +45,7 @@ func (l life) expectWrites(step string, want ...string) {
 		switch a.GetVerb() {
 		case "get", "list", "watch":
 		case "patch":
-			// One may be sent again before its event came, which a real API server refuses.
+			// A patch may be sent again before its event; a real API server refuses the second.
 			if slices.Contains(got, write) {
 				continue
 			}
@@ -60,7 +60,7 @@ func (l life) expectWrites(step string, want ...string) {
 	}
 }
 
-// contents is what is stored.
+// contents are those of the Secret.
 func (l life) contents() contents {
 	l.t.Helper()
 	secret, err := l.client.CoreV1().Secrets(namespace).Get(l.t.Context(), secretName, metav1.GetOptions{})
@@ -70,7 +70,7 @@ func (l life) contents() contents {
 	return parse(secret.Data)
 }
 
-// expectTrust wants what is served to be what is stored, and to be trusted.
+// expectTrust expects that the certificate in the Secret is served, and trusted.
 func (l life) expectTrust(step string) {
 	l.t.Helper()
 	found, err := l.GetCertificate(nil)
@@ -135,23 +135,23 @@ func TestLife(t *testing.T) {
 		l.expectWrites("a bundle was wiped", "update "+validatingOne, "patch "+validatingOne)
 		l.expectTrust("a bundle was wiped")
 
-		time.Sleep(window) // so many changes are taken for a quarrel
+		time.Sleep(writeWindow) // so many writes would be slowed down
 		must[any](t)(nil, secrets.Delete(ctx, secretName, metav1.DeleteOptions{}))
 		l.expectWrites("the secret was deleted", "delete "+secret)
 		if err := l.Ready(); err != nil {
-			t.Errorf("after the loss of the secret, what is served is trusted, but %v", err)
+			t.Errorf("without the secret, the served certificate is trusted, but %v", err)
 		}
 		install()
 		l.expectWrites("the secret came back", "create "+secret, "update "+secret, "patch "+mutatingOne, "patch "+validatingOne)
 		l.expectTrust("the secret came back")
 
-		time.Sleep(window)
+		time.Sleep(writeWindow)
 		garbage := secretOf(t, contents{}, testkit.WithData(keyCA, "garbage"), now)
 		must[*corev1.Secret](t)(secrets.Update(ctx, garbage, metav1.UpdateOptions{}))
 		l.expectWrites("the secret was spoiled", "update "+secret, "update "+secret, "patch "+mutatingOne, "patch "+validatingOne)
 		l.expectTrust("the secret was spoiled")
 
-		time.Sleep(window)
+		time.Sleep(writeWindow)
 		due := made(t, time.Now().Add(-250*day))
 		due.serving = mustIssue(t, due.ca, time.Now(), host)
 		must[*corev1.Secret](t)(secrets.Update(ctx, secretOf(t, due, now), metav1.UpdateOptions{}))
@@ -161,9 +161,9 @@ func TestLife(t *testing.T) {
 		if staged.ca.String() != due.ca.String() || staged.serving.String() != due.serving.String() || !staged.next.IsCA() {
 			t.Errorf("staged %v", staged)
 		}
-		time.Sleep(publishFor - 15*time.Second) // not to the very second: what is due in the same instant comes in any order
+		time.Sleep(publishFor - 15*time.Second) // syncs that are due at the same second come in any order
 		l.expectWrites("the next CA is being published")
-		time.Sleep(lookAgain)
+		time.Sleep(resyncInterval)
 		l.expectWrites("the next CA takes over", "update "+secret)
 		l.expectTrust("the next CA takes over")
 		if c := l.contents(); c.ca.String() != staged.next.String() || len(c.old) != 1 || !c.old[0].Equal(due.ca.Cert()) {
@@ -184,7 +184,7 @@ type settable struct{ ahead atomic.Int64 }
 func (s *settable) Now() time.Time                  { return time.Now().Add(time.Duration(s.ahead.Load())) }
 func (s *settable) Since(t time.Time) time.Duration { return time.Since(t) }
 
-// TestAClockThatIsSet: what it changes is done within seconds, not with the next look.
+// TestAClockThatIsSet causes a sync within seconds.
 func TestAClockThatIsSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, clock := life{t: t, client: fake.NewClientset(
@@ -196,12 +196,12 @@ func TestAClockThatIsSet(t *testing.T) {
 		l.client.ClearActions()
 		l.expectTrust("at first")
 
-		clock.ahead.Store(int64(pki.ServingLifetime + day)) // the machine has slept
+		clock.ahead.Store(int64(pki.ServingLifetime + day)) // as after a sleep of the machine
 		time.Sleep(10 * time.Second)
-		l.expectWrites("the certificate expired in the sleep", "update secrets")
-		l.expectTrust("the certificate expired in the sleep")
+		l.expectWrites("the certificate expired meanwhile", "update secrets")
+		l.expectTrust("the certificate expired meanwhile")
 
-		clock.ahead.Store(-int64(365 * day)) // a dead battery
+		clock.ahead.Store(-int64(365 * day)) // as after a reset of its clock
 		time.Sleep(10 * time.Second)
 		l.expectWrites("a clock that is behind makes nothing")
 		if l.Ready() == nil {
@@ -209,13 +209,13 @@ func TestAClockThatIsSet(t *testing.T) {
 		}
 		clock.ahead.Store(int64(pki.ServingLifetime + 2*day))
 		time.Sleep(10 * time.Second)
-		l.expectWrites("and right again")
-		l.expectTrust("and right again")
+		l.expectWrites("a clock that is right again")
+		l.expectTrust("a clock that is right again")
 	})
 }
 
-// TestAClockFarAheadReplacesNothing: the answer to a question tells the API server's time,
-// before anything is taken for expired.
+// TestAClockFarAheadReplacesNothing: the response to a read sets the clock before anything is
+// replaced.
 func TestAClockFarAheadReplacesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, clock := life{t: t, client: fake.NewClientset(
@@ -229,7 +229,7 @@ func TestAClockFarAheadReplacesNothing(t *testing.T) {
 		before := l.contents().serving.String()
 
 		l.client.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) {
-			clock.ahead.Store(0) // as its Date does
+			clock.ahead.Store(0) // as the header Date of a response does
 			return false, nil, nil
 		})
 		for _, ahead := range []time.Duration{pki.ServingLifetime, pki.ServingLifetime + day, 300 * day, 400 * day, 4000 * day} {
@@ -244,7 +244,7 @@ func TestAClockFarAheadReplacesNothing(t *testing.T) {
 	})
 }
 
-// TestOnlyOneObjectIsFetched: RBAC by name allows no other request.
+// TestOnlyOneObjectIsFetched of each kind: RBAC by name allows no other request.
 func TestOnlyOneObjectIsFetched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := life{t: t, client: fake.NewClientset()}
@@ -278,7 +278,7 @@ func TestOnlyOneObjectIsFetched(t *testing.T) {
 	})
 }
 
-func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
+func TestNothingIsWrittenBeforeAllCachesAreSynced(t *testing.T) {
 	cases := map[string]func(*Controller) []toolscache.SharedIndexInformer{
 		"without the secret": func(c *Controller) []toolscache.SharedIndexInformer {
 			return []toolscache.SharedIndexInformer{c.cfg.Mutating, c.cfg.Validating}

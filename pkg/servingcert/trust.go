@@ -11,21 +11,21 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
 )
 
-// publication is since when every configuration has been seen to have one bundle. The
-// zero publication: not all have it.
+// publication is since when every configuration has had the same bundle. The zero publication: not
+// all have it.
 type publication struct {
 	sum   [sha256.Size]byte
 	since time.Time
 }
 
-// repair is a configuration and its webhooks that need the bundle.
+// repair is a configuration, and the names of its webhooks that need the bundle.
 type repair struct {
 	configuration *Configuration
 	webhooks      []string
 }
 
-// observe looks whether every configuration has the bundle.
-func observe(s state) publication {
+// observePublication checks whether every configuration has the bundle.
+func observePublication(s state) publication {
 	bundle := s.contents.bundle()
 	if bundle == nil || len(s.configurations) == 0 {
 		return publication{}
@@ -62,14 +62,15 @@ func repairs(s state, bundle []byte) []repair {
 	return all
 }
 
-// choose prefers what is stored, and what is trusted to both.
-func choose(s state, act action) pki.Pair {
+// chooseCertificate returns the stored certificate, unless only the one that is being served is
+// trusted.
+func chooseCertificate(s state, act action) pki.Pair {
 	stored := s.contents.serving
 	if act == refuse {
 		stored = pki.Pair{}
 	}
 	for _, p := range []pki.Pair{stored, s.serving} {
-		if p.Cert() != nil && len(s.configurations) > 0 && distrust(s, p) == "" {
+		if p.Cert() != nil && len(s.configurations) > 0 && untrusted(s, p) == "" {
 			return p
 		}
 	}
@@ -88,21 +89,21 @@ func unready(s state, p plan) string {
 	case p.serve.Cert() == nil:
 		return "there is no certificate yet"
 	case len(s.configurations) == 0:
-		return "waiting for " + strings.Join(s.named, " and ")
-	case s.found == nil && distrust(s, p.serve) != "":
-		return distrust(s, p.serve) + "; " + missing(s)
+		return "waiting for " + strings.Join(s.configurationNames, " and ")
+	case s.found == nil && untrusted(s, p.serve) != "":
+		return untrusted(s, p.serve) + "; " + missing(s)
 	default:
-		return distrust(s, p.serve)
+		return untrusted(s, p.serve)
 	}
 }
 
-// missing says what to do where there is no Secret.
+// missing says what to do if there is no Secret.
 func missing(s state) string {
 	return fmt.Sprintf("there is no secret %s: apply the manifests of the webhook again, or create an empty secret of that name and the type %s", s.name, SecretType)
 }
 
-// distrust says which configuration does not trust p, and is empty when all do.
-func distrust(s state, p pki.Pair) string {
+// untrusted says which configuration does not trust p, and is empty if all do.
+func untrusted(s state, p pki.Pair) string {
 	for _, c := range s.configurations {
 		ours := c.ours(s.hosts)
 		if len(ours) == 0 && len(c.Webhooks) > 0 {

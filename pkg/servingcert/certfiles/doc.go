@@ -1,16 +1,16 @@
-// Package certfiles serves a certificate that somebody else keeps in two files.
+// Package certfiles serves a certificate from two files that another tool writes.
 //
-// It keeps true:
+// It guarantees:
 //
-//   - There is a certificate from the start on: without one, or with one that its
-//     private key does not belong to, there is no [Files].
-//   - A change is seen however it is made, also the symlink swap of a mounted Secret. A
-//     bad new file leaves the last good certificate in place, and is told of.
-//   - A certificate that has expired is served all the same, because nothing better is
-//     there, but is not ready.
+//   - There is always a certificate: [New] returns an error if the files cannot be used.
+//   - A change is read however it is made, also by the symlink swap of a mounted Secret. If the
+//     new files cannot be used, the last good certificate stays in use, and the failure is
+//     reported.
+//   - A certificate that has expired is still served, because there is no better one, but
+//     [Files.Ready] returns an error.
 //
-// Whoever keeps the files also keeps the caBundle of the webhook configurations.
+// The tool that writes the files also keeps the caBundle of the webhook configurations.
 //
-// pkg/reload is used rather than controller-runtime's certwatcher, because everything
-// else here is reloaded with it, and it tells of failures.
+// pkg/internal/filewatch is used instead of controller-runtime's certwatcher, because all other
+// files are reloaded with it, and because it reports failures.
 package certfiles

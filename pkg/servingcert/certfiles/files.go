@@ -17,12 +17,14 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
 )
 
-// Config names the files of a certificate; all of it is required.
+// Config configures [Files]. All fields are required.
 type Config struct {
-	// CertFile holds the certificate and what it chains to, KeyFile its private key.
+	// CertFile is a PEM file with the certificate and its intermediates, KeyFile one with its
+	// private key.
 	CertFile, KeyFile string
-	Clock             clock.PassiveClock
-	// Registerer gets the metric of the certificate's expiry.
+	// Clock says whether the certificate has expired.
+	Clock clock.PassiveClock
+	// Registerer gets the metric of the certificate's expiry: one Files per registerer.
 	Registerer prometheus.Registerer
 }
 
@@ -32,8 +34,7 @@ type Files struct {
 	value *filewatch.Value[*tls.Certificate]
 }
 
-// New fails when the files cannot be used now. A file that turns bad later leaves
-// the last good certificate in place.
+// New reads the files, and returns an error if they cannot be used.
 func New(cfg Config) (*Files, error) {
 	if cfg.CertFile == "" || cfg.KeyFile == "" || cfg.Clock == nil || cfg.Registerer == nil {
 		return nil, errors.New("certfiles: CertFile, KeyFile, Clock and Registerer are required")
@@ -62,7 +63,7 @@ func (f *Files) load() (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--tls-cert-file %s, --tls-private-key-file %s: %w", f.cfg.CertFile, f.cfg.KeyFile, err)
 	}
-	if f.value != nil { // there is one that is better, perhaps
+	if f.value != nil { // the last good certificate may be better than an expired one
 		now := f.cfg.Clock.Now()
 		if err := pki.CheckLifetime(found.Leaf, now); err != nil && f.Ready() == nil {
 			return nil, fmt.Errorf("--tls-cert-file %s: %w", f.cfg.CertFile, err)
@@ -71,17 +72,17 @@ func (f *Files) load() (*tls.Certificate, error) {
 	return &found, nil
 }
 
-// Run follows the files until ctx ends. It returns nil.
+// Run reloads the files when they change, until ctx ends, and returns nil. Call it once.
 func (f *Files) Run(ctx context.Context) error { return f.value.Run(ctx) }
 
-// OnError makes report run when changed files cannot be used, once per reason. It must
-// not block.
+// OnError has report called when changed files cannot be used, once per reason. Call it before
+// Run. report must not block.
 func (f *Files) OnError(report func(error)) { f.value.OnError(report) }
 
-// GetCertificate is for [tls.Config].
+// GetCertificate is for [tls.Config]. It never returns an error.
 func (f *Files) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return f.value.Get(), nil
 }
 
-// Ready returns nil while the certificate is valid.
+// Ready returns an error if the certificate has expired or is not valid yet.
 func (f *Files) Ready() error { return pki.CheckLifetime(f.value.Get().Leaf, f.cfg.Clock.Now()) }

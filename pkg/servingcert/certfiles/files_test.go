@@ -45,8 +45,8 @@ func mustCA(t *testing.T) pki.Pair {
 	return ca
 }
 
-// write puts pair into dir as kubelet would into a mounted Secret: the files are
-// symlinks through one that is swapped.
+// write writes the files as kubelet does for a mounted Secret: as symlinks through a symlink that
+// is swapped.
 func write(t *testing.T, dir, version string, cert, key []byte) {
 	t.Helper()
 	must(t, os.Mkdir(filepath.Join(dir, version), 0o700))
@@ -105,7 +105,7 @@ func TestFilesAreReloaded(t *testing.T) {
 	expect(second)
 
 	_, thirdKey := encode(t, third)
-	write(t, dir, "3", secondCert, thirdKey) // which do not belong together
+	write(t, dir, "3", secondCert, thirdKey) // of another certificate
 	if err := <-failures; !strings.Contains(err.Error(), "--tls-cert-file "+filepath.Join(dir, "tls.crt")) || !strings.Contains(err.Error(), "private key does not match public key") {
 		t.Errorf("error %v", err)
 	}
@@ -164,7 +164,7 @@ func TestNewRefuses(t *testing.T) {
 	good, bad := t.TempDir(), t.TempDir()
 	cert, key := encode(t, mustIssue(t))
 	write(t, good, "1", cert, key)
-	write(t, bad, "1", key, cert) // each in the other's file
+	write(t, bad, "1", key, cert) // swapped
 	cases := map[string]struct {
 		inDir string
 		in    func(*certfiles.Config)

@@ -10,7 +10,7 @@ import (
 	"k8s.io/client-go/util/cert"
 )
 
-// Bundle is certificates as PEM, in this order, each once.
+// Bundle returns the certificates in PEM, in this order, each once.
 func Bundle(certs ...*x509.Certificate) []byte {
 	var bundle []byte
 	for i, c := range certs {
@@ -21,8 +21,8 @@ func Bundle(certs ...*x509.Certificate) []byte {
 	return bundle
 }
 
-// ParseCAs reads CAs that signed themselves. It returns those that there are, and an
-// error when there is anything else, or none.
+// ParseCAs parses self-signed CAs in PEM. It returns those that it finds, and an error if there
+// are none, or if the bundle contains anything else.
 func ParseCAs(bundle []byte) ([]*x509.Certificate, error) {
 	found, err := cert.ParseCertsPEM(bundle)
 	if err != nil {
@@ -35,12 +35,12 @@ func ParseCAs(bundle []byte) ([]*x509.Certificate, error) {
 		}
 	}
 	if blocks := bytes.Count(bundle, []byte("-----BEGIN ")); blocks != len(cas) {
-		return cas, fmt.Errorf("of %d PEM blocks, %d are CAs that signed themselves", blocks, len(cas))
+		return cas, fmt.Errorf("of %d PEM blocks, %d are self-signed CAs", blocks, len(cas))
 	}
 	return cas, nil
 }
 
-// IsCA tells whether c is a CA that signed itself.
+// IsCA returns true if c is a self-signed CA.
 func IsCA(c *x509.Certificate) bool {
 	return c.IsCA && c.BasicConstraintsValid && c.CheckSignatureFrom(c) == nil
 }

@@ -1,15 +1,15 @@
-// Package pki makes and reads the certificates of a webhook: a CA of its own and
-// what it signs.
+// Package pki makes and parses the certificates of a webhook: its CA, and the serving certificates
+// that the CA signs.
 //
-// It keeps true:
+// It guarantees:
 //
-//   - A [Pair] always holds a private key that belongs to its certificate, and
-//     prints as its name and serial number only. No error quotes a key.
-//   - The clock is an argument. Certificates begin an hour before it, for readers
-//     whose clocks are behind.
-//   - What is signed ends no later than the CA that signs it.
-//   - A CA signs servers only, no other CAs.
+//   - A [Pair] always holds the private key of its certificate, and prints only its name and
+//     serial number. No error contains a key.
+//   - The time is an argument. Certificates become valid an hour before it, for clients whose
+//     clocks are behind.
+//   - A certificate expires no later than the CA that signs it.
+//   - A CA signs serving certificates only, no other CAs.
 //
-// It also shows when certificates expire. The helpers of k8s.io/client-go/util/cert read the clock themselves and fix the
-// lifetimes, so certificates are made with crypto/x509 here.
+// It also has the metric of when certificates expire. The helpers of k8s.io/client-go/util/cert
+// read the clock themselves and fix the lifetimes, so crypto/x509 is used here.
 package pki

@@ -9,8 +9,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// ExpiryGauge is the metric of one certificate: "serving" is what the process serves,
-// "ca" what signs. find returns nil where there is none.
+// ExpiryGauge is the metric of one certificate, the label being "serving" for the certificate that
+// the process serves or "ca" for the CA that signs. find returns nil if there is none; it is
+// called concurrently.
 func ExpiryGauge(certificate string, find func() *x509.Certificate) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name:        "sakeeper_webhook_certificate_expiry_timestamp_seconds",
@@ -24,7 +25,7 @@ func ExpiryGauge(certificate string, find func() *x509.Certificate) prometheus.C
 	})
 }
 
-// CheckLifetime returns nil when now is in the lifetime of the serving certificate c.
+// CheckLifetime returns an error if the serving certificate c is nil or not valid at now.
 func CheckLifetime(c *x509.Certificate, now time.Time) error {
 	switch {
 	case c == nil:

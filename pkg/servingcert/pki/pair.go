@@ -18,27 +18,25 @@ import (
 )
 
 const (
-	// CALifetime is how long a CA may be used.
+	// CALifetime is how long a CA is valid.
 	CALifetime = 365 * 24 * time.Hour
-	// ServingLifetime is how long a serving certificate may be used. It is less than a
-	// third of CALifetime, so that a CA which is renewed in its last third never cuts
-	// one short.
+	// ServingLifetime is how long a serving certificate is valid. It is less than a third of
+	// CALifetime, so that no certificate is cut short if the CA is replaced in its last third.
 	ServingLifetime = 90 * 24 * time.Hour
-	// Backdate is how long before the moment of making a certificate begins.
+	// Backdate is how long before it is made a certificate becomes valid.
 	Backdate = time.Hour
 )
 
-// Pair is a certificate and its private key. It is immutable; the zero Pair holds
-// none.
+// Pair is a certificate and its private key. It is immutable; the zero Pair has no certificate.
 type Pair struct {
 	cert *x509.Certificate
 	key  crypto.Signer
 }
 
-// NewCA makes a CA that signs itself.
+// NewCA makes a self-signed CA that is valid at now.
 func NewCA(now time.Time) (Pair, error) {
 	template := &x509.Certificate{
-		// Each has a name of its own, because verifiers look for issuers by name.
+		// Each has a different name, because verifiers find issuers by name.
 		Subject:               pkix.Name{CommonName: fmt.Sprintf("sakeeper-webhook-ca@%d", now.Unix())},
 		NotBefore:             now.Add(-Backdate),
 		NotAfter:              now.Add(CALifetime),
@@ -50,8 +48,8 @@ func NewCA(now time.Time) (Pair, error) {
 	return Pair{}.sign(template)
 }
 
-// Issue makes a serving certificate for hosts, which are DNS names and IP
-// addresses, and signs it with the CA p.
+// Issue makes a serving certificate for hosts, which are DNS names and IP addresses, signed by the
+// CA p. It returns an error if p is not a CA.
 func (p Pair) Issue(hosts []string, now time.Time) (Pair, error) {
 	if !p.IsCA() {
 		return Pair{}, errors.New("make certificate: there is no CA to sign it")
@@ -77,7 +75,7 @@ func (p Pair) Issue(hosts []string, now time.Time) (Pair, error) {
 	return p.sign(template)
 }
 
-// sign makes a key and a certificate for it; the zero Pair lets it sign itself.
+// sign makes a key and a certificate for it, signed by p; for the zero Pair it is self-signed.
 func (p Pair) sign(template *x509.Certificate) (Pair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -98,7 +96,8 @@ func (p Pair) sign(template *x509.Certificate) (Pair, error) {
 	return Pair{cert: made, key: key}, err
 }
 
-// ParsePair reads one certificate and its private key.
+// ParsePair parses one certificate and its private key, and returns an error if they do not belong
+// together.
 func ParsePair(certPEM, keyPEM []byte) (Pair, error) {
 	found, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
@@ -111,18 +110,18 @@ func ParsePair(certPEM, keyPEM []byte) (Pair, error) {
 	return Pair{cert: found.Leaf, key: key}, nil
 }
 
-// Cert is the certificate; nil: there is none. It must not be changed.
+// Cert returns the certificate, which must not be changed; nil if there is none.
 func (p Pair) Cert() *x509.Certificate { return p.cert }
 
-// IsCA tells whether this is a CA that signed itself.
+// IsCA returns true if p is a self-signed CA.
 func (p Pair) IsCA() bool { return p.cert != nil && IsCA(p.cert) }
 
-// ValidAt tells whether now is in the lifetime of the certificate that p has.
+// ValidAt returns true if there is a certificate, and it is valid at now.
 func (p Pair) ValidAt(now time.Time) bool {
 	return p.cert != nil && !now.Before(p.cert.NotBefore) && now.Before(p.cert.NotAfter)
 }
 
-// Covers tells whether the certificate is good for every host.
+// Covers returns true if the certificate is for every host.
 func (p Pair) Covers(hosts []string) bool {
 	for _, host := range hosts {
 		if p.cert == nil || p.cert.VerifyHostname(host) != nil {
@@ -132,7 +131,7 @@ func (p Pair) Covers(hosts []string) bool {
 	return true
 }
 
-// Hosts are the names and addresses that the certificate is for.
+// Hosts returns the DNS names and IP addresses of the certificate.
 func (p Pair) Hosts() []string {
 	if p.cert == nil {
 		return nil
@@ -144,8 +143,8 @@ func (p Pair) Hosts() []string {
 	return hosts
 }
 
-// TrustedBy tells whether a client that calls host, and trusts the CAs in bundle and
-// nothing else, accepts the certificate at now.
+// TrustedBy returns true if a client that calls host at now, and trusts only the CAs in bundle,
+// accepts the certificate.
 func (p Pair) TrustedBy(bundle []byte, host string, now time.Time) bool {
 	roots := x509.NewCertPool()
 	if p.cert == nil || !roots.AppendCertsFromPEM(bundle) {
@@ -155,7 +154,7 @@ func (p Pair) TrustedBy(bundle []byte, host string, now time.Time) bool {
 	return err == nil
 }
 
-// TLS is the pair as crypto/tls serves it; nil where there is none.
+// TLS returns the pair for crypto/tls; nil if there is no certificate.
 func (p Pair) TLS() *tls.Certificate {
 	if p.cert == nil {
 		return nil
@@ -163,7 +162,8 @@ func (p Pair) TLS() *tls.Certificate {
 	return &tls.Certificate{Certificate: [][]byte{p.cert.Raw}, PrivateKey: p.key, Leaf: p.cert}
 }
 
-// Encode returns what [ParsePair] reads. The key is secret.
+// Encode returns the pair in PEM, for [ParsePair]. The key is secret. It returns an error if there
+// is no certificate.
 func (p Pair) Encode() (certPEM, keyPEM []byte, err error) {
 	if p.cert == nil {
 		return nil, nil, errors.New("there is no certificate")
@@ -175,7 +175,7 @@ func (p Pair) Encode() (certPEM, keyPEM []byte, err error) {
 	return Bundle(p.cert), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
-// String names the certificate.
+// String returns the common name and the serial number.
 func (p Pair) String() string {
 	if p.cert == nil {
 		return "none"
@@ -183,8 +183,8 @@ func (p Pair) String() string {
 	return fmt.Sprintf("%s %x", p.cert.Subject.CommonName, p.cert.SerialNumber)
 }
 
-// Format is String for every verb, so that none prints the key.
+// Format prints String for every verb, so that none prints the key.
 func (p Pair) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, p.String()) }
 
-// MarshalJSON is String, so that no structured log holds the key.
+// MarshalJSON encodes String, so that no structured log contains the key.
 func (p Pair) MarshalJSON() ([]byte, error) { return fmt.Appendf(nil, "%q", p.String()), nil }

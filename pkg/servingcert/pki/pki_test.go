@@ -57,7 +57,7 @@ func TestLifetimes(t *testing.T) {
 	}{
 		"a CA":                                   {in: ca, wantFrom: now.Add(-time.Hour), wantTo: now.Add(365 * 24 * time.Hour)},
 		"a certificate":                          {in: mustIssue(t, ca, now, "a"), wantFrom: now.Add(-time.Hour), wantTo: now.Add(90 * 24 * time.Hour)},
-		"one that would end after its CA":        {in: mustIssue(t, ca, now.Add(300*24*time.Hour), "a"), wantFrom: now.Add(300*24*time.Hour - time.Hour), wantTo: now.Add(365 * 24 * time.Hour)},
+		"one that would outlast its CA":          {in: mustIssue(t, ca, now.Add(300*24*time.Hour), "a"), wantFrom: now.Add(300*24*time.Hour - time.Hour), wantTo: now.Add(365 * 24 * time.Hour)},
 		"one that begins where its CA ends soon": {in: mustIssue(t, ca, now.Add(365*24*time.Hour-time.Minute), "a"), wantFrom: now.Add(365*24*time.Hour - time.Minute - time.Hour), wantTo: now.Add(365 * 24 * time.Hour)},
 	}
 	for name, tc := range cases {
@@ -85,7 +85,7 @@ func TestLifetimes(t *testing.T) {
 
 func TestTrust(t *testing.T) {
 	now := testkit.Instant()
-	ca, other := mustCA(t, now), mustCA(t, now) // of the same second, and so of the same name
+	ca, other := mustCA(t, now), mustCA(t, now) // made in the same second, so with the same name
 	serving := mustIssue(t, ca, now, "a.b.svc", "10.0.0.1", "::1")
 	mine, both := pki.Bundle(ca.Cert()), pki.Bundle(other.Cert(), ca.Cert())
 	cases := map[string]struct {
@@ -95,19 +95,19 @@ func TestTrust(t *testing.T) {
 		inAfter  time.Duration
 		want     bool
 	}{
-		"by name":                       {inPair: serving, inBundle: mine, inHost: "a.b.svc", want: true},
-		"by address":                    {inPair: serving, inBundle: mine, inHost: "10.0.0.1", want: true},
-		"by another kind of address":    {inPair: serving, inBundle: mine, inHost: "::1", want: true},
-		"with another CA before it":     {inPair: serving, inBundle: both, inHost: "a.b.svc", want: true},
-		"another name":                  {inPair: serving, inBundle: mine, inHost: "b.b.svc"},
-		"another address":               {inPair: serving, inBundle: mine, inHost: "10.0.0.2"},
-		"another CA":                    {inPair: serving, inBundle: pki.Bundle(other.Cert()), inHost: "a.b.svc"},
-		"no CA":                         {inPair: serving, inHost: "a.b.svc"},
-		"garbage":                       {inPair: serving, inBundle: []byte("garbage"), inHost: "a.b.svc"},
-		"expired":                       {inPair: serving, inBundle: mine, inHost: "a.b.svc", inAfter: pki.ServingLifetime + time.Second},
-		"not valid yet":                 {inPair: serving, inBundle: mine, inHost: "a.b.svc", inAfter: -2 * pki.Backdate},
-		"no certificate":                {inBundle: mine, inHost: "a.b.svc"},
-		"a CA is no serving certficate": {inPair: ca, inBundle: mine, inHost: "a.b.svc"},
+		"by name":                     {inPair: serving, inBundle: mine, inHost: "a.b.svc", want: true},
+		"by address":                  {inPair: serving, inBundle: mine, inHost: "10.0.0.1", want: true},
+		"by another kind of address":  {inPair: serving, inBundle: mine, inHost: "::1", want: true},
+		"with another CA before it":   {inPair: serving, inBundle: both, inHost: "a.b.svc", want: true},
+		"another name":                {inPair: serving, inBundle: mine, inHost: "b.b.svc"},
+		"another address":             {inPair: serving, inBundle: mine, inHost: "10.0.0.2"},
+		"another CA":                  {inPair: serving, inBundle: pki.Bundle(other.Cert()), inHost: "a.b.svc"},
+		"no CA":                       {inPair: serving, inHost: "a.b.svc"},
+		"garbage":                     {inPair: serving, inBundle: []byte("garbage"), inHost: "a.b.svc"},
+		"expired":                     {inPair: serving, inBundle: mine, inHost: "a.b.svc", inAfter: pki.ServingLifetime + time.Second},
+		"not valid yet":               {inPair: serving, inBundle: mine, inHost: "a.b.svc", inAfter: -2 * pki.Backdate},
+		"no certificate":              {inBundle: mine, inHost: "a.b.svc"},
+		"a CA as serving certificate": {inPair: ca, inBundle: mine, inHost: "a.b.svc"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -130,8 +130,7 @@ func TestTrust(t *testing.T) {
 	}
 }
 
-// TestACASignsNoCA: whoever had the key of a serving certificate must not be able to
-// make others.
+// TestACASignsNoCA: with the key of a serving certificate, no other certificate can be made.
 func TestACASignsNoCA(t *testing.T) {
 	now := testkit.Instant()
 	ca := mustCA(t, now)
@@ -171,12 +170,12 @@ func TestParsePairRefuses(t *testing.T) {
 		"nothing":                 {},
 		"no key":                  {inCert: cert},
 		"no certificate":          {inKey: key},
-		"each in the other's":     {inCert: key, inKey: cert},
+		"swapped":                 {inCert: key, inKey: cert},
 		"the key of another":      {inCert: cert, inKey: otherKey},
 		"garbage":                 {inCert: []byte("garbage"), inKey: key},
-		"a key that is cut":       {inCert: cert, inKey: key[:len(key)/2]},
+		"a truncated key":         {inCert: cert, inKey: key[:len(key)/2]},
 		"a certificate and more":  {inCert: append(bytes.Clone(cert), otherCert...), inKey: key},
-		"a block that is no key":  {inCert: cert, inKey: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("secret")})},
+		"a block without a key":   {inCert: cert, inKey: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("secret")})},
 		"a block of another type": {inCert: pem.EncodeToMemory(&pem.Block{Type: "SECRET", Bytes: []byte("x")}), inKey: key},
 	}
 	for name, tc := range cases {
@@ -208,7 +207,7 @@ func TestBundles(t *testing.T) {
 		"none":                     {in: pki.Bundle(), wantErr: true},
 		"garbage":                  {in: []byte("garbage"), wantErr: true},
 		"garbage after one":        {in: append(pki.Bundle(one.Cert()), "-----BEGIN CERTIFICATE-----\ngarbage"...), want: []*x509.Certificate{one.Cert()}, wantErr: true},
-		"one that is no CA":        {in: pki.Bundle(serving.Cert(), two.Cert()), want: []*x509.Certificate{two.Cert()}, wantErr: true},
+		"one that is not a CA":     {in: pki.Bundle(serving.Cert(), two.Cert()), want: []*x509.Certificate{two.Cert()}, wantErr: true},
 		"a private key beside one": {in: append(pki.Bundle(one.Cert()), key...), want: []*x509.Certificate{one.Cert()}, wantErr: true},
 	}
 	for name, tc := range cases {
@@ -298,7 +297,7 @@ func FuzzParse(f *testing.F) {
 		}
 		for _, c := range cas {
 			if !pki.IsCA(c) {
-				t.Errorf("%s is no CA", c.Subject)
+				t.Errorf("%s is not a CA", c.Subject)
 			}
 		}
 	})

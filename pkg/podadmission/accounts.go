@@ -13,36 +13,34 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/sakeeper/sakeeper/pkg/api"
-	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/podadmission/rules"
 )
 
 const (
-	// maxWait is how long a pod waits for its account at most.
+	// maxWait is how long a request waits for a ServiceAccount at most.
 	maxWait = 2 * time.Second
-	// reserve is what is left of the time of a request for its answer.
+	// reserve is the part of a request's time that is left to answer it.
 	reserve = 500 * time.Millisecond
 )
 
-// accounts looks ServiceAccounts up.
+// accounts finds ServiceAccounts.
 type accounts struct {
-	cached  toolscache.TypedSharedIndexInformer[*Account]
-	synced  func() bool
-	client  typedcorev1.ServiceAccountsGetter
-	awaited map[string]bool
+	informer toolscache.SharedIndexInformer // of *Account or *corev1.ServiceAccount
+	synced   toolscache.DoneChecker
+	client   typedcorev1.ServiceAccountsGetter
+	awaited  map[string]bool
 
 	mu      sync.Mutex
 	waiting map[toolscache.ObjectName]map[*waiter]struct{}
 }
 
-// waiter is one request that waits for an account. changed holds a value when the
-// account was seen since the last look.
+// waiter is a request that waits for a ServiceAccount. changed receives a value when that was
+// added or updated.
 type waiter struct{ changed chan struct{} }
 
 func newAccounts(cfg Config) (*accounts, error) {
 	a := &accounts{
-		cached:  cfg.Accounts,
 		client:  cfg.Client,
 		awaited: map[string]bool{api.DefaultServiceAccount: true},
 		waiting: map[toolscache.ObjectName]map[*waiter]struct{}{},
@@ -50,20 +48,24 @@ func newAccounts(cfg Config) (*accounts, error) {
 	for _, name := range cfg.Awaited {
 		a.awaited[name] = true
 	}
-	registration, err := workqueue.Watch(cfg.Accounts, workqueue.Events[*Account]{Changed: a.wake})
-	if err != nil {
-		return nil, err
+	var err error
+	if cfg.Accounts != nil {
+		a.informer = cfg.Accounts
+		a.synced, err = workqueue.Watch(cfg.Accounts, workqueue.Events[*Account]{Changed: func(account *Account) { a.wake(account) }})
+	} else {
+		a.informer = cfg.ServiceAccounts
+		typed := toolscache.NewTypedSharedIndexInformer[*corev1.ServiceAccount](cfg.ServiceAccounts)
+		a.synced, err = workqueue.Watch(typed, workqueue.Events[*corev1.ServiceAccount]{Changed: func(account *corev1.ServiceAccount) { a.wake(account) }})
 	}
-	a.synced = func() bool { return toolscache.IsDone(registration) }
-	return a, nil
+	return a, err
 }
 
-func (a *accounts) ready() bool { return a.synced() }
+func (a *accounts) ready() bool { return toolscache.IsDone(a.synced) }
 
-// get looks into the cache, then live, and then waits for those that a controller is
-// about to make. The result must not be changed.
+// get reads the cache, then the API server, and then waits for a ServiceAccount that a
+// controller is about to create. The result must not be changed.
 func (a *accounts) get(ctx context.Context, name toolscache.ObjectName) (*corev1.ServiceAccount, error) {
-	if account := a.known(name); account != nil {
+	if account := a.cached(name); account != nil {
 		return account, nil
 	}
 	account, err := a.read(ctx, name)
@@ -79,12 +81,19 @@ func (a *accounts) get(ctx context.Context, name toolscache.ObjectName) (*corev1
 	}
 }
 
-func (a *accounts) known(name toolscache.ObjectName) *corev1.ServiceAccount {
-	account, ok := cache.Get(a.cached, name.String())
-	if !ok {
+func (a *accounts) cached(name toolscache.ObjectName) *corev1.ServiceAccount {
+	found, _, err := a.informer.GetStore().GetByKey(name.String())
+	if err != nil {
+		panic("podadmission: internal error: " + err.Error()) // the store of an informer returns none
+	}
+	switch account := found.(type) {
+	case *Account:
+		return &account.ServiceAccount
+	case *corev1.ServiceAccount:
+		return account
+	default:
 		return nil
 	}
-	return &account.ServiceAccount
 }
 
 func (a *accounts) read(ctx context.Context, name toolscache.ObjectName) (*corev1.ServiceAccount, error) {
@@ -93,7 +102,8 @@ func (a *accounts) read(ctx context.Context, name toolscache.ObjectName) (*corev
 	return a.client.ServiceAccounts(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
 }
 
-// withReserve is for reading live: it ends so early that there is time for an answer.
+// withReserve returns a context for live reads, which ends before ctx, so that there is time left
+// to answer.
 func withReserve(ctx context.Context) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -103,7 +113,7 @@ func withReserve(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, left-min(reserve, left/2))
 }
 
-// await waits until the account is in the cache.
+// await waits until the ServiceAccount is in the cache.
 func (a *accounts) await(ctx context.Context, name toolscache.ObjectName) (*corev1.ServiceAccount, error) {
 	wait := maxWait
 	if deadline, ok := ctx.Deadline(); ok {
@@ -115,8 +125,8 @@ func (a *accounts) await(ctx context.Context, name toolscache.ObjectName) (*core
 	w := a.join(name)
 	defer a.leave(name, w)
 	for {
-		// After joining, so that no event is missed.
-		if account := a.known(name); account != nil {
+		// The cache is read after join, so that no event is missed.
+		if account := a.cached(name); account != nil {
 			klog.FromContext(ctx).V(4).Info("Waited for service account", "serviceAccount", klog.KRef(name.Namespace, name.Name), "waited", time.Since(began))
 			return account, nil
 		}
@@ -148,8 +158,8 @@ func (a *accounts) leave(name toolscache.ObjectName, w *waiter) {
 	}
 }
 
-// wake tells those who wait for account, which is in the cache now.
-func (a *accounts) wake(account *Account) {
+// wake wakes the requests that wait for account, which is in the cache now.
+func (a *accounts) wake(account metav1.Object) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.waiting) == 0 { // nearly always
@@ -158,7 +168,7 @@ func (a *accounts) wake(account *Account) {
 	for w := range a.waiting[toolscache.MetaObjectToName(account)] {
 		select {
 		case w.changed <- struct{}{}:
-		default: // it is told already
+		default: // it is awake already
 		}
 	}
 }

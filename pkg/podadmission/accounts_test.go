@@ -23,9 +23,8 @@ func podOf(account string) *admissionv1.AdmissionRequest {
 	return creationOf(plain(`"serviceAccountName":"` + account + `","automountServiceAccountToken":false,` + mainContainer))
 }
 
-// TestWhereAccountsComeFrom looks at what is asked of the API server. Nothing fills
-// the cache but the test.
-func TestWhereAccountsComeFrom(t *testing.T) {
+// TestAccountsAreReadFromTheCacheFirst, and then live. The test alone fills the cache.
+func TestAccountsAreReadFromTheCacheFirst(t *testing.T) {
 	const end = `pods "web" is forbidden: error looking up service account team/`
 	cases := map[string]struct {
 		in               string
@@ -40,25 +39,25 @@ func TestWhereAccountsComeFrom(t *testing.T) {
 		"the cache lags": {
 			in: "robot", inLive: []*corev1.ServiceAccount{robot()}, wantReads: 1,
 		},
-		"nobody has it, and nobody makes it": {
+		"it does not exist, and no controller creates it": {
 			in: "absent", wantReads: 1, wantRefused: end + `absent: serviceaccount "absent" not found`,
 		},
-		"nobody has it, and a controller makes it": {
+		"it does not exist, and a controller creates it": {
 			in: "default", wantReads: 1, wantWaited: 2 * time.Second, wantRefused: end + `default: serviceaccount "default" not found`,
 		},
-		"nobody has it, and it is one of the settings": {
+		"it does not exist, and the configuration says that it is created": {
 			in: "robot", wantReads: 1, wantWaited: 2 * time.Second, wantRefused: end + `robot: serviceaccount "robot" not found`,
 		},
-		"the request has much time": {
+		"a long timeout": {
 			in: "default", inTimeout: 10 * time.Second, wantReads: 1, wantWaited: 2 * time.Second, wantRefused: end + `default: serviceaccount "default" not found`,
 		},
-		"the request has less time": {
+		"a timeout shorter than the longest wait": {
 			in: "default", inTimeout: 2 * time.Second, wantReads: 1, wantWaited: 1500 * time.Millisecond, wantRefused: end + `default: serviceaccount "default" not found`,
 		},
-		"the request has no time to wait": {
+		"a timeout without time to wait": {
 			in: "default", inTimeout: 400 * time.Millisecond, wantReads: 1, wantRefused: end + `default: serviceaccount "default" not found`,
 		},
-		"it is in another namespace": {
+		"it exists in another namespace": {
 			in: "absent", inCached: []*corev1.ServiceAccount{testkit.ServiceAccount("theirs/absent")}, inLive: []*corev1.ServiceAccount{testkit.ServiceAccount("theirs/absent")},
 			wantReads: 1, wantRefused: end + `absent: serviceaccount "absent" not found`,
 		},
@@ -95,7 +94,7 @@ func TestWhereAccountsComeFrom(t *testing.T) {
 					}
 				}
 				if len(f.accounts.waiting) != 0 {
-					t.Errorf("left behind: %v", f.accounts.waiting)
+					t.Errorf("requests still waiting: %v", f.accounts.waiting)
 				}
 			})
 		})
@@ -117,7 +116,7 @@ func objects(accounts []*corev1.ServiceAccount) []runtime.Object {
 // started runs the informer until the returned function is called.
 func started(ctx context.Context, t *testing.T, f fixture) (stop func()) {
 	t.Helper()
-	stop = testkit.Start(ctx, t, testkit.Informer(f.accounts.cached))
+	stop = testkit.Start(ctx, t, testkit.Informer(f.accounts.informer))
 	synctest.Wait()
 	if !f.Ready() {
 		t.Error("not ready with a filled cache")
@@ -125,8 +124,8 @@ func started(ctx context.Context, t *testing.T, f fixture) (stop func()) {
 	return stop
 }
 
-// TestPodsWaitForTheirAccount has many pods come before their account, some of which
-// nobody makes.
+// TestPodsWaitForTheirAccount: many pods are created before their accounts, and one of the accounts
+// is never created.
 func TestPodsWaitForTheirAccount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, rules.Settings{})
@@ -154,20 +153,20 @@ func TestPodsWaitForTheirAccount(t *testing.T) {
 		time.Sleep(700 * time.Millisecond)
 		synctest.Wait()
 		if len(results) != 0 {
-			t.Fatal("an answer came before the account")
+			t.Fatal("a response before the account exists")
 		}
 		f.create(t, testkit.ServiceAccount("theirs/default"))
 		f.create(t, testkit.ServiceAccount("team/other"))
 		synctest.Wait()
 		if len(results) != 0 {
-			t.Fatal("another account was taken for it")
+			t.Fatal("a response for another account")
 		}
 		f.create(t, defaultAccount())
 		for range pods {
 			r := <-results
 			expectPatch(t, r.response, r.err, "")
-			if r.took != 700*time.Millisecond { // no loop looks for it, the event wakes
-				t.Errorf("answered after %v", r.took)
+			if r.took != 700*time.Millisecond { // the event wakes it, there is no polling
+				t.Errorf("allowed after %v", r.took)
 			}
 		}
 		for range pods {
@@ -178,7 +177,7 @@ func TestPodsWaitForTheirAccount(t *testing.T) {
 			}
 		}
 		if len(f.accounts.waiting) != 0 {
-			t.Errorf("left behind: %v", f.accounts.waiting)
+			t.Errorf("requests still waiting: %v", f.accounts.waiting)
 		}
 	})
 }
@@ -190,8 +189,8 @@ func (f fixture) create(t *testing.T, account *corev1.ServiceAccount) {
 	}
 }
 
-// TestAnAccountThatGoesAgain: the event alone is no account.
-func TestAnAccountThatGoesAgain(t *testing.T) {
+// TestAnAccountThatIsDeletedAgain: an event without an object in the cache ends no wait.
+func TestAnAccountThatIsDeletedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, rules.Settings{})
 		done := make(chan *admissionv1.AdmissionResponse)
@@ -203,7 +202,7 @@ func TestAnAccountThatGoesAgain(t *testing.T) {
 			done <- response
 		}()
 		synctest.Wait()
-		f.accounts.wake(reduce(defaultAccount())) // and the cache has lost it
+		f.accounts.wake(reduce(defaultAccount())) // and the cache does not have it
 		f.accounts.wake(reduce(defaultAccount()))
 		time.Sleep(time.Second)
 		f.cache(t, defaultAccount())
@@ -214,8 +213,8 @@ func TestAnAccountThatGoesAgain(t *testing.T) {
 	})
 }
 
-// TestAnAccountThatComesDuringTheRead is in the cache before anybody waits for it.
-func TestAnAccountThatComesDuringTheRead(t *testing.T) {
+// TestAnAccountThatIsCreatedDuringTheRead is in the cache before the wait begins.
+func TestAnAccountThatIsCreatedDuringTheRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, rules.Settings{})
 		f.client.PrependReactor("get", "serviceaccounts", func(clienttesting.Action) (bool, runtime.Object, error) {
@@ -232,7 +231,7 @@ func TestAnAccountThatComesDuringTheRead(t *testing.T) {
 	})
 }
 
-func TestNobodyWaitsForARequestThatWasGivenUp(t *testing.T) {
+func TestTheWaitEndsWithTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, rules.Settings{})
 		ctx, cancel := context.WithCancel(newContext(t))
@@ -245,7 +244,7 @@ func TestNobodyWaitsForARequestThatWasGivenUp(t *testing.T) {
 	})
 }
 
-// TestAReadThatTakesTooLong leaves time for an answer.
+// TestAReadThatTakesTooLong leaves time to answer.
 func TestAReadThatTakesTooLong(t *testing.T) {
 	cases := map[string]struct{ in, want time.Duration }{
 		"much time":   {in: 10 * time.Second, want: 9500 * time.Millisecond},

@@ -21,7 +21,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// asked is a line of what hack/differential asks.
+// asked is a line of the input from hack/differential.
 type asked struct {
 	// Webhook is "mutate" or "validate".
 	Webhook string                        `json:"webhook"`
@@ -32,13 +32,13 @@ type asked struct {
 	LimitSecretReferences bool                     `json:"limitSecretReferences"`
 }
 
-// answered is a line of what it is answered.
+// answered is a line of the output.
 type answered struct {
 	Response *admissionv1.AdmissionResponse `json:"response,omitempty"`
 	Error    string                         `json:"error,omitempty"`
 }
 
-// TestAnswerReviews reads reviews from the standard input and writes the answers to the
+// TestAnswerReviews reads requests from the standard input and writes the responses to the
 // file descriptor 3. hack/differential runs it as a process of its own, because the
 // plugin of another release of Kubernetes cannot be built together with this package.
 func TestAnswerReviews(t *testing.T) {
@@ -61,7 +61,7 @@ func TestAnswerReviews(t *testing.T) {
 	}
 }
 
-// answerer is a reviewer whose cache and API server have what a line says.
+// answerer is a reviewer whose cache and API server have the objects of a line.
 type answerer struct {
 	*Reviewer
 	client *fake.Clientset
@@ -96,12 +96,12 @@ func (a *answerer) answer(t *testing.T, line asked) answered {
 	for _, account := range line.Cached {
 		cached = append(cached, reduce(account))
 	}
-	if err := a.accounts.cached.GetStore().Replace(cached, ""); err != nil {
+	if err := a.accounts.informer.GetStore().Replace(cached, ""); err != nil {
 		t.Fatal(err)
 	}
 	a.client.ClearActions()
 	a.live = slices.Concat(line.Cached, line.Live)
-	ctx, cancel := context.WithTimeout(t.Context(), reserve+time.Millisecond) // what is not there now will not come
+	ctx, cancel := context.WithTimeout(t.Context(), reserve+time.Millisecond) // a wait for an account ends at once
 	defer cancel()
 	handler := a.Validate
 	if line.Webhook == "mutate" {

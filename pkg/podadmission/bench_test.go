@@ -17,8 +17,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// bodies are the reviews that are measured: a pod of two containers as the API server
-// sends it, and one as small as two containers can be.
+// bodies are the reviews that are measured: a pod with two containers as the API server sends it,
+// and a minimal pod with two containers.
 func bodies(b testing.TB) map[string][]byte {
 	b.Helper()
 	return map[string][]byte{
@@ -27,8 +27,7 @@ func bodies(b testing.TB) map[string][]byte {
 	}
 }
 
-// BenchmarkDecodeAlone is what any webhook in Go pays at least: it decodes the review
-// and the pod.
+// BenchmarkDecodeAlone decodes the review and the pod, which every webhook in Go must do.
 func BenchmarkDecodeAlone(b *testing.B) {
 	for name, body := range bodies(b) {
 		b.Run("pod="+name, func(b *testing.B) {
@@ -52,8 +51,8 @@ func decodeAlone(b testing.TB, body []byte) {
 	}
 }
 
-// BenchmarkRatio does the two in turn, so that what else a machine does falls on both,
-// and reports how the medians compare.
+// BenchmarkRatio alternates between the two, so that other load affects both alike, and reports the
+// ratio of the medians.
 func BenchmarkRatio(b *testing.B) {
 	forEach(b, func(b *testing.B, f fixture, body []byte) {
 		var alone, whole []time.Duration
@@ -70,8 +69,8 @@ func BenchmarkRatio(b *testing.B) {
 	})
 }
 
-// BenchmarkMutate is the whole of a review, from bytes to bytes. It may cost 1.6
-// times BenchmarkDecodeAlone, with however many accounts.
+// BenchmarkMutate is a whole review, from bytes to bytes. It may take 1.6 times as long as
+// BenchmarkDecodeAlone, for any number of accounts.
 func BenchmarkMutate(b *testing.B) {
 	forEach(b, func(b *testing.B, f fixture, body []byte) {
 		b.ReportAllocs()
@@ -103,16 +102,15 @@ func newFixtureWith(b testing.TB, accounts int) fixture {
 	return f
 }
 
-// What a review may cost, in decodings. The race detector makes both dearer, and not
-// alike.
+// How long a review may take, in multiples of decoding. The race detector slows both down, but not
+// by the same factor.
 const (
 	promisedRatio = 1.6
 	racedRatio    = 2.5
 )
 
-// TestAReviewCostsLittleMoreThanDecoding compares the fastest of many of both, done in
-// turn: what else a machine does can only make them slower. An attempt that was
-// disturbed does not count.
+// TestAReviewCostsLittleMoreThanDecoding compares the fastest of many runs of both, because other
+// load can only slow them down. It repeats an attempt that was too slow.
 func TestAReviewCostsLittleMoreThanDecoding(t *testing.T) {
 	limit, repetitions := promisedRatio, 1000
 	if raceDetector {

@@ -10,43 +10,43 @@ import (
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 )
 
-// matter is what a request is about.
-type matter int
+// podOperation is what a request does to a pod.
+type podOperation int
 
 const (
-	nothing matter = iota // no rule says anything
-	creation
-	ephemeralContainers
+	otherOperation podOperation = iota // an update or deletion, for which there is no rule
+	createPod
+	updateEphemeralContainers
 )
 
-// operationOf refuses what the webhook configurations never send here: somebody who
-// sends it believes that it is checked.
-func operationOf(request *admissionv1.AdmissionRequest) (matter, error) {
+// operationOf returns an error for a request that the webhook configurations never send: to allow it
+// would look as if it had been checked.
+func operationOf(request *admissionv1.AdmissionRequest) (podOperation, error) {
 	if pods := (metav1.GroupVersionResource{Version: "v1", Resource: "pods"}); request.Resource != pods {
-		return nothing, badRequest("this webhook is for pods of v1, not for %s", request.Resource)
+		return otherOperation, badRequest("this webhook is for pods of v1, not for %s", request.Resource)
 	}
 	if pod := (metav1.GroupVersionKind{Version: "v1", Kind: "Pod"}); request.Kind != pod {
-		return nothing, badRequest("this webhook is for the kind Pod of v1, not for %s", request.Kind)
+		return otherOperation, badRequest("this webhook is for the kind Pod of v1, not for %s", request.Kind)
 	}
 	switch operation := request.Operation; {
 	case request.SubResource == "" && operation == admissionv1.Create:
-		return creation, nil
+		return createPod, nil
 	case request.SubResource == "" && (operation == admissionv1.Update || operation == admissionv1.Delete):
-		return nothing, nil
+		return otherOperation, nil
 	case request.SubResource == "ephemeralcontainers" && operation == admissionv1.Update:
-		return ephemeralContainers, nil
+		return updateEphemeralContainers, nil
 	default:
-		return nothing, badRequest("this webhook has no rule for the operation %q on pods and the subresource %q", operation, request.SubResource)
+		return otherOperation, badRequest("this webhook has no rule for the operation %q on pods and the subresource %q", operation, request.SubResource)
 	}
 }
 
-// decode is the pod of a request, in the namespace of the request.
+// decode returns the pod of a request, with the namespace of the request.
 func decode(request *admissionv1.AdmissionRequest) (*corev1.Pod, error) {
 	pod := &corev1.Pod{}
 	if len(request.Object.Raw) == 0 {
 		return nil, badRequest("the request has no object")
 	}
-	// The decoder of the API server: case matters, as it does there.
+	// Names of fields are case-sensitive, as in the API server.
 	if err := utiljson.Unmarshal(request.Object.Raw, pod); err != nil {
 		return nil, badRequest("the object cannot be read as a pod: %v", err)
 	}
@@ -63,8 +63,8 @@ func decode(request *admissionv1.AdmissionRequest) (*corev1.Pod, error) {
 	return pod, requireSpec(pod, request.Object.Raw)
 }
 
-// requireSpec refuses a pod that a patch could not be applied to. Its type does not
-// tell, except where there are containers.
+// requireSpec refuses a pod without the field spec, to which a patch could not be applied. The
+// decoded pod shows that it has the field only if it has containers.
 func requireSpec(pod *corev1.Pod, raw []byte) error {
 	if len(pod.Spec.Containers) > 0 {
 		return nil

@@ -13,8 +13,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/podadmission/rules"
 )
 
-// TestWhatIsRefused sends what the webhook configurations never send.
-func TestWhatIsRefused(t *testing.T) {
+// TestBadRequests sends what the webhook configurations never send.
+func TestBadRequests(t *testing.T) {
 	pod := plain(mainContainer)
 	with := func(change func(*admissionv1.AdmissionRequest)) *admissionv1.AdmissionRequest {
 		request := creationOf(pod)
@@ -24,7 +24,7 @@ func TestWhatIsRefused(t *testing.T) {
 	object := creationOf
 	cases := map[string]struct {
 		in   *admissionv1.AdmissionRequest
-		want string // how it begins
+		want string // its beginning
 	}{
 		"another resource":         {in: with(func(r *admissionv1.AdmissionRequest) { r.Resource.Resource = "secrets" }), want: "this webhook is for pods of v1, not for "},
 		"another group":            {in: with(func(r *admissionv1.AdmissionRequest) { r.Resource.Group = "example.com" }), want: "this webhook is for pods of v1, not for "},
@@ -73,7 +73,7 @@ func TestWhatIsRefused(t *testing.T) {
 	}
 }
 
-func TestWhatHasNoRule(t *testing.T) {
+func TestRequestsWithoutARule(t *testing.T) {
 	f := newFixture(t, rules.Settings{LimitSecretReferences: true})
 	for name, in := range map[string]admissionv1.Operation{"an update": admissionv1.Update, "a deletion": admissionv1.Delete} {
 		t.Run(name, func(t *testing.T) {
@@ -90,7 +90,7 @@ func TestWhatHasNoRule(t *testing.T) {
 	}
 }
 
-func TestThereIsNothingToAnswer(t *testing.T) {
+func TestRequestsThatCannotBeAnswered(t *testing.T) {
 	f := newFixture(t, rules.Settings{})
 	nameless := creationOf(plain(mainContainer))
 	nameless.UID = ""

@@ -1,18 +1,21 @@
-// Package podadmission answers admission reviews of pods by the rules of
-// [github.com/sakeeper/sakeeper/pkg/podadmission/rules]. It knows no HTTP.
+// Package podadmission decides admission reviews of pods by the rules of
+// [github.com/sakeeper/sakeeper/pkg/podadmission/rules]. [Reviewer.MutateHandler] and
+// [Reviewer.ValidateHandler] answer them over HTTP, for any server; [Reviewer.Mutate] and
+// [Reviewer.Validate] are plain functions of a request.
 //
-// It keeps true:
+// It guarantees:
 //
-//   - Nothing is let in unchecked. What is not the creation of a pod or a change of
-//     its ephemeral containers, and not one of the requests for pods that have no rule
-//     (update, delete), is refused, and so is an object that is no pod of the
-//     request's namespace.
-//   - A patch has the additions and nothing else, so fields that this build does not
-//     know stay. A pod that needs nothing gets no patch.
-//   - Nobody waits without need: the ServiceAccount comes from the cache, or from one
-//     live read. Only for accounts that a controller makes there is a wait, on the
-//     watch, that ends early enough for an answer.
+//   - Nothing is allowed unchecked. A request is refused unless it creates a pod, changes the
+//     ephemeral containers of a pod, or is one of the requests for pods that have no rule
+//     (update, delete). An object that is not a pod of the request's namespace is refused.
+//   - A patch only adds, so fields that this build does not know are kept. A pod that has
+//     everything gets no patch.
+//   - The ServiceAccount comes from the cache, or from one live read. A request waits only for a
+//     ServiceAccount that a controller creates, on the watch, and so briefly that there is time
+//     left to answer.
 //
-// RBAC: get, list and watch serviceaccounts; get secrets with
-// [admission.SecretTokens] alone.
+// The cache may lag without harm, as in kube-apiserver: a ServiceAccount that it does not have is
+// read live.
+//
+// RBAC: get, list and watch serviceaccounts; get secrets with [rules.SecretTokens] only.
 package podadmission

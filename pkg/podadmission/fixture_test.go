@@ -33,14 +33,13 @@ func newContext(t testing.TB) context.Context {
 	return klog.NewContext(t.Context(), ktesting.NewLogger(t, ktesting.DefaultConfig))
 }
 
-// fixture is a reviewer whose cache is filled by hand.
+// fixture is a reviewer whose cache is filled by the test.
 type fixture struct {
 	*Reviewer
 	client *fake.Clientset
 }
 
-// newFixture makes the settings' made names end in "abcde". live is what the API
-// server has.
+// newFixture sets the suffix of generated names to "abcde". live are the objects of the API server.
 func newFixture(t testing.TB, settings rules.Settings, live ...runtime.Object) fixture {
 	t.Helper()
 	client := fake.NewClientset(live...)
@@ -58,20 +57,20 @@ func newFixture(t testing.TB, settings rules.Settings, live ...runtime.Object) f
 	return fixture{Reviewer: reviewer, client: client}
 }
 
-// cache puts accounts into the cache.
+// cache adds accounts to the cache.
 func (f fixture) cache(t testing.TB, accounts ...*corev1.ServiceAccount) {
 	t.Helper()
 	for _, account := range accounts {
-		if err := f.accounts.cached.GetStore().Add(reduce(account)); err != nil {
+		if err := f.accounts.informer.GetStore().Add(reduce(account)); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// requests are those that the client made.
+// requests are the requests of the client.
 func (f fixture) requests() []testkit.Request { return testkit.Requests(f.client.Actions()) }
 
-// creationOf makes the request to create the pod that raw is.
+// creationOf returns the request to create the pod raw.
 func creationOf(raw string) *admissionv1.AdmissionRequest {
 	return &admissionv1.AdmissionRequest{
 		UID:       requestUID,
@@ -83,7 +82,7 @@ func creationOf(raw string) *admissionv1.AdmissionRequest {
 	}
 }
 
-// plain is a pod in JSON with spec inside its spec.
+// plain is a pod in JSON with those fields in its spec.
 func plain(spec string) string {
 	return `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web","namespace":"team"},"spec":{` + spec + `}}`
 }
@@ -104,8 +103,7 @@ func realistic(t testing.TB) string {
 	return compact.String()
 }
 
-// expectPatch wants a request to be allowed with that patch, in JSON, and empty where
-// there is to be none.
+// expectPatch expects that a request is allowed with that patch in JSON; empty: without a patch.
 func expectPatch(t *testing.T, response *admissionv1.AdmissionResponse, err error, want string) {
 	t.Helper()
 	if err != nil || !response.Allowed || response.UID != requestUID || response.Result != nil {
@@ -135,7 +133,7 @@ func indented(t *testing.T, raw string) string {
 	return string(text)
 }
 
-// expectRefused wants a request to be refused so.
+// expectRefused expects that a request is refused with that code and message.
 func expectRefused(t *testing.T, response *admissionv1.AdmissionResponse, err error, code int32, message string) {
 	t.Helper()
 	if err != nil || response.Allowed || response.UID != requestUID || response.Result == nil || response.Patch != nil {
@@ -146,7 +144,7 @@ func expectRefused(t *testing.T, response *admissionv1.AdmissionResponse, err er
 	}
 }
 
-// mustApply applies a patch as the API server does.
+// mustApply applies a patch like the API server.
 func mustApply(t testing.TB, raw, patch []byte) []byte {
 	t.Helper()
 	if len(patch) == 0 {
@@ -167,7 +165,7 @@ func defaultAccount(opts ...testkit.Option) *corev1.ServiceAccount {
 	return testkit.ServiceAccount("team/default", opts...)
 }
 
-// within is a context as of a request with that timeout; zero: without one.
+// within is the context of a request with that timeout; zero: without a timeout.
 func within(t *testing.T, timeout time.Duration) context.Context {
 	t.Helper()
 	if timeout == 0 {

@@ -18,10 +18,10 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// FuzzReview sends any bytes as a review. Whatever is allowed as a new pod must be a
-// pod of the request's namespace that the rules allow, and its patch must apply to
-// what an API server would have sent, do what the rules do, and leave nothing to do.
-// What a validation allows must be what the rules allow.
+// FuzzReview sends any bytes as a review. A request that is allowed to create a pod must have a pod of
+// its namespace that the rules allow, and the patch must apply to the pod as an API server would
+// have sent it, do what the rules do, and be empty the second time. A pod that is allowed by a
+// validating webhook must be allowed by the rules.
 func FuzzReview(f *testing.F) {
 	seeds, err := filepath.Glob("rules/testdata/*/in.yaml")
 	if err != nil || len(seeds) == 0 {
@@ -58,7 +58,7 @@ func FuzzReview(f *testing.F) {
 		if utiljson.Unmarshal(body, &review) != nil {
 			return
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), reserve) // so that nothing is waited for
+		ctx, cancel := context.WithTimeout(t.Context(), reserve) // too short for a wait
 		defer cancel()
 		for _, f := range fixtures {
 			f.client.ClearActions()
@@ -75,7 +75,7 @@ func checkValidate(ctx context.Context, t *testing.T, f fixture, request *admiss
 		t.Fatalf("response %v, error %v", response, err)
 	}
 	if err == nil && response.Patch != nil {
-		t.Errorf("a validation changes: %s", response.Patch)
+		t.Errorf("a validating webhook returned a patch: %s", response.Patch)
 	}
 	if err != nil || !response.Allowed {
 		return
@@ -94,7 +94,7 @@ func checkValidate(ctx context.Context, t *testing.T, f fixture, request *admiss
 	pod := mustBePod(t, request)
 	var account *corev1.ServiceAccount
 	if debugs || rules.NeedsAccount(pod) {
-		if account = f.accounts.known(nameOf(request.Namespace, rules.AccountName(pod))); account == nil {
+		if account = f.accounts.cached(nameOf(request.Namespace, rules.AccountName(pod))); account == nil {
 			t.Fatalf("allowed a pod of the unknown account %q", rules.AccountName(pod))
 		}
 	}
@@ -107,7 +107,7 @@ func checkValidate(ctx context.Context, t *testing.T, f fixture, request *admiss
 	}
 }
 
-// mustBePod is the pod of a request that was allowed.
+// mustBePod returns the pod of a request that was allowed.
 func mustBePod(t *testing.T, request *admissionv1.AdmissionRequest) *corev1.Pod {
 	t.Helper()
 	pod := &corev1.Pod{}
@@ -132,7 +132,7 @@ func checkMutate(ctx context.Context, t *testing.T, f fixture, request *admissio
 	pod := mustBePod(t, request)
 	raw, err := json.Marshal(pod) // no field twice, no null in a list
 	if err != nil {
-		return // what cannot be written was not sent by an API server
+		return // an API server cannot have sent it
 	}
 	patched := mustApply(t, raw, response.Patch)
 	again := *request
@@ -144,7 +144,7 @@ func checkMutate(ctx context.Context, t *testing.T, f fixture, request *admissio
 	expectRulesDid(t, f, pod, request.Namespace, patched)
 }
 
-// expectRulesDid wants the patched pod to be what the rules make of pod.
+// expectRulesDid expects that the patched pod is pod after the rules.
 func expectRulesDid(t *testing.T, f fixture, pod *corev1.Pod, namespace string, patched []byte) {
 	t.Helper()
 	var got corev1.Pod
@@ -154,7 +154,7 @@ func expectRulesDid(t *testing.T, f fixture, pod *corev1.Pod, namespace string, 
 	rules.Default(pod)
 	var account *corev1.ServiceAccount
 	if rules.NeedsAccount(pod) {
-		if account = f.accounts.known(nameOf(namespace, rules.AccountName(pod))); account == nil {
+		if account = f.accounts.cached(nameOf(namespace, rules.AccountName(pod))); account == nil {
 			t.Fatalf("allowed a pod of the unknown account %q", rules.AccountName(pod))
 		}
 	}
@@ -177,7 +177,7 @@ func expectRulesDid(t *testing.T, f fixture, pod *corev1.Pod, namespace string, 
 	}
 }
 
-// reviewOf is what an API server sends when the pod raw is to be created.
+// reviewOf is the review that an API server sends for the creation of the pod raw.
 func reviewOf(t testing.TB, raw string) []byte {
 	t.Helper()
 	request, err := json.Marshal(creationOf(raw))

@@ -10,20 +10,20 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/podadmission/secretrefs"
 )
 
-// operation is one of a JSON patch (RFC 6902).
-type operation struct {
+// patchOperation is an operation of a JSON patch (RFC 6902).
+type patchOperation struct {
 	Op    string `json:"op"`
 	Path  string `json:"path"`
 	Value any    `json:"value"`
 }
 
-// patch says what was added to pod, which has the additions already; nil: nothing
-// was. Only what was added is ever written, because a pod may have fields that
-// the type of pod does not.
+// patch returns the patch for what was added to pod, which has the additions already; nil if
+// nothing was. It only adds, because the pod may have fields that corev1.Pod does not. named says
+// that the name of the ServiceAccount was added.
 func patch(pod *corev1.Pod, named bool, changes rules.Changes) ([]byte, error) {
-	var operations []operation
+	var operations []patchOperation
 	add := func(path string, value any) {
-		operations = append(operations, operation{Op: "add", Path: path, Value: value})
+		operations = append(operations, patchOperation{Op: "add", Path: path, Value: value})
 	}
 	if named {
 		add("/spec/serviceAccountName", pod.Spec.ServiceAccountName)
@@ -32,7 +32,7 @@ func patch(pod *corev1.Pod, named bool, changes rules.Changes) ([]byte, error) {
 		add("/spec/imagePullSecrets", changes.PullSecrets)
 	}
 	if changes.Volume != nil {
-		if len(pod.Spec.Volumes) == 1 { // there was no list, or an empty one
+		if len(pod.Spec.Volumes) == 1 { // the list was missing or empty
 			add("/spec/volumes", pod.Spec.Volumes)
 		} else {
 			add("/spec/volumes/-", changes.Volume)

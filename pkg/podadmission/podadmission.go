@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -13,40 +14,52 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 
 	"github.com/sakeeper/sakeeper/pkg/podadmission/rules"
+	"github.com/sakeeper/sakeeper/pkg/webhook/review"
 )
 
-// Config is what a reviewer needs. Settings and Awaited may be left out, and
-// Secrets unless the settings say that tokens come from Secrets.
+// Config configures a [Reviewer].
 type Config struct {
-	// Accounts caches all ServiceAccounts; [Accounts] makes it.
+	// Accounts is the informer that [Accounts] makes. The caller runs it. Either Accounts or
+	// ServiceAccounts is required.
 	Accounts toolscache.TypedSharedIndexInformer[*Account]
-	// Client reads a ServiceAccount that is not in the cache.
+	// ServiceAccounts is an informer of the caller's for *corev1.ServiceAccount, used instead of
+	// Accounts. It may be filtered: an object that it does not have is read live. It must not
+	// drop the annotation [rules.EnforceAnnotation], secrets, imagePullSecrets or
+	// automountServiceAccountToken of an object, because the rules read them. Its objects are
+	// not changed.
+	ServiceAccounts toolscache.SharedIndexInformer
+	// Client reads a ServiceAccount that is not in the cache. Required.
 	Client typedcorev1.ServiceAccountsGetter
-	// Secrets reads token Secrets.
-	Secrets  typedcorev1.SecretsGetter
+	// Secrets reads token Secrets. Required if Settings.TokenVolumeSource is
+	// [rules.SecretTokens].
+	Secrets typedcorev1.SecretsGetter
+	// Settings are those of the rules. The zero value has the rules of kube-apiserver.
 	Settings rules.Settings
-	// Awaited names the ServiceAccounts that a controller makes in every namespace,
-	// so that a pod waits for them; "default" is always one.
+	// Awaited names the ServiceAccounts that a controller creates in every namespace. A request
+	// for a pod waits up to two seconds for one of these, and for "default" in any case.
 	Awaited []string
 }
 
-// Reviewer answers reviews. It is safe for concurrent use.
+// Reviewer decides admission reviews of pods. It is safe for concurrent use.
 type Reviewer struct {
 	accounts *accounts
 	secrets  typedcorev1.SecretsGetter
 	settings rules.Settings
+	inFlight review.InFlight
 }
 
-// New checks cfg and registers with the informer, which the caller starts.
+// New checks cfg, and adds a handler to the informer.
 func New(cfg Config) (*Reviewer, error) {
 	switch {
-	case cfg.Accounts == nil, cfg.Client == nil:
-		return nil, errors.New("podreview: Accounts and Client are required")
+	case cfg.Client == nil, cfg.Accounts == nil && cfg.ServiceAccounts == nil:
+		return nil, errors.New("podadmission: Client and either Accounts or ServiceAccounts are required")
+	case cfg.Accounts != nil && cfg.ServiceAccounts != nil:
+		return nil, errors.New("podadmission: Accounts and ServiceAccounts exclude each other")
 	case cfg.Settings.TokenVolumeSource == rules.SecretTokens && cfg.Secrets == nil:
-		return nil, errors.New("podreview: Secrets is required where tokens come from Secrets")
+		return nil, errors.New("podadmission: Secrets is required if tokens come from Secrets")
 	}
 	if err := cfg.Settings.Check(); err != nil {
-		return nil, fmt.Errorf("podreview: %w", err)
+		return nil, fmt.Errorf("podadmission: %w", err)
 	}
 	found, err := newAccounts(cfg)
 	if err != nil {
@@ -55,19 +68,28 @@ func New(cfg Config) (*Reviewer, error) {
 	return &Reviewer{accounts: found, secrets: cfg.Secrets, settings: cfg.Settings}, nil
 }
 
-// Ready tells whether the cache is filled. Reviews are answered right before that
-// too, by a live read each.
+// Ready returns true if the informer has delivered its initial list. Reviews are decided correctly
+// before that too, with a live read each.
 func (r *Reviewer) Ready() bool { return r.accounts.ready() }
 
-// Mutate answers a review by which a pod may be changed: it gets what it should have
-// from its ServiceAccount, unless it is refused.
+// MutateHandler answers AdmissionReviews of the version v1 with [Reviewer.Mutate], on any path. It
+// is for servers other than pkg/webhook; the server must serve HTTPS, and limit the header and the
+// time to read a request. The handlers of a Reviewer share one limit of 64 MiB for the bodies that
+// they read.
+func (r *Reviewer) MutateHandler() http.Handler { return review.NewHandler(r.Mutate, &r.inFlight) }
+
+// ValidateHandler answers AdmissionReviews with [Reviewer.Validate]; see [Reviewer.MutateHandler].
+func (r *Reviewer) ValidateHandler() http.Handler { return review.NewHandler(r.Validate, &r.inFlight) }
+
+// Mutate decides a request of a mutating webhook. The response refuses the pod, or has a patch
+// with what the pod gets from its ServiceAccount. request is not changed.
 //
-// The end of ctx is taken for the moment at which nobody waits for the answer any
-// more. An error is returned where there is no request to answer.
+// ctx should end when the client stops waiting: live reads and waits end up to half a second before
+// that. Mutate returns an error if request is nil or has no uid, or if it cannot decide.
 func (r *Reviewer) Mutate(ctx context.Context, request *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
-	return answer(request, func() ([]byte, error) {
-		matter, err := operationOf(request)
-		if err != nil || matter != creation { // ephemeral containers get nothing
+	return respond(request, func() ([]byte, error) {
+		operation, err := operationOf(request)
+		if err != nil || operation != createPod { // ephemeral containers get nothing
 			return nil, err
 		}
 		pod, err := decode(request)
@@ -78,18 +100,19 @@ func (r *Reviewer) Mutate(ctx context.Context, request *admissionv1.AdmissionReq
 	})
 }
 
-// Validate answers a review by which a pod may only be refused; see [Reviewer.Mutate].
+// Validate decides a request of a validating webhook. The response allows or refuses the pod and
+// has no patch; for the rest see [Reviewer.Mutate].
 func (r *Reviewer) Validate(ctx context.Context, request *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
-	return answer(request, func() ([]byte, error) {
-		matter, err := operationOf(request)
-		if err != nil || matter == nothing {
+	return respond(request, func() ([]byte, error) {
+		operation, err := operationOf(request)
+		if err != nil || operation == otherOperation {
 			return nil, err
 		}
 		pod, err := decode(request)
 		if err != nil {
 			return nil, err
 		}
-		if matter == ephemeralContainers {
+		if operation == updateEphemeralContainers {
 			return nil, r.validateEphemeralContainers(ctx, pod)
 		}
 		return nil, r.validate(ctx, pod)
@@ -135,11 +158,10 @@ func (r *Reviewer) validateEphemeralContainers(ctx context.Context, pod *corev1.
 	return rules.ValidateEphemeralContainers(pod, account, r.settings)
 }
 
-// accountOf is the ServiceAccount of a pod that is being created, nil where it needs
-// none.
+// accountOf returns the ServiceAccount of a pod that is being created; nil if it needs none.
 func (r *Reviewer) accountOf(ctx context.Context, pod *corev1.Pod) (*corev1.ServiceAccount, error) {
 	if !rules.NeedsAccount(pod) {
-		return nil, nil //nolint:nilnil // none is an answer
+		return nil, nil //nolint:nilnil // a mirror pod needs none
 	}
 	account, err := r.accounts.get(ctx, toolscache.ObjectName{Namespace: pod.Namespace, Name: rules.AccountName(pod)})
 	if err != nil {
@@ -148,8 +170,8 @@ func (r *Reviewer) accountOf(ctx context.Context, pod *corev1.Pod) (*corev1.Serv
 	return account, nil
 }
 
-// tokenSecretOf is the name of the first token Secret that account lists, empty
-// where there is none or none is needed.
+// tokenSecretOf returns the name of the first token Secret that account lists; empty if there is
+// none, or if none is needed.
 func (r *Reviewer) tokenSecretOf(ctx context.Context, pod *corev1.Pod, account *corev1.ServiceAccount) (string, error) {
 	if r.settings.TokenVolumeSource != rules.SecretTokens || !rules.NeedsToken(pod, account) {
 		return "", nil
@@ -159,7 +181,7 @@ func (r *Reviewer) tokenSecretOf(ctx context.Context, pod *corev1.Pod, account *
 	for _, listed := range account.Secrets {
 		secret, err := r.secrets.Secrets(pod.Namespace).Get(ctx, listed.Name, metav1.GetOptions{})
 		switch {
-		case apierrors.IsNotFound(err): // the list may name what is gone
+		case apierrors.IsNotFound(err): // the list may name Secrets that do not exist
 		case err != nil:
 			return "", rules.TokenLookupFailed(pod, err)
 		case rules.IsToken(secret, account):
@@ -169,25 +191,25 @@ func (r *Reviewer) tokenSecretOf(ctx context.Context, pod *corev1.Pod, account *
 	return "", nil
 }
 
-// answer makes the response of what decide says: an error is a refusal.
-func answer(request *admissionv1.AdmissionRequest, decide func() (patch []byte, err error)) (*admissionv1.AdmissionResponse, error) {
+// respond calls decide and makes a response: an error with an API status is a refusal.
+func respond(request *admissionv1.AdmissionRequest, decide func() (patch []byte, err error)) (*admissionv1.AdmissionResponse, error) {
 	switch {
 	case request == nil:
 		return nil, errors.New("the review has no request")
 	case request.UID == "":
 		return nil, errors.New("the request has no uid")
 	}
-	changed, err := decide()
+	patch, err := decide()
 	if err == nil {
 		response := &admissionv1.AdmissionResponse{UID: request.UID, Allowed: true}
-		if changed != nil {
-			response.Patch, response.PatchType = changed, new(admissionv1.PatchTypeJSONPatch)
+		if patch != nil {
+			response.Patch, response.PatchType = patch, new(admissionv1.PatchTypeJSONPatch)
 		}
 		return response, nil
 	}
-	refused := apierrors.APIStatus(nil)
-	if !errors.As(err, &refused) {
+	refusal := apierrors.APIStatus(nil)
+	if !errors.As(err, &refusal) {
 		return nil, err
 	}
-	return &admissionv1.AdmissionResponse{UID: request.UID, Result: new(refused.Status())}, nil
+	return &admissionv1.AdmissionResponse{UID: request.UID, Result: new(refusal.Status())}, nil
 }

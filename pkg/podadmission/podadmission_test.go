@@ -33,14 +33,14 @@ func TestPatches(t *testing.T) {
 		inAccount *corev1.ServiceAccount
 		want      string
 	}{
-		"nothing is there": {
+		"the pod has nothing": {
 			in: plain(mainContainer), inAccount: withPullSecret,
 			want: `[{"op":"add","path":"/spec/serviceAccountName","value":"default"},
 				{"op":"add","path":"/spec/imagePullSecrets","value":[{"name":"registry"}]},
 				{"op":"add","path":"/spec/volumes","value":[` + tokenVolume + `]},
 				{"op":"add","path":"/spec/containers/0/volumeMounts","value":[` + tokenMount + `]}]`,
 		},
-		"lists are empty, or null": {
+		"lists that are empty, or null": {
 			in:        plain(`"serviceAccountName":"","volumes":null,"imagePullSecrets":[],"containers":[{"name":"main","volumeMounts":[]},{"name":"proxy","volumeMounts":null}]`),
 			inAccount: withPullSecret,
 			want: `[{"op":"add","path":"/spec/serviceAccountName","value":"default"},
@@ -49,7 +49,7 @@ func TestPatches(t *testing.T) {
 				{"op":"add","path":"/spec/containers/0/volumeMounts","value":[` + tokenMount + `]},
 				{"op":"add","path":"/spec/containers/1/volumeMounts","value":[` + tokenMount + `]}]`,
 		},
-		"lists have something": {
+		"lists that are not empty": {
 			in: plain(`"serviceAccountName":"default","volumes":[{"name":"v"}],"imagePullSecrets":[{"name":"mine"}],
 				"initContainers":[{"name":"a"},{"name":"b","volumeMounts":[{"name":"v","mountPath":"/v"}]}],
 				"containers":[{"name":"main","volumeMounts":[{"name":"v","mountPath":"/v"}]}]`),
@@ -59,10 +59,10 @@ func TestPatches(t *testing.T) {
 				{"op":"add","path":"/spec/initContainers/1/volumeMounts/-","value":` + tokenMount + `},
 				{"op":"add","path":"/spec/containers/0/volumeMounts/-","value":` + tokenMount + `}]`,
 		},
-		"all is there": {
+		"the pod has everything": {
 			in: plain(`"serviceAccountName":"default","containers":[{"name":"main","volumeMounts":[{"name":"v","mountPath":"/var/run/secrets/kubernetes.io/serviceaccount"}]}]`),
 		},
-		"the pod says its namespace nowhere": {
+		"a pod without a namespace": {
 			in:        `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web"},"spec":{"automountServiceAccountToken":false}}`,
 			inAccount: defaultAccount(),
 			want:      `[{"op":"add","path":"/spec/serviceAccountName","value":"default"}]`,
@@ -93,8 +93,8 @@ func TestPatches(t *testing.T) {
 	}
 }
 
-// TestCases sends the pods of the rules' own cases, with fields that nobody knows: the
-// answer must say what the rules say, and the fields must stay.
+// TestCases sends the pods of the rules' test data, with fields that no type has: the patch must do
+// what the rules do, and the fields must be kept.
 func TestCases(t *testing.T) {
 	dirs, err := filepath.Glob("rules/testdata/*")
 	if err != nil || len(dirs) == 0 {
@@ -103,7 +103,7 @@ func TestCases(t *testing.T) {
 	for _, dir := range dirs {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			var account corev1.ServiceAccount
-			var settings rules.Settings // of its fields, those in the file
+			var settings rules.Settings // the fields that the file sets
 			var want map[string]any
 			mustReadYAML(t, filepath.Join(dir, "account.yaml"), &account)
 			if _, err := os.Stat(filepath.Join(dir, "settings.yaml")); err == nil {
@@ -154,7 +154,7 @@ func TestCases(t *testing.T) {
 
 const inventedField = "inventedField"
 
-// withInvented reads a pod and gives every object in it a field that no type has.
+// withInvented reads a pod and adds to every object in it a field that no type has.
 func withInvented(t *testing.T, path string) []byte {
 	t.Helper()
 	var value any
@@ -171,7 +171,7 @@ func invent(value any) {
 	switch value := value.(type) {
 	case map[string]any:
 		for key, member := range value {
-			if key != "annotations" { // where every name is known
+			if key != "annotations" { // any key is allowed there
 				invent(member)
 			}
 		}
@@ -194,19 +194,19 @@ func mustReadYAML(t *testing.T, path string, into any) {
 	}
 }
 
-// TestRefusals sees to it that both handlers check what they are for.
+// TestRefusals: both webhooks refuse what the rules refuse.
 func TestRefusals(t *testing.T) {
 	f := newFixture(t, rules.Settings{LimitSecretReferences: true})
 	f.cache(t, defaultAccount())
-	const theirs = `"volumes":[{"name":"v","secret":{"secretName":"theirs"}}],`
-	const wantTheirs = `pods "web" is forbidden: volume with secret.secretName="theirs" is not allowed because service account default does not reference that secret`
+	const otherSecret = `"volumes":[{"name":"v","secret":{"secretName":"theirs"}}],`
+	const wantOther = `pods "web" is forbidden: volume with secret.secretName="theirs" is not allowed because service account default does not reference that secret`
 
-	request := creationOf(plain(theirs + mainContainer))
+	request := creationOf(plain(otherSecret + mainContainer))
 	response, err := f.Mutate(newContext(t), request)
-	expectRefused(t, response, err, 403, wantTheirs)
-	request = creationOf(plain(theirs + `"serviceAccountName":"default",` + mainContainer))
+	expectRefused(t, response, err, 403, wantOther)
+	request = creationOf(plain(otherSecret + `"serviceAccountName":"default",` + mainContainer))
 	response, err = f.Validate(newContext(t), request)
-	expectRefused(t, response, err, 403, wantTheirs)
+	expectRefused(t, response, err, 403, wantOther)
 	response, err = f.Validate(newContext(t), creationOf(plain(mainContainer)))
 	expectRefused(t, response, err, 403, `pods "web" is forbidden: no service account specified for pod team/web`)
 	response, err = f.Validate(newContext(t), creationOf(plain(`"serviceAccountName":"absent",`+mainContainer)))
@@ -242,14 +242,14 @@ func TestEphemeralContainers(t *testing.T) {
 	response, err = f.Mutate(newContext(t), ephemeral("absent", "theirs"))
 	expectPatch(t, response, err, "")
 
-	odd := ephemeral("default", "listed") // no pod of kubelet's has these, but somebody may write one
+	odd := ephemeral("default", "listed") // kubelet makes no such mirror pod, but a user may
 	odd.Object.Raw = []byte(strings.Replace(string(odd.Object.Raw), `"name":"web"`, `"name":"web","annotations":{"kubernetes.io/config.mirror":""}`, 1))
 	response, err = f.Validate(newContext(t), odd)
 	expectPatch(t, response, err, "")
 }
 
-// TestARealPodSurvives sends what an API server sends.
-func TestARealPodSurvives(t *testing.T) {
+// TestAPatchKeepsAPod as an API server sends it.
+func TestAPatchKeepsAPod(t *testing.T) {
 	f := newFixture(t, rules.Settings{})
 	f.cache(t, defaultAccount())
 	raw := realistic(t)
@@ -273,6 +273,6 @@ func TestARealPodSurvives(t *testing.T) {
 	}
 	before.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{}
 	if diff := cmp.Diff(before, after); diff != "" {
-		t.Errorf("pod less what was added (-before +after):\n%s", diff)
+		t.Errorf("pod without the additions (-before +after):\n%s", diff)
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// silent is a client whose reads are never answered.
+// silent is a client whose reads never return before their context ends.
 type silent struct {
 	typedcorev1.ServiceAccountsGetter
 }
@@ -36,7 +36,7 @@ func (silentAccounts) Get(ctx context.Context, _ string, _ metav1.GetOptions) (*
 	return nil, ctx.Err()
 }
 
-// silentSecrets answers no read of a Secret named "silent" before its context ends.
+// silentSecrets does not return a Secret named "silent" before the context ends.
 type silentSecrets struct {
 	typedcorev1.SecretsGetter
 }
@@ -51,14 +51,14 @@ type silentSecretReads struct {
 
 func (s silentSecretReads) Get(ctx context.Context, name string, options metav1.GetOptions) (*corev1.Secret, error) {
 	if name != "silent" {
-		time.Sleep(time.Second) // each takes its time
+		time.Sleep(time.Second) // a slow read
 		return s.SecretInterface.Get(ctx, name, options)
 	}
 	<-ctx.Done()
 	return nil, ctx.Err()
 }
 
-// TestTokenSecretsThatTakeTooLong: all reads together leave time for an answer.
+// TestTokenSecretsThatTakeTooLong: all reads together leave time to answer.
 func TestTokenSecretsThatTakeTooLong(t *testing.T) {
 	cases := map[string]struct {
 		in       time.Duration
@@ -114,20 +114,20 @@ func TestTokenSecrets(t *testing.T) {
 		wantCode    int32
 		wantReads   []string
 	}{
-		"the first that is one": {
+		"the first usable one": {
 			in: pod, inListed: []string{"gone", "opaque", "good", "better"},
 			inLive:    []runtime.Object{token("opaque", testkit.WithAccount("other")), token("good"), token("better")},
 			wantReads: []string{"team/gone", "team/opaque", "team/good"}, want: patched("good"),
 		},
-		"one that is not listed": {
+		"a token Secret that is not listed": {
 			in: pod, inListed: []string{"gone"}, inLive: []runtime.Object{token("good")},
 			wantReads: []string{"team/gone"}, wantCode: 500, wantRefused: none,
 		},
 		"nothing is listed": {in: pod, wantCode: 500, wantRefused: none},
-		"the pod wants none": {
+		"the pod opted out": {
 			in: `"automountServiceAccountToken":false,` + pod, inListed: []string{"good"}, inLive: []runtime.Object{token("good")},
 		},
-		"the plugin was there before": {
+		"the plugin has mounted a token": {
 			in: `"serviceAccountName":"default","volumes":[{"name":"kube-api-access-x2v4z","projected":{}}],"containers":[{"name":"main",
 				"volumeMounts":[{"name":"kube-api-access-x2v4z","mountPath":"/var/run/secrets/kubernetes.io/serviceaccount"}]}]`,
 		},

@@ -8,23 +8,23 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/podadmission/secretrefs"
 )
 
-// unlisted words the first reference of pod, in that scope, to a Secret that account
-// does not list; empty: there is none.
-func unlisted(pod *corev1.Pod, account *corev1.ServiceAccount, scope Scope) string {
+// unlistedSecret returns the message for the first reference in pod, within scope, to a Secret that
+// account does not list; empty if there is none.
+func unlistedSecret(pod *corev1.Pod, account *corev1.ServiceAccount, scope Scope) string {
 	for reference := range secretrefs.All(&pod.Spec) {
 		if (scope == AllScope || inTreeLimits(reference)) && !lists(account, reference) {
-			return worded(reference, account)
+			return message(reference, account)
 		}
 	}
 	return ""
 }
 
-// unlistedEphemeral is unlisted for ephemeral containers, in any scope: env and
-// envFrom are all that they have.
-func unlistedEphemeral(pod *corev1.Pod, account *corev1.ServiceAccount) string {
+// unlistedEphemeralSecret is unlistedSecret for ephemeral containers, with either scope: they can
+// refer to Secrets only in env and envFrom.
+func unlistedEphemeralSecret(pod *corev1.Pod, account *corev1.ServiceAccount) string {
 	for reference := range secretrefs.All(&pod.Spec) {
 		if reference.Container == secretrefs.Ephemeral && !lists(account, reference) {
-			return worded(reference, account)
+			return message(reference, account)
 		}
 	}
 	return ""
@@ -58,19 +58,18 @@ func lists(account *corev1.ServiceAccount, reference secretrefs.Reference) bool 
 	return false
 }
 
-// worded says what is wrong with reference: in the words of in-tree where it has
-// some, and else in the same manner.
-func worded(reference secretrefs.Reference, account *corev1.ServiceAccount) string {
+// message refuses reference with the text of in-tree, or a similar one if in-tree has none.
+func message(reference secretrefs.Reference, account *corev1.ServiceAccount) string {
 	const refused = "is not allowed because service account %s does not reference that "
 	switch reference.Kind {
 	case secretrefs.ImagePullSecret:
 		return fmt.Sprintf(`imagePullSecrets[%d].name="%s" `+refused+"imagePullSecret", reference.Index, reference.Name, account.Name)
 	case secretrefs.Env:
 		return fmt.Sprintf(`%s %s with envVar %s referencing secret.secretName="%s" `+refused+"secret",
-			containerWords(reference.Container), reference.Holder, reference.Variable, reference.Name, account.Name)
+			containerName(reference.Container), reference.Holder, reference.Variable, reference.Name, account.Name)
 	case secretrefs.EnvFrom:
 		return fmt.Sprintf(`%s %s with envFrom referencing secret.secretName="%s" `+refused+"secret",
-			containerWords(reference.Container), reference.Holder, reference.Name, account.Name)
+			containerName(reference.Container), reference.Holder, reference.Name, account.Name)
 	case secretrefs.SecretVolume:
 		return fmt.Sprintf(`volume with secret.secretName="%s" `+refused+"secret", reference.Name, account.Name)
 	default:
@@ -78,7 +77,7 @@ func worded(reference secretrefs.Reference, account *corev1.ServiceAccount) stri
 	}
 }
 
-func containerWords(kind secretrefs.ContainerKind) string {
+func containerName(kind secretrefs.ContainerKind) string {
 	switch kind {
 	case secretrefs.Init:
 		return "init container"

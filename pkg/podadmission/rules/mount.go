@@ -12,12 +12,13 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/podadmission/secretrefs"
 )
 
-// tokenSeconds is for how long a projected token is asked for. The API server knows
-// the odd number, and gives it a longer life for clients that never read it anew.
+// tokenSeconds is the lifetime that a projected token requests. By this number the API server
+// recognizes tokens of injected volumes, and extends them for clients that never read the file
+// again.
 const tokenSeconds = 3607
 
-// NeedsToken tells whether [Mutate] mounts a token: in pods whose containers all
-// have something at the place, it does not.
+// NeedsToken returns true if [Mutate] mounts a token. It does not if every container has a mount at
+// the path already, or if the pod or the ServiceAccount opted out.
 func NeedsToken(pod *corev1.Pod, account *corev1.ServiceAccount) bool {
 	if IsMirror(pod) || !automounts(pod, account) {
 		return false
@@ -28,16 +29,15 @@ func NeedsToken(pod *corev1.Pod, account *corev1.ServiceAccount) bool {
 	return false
 }
 
-// automounts: the pod's wish wins, then the account's, then yes.
+// automounts returns the setting of the pod, else that of the ServiceAccount, else true.
 func automounts(pod *corev1.Pod, account *corev1.ServiceAccount) bool {
-	if wish := pod.Spec.AutomountServiceAccountToken; wish != nil {
-		return *wish
+	if setting := pod.Spec.AutomountServiceAccountToken; setting != nil {
+		return *setting
 	}
 	return ptr.Deref(account.AutomountServiceAccountToken, true)
 }
 
-// withoutToken visits the init and regular containers that have no mount at the
-// token's place.
+// withoutToken visits the init and regular containers without a mount at the path of the token.
 func withoutToken(pod *corev1.Pod) iter.Seq2[secretrefs.Place, *corev1.Container] {
 	return func(yield func(secretrefs.Place, *corev1.Container) bool) {
 		for place, container := range secretrefs.Containers(&pod.Spec) {
@@ -60,9 +60,9 @@ func mountsAtTokenPath(container *corev1.Container) bool {
 	return false
 }
 
-// mountToken mounts the token where nothing is mounted at its place, and adds its
-// volume unless the pod has it.
-func mountToken(pod *corev1.Pod, account *corev1.ServiceAccount, tokenSecret string, s Settings, done *Changes) error {
+// mountToken adds the mount to every container that has none at its path, and the volume unless the
+// pod has it.
+func mountToken(pod *corev1.Pod, account *corev1.ServiceAccount, tokenSecret string, s Settings, changes *Changes) error {
 	if !NeedsToken(pod, account) {
 		return nil
 	}
@@ -77,19 +77,18 @@ func mountToken(pod *corev1.Pod, account *corev1.ServiceAccount, tokenSecret str
 	mount := corev1.VolumeMount{Name: name, ReadOnly: true, MountPath: api.ServiceAccountDir}
 	for place, container := range withoutToken(pod) {
 		container.VolumeMounts = append(container.VolumeMounts, mount)
-		done.Mounted = append(done.Mounted, place)
+		changes.Mounted = append(changes.Mounted, place)
 	}
-	done.Mount = mount
+	changes.Mount = mount
 	if missing != nil {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, *missing)
-		done.Volume = missing
+		changes.Volume = missing
 	}
 	return nil
 }
 
-// projectedToken is the name of the volume with the projected token, and that
-// volume where the pod has none. The name alone tells: a volume of that prefix is
-// taken for one, whatever it holds, as in-tree.
+// projectedToken returns the name of the volume with the projected token, and that volume if the pod
+// has none. As in-tree, a volume is recognized by the prefix of its name alone.
 func projectedToken(pod *corev1.Pod, s Settings) (string, *corev1.Volume) {
 	for i := range pod.Spec.Volumes {
 		if name := pod.Spec.Volumes[i].Name; strings.HasPrefix(name, TokenVolumePrefix) {
@@ -108,7 +107,7 @@ func projection() *corev1.ProjectedVolumeSource {
 				Path: corev1.ServiceAccountTokenKey, ExpirationSeconds: ptr.To[int64](tokenSeconds),
 			}},
 			{ConfigMap: &corev1.ConfigMapProjection{
-				LocalObjectReference: corev1.LocalObjectReference{Name: "kube-root-ca.crt"},
+				LocalObjectReference: corev1.LocalObjectReference{Name: api.RootCAConfigMap},
 				Items:                []corev1.KeyToPath{{Key: corev1.ServiceAccountRootCAKey, Path: corev1.ServiceAccountRootCAKey}},
 			}},
 			{DownwardAPI: &corev1.DownwardAPIProjection{
@@ -121,8 +120,8 @@ func projection() *corev1.ProjectedVolumeSource {
 	}
 }
 
-// secretToken is the name of the volume with that token Secret, and that volume
-// where the pod has none.
+// secretToken returns the name of the volume with that token Secret, and that volume if the pod has
+// none.
 func secretToken(pod *corev1.Pod, secret string, s Settings) (string, *corev1.Volume) {
 	taken := map[string]bool{}
 	for i := range pod.Spec.Volumes {
@@ -132,7 +131,7 @@ func secretToken(pod *corev1.Pod, secret string, s Settings) (string, *corev1.Vo
 		}
 		taken[volume.Name] = true
 	}
-	// Names of Secrets may have dots and 253 characters, those of volumes may not.
+	// The name of a Secret may have dots and 253 characters, that of a volume may not.
 	name := strings.ReplaceAll(secret, ".", "-")
 	if taken[name] || len(name) > validation.DNS1123LabelMaxLength {
 		const end = suffixLength + len("-")

@@ -7,31 +7,30 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/podadmission/secretrefs"
 )
 
-// Changes is what [Mutate] did to a pod. Everything was added; nothing that the pod
-// had was changed. The zero value is no change.
+// Changes is what [Mutate] added to a pod. Nothing that the pod had was changed. The zero value is no
+// change.
 type Changes struct {
-	// PullSecrets are all that the pod has now.
+	// PullSecrets are all pull secrets of the pod; nil if none were added.
 	PullSecrets []corev1.LocalObjectReference
-	// Volume is the last one of the pod.
+	// Volume is the last volume of the pod; nil if none was added.
 	Volume *corev1.Volume
-	// Mounted are the containers whose last mount is Mount.
+	// Mounted are the containers to which Mount was added, as their last mount.
 	Mounted []secretrefs.Place
 	Mount   corev1.VolumeMount
 }
 
-// IsMirror tells whether pod stands for one that kubelet runs from a file.
+// IsMirror returns true if pod is the mirror of a static pod.
 func IsMirror(pod *corev1.Pod) bool {
 	_, ok := pod.Annotations[corev1.MirrorPodAnnotationKey]
 	return ok
 }
 
-// NeedsAccount tells whether pod's ServiceAccount must be looked up: there is a name,
-// and the pod is no mirror pod. What needs none may be given to the rules with a nil
-// account.
+// NeedsAccount returns true if the rules need the ServiceAccount of pod: it names one, and is not a
+// mirror pod. After [Default], account may be nil for the other pods.
 func NeedsAccount(pod *corev1.Pod) bool { return !IsMirror(pod) && AccountName(pod) != "" }
 
-// AccountName is the ServiceAccount of pod: serviceAccountName or, without that,
-// its old name serviceAccount. Empty: none.
+// AccountName returns the name of the ServiceAccount of pod: the field serviceAccountName or, if that
+// is empty, the deprecated field serviceAccount. Empty: the pod names none.
 func AccountName(pod *corev1.Pod) string {
 	if pod.Spec.ServiceAccountName != "" {
 		return pod.Spec.ServiceAccountName
@@ -39,8 +38,8 @@ func AccountName(pod *corev1.Pod) string {
 	return pod.Spec.DeprecatedServiceAccount
 }
 
-// Default sets pod.Spec.ServiceAccountName where it is empty, and tells whether it
-// did. The API server then keeps the field serviceAccount equal to it.
+// Default sets pod.Spec.ServiceAccountName if it is empty, and returns true if it did. It does not
+// change mirror pods. The API server keeps the field serviceAccount equal to it.
 func Default(pod *corev1.Pod) bool {
 	if IsMirror(pod) || pod.Spec.ServiceAccountName != "" {
 		return false
@@ -52,27 +51,26 @@ func Default(pod *corev1.Pod) bool {
 	return true
 }
 
-// Mutate adds what a pod that is being created gets from its ServiceAccount, and
-// says what it added; neither shares memory with account. It does not touch mirror
-// pods, whose account may be nil. tokenSecret is the name of the account's token
-// Secret, for [SecretTokens] alone; empty: there is none, and a pod that needs one
-// is refused with an error that asks to try again.
+// Mutate adds to a pod that is being created what it gets from its ServiceAccount, and returns what
+// it added; neither shares memory with account. It does not change mirror pods. tokenSecret is the
+// name of the account's token Secret, used with [SecretTokens] only; if it is empty, a pod that
+// needs one is refused with an error that asks the client to retry.
 //
 // An error is an [apierrors.APIStatus], and the pod is then unchanged.
 func Mutate(pod *corev1.Pod, account *corev1.ServiceAccount, tokenSecret string, s Settings) (Changes, error) {
 	if IsMirror(pod) {
 		return Changes{}, nil
 	}
-	var done Changes
-	if err := mountToken(pod, account, tokenSecret, s, &done); err != nil {
+	var changes Changes
+	if err := mountToken(pod, account, tokenSecret, s, &changes); err != nil {
 		return Changes{}, err
 	}
-	addPullSecrets(pod, account, &done)
-	return done, nil
+	addPullSecrets(pod, account, &changes)
+	return changes, nil
 }
 
-// addPullSecrets gives a pod without pull secrets those of its account.
-func addPullSecrets(pod *corev1.Pod, account *corev1.ServiceAccount, done *Changes) {
+// addPullSecrets adds the pull secrets of account to a pod without any.
+func addPullSecrets(pod *corev1.Pod, account *corev1.ServiceAccount, changes *Changes) {
 	if len(pod.Spec.ImagePullSecrets) > 0 || len(account.ImagePullSecrets) == 0 {
 		return
 	}
@@ -80,5 +78,5 @@ func addPullSecrets(pod *corev1.Pod, account *corev1.ServiceAccount, done *Chang
 	for i, secret := range account.ImagePullSecrets {
 		secrets[i].Name = secret.Name
 	}
-	pod.Spec.ImagePullSecrets, done.PullSecrets = secrets, secrets
+	pod.Spec.ImagePullSecrets, changes.PullSecrets = secrets, secrets
 }

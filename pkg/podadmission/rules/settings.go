@@ -9,49 +9,49 @@ import (
 )
 
 const (
-	// EnforceAnnotation on a ServiceAccount limits the Secrets that its pods may name.
+	// EnforceAnnotation on a ServiceAccount limits its pods to the Secrets that it lists.
 	EnforceAnnotation = "kubernetes.io/enforce-mountable-secrets"
-	// TokenVolumePrefix begins the name of the volume with the projected token.
+	// TokenVolumePrefix is the prefix of the name of the volume with the projected token.
 	TokenVolumePrefix = "kube-api-access-"
 )
 
-// TokenVolumeSource is where mounted tokens come from.
+// TokenVolumeSource is the source of mounted tokens.
 type TokenVolumeSource string
 
 // The values of --token-volume-source.
 const (
-	// ProjectedTokens are made by kubelet for each pod, and expire.
+	// ProjectedTokens are requested by kubelet for each pod, and expire.
 	ProjectedTokens TokenVolumeSource = "projected"
-	// SecretTokens are those of token Secrets, as before Kubernetes 1.22.
+	// SecretTokens come from token Secrets, as before Kubernetes 1.22.
 	SecretTokens TokenVolumeSource = "secret"
 )
 
-// Scope is which kinds of references to Secrets are limited.
+// Scope says which kinds of references to Secrets are limited.
 type Scope string
 
 // The values of --secret-reference-scope.
 const (
 	// InTreeScope is Secret volumes, env and envFrom of containers, and pull secrets.
 	InTreeScope Scope = "in-tree"
-	// AllScope is every kind that a PodSpec has.
+	// AllScope is every kind of reference in a PodSpec.
 	AllScope Scope = "all"
 )
 
-// Settings are those of the process.
+// Settings are the settings of the rules. The zero value has the rules of kube-apiserver.
 type Settings struct {
 	// TokenVolumeSource says which tokens are mounted. Empty: ProjectedTokens.
 	TokenVolumeSource TokenVolumeSource
-	// LimitSecretReferences limits the Secrets that any pod may name to those of its
-	// ServiceAccount. False: those of pods whose ServiceAccount asks for it.
+	// LimitSecretReferences limits every pod to the Secrets that its ServiceAccount lists. False:
+	// only pods whose ServiceAccount has [EnforceAnnotation].
 	LimitSecretReferences bool
 	// SecretReferenceScope says which references are limited. Empty: InTreeScope.
 	SecretReferenceScope Scope
-	// Suffix makes the end of a volume name that must be unique. Nil: five random
-	// letters and digits, as in other generated names.
+	// Suffix returns the end of a volume name that must be unique. It is called concurrently.
+	// Nil: five random letters and digits, as in other generated names.
 	Suffix func() string
 }
 
-// Check tells whether the settings have values that exist.
+// Check returns an error if a setting has an unknown value.
 func (s Settings) Check() error {
 	switch s.TokenVolumeSource {
 	case "", ProjectedTokens, SecretTokens:
@@ -66,17 +66,17 @@ func (s Settings) Check() error {
 	}
 }
 
-// limits tells whether pods of account may name its Secrets only.
+// limits returns true if pods of account may only name Secrets that it lists.
 func (s Settings) limits(account *corev1.ServiceAccount) bool {
 	if s.LimitSecretReferences {
 		return true
 	}
-	// What is no boolean limits nothing, as in-tree.
+	// A value that is not a boolean limits nothing, as in-tree.
 	enforced, err := strconv.ParseBool(account.Annotations[EnforceAnnotation])
 	return err == nil && enforced
 }
 
-// suffixLength is that of names that the API machinery generates.
+// suffixLength is the same as in names that the API server generates.
 const suffixLength = 5
 
 func (s Settings) suffix() string {

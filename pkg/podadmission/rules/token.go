@@ -6,8 +6,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// IsToken tells whether secret is a token Secret of account that pods can use: it has
-// a token, nobody marked that as invalid, and it is not being deleted.
+// IsToken returns true if secret is a token Secret of account that pods can use: it has a token that
+// is not marked invalid, and it is not being deleted.
 func IsToken(secret *corev1.Secret, account *corev1.ServiceAccount) bool {
 	uid := secret.Annotations[corev1.ServiceAccountUIDKey]
 	switch {

@@ -8,9 +8,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/podadmission/secretrefs"
 )
 
-// Validate says why pod may not be created, with the first reason that there is; nil:
-// it may. The account of a pod that needs none may be nil. An error is an
-// [apierrors.APIStatus].
+// Validate returns an error if pod may not be created, for the first reason that it finds. The error
+// is an [apierrors.APIStatus]. account may be nil if [NeedsAccount] returns false.
 func Validate(pod *corev1.Pod, account *corev1.ServiceAccount, s Settings) error {
 	if IsMirror(pod) {
 		for _, rule := range []func(*corev1.Pod) error{mirrorWithoutAccount, mirrorWithoutSecrets, mirrorWithoutToken} {
@@ -26,15 +25,15 @@ func Validate(pod *corev1.Pod, account *corev1.ServiceAccount, s Settings) error
 	if !s.limits(account) {
 		return nil
 	}
-	if why := unlisted(pod, account, s.SecretReferenceScope); why != "" {
-		return forbidden(pod, why)
+	if message := unlistedSecret(pod, account, s.SecretReferenceScope); message != "" {
+		return forbidden(pod, message)
 	}
 	return nil
 }
 
-// ValidateEphemeralContainers says why pod may not be given the ephemeral containers
-// that it has now, with the first reason that there is; nil: it may. The account may
-// be nil where [AccountName] is empty. An error is an [apierrors.APIStatus].
+// ValidateEphemeralContainers returns an error if pod may not have its ephemeral containers, for the
+// first reason that it finds. The error is an [apierrors.APIStatus]. account may be nil if
+// [AccountName] is empty.
 func ValidateEphemeralContainers(pod *corev1.Pod, account *corev1.ServiceAccount, s Settings) error {
 	if AccountName(pod) == "" {
 		return noAccount(pod)
@@ -42,9 +41,9 @@ func ValidateEphemeralContainers(pod *corev1.Pod, account *corev1.ServiceAccount
 	if !s.limits(account) {
 		return nil
 	}
-	// In-tree answers 500 here and 403 to all else.
-	if why := unlistedEphemeral(pod, account); why != "" {
-		return internal(why)
+	// As in-tree, the code is 500 here, and 403 for all other refusals.
+	if message := unlistedEphemeralSecret(pod, account); message != "" {
+		return internal(message)
 	}
 	return nil
 }

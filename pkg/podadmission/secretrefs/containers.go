@@ -6,18 +6,18 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// ContainerKind is a list of containers that a pod has.
+// ContainerKind is one of the lists of containers in a PodSpec.
 type ContainerKind uint8
 
-// All kinds.
+// The kinds of containers.
 const (
-	NoContainer ContainerKind = iota
+	NoContainer ContainerKind = iota // not in a container
 	Init
 	Regular
 	Ephemeral
 )
 
-// Field is the name of the list in a PodSpec; empty for NoContainer.
+// Field returns the name of the list in a PodSpec; empty for NoContainer.
 func (k ContainerKind) Field() string {
 	switch k {
 	case Init:
@@ -31,14 +31,14 @@ func (k ContainerKind) Field() string {
 	}
 }
 
-// Place is where a container stands in a pod.
+// Place is the list and the index of a container in a pod.
 type Place struct {
 	Kind  ContainerKind
 	Index int
 }
 
-// Containers visits all containers of spec: init, regular, ephemeral. They are those
-// of spec, not copies.
+// Containers visits all containers of spec: init, regular, ephemeral. The pointers are into spec, so
+// a caller may change a container.
 func Containers(spec *corev1.PodSpec) iter.Seq2[Place, *corev1.Container] {
 	return func(yield func(Place, *corev1.Container) bool) {
 		for i := range spec.InitContainers {

@@ -7,11 +7,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Kind is a kind of place that names a Secret.
+// Kind is a kind of field that names a Secret.
 type Kind uint8
 
-// All kinds. Whatever is neither of a container nor an ImagePullSecret is of a
-// volume.
+// The kinds of fields. Env and EnvFrom are in containers; all others but ImagePullSecret are in
+// volumes.
 const (
 	ImagePullSecret Kind = iota
 	Env
@@ -29,8 +29,8 @@ const (
 	StorageOS
 )
 
-// Field is the field that holds the name, as it is written in a pod, from the pull
-// secret, environment variable, envFrom entry, volume or projected source on.
+// Field returns the path of the field in its pull secret, environment variable, envFrom entry, volume
+// or projected source.
 func (k Kind) Field() string {
 	switch k {
 	case ImagePullSecret:
@@ -65,24 +65,23 @@ func (k Kind) Field() string {
 	return ""
 }
 
-// Reference is one place that names a Secret. The Secret is in the namespace of the
-// pod.
+// Reference is one place that names a Secret, which is in the namespace of the pod.
 type Reference struct {
 	Kind Kind
-	// Name is that of the Secret. It is empty where the pod leaves it empty.
+	// Name is the name of the Secret. It is empty if it is empty in the pod.
 	Name string
-	// Container is the kind of container, NoContainer for the other places.
+	// Container is the kind of the container; NoContainer if the place is not in one.
 	Container ContainerKind
 	// Holder is the name of the container or the volume.
 	Holder string
-	// Variable is the name of the environment variable, for Env alone.
+	// Variable is the name of the environment variable; empty unless Kind is Env.
 	Variable string
-	// Index is that of the container, volume or pull secret, and Inner that of the
+	// Index is the index of the container, volume or pull secret, and Inner the index of the
 	// variable, envFrom entry or projected source in it.
 	Index, Inner int
 }
 
-// Path is where the name stands in a pod, such as
+// Path returns the path of the field in the pod, such as
 // "spec.volumes[2].csi.nodePublishSecretRef.name".
 func (r Reference) Path() string {
 	list, inner := "volumes", ""
@@ -104,9 +103,9 @@ func (r Reference) Path() string {
 	return path + r.Kind.Field()
 }
 
-// All finds every place in spec that names a Secret: volumes, then init, regular
-// and ephemeral containers (the variables of each before its envFrom), then pull
-// secrets, each in the order of the pod.
+// All visits every place in spec that names a Secret: volumes, then init, regular and ephemeral
+// containers (the variables of each before its envFrom), then pull secrets, each in the order of
+// the pod.
 func All(spec *corev1.PodSpec) iter.Seq[Reference] {
 	return func(yield func(Reference) bool) {
 		for i := range spec.Volumes {
@@ -127,18 +126,8 @@ func All(spec *corev1.PodSpec) iter.Seq[Reference] {
 	}
 }
 
-// Names tells whether spec names that Secret anywhere.
-func Names(spec *corev1.PodSpec, secret string) bool {
-	for reference := range All(spec) {
-		if reference.Name == secret {
-			return true
-		}
-	}
-	return false
-}
-
-// ProjectsToken tells whether a volume asks for a token of the pod's
-// ServiceAccount. Such a token is in no Secret.
+// ProjectsToken returns true if a volume of spec projects a token of the pod's ServiceAccount. Such a
+// token is not in a Secret.
 func ProjectsToken(spec *corev1.PodSpec) bool {
 	for i := range spec.Volumes {
 		projected := spec.Volumes[i].Projected

@@ -24,7 +24,7 @@ func from(secret string) corev1.EnvFromSource {
 	return corev1.EnvFromSource{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: *local(secret)}}
 }
 
-func TestAReferenceSaysWhereItIs(t *testing.T) {
+func TestReferences(t *testing.T) {
 	plain := corev1.EnvVar{Name: "PLAIN", Value: "secret"}
 	spec := &corev1.PodSpec{
 		ImagePullSecrets: []corev1.LocalObjectReference{{Name: "registry"}},
@@ -59,7 +59,7 @@ func TestAReferenceSaysWhereItIs(t *testing.T) {
 	if diff := cmp.Diff(want, slices.Collect(secretrefs.All(spec))); diff != "" {
 		t.Errorf("references (-want +got):\n%s", diff)
 	}
-	for stop := range want { // whoever has seen enough must not be called again
+	for stop := range want { // a caller that stops must not be called again
 		seen := 0
 		for range secretrefs.All(spec) {
 			if seen == stop {
@@ -75,12 +75,12 @@ func TestAReferenceSaysWhereItIs(t *testing.T) {
 
 func TestAnEmptyPodNamesNothing(t *testing.T) {
 	spec := &corev1.PodSpec{}
-	if got := slices.Collect(secretrefs.All(spec)); got != nil || secretrefs.ProjectsToken(spec) || secretrefs.Names(spec, "") {
+	if got := slices.Collect(secretrefs.All(spec)); got != nil || secretrefs.ProjectsToken(spec) {
 		t.Errorf("found %v", got)
 	}
 }
 
-func TestContainersAreThoseOfThePod(t *testing.T) {
+func TestContainersAreNotCopies(t *testing.T) {
 	spec := &corev1.PodSpec{
 		InitContainers:      make([]corev1.Container, 1),
 		Containers:          make([]corev1.Container, 2),
@@ -89,15 +89,15 @@ func TestContainersAreThoseOfThePod(t *testing.T) {
 	want := []secretrefs.Place{{Kind: secretrefs.Init}, {Kind: secretrefs.Regular}, {Kind: secretrefs.Regular, Index: 1}, {Kind: secretrefs.Ephemeral}}
 	var got []secretrefs.Place
 	for place, container := range secretrefs.Containers(spec) {
-		container.Name = "touched"
+		container.Name = "changed"
 		got = append(got, place)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("containers (-want +got):\n%s", diff)
 	}
 	for _, name := range []string{spec.InitContainers[0].Name, spec.Containers[1].Name, spec.EphemeralContainers[0].Name} {
-		if name != "touched" {
-			t.Error("a copy was visited")
+		if name != "changed" {
+			t.Error("a copy was changed")
 		}
 	}
 	for stop := range want {
@@ -119,8 +119,10 @@ func BenchmarkAll(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if secretrefs.Names(spec, "absent") {
-			b.Fatal("named")
+		for reference := range secretrefs.All(spec) {
+			if reference.Name == "absent" {
+				b.Fatal("named")
+			}
 		}
 	}
 }

@@ -2,8 +2,8 @@ package secretrefs
 
 import corev1 "k8s.io/api/core/v1"
 
-// names are the names that a volume source holds, by kind; nil where it holds none.
-// A valid volume has one source, but whoever asks may not know yet that it is valid.
+// names are the names in a volume source, by kind; nil if there is none of the kind. A valid volume
+// has one source, but admission may see volumes before they are validated.
 type names [StorageOS + 1]*string
 
 func namesIn(source *corev1.VolumeSource) (found names) {

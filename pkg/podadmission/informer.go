@@ -11,15 +11,15 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/podadmission/rules"
 )
 
-// Account is what is kept of a ServiceAccount: what the rules read, and nothing
-// else. It is a type of its own, so that no cache that keeps less can be mistaken for
-// one of these: what is missing from an account is a check that is not made. It is
-// never written back.
+// Account is a ServiceAccount reduced to the fields that the rules read; it must not be written
+// back. It is a type of its own, so that a cache which keeps fewer fields cannot be used by
+// mistake: a field that is missing is a check that is not made.
 type Account struct {
 	corev1.ServiceAccount
 }
 
-// Accounts caches all ServiceAccounts of the cluster. The informer is not started.
+// Accounts returns an informer for all ServiceAccounts, which keeps only what the rules read. The
+// caller runs it.
 func Accounts(client kubernetes.Interface) (toolscache.TypedSharedIndexInformer[*Account], error) {
 	informer := coreinformers.NewServiceAccountInformer(client, "", 0, toolscache.Indexers{})
 	return cache.Transformed(informer, reduce)

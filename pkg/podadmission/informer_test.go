@@ -12,7 +12,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-func TestWhatIsKeptOfAnAccount(t *testing.T) {
+func TestAccountsAreReduced(t *testing.T) {
 	full := robot(testkit.WithManagedFields(), testkit.WithLabel("app", "web"),
 		testkit.WithAnnotation("kubectl.kubernetes.io/last-applied-configuration", "{}"), testkit.WithAnnotation(rules.EnforceAnnotation, "true"))
 	full.Secrets = []corev1.ObjectReference{{Name: "a", Namespace: "team", Kind: "Secret"}}
@@ -30,7 +30,7 @@ func TestWhatIsKeptOfAnAccount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, rules.Settings{}, full)
 		defer started(newContext(t), t, f)()
-		got := f.accounts.known(nameOf("team", "robot"))
+		got := f.accounts.cached(nameOf("team", "robot"))
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("account (-want +got):\n%s", diff)
 		}

@@ -4,7 +4,7 @@
 // It guarantees what [github.com/sakeeper/sakeeper/pkg/webhook/review] does, and:
 //
 //   - A connection costs a bounded amount of memory and time: the header, the time to read and
-//     the time to write have limits, whoever the client is.
+//     the time to write have limits, for every client.
 //   - A panic is counted and logged without its value, which may quote an object.
 //   - When the context ends, no request is refused: the server goes on for the time of
 //     Config.Drain, asks clients to close their connections, and then finishes the requests

@@ -15,14 +15,14 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/podadmission/rules"
 )
 
-var update = flag.Bool("update", false, "write testdata anew")
+var update = flag.Bool("update", false, "write the files in testdata")
 
-// settingsFile is an optional part of a case.
+// settingsFile is the optional file settings.yaml of a case.
 type settingsFile struct {
 	TokenVolumeSource     rules.TokenVolumeSource `json:"tokenVolumeSource"`
 	LimitSecretReferences bool                    `json:"limitSecretReferences"`
 	SecretReferenceScope  rules.Scope             `json:"secretReferenceScope"`
-	// TokenSecret is the account's token Secret.
+	// TokenSecret is the name of the account's token Secret.
 	TokenSecret string `json:"tokenSecret"`
 }
 
@@ -56,9 +56,9 @@ func create(pod *corev1.Pod, account *corev1.ServiceAccount, tokenSecret string,
 	return changes, named, err
 }
 
-// TestCases creates the pods of testdata: want.yaml is the pod, or the status where
-// it is refused. What is admitted is created again as it came out, in the place of a
-// reinvocation, and must not change.
+// TestCases creates the pods in testdata: want.yaml is the resulting pod, or the status if it is
+// refused. A pod that is admitted goes through the rules again, as in a reinvocation, and must not
+// change.
 func TestCases(t *testing.T) {
 	dirs, err := filepath.Glob("testdata/*")
 	if err != nil || len(dirs) == 0 {
@@ -90,7 +90,7 @@ func TestCases(t *testing.T) {
 			expectFile(t, filepath.Join(dir, "want.yaml"), pod)
 			again := pod.DeepCopy()
 			settings := file.settings()
-			settings.Suffix = func() string { t.Error("a name was made"); return "edcba" }
+			settings.Suffix = func() string { t.Error("a name was generated"); return "edcba" }
 			changes, named, err := create(again, &account, file.TokenSecret, settings)
 			if diff := cmp.Diff(rules.Changes{}, changes); diff != "" || named || err != nil {
 				t.Errorf("the second time: %v, named %v, error %v", diff, named, err)
@@ -123,6 +123,6 @@ func expectFile(t *testing.T, path string, got any) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), string(data)); diff != "" {
-		t.Errorf("%s, after a wanted change run the test with -update (-want +got):\n%s", path, diff)
+		t.Errorf("%s; if the change is intended, run the test with -update (-want +got):\n%s", path, diff)
 	}
 }

@@ -14,8 +14,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// expectRefusal wants an error with that status code and message; an empty message is
-// no error.
+// expectRefusal expects an error with that status code and message; an empty message: no error.
 func expectRefusal(t *testing.T, err error, code int32, message string) {
 	t.Helper()
 	if message == "" {
@@ -33,13 +32,13 @@ func expectRefusal(t *testing.T, err error, code int32, message string) {
 	}
 }
 
-func TestSecretsThatAnAccountDoesNotList(t *testing.T) {
+func TestUnlistedSecretsAreRefused(t *testing.T) {
 	const end = ` is not allowed because service account robot does not reference that `
 	cases := map[string]struct {
 		in   *corev1.Pod
 		want string
 	}{
-		"what is listed": {
+		"listed Secrets": {
 			in: newPod(secretVolume("listed"), initContainer("listed"), initContainerFrom("listed"), container("listed"), containerFrom("listed"), pullSecret("registry")),
 		},
 		"a volume":                {in: newPod(secretVolume("listed"), secretVolume("x")), want: `volume with secret.secretName="x"` + end + "secret"},
@@ -62,7 +61,7 @@ func TestSecretsThatAnAccountDoesNotList(t *testing.T) {
 		"a pull secret that is listed as a Secret": {
 			in: newPod(pullSecret("listed")), want: `imagePullSecrets[0].name="listed"` + end + "imagePullSecret",
 		},
-		"a volume with what is listed as a pull secret": {
+		"a volume with a Secret that is listed as a pull secret": {
 			in: newPod(secretVolume("registry")), want: `volume with secret.secretName="registry"` + end + "secret",
 		},
 		"volumes come first, pull secrets last": {
@@ -71,8 +70,8 @@ func TestSecretsThatAnAccountDoesNotList(t *testing.T) {
 		"init containers come before containers": {
 			in: newPod(pullSecret("1"), container("2"), initContainer("3")), want: `init container first with envVar KEY referencing secret.secretName="3"` + end + "secret",
 		},
-		"ephemeral containers are not looked at when a pod is created": {in: newPod(ephemeral(withEnv("debug", "x")))},
-		"nor are other volumes": {
+		"ephemeral containers are not checked when a pod is created": {in: newPod(ephemeral(withEnv("debug", "x")))},
+		"other volumes are not checked": {
 			in: newPod(volume("mixed", corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
 				{Secret: &corev1.SecretProjection{LocalObjectReference: *ref("x")}},
 			}}})),
@@ -92,8 +91,8 @@ func TestSecretsThatAnAccountDoesNotList(t *testing.T) {
 	}
 }
 
-// otherVolumes are those that name the Secret "x" and that in-tree does not limit, by
-// what is refused of them.
+// otherVolumes are the volume sources that name the Secret "x" and that in-tree does not limit, by
+// the field in the refusal.
 func otherVolumes() map[string]corev1.VolumeSource {
 	return map[string]corev1.VolumeSource{
 		"azureFile.secretName": {AzureFile: &corev1.AzureFileVolumeSource{SecretName: "x"}},
@@ -116,7 +115,7 @@ func otherVolumes() map[string]corev1.VolumeSource {
 	}
 }
 
-func TestScopeAllLooksAtEveryKindOfReference(t *testing.T) {
+func TestScopeAllLimitsEveryKindOfReference(t *testing.T) {
 	all := rules.Settings{LimitSecretReferences: true, SecretReferenceScope: rules.AllScope}
 	for field, source := range otherVolumes() {
 		t.Run(field, func(t *testing.T) {
@@ -135,7 +134,7 @@ func TestScopeAllLooksAtEveryKindOfReference(t *testing.T) {
 			}
 		})
 	}
-	t.Run("what the smaller scope looks at too", func(t *testing.T) {
+	t.Run("references of the in-tree scope", func(t *testing.T) {
 		expectRefusal(t, rules.Validate(newPod(containerFrom("x")), robot(), all), 403,
 			`pods "web" is forbidden: container main with envFrom referencing secret.secretName="x" is not allowed because service account robot does not reference that secret`)
 	})
@@ -155,9 +154,9 @@ func TestMirrorPods(t *testing.T) {
 		want string
 	}
 	cases := map[string]testCase{
-		"nothing of it":      {in: newPod(mirror)},
+		"a plain mirror pod": {in: newPod(mirror)},
 		"an account":         {in: newPod(mirror, func(p *corev1.Pod) { p.Spec.ServiceAccountName = "robot" }), want: accounts},
-		"by its old name":    {in: newPod(mirror, func(p *corev1.Pod) { p.Spec.DeprecatedServiceAccount = "robot" }), want: accounts},
+		"a deprecated field": {in: newPod(mirror, func(p *corev1.Pod) { p.Spec.DeprecatedServiceAccount = "robot" }), want: accounts},
 		"an account first":   {in: newPod(mirror, pullSecret("x"), func(p *corev1.Pod) { p.Spec.ServiceAccountName = "robot" }), want: accounts},
 		"a pull secret":      {in: newPod(mirror, pullSecret("x")), want: secrets},
 		"a secret volume":    {in: newPod(mirror, secretVolume("x")), want: secrets},
@@ -202,15 +201,15 @@ func TestEphemeralContainers(t *testing.T) {
 		wantCode int32
 		want     string
 	}{
-		"what is listed": {in: newPod(ephemeral(withEnv("debug", "listed")), ephemeral(withEnvFrom("debug", "listed")))},
+		"listed Secrets": {in: newPod(ephemeral(withEnv("debug", "listed")), ephemeral(withEnvFrom("debug", "listed")))},
 		"a variable":     {in: newPod(ephemeral(withEnv("debug", "x"))), wantCode: 500, want: "ephemeral container debug with envVar KEY" + refused},
 		"an envFrom":     {in: newPod(ephemeral(withEnvFrom("debug", "x"))), wantCode: 500, want: "ephemeral container debug with envFrom" + refused},
 		"no account": {
 			in: newPod(unnamed, ephemeral(withEnv("debug", "x"))), wantCode: 403,
 			want: `pods "web" is forbidden: no service account specified for pod team/web`,
 		},
-		"the rest of the pod has been let in": {in: newPod(secretVolume("x"), container("x"), initContainerFrom("x"), pullSecret("x"))},
-		"also a mirror pod's":                 {in: newPod(ephemeral(withEnv("debug", "x")), annotatedAsMirror), wantCode: 500, want: "ephemeral container debug with envVar KEY" + refused},
+		"the rest of the pod is not checked": {in: newPod(secretVolume("x"), container("x"), initContainerFrom("x"), pullSecret("x"))},
+		"a mirror pod":                       {in: newPod(ephemeral(withEnv("debug", "x")), annotatedAsMirror), wantCode: 500, want: "ephemeral container debug with envVar KEY" + refused},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-func TestWhatLimitsSecrets(t *testing.T) {
+func TestSecretsAreLimitedOnRequest(t *testing.T) {
 	annotated := func(value string) *corev1.ServiceAccount {
 		return robot(testkit.WithAnnotation(rules.EnforceAnnotation, value))
 	}
@@ -21,14 +21,14 @@ func TestWhatLimitsSecrets(t *testing.T) {
 		inSettings  rules.Settings
 		wantRefused bool
 	}{
-		"nothing":                          {in: robot()},
+		"neither":                          {in: robot()},
 		"the setting":                      {in: robot(), inSettings: rules.Settings{LimitSecretReferences: true}, wantRefused: true},
 		"the account":                      {in: annotated("true"), wantRefused: true},
 		"the account, in another spelling": {in: annotated("T"), wantRefused: true},
 		"the account, with a number":       {in: annotated("1"), wantRefused: true},
-		"an account that says no":          {in: annotated("false")},
-		"no boolean":                       {in: annotated("yes")},
-		"a boolean of another language":    {in: annotated("tRUE")},
+		"the account, with false":          {in: annotated("false")},
+		"not a boolean":                    {in: annotated("yes")},
+		"a boolean that Go does not parse": {in: annotated("tRUE")},
 		"an empty annotation":              {in: annotated("")},
 		"the setting beats the account":    {in: annotated("false"), inSettings: rules.Settings{LimitSecretReferences: true}, wantRefused: true},
 		"the scope alone limits nothing":   {in: robot(), inSettings: rules.Settings{SecretReferenceScope: rules.AllScope}},
@@ -45,27 +45,27 @@ func TestWhatLimitsSecrets(t *testing.T) {
 	}
 }
 
-func TestTheNameInARefusal(t *testing.T) {
+func TestTheNameOfThePodInARefusal(t *testing.T) {
 	cases := map[string]struct {
 		in   podOption
 		want string
 	}{
-		"a name":              {in: func(p *corev1.Pod) { p.GenerateName = "gen-" }, want: `pods "web" is forbidden: no service account specified for pod team/web`},
-		"one yet to be made":  {in: func(p *corev1.Pod) { p.Name, p.GenerateName = "", "web-" }, want: `pods "web-" is forbidden: no service account specified for pod team/`},
-		"neither of the two ": {in: func(p *corev1.Pod) { p.Name = "" }, want: `pods "Unknown" is forbidden: no service account specified for pod team/`},
+		"a name":           {in: func(p *corev1.Pod) { p.GenerateName = "gen-" }, want: `pods "web" is forbidden: no service account specified for pod team/web`},
+		"a generated name": {in: func(p *corev1.Pod) { p.Name, p.GenerateName = "", "web-" }, want: `pods "web-" is forbidden: no service account specified for pod team/`},
+		"neither":          {in: func(p *corev1.Pod) { p.Name = "" }, want: `pods "Unknown" is forbidden: no service account specified for pod team/`},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			pod := newPod(unnamed, tc.in)
 			if rules.NeedsAccount(pod) {
-				t.Error("there is an account to look up")
+				t.Error("it needs an account")
 			}
 			expectRefusal(t, rules.Validate(pod, nil, rules.Settings{}), 403, tc.want)
 		})
 	}
 }
 
-func TestAnAccountThatIsNotFound(t *testing.T) {
+func TestLookupsThatFail(t *testing.T) {
 	expectRefusal(t, rules.LookupFailed(newPod(), rules.AccountNotFound("robot")), 403,
 		`pods "web" is forbidden: error looking up service account team/robot: serviceaccount "robot" not found`)
 	expectRefusal(t, rules.LookupFailed(newPod(), errors.New("boom")), 403,
@@ -85,7 +85,7 @@ func TestARefusedPodIsNotChanged(t *testing.T) {
 	}
 }
 
-func TestAMadeNameIsRandom(t *testing.T) {
+func TestGeneratedNamesAreRandom(t *testing.T) {
 	seen := map[string]bool{}
 	for range 20 {
 		changes, err := rules.Mutate(newPod(), robot(), "", rules.Settings{})
@@ -95,13 +95,12 @@ func TestAMadeNameIsRandom(t *testing.T) {
 		seen[changes.Volume.Name] = true
 	}
 	if len(seen) < 2 {
-		t.Errorf("made only %v", seen)
+		t.Errorf("generated only %v", seen)
 	}
 }
 
-// TestAContainerThatCameLater is what a reinvocation is for: another webhook added a
-// container after the first time.
-func TestAContainerThatCameLater(t *testing.T) {
+// TestAContainerOfAnotherWebhook was added after the first invocation, as before a reinvocation.
+func TestAContainerOfAnotherWebhook(t *testing.T) {
 	for name, tokenSecret := range map[string]string{"projected": "", "secret": "robot-token"} {
 		t.Run(name, func(t *testing.T) {
 			s := rules.Settings{TokenVolumeSource: rules.TokenVolumeSource(name)}
@@ -131,17 +130,17 @@ func TestTokenSecrets(t *testing.T) {
 		in   *corev1.Secret
 		want bool
 	}{
-		"one":                                   {in: of(), want: true},
-		"one with the UID":                      {in: of(testkit.WithAccountUID(testkit.AccountUID)), want: true},
-		"one of a former account":               {in: of(testkit.WithAccountUID(testkit.OtherUID))},
-		"one of another account":                {in: of(testkit.WithAccount("other"))},
-		"one of no account":                     {in: testkit.Secret("team/x", testkit.WithData(corev1.ServiceAccountTokenKey, "token"))},
-		"one of another type":                   {in: opaque},
-		"one that has no token yet":             {in: testkit.Secret("team/x", testkit.WithAccount("robot"))},
-		"one whose token is empty":              {in: of(testkit.WithData(corev1.ServiceAccountTokenKey, ""))},
-		"one whose token was marked invalid":    {in: of(testkit.WithLabel(token.InvalidSinceLabel, "2026-01-02"))},
-		"one that is being deleted":             {in: of(testkit.Deleting())},
-		"one with an empty mark, which is none": {in: of(testkit.WithLabel(token.InvalidSinceLabel, "")), want: true},
+		"a token Secret":      {in: of(), want: true},
+		"with the UID":        {in: of(testkit.WithAccountUID(testkit.AccountUID)), want: true},
+		"of a former account": {in: of(testkit.WithAccountUID(testkit.OtherUID))},
+		"of another account":  {in: of(testkit.WithAccount("other"))},
+		"of no account":       {in: testkit.Secret("team/x", testkit.WithData(corev1.ServiceAccountTokenKey, "token"))},
+		"of another type":     {in: opaque},
+		"without a token":     {in: testkit.Secret("team/x", testkit.WithAccount("robot"))},
+		"with an empty token": {in: of(testkit.WithData(corev1.ServiceAccountTokenKey, ""))},
+		"marked invalid":      {in: of(testkit.WithLabel(token.InvalidSinceLabel, "2026-01-02"))},
+		"being deleted":       {in: of(testkit.Deleting())},
+		"with an empty mark":  {in: of(testkit.WithLabel(token.InvalidSinceLabel, "")), want: true},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -159,9 +158,9 @@ func TestSettings(t *testing.T) {
 	}{
 		"nothing":           {},
 		"all":               {in: rules.Settings{TokenVolumeSource: rules.SecretTokens, SecretReferenceScope: rules.AllScope}},
-		"what goes unsaid":  {in: rules.Settings{TokenVolumeSource: rules.ProjectedTokens, SecretReferenceScope: rules.InTreeScope}},
-		"no such source":    {in: rules.Settings{TokenVolumeSource: "x"}, want: `token volume source "x" is neither "projected" nor "secret"`},
-		"there is no scope": {in: rules.Settings{SecretReferenceScope: "x"}, want: `secret reference scope "x" is neither "in-tree" nor "all"`},
+		"the defaults":      {in: rules.Settings{TokenVolumeSource: rules.ProjectedTokens, SecretReferenceScope: rules.InTreeScope}},
+		"an unknown source": {in: rules.Settings{TokenVolumeSource: "x"}, want: `token volume source "x" is neither "projected" nor "secret"`},
+		"an unknown scope":  {in: rules.Settings{SecretReferenceScope: "x"}, want: `secret reference scope "x" is neither "in-tree" nor "all"`},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

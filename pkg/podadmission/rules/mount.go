@@ -20,7 +20,7 @@ const tokenSeconds = 3607
 // NeedsToken returns true if [Mutate] mounts a token. It does not if every container has a mount at
 // the path already, or if the pod or the ServiceAccount opted out.
 func NeedsToken(pod *corev1.Pod, account *corev1.ServiceAccount) bool {
-	if IsMirror(pod) || !automounts(pod, account) {
+	if isMirror(pod) || !automounts(pod, account) {
 		return false
 	}
 	for range withoutToken(pod) {
@@ -91,11 +91,11 @@ func mountToken(pod *corev1.Pod, account *corev1.ServiceAccount, tokenSecret str
 // has none. As in-tree, a volume is recognized by the prefix of its name alone.
 func projectedToken(pod *corev1.Pod, s Settings) (string, *corev1.Volume) {
 	for i := range pod.Spec.Volumes {
-		if name := pod.Spec.Volumes[i].Name; strings.HasPrefix(name, TokenVolumePrefix) {
+		if name := pod.Spec.Volumes[i].Name; strings.HasPrefix(name, tokenVolumePrefix) {
 			return name, nil
 		}
 	}
-	name := TokenVolumePrefix + s.suffix()
+	name := tokenVolumePrefix + s.suffix()
 	return name, &corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{Projected: projection()}}
 }
 

@@ -19,15 +19,15 @@ type Changes struct {
 	Mount   corev1.VolumeMount
 }
 
-// IsMirror returns true if pod is the mirror of a static pod.
-func IsMirror(pod *corev1.Pod) bool {
+// isMirror returns true if pod is the mirror of a static pod.
+func isMirror(pod *corev1.Pod) bool {
 	_, ok := pod.Annotations[corev1.MirrorPodAnnotationKey]
 	return ok
 }
 
 // NeedsAccount returns true if the rules need the ServiceAccount of pod: it names one, and is not a
 // mirror pod. After [Default], account may be nil for the other pods.
-func NeedsAccount(pod *corev1.Pod) bool { return !IsMirror(pod) && AccountName(pod) != "" }
+func NeedsAccount(pod *corev1.Pod) bool { return !isMirror(pod) && AccountName(pod) != "" }
 
 // AccountName returns the name of the ServiceAccount of pod: the field serviceAccountName or, if that
 // is empty, the deprecated field serviceAccount. Empty: the pod names none.
@@ -41,7 +41,7 @@ func AccountName(pod *corev1.Pod) string {
 // Default sets pod.Spec.ServiceAccountName if it is empty, and returns true if it did. It does not
 // change mirror pods. The API server keeps the field serviceAccount equal to it.
 func Default(pod *corev1.Pod) bool {
-	if IsMirror(pod) || pod.Spec.ServiceAccountName != "" {
+	if isMirror(pod) || pod.Spec.ServiceAccountName != "" {
 		return false
 	}
 	pod.Spec.ServiceAccountName = AccountName(pod)
@@ -58,7 +58,7 @@ func Default(pod *corev1.Pod) bool {
 //
 // An error is an [apierrors.APIStatus], and the pod is then unchanged.
 func Mutate(pod *corev1.Pod, account *corev1.ServiceAccount, tokenSecret string, s Settings) (Changes, error) {
-	if IsMirror(pod) {
+	if isMirror(pod) {
 		return Changes{}, nil
 	}
 	var changes Changes

@@ -11,8 +11,8 @@ import (
 const (
 	// EnforceAnnotation on a ServiceAccount limits its pods to the Secrets that it lists.
 	EnforceAnnotation = "kubernetes.io/enforce-mountable-secrets"
-	// TokenVolumePrefix is the prefix of the name of the volume with the projected token.
-	TokenVolumePrefix = "kube-api-access-"
+	// tokenVolumePrefix is the prefix of the name of the volume with the projected token.
+	tokenVolumePrefix = "kube-api-access-"
 )
 
 // TokenVolumeSource is the source of mounted tokens.

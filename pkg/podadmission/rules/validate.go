@@ -11,7 +11,7 @@ import (
 // Validate returns an error if pod may not be created, for the first reason that it finds. The error
 // is an [apierrors.APIStatus]. account may be nil if [NeedsAccount] returns false.
 func Validate(pod *corev1.Pod, account *corev1.ServiceAccount, s Settings) error {
-	if IsMirror(pod) {
+	if isMirror(pod) {
 		for _, rule := range []func(*corev1.Pod) error{mirrorWithoutAccount, mirrorWithoutSecrets, mirrorWithoutToken} {
 			if err := rule(pod); err != nil {
 				return err

@@ -30,7 +30,7 @@ func ParseCAs(bundle []byte) ([]*x509.Certificate, error) {
 	}
 	var cas []*x509.Certificate
 	for _, c := range found {
-		if IsCA(c) {
+		if isCA(c) {
 			cas = append(cas, c)
 		}
 	}
@@ -40,7 +40,7 @@ func ParseCAs(bundle []byte) ([]*x509.Certificate, error) {
 	return cas, nil
 }
 
-// IsCA returns true if c is a self-signed CA.
-func IsCA(c *x509.Certificate) bool {
+// isCA returns true if c is a self-signed CA.
+func isCA(c *x509.Certificate) bool {
 	return c.IsCA && c.BasicConstraintsValid && c.CheckSignatureFrom(c) == nil
 }

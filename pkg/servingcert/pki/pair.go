@@ -114,7 +114,7 @@ func ParsePair(certPEM, keyPEM []byte) (Pair, error) {
 func (p Pair) Cert() *x509.Certificate { return p.cert }
 
 // IsCA returns true if p is a self-signed CA.
-func (p Pair) IsCA() bool { return p.cert != nil && IsCA(p.cert) }
+func (p Pair) IsCA() bool { return p.cert != nil && isCA(p.cert) }
 
 // ValidAt returns true if there is a certificate, and it is valid at now.
 func (p Pair) ValidAt(now time.Time) bool {

@@ -94,7 +94,7 @@ func (c *Controller) writeBundles(ctx context.Context, s state, p plan) (time.Du
 	if len(now) == 0 {
 		return requeueAfter, nil
 	}
-	// The resourceVersion of a configuration does not guard requeueAfterst a stale Secret: another
+	// The resourceVersion of a configuration does not guard against a stale Secret: another
 	// replica may just have written a new CA to both.
 	live, err := c.cfg.Client.Secrets(s.found.Namespace).Get(ctx, s.found.Name, metav1.GetOptions{})
 	switch {

@@ -30,7 +30,8 @@ var (
 	ErrUnchecked = errors.New("token is bound to objects of a cluster that cannot be read")
 )
 
-// ErrUnavailable: the token is neither accepted nor refused, because an object could not be read.
+// ErrUnavailable means that a token is neither accepted nor refused, because an object could not be
+// read.
 var ErrUnavailable = errors.New("token could not be checked")
 
 // Config configures an [Authenticator].

@@ -26,7 +26,7 @@ func TestRequestsAreCounted(t *testing.T) {
 		}, wantCode: 200, wantPath: path, wantResult: "allowed"},
 		"denied":      {inHandler: func() (*admissionv1.AdmissionResponse, error) { return &admissionv1.AdmissionResponse{}, nil }, wantCode: 200, wantPath: path, wantResult: "denied"},
 		"an error":    {inHandler: func() (*admissionv1.AdmissionResponse, error) { return nil, errBoom }, wantCode: 200, wantPath: path, wantResult: "error"},
-		"no response": {inHandler: func() (*admissionv1.AdmissionResponse, error) { return nil, nil }, wantCode: 200, wantPath: path, wantResult: "error"}, //nolint:nilnil // that is the case
+		"no response": {inHandler: func() (*admissionv1.AdmissionResponse, error) { return nil, nil }, wantCode: 200, wantPath: path, wantResult: "error"},
 		"a panic":     {inHandler: func() (*admissionv1.AdmissionResponse, error) { panic("secret") }, wantCode: 200, wantPath: path, wantResult: "panic"},
 		"refused":     {in: func(r *http.Request) { r.Method = http.MethodGet }, wantCode: 405, wantPath: path, wantResult: "refused"},
 		"another path": {
@@ -47,7 +47,7 @@ func TestRequestsAreCounted(t *testing.T) {
 				tc.in(r)
 			}
 			w := serve(s, r.WithContext(klog.NewContext(t.Context(), logger)))
-			if w.Code != tc.wantCode || w.Code == 404 && w.Body.String() != "there is no such path\n" {
+			if w.Code != tc.wantCode || w.Code == http.StatusNotFound && w.Body.String() != "there is no such path\n" {
 				t.Errorf("got %d %s, want %d", w.Code, w.Body, tc.wantCode)
 			}
 			want := fmt.Sprintf(`# HELP sakeeper_webhook_requests_total Requests that the webhook has answered, by path and result (allowed, denied, error, panic, refused).

@@ -60,6 +60,7 @@ func NewHandler(decide Func, inFlight *InFlight) http.Handler {
 // Result is how a request was answered.
 type Result string
 
+// The results. Their values are labels of the server's metrics.
 const (
 	// Allowed and Denied: the function decided so.
 	Allowed Result = "allowed"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"maps"
 	"os"
@@ -111,12 +112,15 @@ func exportedMetrics(t *testing.T) map[string][]string {
 	const key, ca = "--service-account-private-key-file=%/good.key", "--root-ca-file=%/good.crt"
 	var registries []*prometheus.Registry
 
-	controllersConfig, err := cmdtest.ConfigOf(t, f, controllers.NewCommand, f.WithKubeconfig(t, []string{key, ca, "--controllers=*,token-request-controller", "--auto-generate-token-secrets=all"})...)
+	controllersConfig, err := cmdtest.ConfigOf(t, f, controllers.NewCommand, f.WithKubeconfig(t, []string{key, ca, "--controllers=*,token-request-controller", "--auto-generate-token-secrets=all",
+		"--metrics-bind-address=0", "--health-probe-bind-address=0"})...)
 	cmdtest.MustNil(t, err)
-	controllersProcess, err := controllers.New(t.Context(), controllersConfig)
-	cmdtest.MustNil(t, err)
-	t.Cleanup(controllersProcess.Close)
-	registries = append(registries, controllersProcess.Registry())
+	// The controllers are made when the process runs.
+	cmdtest.ResetLogs(t)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	cmdtest.MustNil(t, controllers.Run(ended, controllersConfig))
+	registries = append(registries, controllersConfig.Registry())
 
 	f.WriteServingCertificate(t, "localhost")
 	for _, certificates := range [][]string{nil, {"--tls-cert-file=%/tls.crt", "--tls-private-key-file=%/tls.key"}} {

@@ -84,7 +84,11 @@ func KeysFrom(source Source[*keys.Set]) KeySource {
 // follows its keys.
 func Signer(endpoint string) KeySource {
 	return keyOpener(func(ctx context.Context, _ kubernetes.Interface) (Source[*keys.Set], error) {
-		return opened(signer.Dial(ctx, endpoint))
+		client, err := signer.Dial(ctx, endpoint)
+		if err != nil {
+			return nil, fmt.Errorf("--service-account-signing-endpoint: %w", err)
+		}
+		return client, nil
 	})
 }
 

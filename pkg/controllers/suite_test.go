@@ -17,7 +17,9 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/sakeeper/sakeeper/pkg/keys"
+	"github.com/sakeeper/sakeeper/pkg/signer"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 func mustNew(t *testing.T, o Options) *Suite {
@@ -149,6 +151,9 @@ sakeeper_reload_failures_total{source="keys"} 0
 `), "sakeeper_reload_failures_total"); err != nil {
 		t.Error(err)
 	}
+	if n, err := testutil.GatherAndCount(registry, "sakeeper_key_info"); n != 1 || err != nil {
+		t.Errorf("%d keys in the metrics, %v", n, err)
+	}
 }
 
 func mustWrite(t *testing.T, file string, content []byte) {
@@ -217,5 +222,38 @@ func keySecret(t *testing.T, signing keys.PrivateKey) *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "sakeeper-system", Name: "keys"},
 		Data:       map[string][]byte{member.Name(): data},
+	}
+}
+
+// TestASignerGivesKeysAndSignatures: the suite has no private key then.
+func TestASignerGivesKeysAndSignatures(t *testing.T) {
+	set := testkit.Keys("p256")
+	server, err := signer.New(signer.Config{
+		Keys: func() *keys.Set { return set }, ReadAt: time.Now, RefreshHint: time.Minute, MaxExpiration: signer.MinExpiration, Metrics: signer.NewMetrics(prometheus.NewRegistry()),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(t.TempDir(), "s")
+	listener, err := signer.Socket{Flag: "--legacy-socket", Path: socket, Mode: 0o600, Group: -1}.Listen(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer testkit.Start(t.Context(), t, func(ctx context.Context) error { return server.ServeLegacy(ctx, listener) })()
+
+	source, err := Signer(socket).open(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = closeSource(source) }()
+	if !source.Get().Equal(keys.NewSet(set.Signing())) || source.Get().Signing().CanSign() {
+		t.Errorf("the keys are %v", source.Get().Verification())
+	}
+	compact, err := signerOf(source).SignLegacy(t.Context(), token.LegacyClaims{Namespace: "a", SecretName: "b", ServiceAccountName: "c", ServiceAccountUID: "d"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := token.NewVerifier(func() *keys.Set { return set }).VerifyLegacy(compact); err != nil {
+		t.Error(err)
 	}
 }

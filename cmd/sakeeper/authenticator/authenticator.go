@@ -22,6 +22,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/authenticator"
 	"github.com/sakeeper/sakeeper/pkg/authenticator/live"
 	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/servingcert/certfiles"
 )
@@ -62,7 +63,7 @@ type Process struct {
 // New makes a process, of which nothing is started.
 func New(cfg *Config) (*Process, error) {
 	p := &Process{cfg: cfg, registry: process.NewRegistry(cfg.version), handler: http.NewServeMux()}
-	p.registry.MustRegister(process.NewKeyCollector(cfg.keys.Get))
+	p.registry.MustRegister(keys.NewCollector(cfg.keys.Get))
 	failures := kube.NewReloadFailures(p.registry, "keys", "ca", "certificate")
 	cfg.keys.OnError(failures.Count("keys", nil))
 	var err error

@@ -4,19 +4,13 @@ package controllers
 import (
 	"context"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/rest"
 
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/options"
-	"github.com/sakeeper/sakeeper/pkg/cabundle"
-	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
-	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
-	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
-	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
-	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
-	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
-	"github.com/sakeeper/sakeeper/pkg/keys"
-	"github.com/sakeeper/sakeeper/pkg/signingkey"
+	"github.com/sakeeper/sakeeper/pkg/controllers"
+	"github.com/sakeeper/sakeeper/pkg/kube"
 )
 
 // NewCommand makes the command, which calls start with the config that its flags result in.
@@ -40,47 +34,27 @@ several replicas one works at a time, the one that holds the Lease.`,
 	return cmd
 }
 
-// Config is what the flags and the files that they name amount to.
+// Config is made from the flags and the files that they name.
 type Config struct {
-	version string
-	options *Options
-	enabled map[string]bool
-	rest    *rest.Config
-	keys    keySource         // nil while no controller makes tokens
-	signs   signingkey.Signer // nil where keys can sign
-	ca      *cabundle.Loader  // nil while nobody needs it
+	version  string
+	options  *Options
+	rest     *rest.Config
+	registry *prometheus.Registry
+	suite    *controllers.Suite
+	// election is set when the process is made; nil with --leader-elect=false.
+	election *kube.Election
+	// startElection is called before the election begins.
+	startElection func()
 }
 
-// keySource is where the keys of the moment come from: files, or a signer.
-type keySource interface {
-	Get() *keys.Set
-	OnChange(f func())
-	OnError(f func(error))
-	Run(ctx context.Context) error
-}
+// Registry has the metrics of the process.
+func (c *Config) Registry() *prometheus.Registry { return c.registry }
 
-// controller is what all controllers have in common.
-type controller interface {
-	Run(ctx context.Context) error
-	Ready() bool
-}
-
-// descriptor is one controller: its name, the name that kube-controller-manager
-// gave it before, and how it is made.
-type descriptor struct {
-	name, alias string
-	make        func(*assembly) (controller, error)
-	// byName: '*' does not turn it on, because it needs rights that the others do not.
-	byName bool
-}
-
-func descriptors() []descriptor {
-	return []descriptor{
-		{name: serviceaccount.Name, alias: "serviceaccount", make: (*assembly).serviceAccount},
-		{name: tokensecret.Name, alias: "serviceaccount-token", make: (*assembly).tokenSecret},
-		{name: rootca.Name, alias: "root-ca-cert-publisher", make: (*assembly).rootCA},
-		{name: tokencleaner.Name, alias: "legacy-service-account-token-cleaner", make: (*assembly).tokenCleaner},
-		{name: tokengeneration.Name, alias: "token-generation", make: (*assembly).tokenGeneration},
-		{name: tokenrequest.Name, alias: "token-request", make: (*assembly).tokenRequest, byName: true},
+// elect runs lead while this process holds the Lease.
+func (c *Config) elect(ctx context.Context, lead func(context.Context) error) error {
+	if c.election == nil {
+		return lead(ctx)
 	}
+	c.startElection()
+	return c.election.Run(ctx, lead)
 }

@@ -1,23 +1,13 @@
 package controllers
 
 import (
-	"crypto/sha256"
 	"encoding/base64"
-	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes/fake"
-	"k8s.io/client-go/rest"
-	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/record"
 
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/internal/cmdtest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
@@ -54,31 +44,31 @@ func TestTheCommandStartsWithTheConfigOfItsFlags(t *testing.T) {
 	}{
 		"all controllers": {
 			in:          good,
-			wantEnabled: map[string]bool{serviceaccount.Name: true, tokensecret.Name: true, rootca.Name: true, tokencleaner.Name: true}, wantKeys: true, wantCA: true,
+			wantEnabled: map[string]bool{serviceaccount.Name: true, tokensecret.Name: true, rootca.Name: true, tokencleaner.Name: true}, wantKeys: true,
 		},
 		"generation has a flag of its own": {
 			in:          append(good, "--auto-generate-token-secrets=labelled"),
-			wantEnabled: map[string]bool{serviceaccount.Name: true, tokensecret.Name: true, rootca.Name: true, tokencleaner.Name: true, tokengeneration.Name: true}, wantKeys: true, wantCA: true,
+			wantEnabled: map[string]bool{serviceaccount.Name: true, tokensecret.Name: true, rootca.Name: true, tokencleaner.Name: true, tokengeneration.Name: true}, wantKeys: true,
 		},
 		"generation needs key and CA by itself": {
 			in:          append(good, "--controllers=token-generation", "--auto-generate-token-secrets=all"),
-			wantEnabled: map[string]bool{tokengeneration.Name: true}, wantKeys: true, wantCA: true,
+			wantEnabled: map[string]bool{tokengeneration.Name: true}, wantKeys: true,
 		},
 		"token requests have to be named": {
 			in:          append(good, "--controllers=*,token-request-controller", "--token-request-namespaces=*", "--public-server=https://api.example.com"),
-			wantEnabled: map[string]bool{serviceaccount.Name: true, tokensecret.Name: true, rootca.Name: true, tokencleaner.Name: true, tokenrequest.Name: true}, wantKeys: true, wantCA: true,
+			wantEnabled: map[string]bool{serviceaccount.Name: true, tokensecret.Name: true, rootca.Name: true, tokencleaner.Name: true, tokenrequest.Name: true}, wantKeys: true,
 		},
 		"token requests alone need no key": {
 			in:          []string{"--controllers=token-request", "--root-ca-file=%/good.crt"},
-			wantEnabled: map[string]bool{tokenrequest.Name: true}, wantCA: true,
+			wantEnabled: map[string]bool{tokenrequest.Name: true},
 		},
 		"and no file where the connection has a CA": {
 			in:          []string{"--controllers=token-request", "--kubeconfig=%/kubeconfig-with-ca"},
-			wantEnabled: map[string]bool{tokenrequest.Name: true}, wantCA: true,
+			wantEnabled: map[string]bool{tokenrequest.Name: true},
 		},
 		"or names a file of it": {
 			in:          []string{"--controllers=token-request", "--kubeconfig=%/kubeconfig-with-ca-file"},
-			wantEnabled: map[string]bool{tokenrequest.Name: true}, wantCA: true,
+			wantEnabled: map[string]bool{tokenrequest.Name: true},
 		},
 		"files that no controller needs are not read": {
 			in:          []string{"--controllers=serviceaccount-controller", "--service-account-private-key-file=%/missing", "--root-ca-file=%/missing"},
@@ -86,21 +76,20 @@ func TestTheCommandStartsWithTheConfigOfItsFlags(t *testing.T) {
 		},
 		"the publisher needs no key": {
 			in:          append(good, "--controllers=*,-serviceaccount-token"),
-			wantEnabled: map[string]bool{serviceaccount.Name: true, rootca.Name: true, tokencleaner.Name: true}, wantCA: true,
+			wantEnabled: map[string]bool{serviceaccount.Name: true, rootca.Name: true, tokencleaner.Name: true},
 		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			cfg, err := configOf(t, f, slices.Clone(tc.in)...)
 			cmdtest.MustNil(t, err)
-			if diff := cmp.Diff(tc.wantEnabled, cfg.enabled); diff != "" {
+			enabled, err := cfg.options.enabled()
+			cmdtest.MustNil(t, err)
+			if diff := cmp.Diff(tc.wantEnabled, enabled); diff != "" {
 				t.Errorf("enabled (-want +got):\n%s", diff)
 			}
-			if (cfg.keys != nil) != tc.wantKeys || (cfg.ca != nil) != tc.wantCA {
-				t.Errorf("keys %t, CA %t", cfg.keys != nil, cfg.ca != nil)
-			}
-			if tc.wantCA && string(cfg.ca.Get().PEM()) != string(testkit.Bundle().PEM()) {
-				t.Error("another CA")
+			if needsKeys := cfg.options.suite.NeedsKeys(); needsKeys != tc.wantKeys {
+				t.Errorf("keys %t", needsKeys)
 			}
 		})
 	}
@@ -190,86 +179,6 @@ func TestAllBadFilesAreReportedTogether(t *testing.T) {
 			begins := func(want, got string) bool { return strings.HasPrefix(got, want) }
 			if !slices.EqualFunc(tc.want, lines, begins) {
 				t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(lines, "\n\t"), strings.Join(tc.want, "\n\t"))
-			}
-		})
-	}
-}
-
-func TestAssemble(t *testing.T) {
-	f := cmdtest.NewFiles(t)
-	cases := map[string]struct {
-		in          string
-		want        []string
-		wantWatched int
-	}{
-		"all":            {in: "*", want: []string{tokencleaner.Name, rootca.Name, serviceaccount.Name, tokensecret.Name, tokengeneration.Name}, wantWatched: 4},
-		"accounts only":  {in: "serviceaccount", want: []string{serviceaccount.Name}, wantWatched: 2},
-		"tokens only":    {in: "serviceaccount-token", want: []string{tokensecret.Name}, wantWatched: 3},
-		"clean-up only":  {in: "legacy-service-account-token-cleaner", want: []string{tokencleaner.Name}, wantWatched: 3},
-		"the CA only":    {in: "root-ca-cert-publisher", want: []string{rootca.Name}, wantWatched: 2},
-		"requests only":  {in: "token-request", want: []string{tokenrequest.Name}, wantWatched: 3},
-		"requests too":   {in: "*,token-request", want: []string{tokencleaner.Name, rootca.Name, serviceaccount.Name, tokensecret.Name, tokengeneration.Name, tokenrequest.Name}, wantWatched: 5},
-		"all but the CA": {in: "*,-root-ca-cert-publisher", want: []string{tokencleaner.Name, serviceaccount.Name, tokensecret.Name, tokengeneration.Name}, wantWatched: 3},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			cfg, err := configOf(t, f, "--service-account-private-key-file=%/good.key", "--root-ca-file=%/good.crt", "--auto-generate-token-secrets=all", "--controllers="+tc.in)
-			cmdtest.MustNil(t, err)
-			a, err := assemble(cfg, record.NewFakeRecorder(1), prometheus.NewRegistry())
-			cmdtest.MustNil(t, err)
-			if diff := cmp.Diff(tc.want, slices.Sorted(maps.Keys(a.controllers))); diff != "" {
-				t.Errorf("controllers (-want +got):\n%s", diff)
-			}
-			if got := len(a.watched()); got != tc.wantWatched {
-				t.Errorf("%d informers, want %d", got, tc.wantWatched)
-			}
-		})
-	}
-}
-
-func TestEachControllerHasItsUserAgent(t *testing.T) {
-	a := &assembly{Config: &Config{rest: &rest.Config{UserAgent: "sakeeper-controllers/v1"}}}
-	if got := a.restFor("some-controller").UserAgent; got != "sakeeper-controllers/v1/some-controller" {
-		t.Errorf("got %q", got)
-	}
-	if a.rest.UserAgent != "sakeeper-controllers/v1" {
-		t.Errorf("the shared configuration changed: %q", a.rest.UserAgent)
-	}
-}
-
-func TestAnnounceCA(t *testing.T) {
-	published := func(data string) *corev1.ConfigMap {
-		return testkit.ConfigMap("kube-system/kube-root-ca.crt", testkit.WithData("ca.crt", data))
-	}
-	ours, theirs := testkit.Bundle(), testkit.OtherBundle()
-	event := func(published string) []string {
-		return []string{"Warning RootCADiffers The published CA (SHA-256 of ca.crt: " + published + ") is not that of --root-ca-file (" + ours.Fingerprint() + "), which is what ConfigMaps and token Secrets get involvedObject{kind=ConfigMap,apiVersion=v1}"}
-	}
-	cases := map[string]struct {
-		in    *corev1.ConfigMap
-		inErr error
-		want  []string
-	}{
-		"the same":                   {in: published(string(ours.PEM()))},
-		"none":                       {inErr: testkit.NotFound()},
-		"one that cannot be read":    {inErr: testkit.QuotaExceeded()},
-		"something else is an event": {in: published("garbage"), want: event(fmt.Sprintf("%x", sha256.Sum256([]byte("garbage"))))},
-		"another one is an event":    {in: published(string(theirs.PEM())), want: event(theirs.Fingerprint())},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			client := &fake.Clientset{}
-			client.AddReactor("get", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) {
-				if tc.inErr != nil {
-					return true, nil, tc.inErr
-				}
-				return true, tc.in, nil
-			})
-			recorder := record.NewFakeRecorder(10)
-			recorder.IncludeObject = true
-			announceCA(t.Context(), client, recorder, ours)
-			if diff := cmp.Diff(tc.want, testkit.Events(recorder)); diff != "" {
-				t.Errorf("events (-want +got):\n%s", diff)
 			}
 		})
 	}

@@ -7,12 +7,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/internal/cmdtest"
-	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
-	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
-	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
-	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
-	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
-	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 )
 
 // parse reads flags as the command does.
@@ -28,54 +22,6 @@ func parse(t *testing.T, args ...string) *Options {
 		t.Fatal(err)
 	}
 	return opts
-}
-
-func TestEnabledControllers(t *testing.T) {
-	const s, k, r, c, g, q = serviceaccount.Name, tokensecret.Name, rootca.Name, tokencleaner.Name, tokengeneration.Name, tokenrequest.Name
-	cases := map[string]struct {
-		in      []string
-		want    []string
-		wantErr string
-	}{
-		"the star is all but one":               {in: []string{"*"}, want: []string{s, k, r, c, g}},
-		"which is on by its name":               {in: []string{"*", q}, want: []string{s, k, r, c, g, q}},
-		"or its other name alone":               {in: []string{"token-request"}, want: []string{q}},
-		"unless it is turned off first":         {in: []string{"-" + q, q, "*"}, want: []string{s, k, r, c, g}},
-		"a name is that one":                    {in: []string{r}, want: []string{r}},
-		"all but one":                           {in: []string{"*", "-" + k}, want: []string{s, r, c, g}},
-		"in whatever order":                     {in: []string{"-" + k, "*"}, want: []string{s, r, c, g}},
-		"the first entry of a controller wins":  {in: []string{"-" + k, k, "*"}, want: []string{s, r, c, g}},
-		"also when it is the one that turns on": {in: []string{k, "-" + k}, want: []string{k}},
-		"off alone is nothing":                  {in: []string{"-" + k}},
-		"no entry is nothing":                   {in: nil},
-		"in-tree's old names work":              {in: []string{"*", "-serviceaccount", "-serviceaccount-token", "-legacy-service-account-token-cleaner"}, want: []string{r, g}},
-		"and mean the same controller":          {in: []string{"-root-ca-cert-publisher", r, "*"}, want: []string{s, k, c, g}},
-		"a star that comes twice":               {in: []string{"*", "*"}, want: []string{s, k, r, c, g}},
-		"an unknown name":                       {in: []string{"*", "nonsense"}, want: []string{s, k, r, c, g}, wantErr: unknown("nonsense")},
-		"an unknown name that is turned off":    {in: []string{"*", "-nonsense"}, want: []string{s, k, r, c, g}, wantErr: unknown("-nonsense")},
-		"the star cannot be turned off":         {in: []string{"-*"}, wantErr: unknown("-*")},
-		"an empty entry":                        {in: []string{""}, wantErr: unknown("")},
-		"all that is unknown is told":           {in: []string{"a", "b"}, wantErr: unknown("a") + "\n" + unknown("b")},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			got, err := enabledControllers(tc.in)
-			want := map[string]bool{}
-			for _, name := range tc.want {
-				want[name] = true
-			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("-want +got:\n%s", diff)
-			}
-			text := ""
-			if err != nil {
-				text = err.Error()
-			}
-			if diff := cmp.Diff(tc.wantErr, text); diff != "" {
-				t.Errorf("error (-want +got):\n%s", diff)
-			}
-		})
-	}
 }
 
 func unknown(entry string) string {

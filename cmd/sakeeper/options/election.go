@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -68,4 +69,9 @@ func (o *Election) LeaseNamespace() string {
 		return o.Namespace
 	}
 	return kube.Namespace(metav1.NamespaceSystem)
+}
+
+// Reference refers to the Lease in events.
+func (o *Election) Reference() *corev1.ObjectReference {
+	return &corev1.ObjectReference{Kind: "Lease", APIVersion: "coordination.k8s.io/v1", Namespace: o.LeaseNamespace(), Name: o.Name}
 }

@@ -211,7 +211,7 @@ type Process struct {
 // New makes a process, of which nothing is started.
 func New(cfg *Config) (*Process, error) {
 	p, o := &Process{cfg: cfg, registry: process.NewRegistry(cfg.version)}, cfg.options
-	p.registry.MustRegister(process.NewKeyCollector(cfg.keys.Get))
+	p.registry.MustRegister(keys.NewCollector(cfg.keys.Get))
 	failures := kube.NewReloadFailures(p.registry, "keys")
 	cfg.keys.OnError(failures.Count("keys", nil))
 	var err error

@@ -60,7 +60,7 @@ type Config struct {
 type Controller struct {
 	cfg     Config
 	queue   *workqueue.Queue[namespaceKey]
-	repairs *workqueue.Pace[namespaceKey]
+	repairs *workqueue.KeyedLimiter[namespaceKey]
 	truces  *writebackoff.Tracker[contested]
 	synced  []toolscache.DoneChecker
 }
@@ -81,7 +81,7 @@ func New(cfg Config) (*Controller, error) {
 	}
 	c := &Controller{
 		cfg:     cfg,
-		repairs: workqueue.NewPace[namespaceKey](cfg.Clock, repairsPerSecond, repairsAtOnce),
+		repairs: workqueue.NewKeyedLimiter[namespaceKey](cfg.Clock, repairsPerSecond, repairsAtOnce),
 		truces:  writebackoff.New[contested]("configmaps", cfg.Clock, cfg.Registerer),
 	}
 	var err error
@@ -135,7 +135,7 @@ func (c *Controller) sync(ctx context.Context, key namespaceKey) (time.Duration,
 		return 0, nil
 	}
 	if act == repair {
-		if wait := c.repairs.Wait(key); wait > 0 {
+		if wait := c.repairs.When(key); wait > 0 {
 			return wait, workqueue.ErrRequeueLater
 		}
 	}

@@ -91,7 +91,7 @@ type Controller struct {
 	// surveyed are namespaces of which the cache was seen to show every token Secret
 	// that there was after the start.
 	surveyed *lru.Cache
-	slots    *workqueue.Pace[toolscache.ObjectName]
+	slots    *workqueue.KeyedLimiter[toolscache.ObjectName]
 	truces   *writebackoff.Tracker[contested]
 }
 
@@ -115,7 +115,7 @@ func New(cfg Config) (*Controller, error) {
 		cfg:      cfg,
 		plans:    newPlans(),
 		surveyed: lru.New(surveyedNamespaces),
-		slots:    workqueue.NewPace[toolscache.ObjectName](cfg.Clock, perSecond, burst),
+		slots:    workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, perSecond, burst),
 		truces:   writebackoff.New[contested]("generated tokens", cfg.Clock, cfg.Registerer),
 	}
 	var err error
@@ -223,7 +223,7 @@ func (c *Controller) conclude(key toolscache.ObjectName, s state) {
 
 // turn returns how long nothing may be begun for account.
 func (c *Controller) turn(ctx context.Context, account *corev1.ServiceAccount) time.Duration {
-	if wait := c.slots.Wait(toolscache.MetaObjectToName(account)); wait > 0 {
+	if wait := c.slots.When(toolscache.MetaObjectToName(account)); wait > 0 {
 		return wait
 	}
 	verdict := c.truces.Allow(contestedAccount(account), content)

@@ -68,7 +68,7 @@ func (c *Controller) renew(ctx context.Context, s state, d decision) (time.Durat
 // turn returns how long a write must wait that no token's age calls for.
 func (c *Controller) turn(ctx context.Context, secret *cache.ManagedSecret, d decision, content string) time.Duration {
 	if d.paced {
-		if wait := c.slots.Wait(toolscache.MetaObjectToName(secret)); wait > 0 {
+		if wait := c.slots.When(toolscache.MetaObjectToName(secret)); wait > 0 {
 			return wait
 		}
 	}

@@ -72,7 +72,7 @@ type Controller struct {
 	synced []toolscache.DoneChecker
 	notes  *notes
 	watch  *stopwatch.Stopwatch
-	slots  *workqueue.Pace[toolscache.ObjectName]
+	slots  *workqueue.KeyedLimiter[toolscache.ObjectName]
 	truces *writebackoff.Tracker[contested]
 }
 
@@ -96,7 +96,7 @@ func New(cfg Config) (*Controller, error) {
 		cfg:    cfg,
 		notes:  newNotes(),
 		watch:  stopwatch.New(cfg.Clock, cfg.Running),
-		slots:  workqueue.NewPace[toolscache.ObjectName](cfg.Clock, perSecond, burst),
+		slots:  workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, perSecond, burst),
 		truces: writebackoff.NewGrouped("managed tokens", func(s contested) string { return s.namespace }, cfg.Clock, cfg.Registerer),
 	}
 	var err error

@@ -66,7 +66,7 @@ func (c *Controller) fill(ctx context.Context, cached *cache.TokenSecret, accoun
 // of the old one.
 func (c *Controller) resign(ctx context.Context, cached *cache.TokenSecret, account types.UID, ca cabundle.Bundle, reason string) (time.Duration, error) {
 	object, content := contestedSecret(cached), c.contentOfToken()
-	if wait := c.rests.resigns.Wait(toolscache.MetaObjectToName(cached)); wait > 0 {
+	if wait := c.rests.resigns.When(toolscache.MetaObjectToName(cached)); wait > 0 {
 		return wait, workqueue.ErrRequeueLater
 	}
 	if wait := c.truce(ctx, c.rests.contents, object, content, objectReference(cached)); wait > 0 {
@@ -129,7 +129,7 @@ func (c *Controller) release(ctx context.Context, cached *cache.TokenSecret, rea
 
 // turnToRepair is how long a repair must wait, if at all.
 func (c *Controller) turnToRepair(ctx context.Context, cached *cache.TokenSecret, ca cabundle.Bundle) (time.Duration, error) {
-	if wait := c.rests.repairs.Wait(toolscache.MetaObjectToName(cached)); wait > 0 {
+	if wait := c.rests.repairs.When(toolscache.MetaObjectToName(cached)); wait > 0 {
 		return wait, workqueue.ErrRequeueLater
 	}
 	return c.truce(ctx, c.rests.contents, contestedSecret(cached), contentOfCA(ca), objectReference(cached)), nil

@@ -112,7 +112,7 @@ type Controller struct {
 // rests is what keeps writes few: slots for those that can wait, and truces with
 // whoever undoes them.
 type rests struct {
-	repairs, resigns, exams, looks  *workqueue.Pace[toolscache.ObjectName]
+	repairs, resigns, exams, looks  *workqueue.KeyedLimiter[toolscache.ObjectName]
 	contents, deletions, references *writebackoff.Tracker[contested]
 	// notes are apart: who removes them must not keep tokens from being written.
 	notes *writebackoff.Tracker[contested]
@@ -120,7 +120,7 @@ type rests struct {
 
 // forget gives back the slots of a Secret to which none of these is to be done.
 func (r rests) forget(secret toolscache.ObjectName, wanted ...action) {
-	for pace, uses := range map[*workqueue.Pace[toolscache.ObjectName]][]action{
+	for pace, uses := range map[*workqueue.KeyedLimiter[toolscache.ObjectName]][]action{
 		r.repairs: {repair}, r.resigns: {resign}, r.exams: {examine, identify, noteReview},
 	} {
 		if !slices.ContainsFunc(uses, func(use action) bool { return slices.Contains(wanted, use) }) {
@@ -152,10 +152,10 @@ func New(cfg Config) (*Controller, error) {
 		departed: newGoneSecrets(),
 		dangling: newDangling(),
 		rests: rests{
-			repairs:    workqueue.NewPace[toolscache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
-			resigns:    workqueue.NewPace[toolscache.ObjectName](cfg.Clock, cfg.ResignQPS, 1),
-			exams:      workqueue.NewPace[toolscache.ObjectName](cfg.Clock, examsPerSecond, examsAtOnce),
-			looks:      workqueue.NewPace[toolscache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
+			repairs:    workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
+			resigns:    workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, cfg.ResignQPS, 1),
+			exams:      workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, examsPerSecond, examsAtOnce),
+			looks:      workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
 			contents:   writebackoff.New[contested]("secrets", cfg.Clock, cfg.Registerer),
 			deletions:  writebackoff.New[contested]("secret deletions", cfg.Clock, cfg.Registerer),
 			references: writebackoff.New[contested]("references", cfg.Clock, cfg.Registerer),

@@ -259,7 +259,7 @@ func (c *Controller) identify(ctx context.Context, cached *cache.TokenSecret) (t
 // try reads the token live, because it is not cached, and tries it with keys that may
 // be newer than the cache. It returns the token when there is more to find out.
 func (c *Controller) try(ctx context.Context, cached *cache.TokenSecret, set *keys.Set) (compact string, wait time.Duration, err error) {
-	if wait := c.rests.exams.Wait(toolscache.MetaObjectToName(cached)); wait > 0 {
+	if wait := c.rests.exams.When(toolscache.MetaObjectToName(cached)); wait > 0 {
 		return "", wait, workqueue.ErrRequeueLater
 	}
 	live, err := c.cfg.Client.Secrets(cached.Namespace).Get(ctx, cached.Name, metav1.GetOptions{})

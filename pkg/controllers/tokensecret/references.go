@@ -109,7 +109,7 @@ func (c *Controller) turnToAsk(account *corev1.ServiceAccount, gone departures) 
 		return judged == ask || judged == look
 	}
 	if len(gone) == 0 && slices.ContainsFunc(account.Secrets, asks) {
-		return c.rests.looks.Wait(key)
+		return c.rests.looks.When(key)
 	}
 	c.rests.looks.Forget(key)
 	return 0

@@ -50,7 +50,7 @@ type Config[K comparable] struct {
 // concurrently; Run may be called once.
 type Queue[K comparable] struct {
 	cfg     Config[K]
-	metrics *metricSet
+	metrics *queueMetrics
 	queue   clientqueue.TypedRateLimitingInterface[K]
 
 	mu      sync.Mutex
@@ -59,7 +59,7 @@ type Queue[K comparable] struct {
 	// not been handled yet.
 	initial map[K]struct{}
 	started bool
-	since   time.Time // started
+	startedAt   time.Time // started
 }
 
 // New makes a loop. No key is handled before Run, but keys may already be added.
@@ -107,7 +107,7 @@ func (q *Queue[K]) Ready() bool {
 // to get. One from before the loop started says nothing of how long that takes.
 func (q *Queue[K]) Completed(created time.Time) {
 	q.mu.Lock()
-	since := q.since
+	since := q.startedAt
 	q.mu.Unlock()
 	if !since.IsZero() && created.After(since) {
 		q.metrics.observeReady(q.cfg.Name, time.Since(created))
@@ -124,7 +124,7 @@ func (q *Queue[K]) Run(ctx context.Context, synced ...toolscache.DoneChecker) er
 		return nil
 	}
 	q.mu.Lock()
-	q.started, q.since = true, time.Now()
+	q.started, q.startedAt = true, time.Now()
 	q.mu.Unlock()
 	logger.Info("Started", "workers", q.cfg.Workers)
 	defer logger.Info("Stopped")
@@ -159,22 +159,22 @@ func (q *Queue[K]) next(ctx context.Context) bool {
 func (q *Queue[K]) handle(ctx context.Context, key K) {
 	logger := klog.LoggerWithValues(klog.FromContext(ctx), "key", key)
 	ctx = klog.NewContext(ctx, logger)
-	ctx = context.WithValue(ctx, reportKey{}, func() bool { return q.report(key) })
+	ctx = context.WithValue(ctx, reportKey{}, func() bool { return q.firstReport(key) })
 
 	began := time.Now()
-	again, err := q.guard(ctx, key)
+	again, err := q.syncRecovering(ctx, key)
 	if err != nil && ctx.Err() != nil {
 		return // stopped half way: not the key's fault
 	}
 	if errors.Is(err, ErrRequeueLater) {
-		q.handled(key)
+		q.markHandled(key)
 		if again > 0 {
 			q.queue.AddAfter(key, again)
 		}
 		return
 	}
 	q.metrics.observe(q.cfg.Name, time.Since(began), err)
-	q.note(key, err)
+	q.recordResult(key, err)
 	if err != nil {
 		logger.Error(err, "Sync failed, it will be retried", "retries", q.queue.NumRequeues(key))
 		q.queue.AddRateLimited(key)
@@ -187,7 +187,7 @@ func (q *Queue[K]) handle(ctx context.Context, key K) {
 }
 
 // guard turns a panic into an error of the key.
-func (q *Queue[K]) guard(ctx context.Context, key K) (again time.Duration, err error) {
+func (q *Queue[K]) syncRecovering(ctx context.Context, key K) (again time.Duration, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			q.metrics.panicked(q.cfg.Name)
@@ -198,15 +198,15 @@ func (q *Queue[K]) guard(ctx context.Context, key K) (again time.Duration, err e
 	return q.cfg.Sync(ctx, key)
 }
 
-func (q *Queue[K]) handled(key K) {
+func (q *Queue[K]) markHandled(key K) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.initial, key)
 }
 
 // note remembers how key was handled.
-func (q *Queue[K]) note(key K, err error) {
-	q.handled(key)
+func (q *Queue[K]) recordResult(key K, err error) {
+	q.markHandled(key)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if err == nil {
@@ -217,7 +217,7 @@ func (q *Queue[K]) note(key K, err error) {
 	q.metrics.setFailing(q.cfg.Name, len(q.failing))
 }
 
-func (q *Queue[K]) report(key K) bool {
+func (q *Queue[K]) firstReport(key K) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	first := !q.failing[key]

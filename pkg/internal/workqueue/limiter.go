@@ -10,7 +10,7 @@ import (
 // Pace spreads work that nobody waits for over time, so that ten thousand objects
 // that need a write at once do not flood the API server. A burst goes at once; the
 // rest gets a slot each, evenly spaced. It is safe for concurrent use.
-type Pace[K comparable] struct {
+type KeyedLimiter[K comparable] struct {
 	clock    clock.PassiveClock
 	interval time.Duration
 	burst    int
@@ -23,8 +23,8 @@ type Pace[K comparable] struct {
 
 // NewPace allows perSecond keys in a second, and burst at once after a rest. Both
 // must be positive.
-func NewPace[K comparable](clock clock.PassiveClock, perSecond float64, burst int) *Pace[K] {
-	return &Pace[K]{
+func NewKeyedLimiter[K comparable](clock clock.PassiveClock, perSecond float64, burst int) *KeyedLimiter[K] {
+	return &KeyedLimiter[K]{
 		clock: clock, burst: burst, slots: map[K]time.Time{},
 		interval: time.Duration(float64(time.Second) / perSecond),
 	}
@@ -32,7 +32,7 @@ func NewPace[K comparable](clock clock.PassiveClock, perSecond float64, burst in
 
 // Wait returns zero when it is key's turn, which is used up by that, and else how
 // long that takes: ask again then. Asking earlier does not change the turn.
-func (p *Pace[K]) Wait(key K) time.Duration {
+func (p *KeyedLimiter[K]) When(key K) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.clock.Now()
@@ -54,7 +54,7 @@ func (p *Pace[K]) Wait(key K) time.Duration {
 
 // Forget gives back the turn of a key that needs none any more. The slot stays empty
 // while others wait for theirs.
-func (p *Pace[K]) Forget(key K) {
+func (p *KeyedLimiter[K]) Forget(key K) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, ok := p.slots[key]; !ok {

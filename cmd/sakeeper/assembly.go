@@ -36,7 +36,7 @@ type assembly struct {
 	managedSecrets toolscache.TypedSharedIndexInformer[*cache.ManagedSecret]
 
 	// recent spares us to verify what we have just signed.
-	recent *token.Recent
+	recent *token.Cache
 	// gate is what writers of tokens go through; nil while there are none.
 	gate        *signingkey.Check
 	controllers map[string]controller
@@ -47,7 +47,7 @@ type assembly struct {
 func assemble(cfg *controllersConfig, recorder record.EventRecorder, registry prometheus.Registerer) (*assembly, error) {
 	a := &assembly{
 		controllersConfig: cfg, recorder: recorder, registry: registry,
-		controllers: map[string]controller{}, recent: token.NewRecent(1000),
+		controllers: map[string]controller{}, recent: token.NewCache(1000),
 	}
 	client, err := kubernetes.NewForConfig(cfg.rest)
 	if err != nil {
@@ -87,7 +87,7 @@ func (a *assembly) inspect() cache.Inspect {
 	if a.keys == nil {
 		return nil
 	}
-	return token.NewVerifierWith(a.recent, a.keys.Get).Inspect
+	return token.NewVerifierWithCache(a.recent, a.keys.Get).Inspect
 }
 
 // restFor is the client configuration of one controller, which audit logs name.
@@ -105,7 +105,7 @@ func (a *assembly) newGate() (*signingkey.Check, error) {
 	}
 	signs := a.signs
 	if signs == nil {
-		signs = token.NewSignerWith(a.recent, a.keys.Get)
+		signs = token.NewSignerWithCache(a.recent, a.keys.Get)
 	}
 	gate, err := signingkey.New(signingkey.Config{
 		Signer:       signs,

@@ -137,7 +137,7 @@ var (
 // was handled once and the API server takes its tokens.
 func (p *controllersProcess) ready(*http.Request) error {
 	if p.election != nil && !p.election.Leading() {
-		if !p.election.Observed() {
+		if !p.election.OtherLeader() {
 			return errNoLeader
 		}
 		return nil

@@ -58,7 +58,7 @@ func prune(ctx context.Context, out io.Writer, o *keysOptions, s rotation.Store,
 	if o.settings.Force {
 		return remove(ctx, out, o, s, ring, id)
 	}
-	steps := rotation.Prunable(ring, o.clock.Now(), carriers, o.settings)
+	steps := rotation.PlanRemovals(ring, o.clock.Now(), carriers, o.settings)
 	steps = slices.DeleteFunc(steps, func(step rotation.Step) bool { return id != "" && !strings.HasPrefix(step.Key.ID(), id) })
 	switch {
 	case len(steps) == 0 && id != "":
@@ -86,7 +86,7 @@ func tidy(ctx context.Context, out io.Writer, o *keysOptions, s rotation.Store) 
 		if err != nil {
 			return err
 		}
-		step, ok := rotation.Tidy(ring)
+		step, ok := rotation.PlanCleanUp(ring)
 		if !ok {
 			return nil
 		}
@@ -97,8 +97,8 @@ func tidy(ctx context.Context, out io.Writer, o *keysOptions, s rotation.Store) 
 }
 
 // remove is for --force.
-func remove(ctx context.Context, out io.Writer, o *keysOptions, s rotation.Store, ring *keys.Ring, id string) error {
-	found := slices.DeleteFunc(ring.Members(), func(m keys.Member) bool { return !strings.HasPrefix(m.ID(), id) })
+func remove(ctx context.Context, out io.Writer, o *keysOptions, s rotation.Store, ring *keys.Keyring, id string) error {
+	found := slices.DeleteFunc(ring.Entries(), func(m keys.Entry) bool { return !strings.HasPrefix(m.ID(), id) })
 	if len(found) != 1 {
 		return fmt.Errorf("--key: %d keys have an id that begins with %q", len(found), id)
 	}

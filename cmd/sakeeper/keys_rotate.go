@@ -18,7 +18,7 @@ import (
 
 // algorithm is what --algorithm says, else that of the key that signs, so that a rotation
 // changes nothing else.
-func algorithm(flag string, ring *keys.Ring) jose.SignatureAlgorithm {
+func algorithm(flag string, ring *keys.Keyring) jose.SignatureAlgorithm {
 	if signing, ok := ring.Signing(); flag == "" && ok {
 		return signing.Public().Algorithm()
 	}
@@ -70,7 +70,7 @@ func rotate(ctx context.Context, out io.Writer, o *keysOptions, s rotation.Store
 		if err != nil {
 			return err
 		}
-		step := rotation.Rotate(ring, o.clock.Now(), o.settings)
+		step := rotation.PlanRotation(ring, o.clock.Now(), o.settings)
 		switch {
 		case promoted && slices.Contains([]rotation.Action{rotation.ActionPublish, rotation.ActionPromote, rotation.ActionNone}, step.Action):
 			return nil // the next rotation is another command's

@@ -26,8 +26,8 @@ import (
 
 // Name is that of the queue and of its metrics; the queue of hooks has a name of its own.
 const (
-	Name      = "token-agent"
-	hooksName = "token-agent-hooks"
+	queueName      = "token-agent"
+	hooksQueueName = "token-agent-hooks"
 )
 
 const (
@@ -35,9 +35,9 @@ const (
 	minDelay = time.Second
 	maxDelay = time.Minute
 	// patience is how long the API server is waited for.
-	patience = 30 * time.Second
+	requestTimeout = 30 * time.Second
 	// glance is how often files are looked at: who removes one wants another token.
-	glance = 10 * time.Second
+	fileCheckInterval = 10 * time.Second
 )
 
 // Token is what one file should hold.
@@ -81,22 +81,22 @@ type Config struct {
 
 // Agent keeps the files. Run or Once may be called, once.
 type Agent struct {
-	cfg    Config
-	watch  *stopwatch.Stopwatch
-	tokens map[string]Token
+	cfg       Config
+	stopwatch *stopwatch.Stopwatch
+	tokens    map[string]Token
 	// files and hooks are of Run; hooks are known by their place in the configuration.
 	files *workqueue.Queue[string]
 	hooks *workqueue.Queue[int]
 
 	mu sync.Mutex
 	// held are the terms of the tokens in the files, as far as they were written here.
-	held map[string]held
+	states map[string]tokenState
 }
 
-type held struct {
-	term token.Term
+type tokenState struct {
+	validity token.Validity
 	// asked is when the token was asked for, by the agent's stopwatch.
-	asked time.Duration
+	requestedAt time.Duration
 }
 
 // New checks cfg.
@@ -107,7 +107,7 @@ func New(cfg Config) (*Agent, error) {
 	case len(cfg.Tokens) == 0:
 		return nil, errors.New("agent: Tokens are required")
 	}
-	a := &Agent{cfg: cfg, watch: stopwatch.New(cfg.Clock, cfg.Clock), tokens: map[string]Token{}, held: map[string]held{}}
+	a := &Agent{cfg: cfg, stopwatch: stopwatch.New(cfg.Clock, cfg.Clock), tokens: map[string]Token{}, states: map[string]tokenState{}}
 	for _, t := range cfg.Tokens {
 		if _, twice := a.tokens[t.File]; twice {
 			return nil, fmt.Errorf("agent: more than one token for file %s", t.File)
@@ -120,23 +120,23 @@ func New(cfg Config) (*Agent, error) {
 // Run keeps the files until ctx ends.
 func (a *Agent) Run(ctx context.Context) error {
 	var errFiles, errHooks error
-	a.files, errFiles = workqueue.New(workqueue.Config[string]{Name: Name, Sync: a.sync, BaseDelay: minDelay, MaxDelay: maxDelay, Registerer: a.cfg.Registerer})
+	a.files, errFiles = workqueue.New(workqueue.Config[string]{Name: queueName, Sync: a.sync, BaseDelay: minDelay, MaxDelay: maxDelay, Registerer: a.cfg.Registerer})
 	// A hook that hangs holds up no other, and no file.
 	a.hooks, errHooks = workqueue.New(workqueue.Config[int]{
-		Name: hooksName, Sync: a.runHook, Workers: len(a.cfg.Hooks), BaseDelay: minDelay, MaxDelay: maxDelay, Registerer: a.cfg.Registerer,
+		Name: hooksQueueName, Sync: a.runHook, Workers: len(a.cfg.Hooks), BaseDelay: minDelay, MaxDelay: maxDelay, Registerer: a.cfg.Registerer,
 	})
 	if err := errors.Join(errFiles, errHooks); err != nil {
 		return err
 	}
-	a.lookAtAll()
+	a.enqueueAll()
 	var others sync.WaitGroup
 	defer others.Wait()
-	others.Go(func() { a.watch.Watch(ctx, a.lookAtAll) })
+	others.Go(func() { a.stopwatch.WatchClocks(ctx, a.enqueueAll) })
 	others.Go(func() { _ = a.hooks.Run(ctx) }) // it has no error to return
 	return a.files.Run(ctx)
 }
 
-func (a *Agent) lookAtAll() {
+func (a *Agent) enqueueAll() {
 	for file := range a.tokens {
 		a.files.Add(file)
 	}
@@ -146,7 +146,7 @@ func (a *Agent) lookAtAll() {
 // cannot be reached, and returns the error of one that refuses.
 func (a *Agent) Once(ctx context.Context) error {
 	for _, t := range a.cfg.Tokens {
-		if err := a.insist(ctx, t); err != nil {
+		if err := a.renewWithRetry(ctx, t); err != nil {
 			return err
 		}
 	}
@@ -157,10 +157,10 @@ func (a *Agent) Once(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (a *Agent) insist(ctx context.Context, t Token) error {
+func (a *Agent) renewWithRetry(ctx context.Context, t Token) error {
 	for delay := time.Second; ; delay = min(2*delay, maxDelay) {
 		err := a.renew(ctx, t)
-		if err == nil || !temporary(err) {
+		if err == nil || !isTemporary(err) {
 			return err
 		}
 		klog.FromContext(ctx).Error(err, "Failed to fetch a token, it will be retried", "file", t.File, "delay", delay)
@@ -179,11 +179,11 @@ func (a *Agent) Ready() error {
 	defer a.mu.Unlock()
 	var errs []error
 	for _, t := range a.cfg.Tokens {
-		h, ok := a.held[t.File]
+		h, ok := a.states[t.File]
 		switch {
 		case !ok:
 			errs = append(errs, fmt.Errorf("%s: there is no token yet", t.File))
-		case a.watch.Elapsed()-h.asked >= h.term.Lifetime():
+		case a.stopwatch.Elapsed()-h.requestedAt >= h.validity.Lifetime():
 			errs = append(errs, fmt.Errorf("%s: the token has expired", t.File))
 		}
 	}
@@ -191,9 +191,9 @@ func (a *Agent) Ready() error {
 }
 
 func (a *Agent) sync(ctx context.Context, key string) (again time.Duration, err error) {
-	if h, ok := a.holds(key); ok && present(key) {
-		if dueIn := a.dueIn(h, key); dueIn > 0 {
-			return min(h.term.Look(dueIn), glance), nil
+	if h, ok := a.state(key); ok && exists(key) {
+		if dueIn := a.renewIn(h, key); dueIn > 0 {
+			return min(h.validity.RequeueAfter(dueIn), fileCheckInterval), nil
 		}
 	}
 	if err := a.renew(ctx, a.tokens[key]); err != nil {
@@ -202,21 +202,21 @@ func (a *Agent) sync(ctx context.Context, key string) (again time.Duration, err 
 	for i := range a.cfg.Hooks {
 		a.hooks.Add(i)
 	}
-	return glance, nil
+	return fileCheckInterval, nil
 }
 
-func (a *Agent) dueIn(h held, file string) time.Duration {
-	return h.term.DueInSince(a.watch.Elapsed()-h.asked, a.cfg.Clock.Now(), a.cfg.Seed+file)
+func (a *Agent) renewIn(h tokenState, file string) time.Duration {
+	return h.validity.RenewInWithAge(a.stopwatch.Elapsed()-h.requestedAt, a.cfg.Clock.Now(), a.cfg.Seed+file)
 }
 
-func (a *Agent) holds(file string) (held, bool) {
+func (a *Agent) state(file string) (tokenState, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	h, ok := a.held[file]
+	h, ok := a.states[file]
 	return h, ok
 }
 
-func present(file string) bool {
+func exists(file string) bool {
 	_, err := os.Stat(file)
 	return !errors.Is(err, fs.ErrNotExist)
 }
@@ -226,8 +226,8 @@ func (a *Agent) renew(ctx context.Context, t Token) error {
 	if err := a.cfg.Writer.Check(t.File); err != nil {
 		return fmt.Errorf("write a token: %w", err) // none was asked for
 	}
-	asked := a.watch.Elapsed()
-	limited, cancel := context.WithTimeout(ctx, patience)
+	asked := a.stopwatch.Elapsed()
+	limited, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	answer, err := a.cfg.Client.ServiceAccounts(a.cfg.Namespace).CreateToken(limited, a.cfg.ServiceAccount, &authenticationv1.TokenRequest{
 		Spec: authenticationv1.TokenRequestSpec{
@@ -245,10 +245,10 @@ func (a *Agent) renew(ctx context.Context, t Token) error {
 		return fmt.Errorf("write a token: %w", err)
 	}
 	a.mu.Lock()
-	a.held[t.File] = held{term: claims.Term, asked: asked}
+	a.states[t.File] = tokenState{validity: claims.Validity, requestedAt: asked}
 	a.mu.Unlock()
 	klog.FromContext(ctx).Info("Wrote a token", "file", t.File, "serviceAccount", klog.KRef(a.cfg.Namespace, a.cfg.ServiceAccount),
-		"credentialID", "JTI="+claims.ID, "expires", claims.Term.Expires.UTC().Format(time.RFC3339))
+		"credentialID", "JTI="+claims.ID, "expires", claims.Validity.Expires.UTC().Format(time.RFC3339))
 	return nil
 }
 
@@ -257,13 +257,13 @@ func (a *Agent) runHook(ctx context.Context, i int) (again time.Duration, err er
 }
 
 // temporary tells whether err may go by itself soon.
-func temporary(err error) bool {
+func isTemporary(err error) bool {
 	var path *fs.PathError
 	var link *os.LinkError
 	var certificate *tls.CertificateVerificationError
 	var status apierrors.APIStatus
 	switch {
-	case errors.As(err, &path), errors.As(err, &link), errors.As(err, &certificate), errors.Is(err, token.ErrNoClaims), errors.Is(err, token.ErrNoTerm):
+	case errors.As(err, &path), errors.As(err, &link), errors.As(err, &certificate), errors.Is(err, token.ErrNoClaims), errors.Is(err, token.ErrNoValidity):
 		return false
 	case errors.As(err, &status):
 		code := status.Status().Code

@@ -60,7 +60,7 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	client.PrependReactor("create", "serviceaccounts", w.grant)
 	w.cfg = Config{
 		Client: client.CoreV1(), Namespace: "team", ServiceAccount: "robot", Tokens: []Token{{File: w.file}},
-		Lifetime: time.Hour, Writer: Rename{mine()}, Hooks: []Hook{w}, Clock: clock.RealClock{}, Registerer: prometheus.NewRegistry(),
+		Lifetime: time.Hour, Writer: RenameWriter{mine()}, Hooks: []Hook{w}, Clock: clock.RealClock{}, Registerer: prometheus.NewRegistry(),
 	}
 	for _, c := range change {
 		c(&w.cfg)
@@ -110,7 +110,7 @@ func (w *world) expires() time.Time {
 	must(w.t, err)
 	claims, err := token.UnverifiedBoundClaims(string(content))
 	must(w.t, err)
-	return claims.Term.Expires.Add(-w.skew)
+	return claims.Validity.Expires.Add(-w.skew)
 }
 
 func (w *world) expectAsked(want int) {
@@ -215,7 +215,7 @@ func TestAnOutageIsSatOut(t *testing.T) {
 func TestAFileThatIsGoneIsWrittenAgain(t *testing.T) {
 	live(t, func(w *world) {
 		must(t, os.Remove(w.file))
-		pass(glance)
+		pass(fileCheckInterval)
 		w.expectAsked(2)
 		if !w.expires().After(time.Now()) {
 			t.Error("the token has expired")
@@ -260,7 +260,7 @@ func TestAHookThatHangsHoldsUpNothing(t *testing.T) {
 
 // TestAFileThatCannotBeWrittenCostsNoToken: a disk that is full is found out before.
 func TestAFileThatCannotBeWrittenCostsNoToken(t *testing.T) {
-	full := &fullDisk{Writer: Rename{mine()}}
+	full := &fullDisk{Writer: RenameWriter{mine()}}
 	live(t, func(w *world) {
 		full.set(errors.New("no space left on device"))
 		must(t, os.Remove(w.file))
@@ -300,7 +300,7 @@ func TestAnAnswerIsNotWaitedForWithoutEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(cfg *Config) { cfg.Client = silent{} })
 		began := time.Now()
-		if err := w.agent.renew(t.Context(), w.cfg.Tokens[0]); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != patience {
+		if err := w.agent.renew(t.Context(), w.cfg.Tokens[0]); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != requestTimeout {
 			t.Errorf("got %v after %v", err, time.Since(began))
 		}
 	})
@@ -371,8 +371,8 @@ func TestNothingExpiresThatCouldBeRenewed(t *testing.T) {
 				for range 40 {
 					w.change(func() { w.granted = time.Hour + upTo(23*time.Hour) })
 					pass(maxDelay + upTo(2*time.Hour))
-					h, _ := w.agent.holds(w.file)
-					trouble, what := upTo(h.term.Lifetime()/10), ""
+					h, _ := w.agent.state(w.file)
+					trouble, what := upTo(h.validity.Lifetime()/10), ""
 					switch r.IntN(4) {
 					case 0:
 						what = "an outage"
@@ -421,7 +421,7 @@ func (o watched) Write(file string, content []byte) error {
 	if former, err := os.ReadFile(file); err == nil {
 		claims, err := token.UnverifiedBoundClaims(string(former))
 		must(o.w.t, err)
-		if late := time.Since(claims.Term.Expires.Add(-o.w.skew)); late >= 0 {
+		if late := time.Since(claims.Validity.Expires.Add(-o.w.skew)); late >= 0 {
 			o.w.t.Errorf("a token is replaced %v after it expired", late)
 		}
 	}

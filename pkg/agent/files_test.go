@@ -27,13 +27,13 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func mine() Access { return Access{Mode: 0o640, UID: -1, GID: -1} }
+func mine() FileAccess { return FileAccess{Mode: 0o640, UID: -1, GID: -1} }
 
 // writers are both kinds of writers, of those files.
 func writers() map[string]func(files ...string) Writer {
 	return map[string]func(files ...string) Writer{
-		"rename": func(...string) Writer { return Rename{mine()} },
-		"swap":   func(files ...string) Writer { return &Swap{Access: mine(), Files: files} },
+		"rename": func(...string) Writer { return RenameWriter{mine()} },
+		"swap":   func(files ...string) Writer { return &SymlinkWriter{FileAccess: mine(), Files: files} },
 	}
 }
 
@@ -141,7 +141,7 @@ func TestReadersSeeOneTokenOrTheOther(t *testing.T) {
 }
 
 func TestWhatWasLeftUnfinishedIsRemoved(t *testing.T) {
-	for name, left := range map[string]string{"rename": ".token" + unfinished + "123", "swap": "..2026_01_02_03_04_05.123/token"} {
+	for name, left := range map[string]string{"rename": ".token" + temporaryInfix + "123", "swap": "..2026_01_02_03_04_05.123/token"} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			must(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, left)), 0o700))
@@ -192,10 +192,10 @@ func TestFilesGetTheirOwner(t *testing.T) {
 	for name := range writers() {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "token")
-			access := Access{Mode: 0o640, UID: 12345, GID: 54321}
-			var w Writer = Rename{access}
+			access := FileAccess{Mode: 0o640, UID: 12345, GID: 54321}
+			var w Writer = RenameWriter{access}
 			if name == "swap" {
-				w = &Swap{Access: access, Files: []string{file}}
+				w = &SymlinkWriter{FileAccess: access, Files: []string{file}}
 			}
 			must(t, w.Write(file, content(1)))
 			expectOwner(t, file, 12345, 54321)
@@ -207,15 +207,15 @@ func TestFilesThatNobodyWantsAnyMoreGo(t *testing.T) {
 	dir := t.TempDir()
 	former, kept := filepath.Join(dir, "former"), filepath.Join(dir, "kept")
 	must(t, os.WriteFile(filepath.Join(dir, "other"), []byte("somebody else's"), 0o600))
-	w := &Swap{Access: mine(), Files: []string{former, kept}}
+	w := &SymlinkWriter{FileAccess: mine(), Files: []string{former, kept}}
 	must(t, w.Write(former, content(1)))
 	must(t, w.Write(kept, content(2)))
-	w = &Swap{Access: mine(), Files: []string{kept}}
+	w = &SymlinkWriter{FileAccess: mine(), Files: []string{kept}}
 	must(t, w.Write(kept, content(3)))
 	if diff := cmp.Diff([]string{"..2*", "..data", "kept", "other"}, names(t, dir)); diff != "" {
 		t.Errorf("the directory (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"kept"}, names(t, filepath.Join(dir, current))); diff != "" {
+	if diff := cmp.Diff([]string{"kept"}, names(t, filepath.Join(dir, dataLink))); diff != "" {
 		t.Errorf("what ..data has (-want +got):\n%s", diff)
 	}
 }

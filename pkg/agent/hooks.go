@@ -91,7 +91,7 @@ func (s Signal) find() ([]int, error) {
 		return []int{pid}, nil
 	}
 	if !strings.Contains(s.of, "/") {
-		return named(s.of)
+		return processesByName(s.of)
 	}
 	text, err := os.ReadFile(s.of)
 	if err != nil {
@@ -105,7 +105,7 @@ func (s Signal) find() ([]int, error) {
 }
 
 // named are the processes whose program has that name, which Linux cuts to 15 bytes.
-func named(name string) ([]int, error) {
+func processesByName(name string) ([]int, error) {
 	files, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
 		return nil, err

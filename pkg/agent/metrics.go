@@ -23,8 +23,8 @@ func (e expiries) Describe(out chan<- *prometheus.Desc) { out <- e.desc }
 func (e expiries) Collect(out chan<- prometheus.Metric) {
 	for file := range e.agent.tokens {
 		var at float64
-		if h, ok := e.agent.holds(file); ok {
-			at = float64(h.term.Expires.Unix())
+		if h, ok := e.agent.state(file); ok {
+			at = float64(h.validity.Expires.Unix())
 		}
 		out <- prometheus.MustNewConstMetric(e.desc, prometheus.GaugeValue, at, file)
 	}

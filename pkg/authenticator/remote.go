@@ -136,7 +136,7 @@ func (r *RemoteKeys) read(ctx context.Context) (*keys.Set, error) {
 			continue // of a kind that signs no such tokens
 		}
 		if key.KeyID != "" {
-			public = public.Named(key.KeyID)
+			public = public.WithID(key.KeyID)
 		}
 		found = append(found, public)
 	}

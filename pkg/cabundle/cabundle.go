@@ -51,7 +51,7 @@ func Parse(data []byte) (Bundle, error) {
 // wrong one would keep itself alive.
 func Load(path string) (Bundle, error) {
 	const flag = "--root-ca-file"
-	if mounted(path) {
+	if isMountedServiceAccountFile(path) {
 		return Bundle{}, fmt.Errorf("%s: %s is the CA that is published, not its source: name the cluster's own CA file", flag, path)
 	}
 	data, err := os.ReadFile(path)
@@ -65,7 +65,7 @@ func Load(path string) (Bundle, error) {
 	return bundle, nil
 }
 
-func mounted(path string) bool {
+func isMountedServiceAccountFile(path string) bool {
 	dirs := []string{api.ServiceAccountDir}
 	if resolved, err := filepath.EvalSymlinks(api.ServiceAccountDir); err == nil {
 		dirs = append(dirs, resolved)

@@ -58,7 +58,7 @@ func identity(m metav1.ObjectMeta) metav1.ObjectMeta {
 		CreationTimestamp: m.CreationTimestamp,
 		DeletionTimestamp: m.DeletionTimestamp,
 		Labels:            m.Labels,
-		Annotations:       settings(m.Annotations),
+		Annotations:       settingAnnotations(m.Annotations),
 	}
 }
 

@@ -57,7 +57,7 @@ func NewManagedSecret(secret *corev1.Secret) *ManagedSecret {
 		Type:       secret.Type,
 		Immutable:  secret.Immutable != nil && *secret.Immutable,
 	}
-	reduced.Annotations = only(secret.Annotations, tokenAnnotations())
+	reduced.Annotations = selectAnnotations(secret.Annotations, tokenAnnotations())
 	filled := reduced.FilledKeys()
 	reduced.ContentSum = ContentSum(secret.Data, filled)
 	for key, value := range secret.Data {

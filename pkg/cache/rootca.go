@@ -62,13 +62,13 @@ func NewRootCA(cm *corev1.ConfigMap) *RootCA {
 			reduced.OtherKeys = append(reduced.OtherKeys, key)
 		}
 	}
-	reduced.Plain = equality.Semantic.DeepEqual(undescribed(cm), &corev1.ConfigMap{ObjectMeta: reduced.ObjectMeta})
+	reduced.Plain = equality.Semantic.DeepEqual(otherFields(cm), &corev1.ConfigMap{ObjectMeta: reduced.ObjectMeta})
 	return reduced
 }
 
 // undescribed is cm less data and description, and less what the API server keeps where an
 // object that is written does not name it.
-func undescribed(cm *corev1.ConfigMap) *corev1.ConfigMap {
+func otherFields(cm *corev1.ConfigMap) *corev1.ConfigMap {
 	rest := *cm
 	rest.TypeMeta, rest.ManagedFields, rest.Data = metav1.TypeMeta{}, nil, nil
 	rest.Annotations = maps.Clone(cm.Annotations)

@@ -9,12 +9,12 @@ func tokenAnnotations() []string {
 	}
 }
 
-func settings(annotations map[string]string) map[string]string {
-	return only(annotations, []string{api.KeepAnnotation, api.CleanUpUnusedAnnotation, api.ResignAnnotation, api.CleanedUpAnnotation, api.ReviewedAnnotation})
+func settingAnnotations(annotations map[string]string) map[string]string {
+	return selectAnnotations(annotations, []string{api.KeepAnnotation, api.CleanUpUnusedAnnotation, api.ResignAnnotation, api.CleanedUpAnnotation, api.ReviewedAnnotation})
 }
 
 // only is a copy of annotations with no other keys than those.
-func only(annotations map[string]string, keys []string) map[string]string {
+func selectAnnotations(annotations map[string]string, keys []string) map[string]string {
 	var kept map[string]string
 	for _, key := range keys {
 		value, ok := annotations[key]

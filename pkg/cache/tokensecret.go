@@ -58,7 +58,7 @@ type Token struct {
 }
 
 // Inspect reads a legacy token, as [token.Verifier.Inspect] does.
-type Inspect func(compact string) (token.Facts, error)
+type Inspect func(compact string) (token.Inspection, error)
 
 // TokenSecrets caches all token Secrets of the cluster and fetches no others. With
 // inspect nil it is not known whose the tokens are.
@@ -97,7 +97,7 @@ func newTokenSecret(secret *corev1.Secret, former *TokenSecret, inspect Inspect)
 		HasNamespace: len(secret.Data[corev1.ServiceAccountNamespaceKey]) > 0,
 	}
 	compact := secret.Data[corev1.ServiceAccountTokenKey]
-	reduced.Token = reduced.describe(compact, former, inspect)
+	reduced.Token = reduced.inspectToken(compact, former, inspect)
 	if len(compact) == 0 {
 		secret.ManagedFields = nil
 		reduced.Unfilled = secret
@@ -105,7 +105,7 @@ func newTokenSecret(secret *corev1.Secret, former *TokenSecret, inspect Inspect)
 	return reduced
 }
 
-func (s *TokenSecret) describe(compact []byte, former *TokenSecret, inspect Inspect) Token {
+func (s *TokenSecret) inspectToken(compact []byte, former *TokenSecret, inspect Inspect) Token {
 	described := Token{Sum: sha256.Sum256(compact)}
 	if len(compact) == 0 || inspect == nil {
 		return described
@@ -113,7 +113,7 @@ func (s *TokenSecret) describe(compact []byte, former *TokenSecret, inspect Insp
 	// A Secret comes again whenever somebody changes anything of it, when it goes, and with
 	// every list after a broken watch: nobody verifies its token each time.
 	if former != nil && former.Account == s.Account && former.Token.Sum == described.Sum && former.Token.VerifiedBy != "" {
-		return s.shared(former.Token)
+		return s.shareUID(former.Token)
 	}
 	facts, err := inspect(string(compact))
 	claims := facts.UnverifiedClaims
@@ -122,11 +122,11 @@ func (s *TokenSecret) describe(compact []byte, former *TokenSecret, inspect Insp
 	}
 	described.Own, described.VerifiedBy, described.TriedWith = true, facts.VerifiedBy, facts.TriedWith
 	described.ClaimedUID = types.UID(claims.ServiceAccountUID)
-	return s.shared(described)
+	return s.shareUID(described)
 }
 
 // shared is t with one string in memory, not two, where it names the same UID as s.
-func (s *TokenSecret) shared(t Token) Token {
+func (s *TokenSecret) shareUID(t Token) Token {
 	if t.ClaimedUID == s.AccountUID {
 		t.ClaimedUID = s.AccountUID
 	}

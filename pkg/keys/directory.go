@@ -14,13 +14,13 @@ import (
 type Directory string
 
 // Load reads the set that signs. Its error names flag, directory and file.
-func (d Directory) Load() (*Set, error) { return d.load((*Ring).Set) }
+func (d Directory) Load() (*Set, error) { return d.load((*Keyring).Set) }
 
 // LoadVerification reads the set that verifies. Private halves are not needed.
-func (d Directory) LoadVerification() (*Set, error) { return d.load((*Ring).VerificationSet) }
+func (d Directory) loadVerification() (*Set, error) { return d.load((*Keyring).VerificationSet) }
 
-func (d Directory) load(set func(*Ring) (*Set, error)) (*Set, error) {
-	ring, err := d.Ring()
+func (d Directory) load(set func(*Keyring) (*Set, error)) (*Set, error) {
+	ring, err := d.Keyring()
 	if err != nil {
 		return nil, err
 	}
@@ -32,14 +32,14 @@ func (d Directory) load(set func(*Ring) (*Set, error)) (*Set, error) {
 }
 
 // Ring reads all keys with their states.
-func (d Directory) Ring() (*Ring, error) {
+func (d Directory) Keyring() (*Keyring, error) {
 	files, err := d.read()
 	for tries := 0; errors.Is(err, fs.ErrNotExist) && tries < 3; tries++ {
 		files, err = d.read() // a file was renamed since the directory was listed
 	}
 	if err == nil {
-		var ring *Ring
-		if ring, err = ParseRing(files); err == nil {
+		var ring *Keyring
+		if ring, err = ParseKeyring(files); err == nil {
 			return ring, nil
 		}
 	}

@@ -16,7 +16,7 @@ type Files struct {
 }
 
 // Paths are all files, for watching.
-func (f Files) Paths() []string { return append([]string{f.PrivateKeyFile}, f.KeyFiles...) }
+func (f Files) paths() []string { return append([]string{f.PrivateKeyFile}, f.KeyFiles...) }
 
 // Load reads the files. Its error joins one per bad file, each naming flag and file.
 func (f Files) Load() (*Set, error) {
@@ -29,7 +29,7 @@ func (f Files) Load() (*Set, error) {
 }
 
 // LoadVerification reads KeyFiles alone, for a process that signs nothing.
-func (f Files) LoadVerification() (*Set, error) {
+func (f Files) loadVerification() (*Set, error) {
 	verification, err := f.loadKeyFiles()
 	if err != nil {
 		return nil, err

@@ -34,7 +34,7 @@ func NewPublicKey(key crypto.PublicKey) (PublicKey, error) {
 func (k PublicKey) ID() string { return k.id }
 
 // Named is the key under an id that another issuer has given it.
-func (k PublicKey) Named(id string) PublicKey {
+func (k PublicKey) WithID(id string) PublicKey {
 	k.id = id
 	return k
 }
@@ -74,7 +74,7 @@ func NewPrivateKey(signer crypto.Signer) (PrivateKey, error) {
 
 // Elsewhere is a signing key whose private half another process has: [PrivateKey.Sign]
 // fails. Whoever asks that process to sign knows by it which key does.
-func Elsewhere(public PublicKey) PrivateKey { return PrivateKey{public: public} }
+func PublicOnly(public PublicKey) PrivateKey { return PrivateKey{public: public} }
 
 // PublicKey is the public half.
 func (k PrivateKey) PublicKey() PublicKey { return k.public }
@@ -85,12 +85,12 @@ func (k PrivateKey) Public() crypto.PublicKey { return k.public.key }
 // Sign implements [crypto.Signer].
 func (k PrivateKey) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	if k.signer == nil {
-		return nil, errElsewhere
+		return nil, errNoPrivateKey
 	}
 	return k.signer.Sign(rand, digest, opts)
 }
 
-var errElsewhere = errors.New("the private half of the key is not in this process")
+var errNoPrivateKey = errors.New("the private half of the key is not in this process")
 
 // CanSign tells whether the private half is here.
 func (k PrivateKey) CanSign() bool { return k.signer != nil }

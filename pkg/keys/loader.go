@@ -14,12 +14,12 @@ type Loader struct{ value *filewatch.Value[*Set] }
 
 // Open loads the keys, one of which signs. See [Files.Load] for errors.
 func (f Files) Open() (*Loader, error) {
-	return open(filewatch.Config[*Set]{What: "signing keys", Files: f.Paths(), Load: f.Load, Describe: describeSigning})
+	return open(filewatch.Config[*Set]{What: "signing keys", Files: f.paths(), Load: f.Load, Describe: describeSigning})
 }
 
 // OpenVerification loads KeyFiles alone, for a process that signs nothing.
 func (f Files) OpenVerification() (*Loader, error) {
-	return open(filewatch.Config[*Set]{What: "verification keys", Files: f.KeyFiles, Load: f.LoadVerification, Describe: describeVerification})
+	return open(filewatch.Config[*Set]{What: "verification keys", Files: f.KeyFiles, Load: f.loadVerification, Describe: describeVerification})
 }
 
 // Open loads the keys, one of which signs. See [Directory.Load] for errors.
@@ -29,7 +29,7 @@ func (d Directory) Open() (*Loader, error) {
 
 // OpenVerification loads the keys for a process that signs nothing.
 func (d Directory) OpenVerification() (*Loader, error) {
-	return open(filewatch.Config[*Set]{What: "verification keys", Dirs: []string{string(d)}, Load: d.LoadVerification, Describe: describeVerification})
+	return open(filewatch.Config[*Set]{What: "verification keys", Dirs: []string{string(d)}, Load: d.loadVerification, Describe: describeVerification})
 }
 
 func open(cfg filewatch.Config[*Set]) (*Loader, error) {

@@ -27,35 +27,35 @@ func (c *ServerClock) Now() time.Time { return c.local.Now().Add(time.Duration(c
 func (c *ServerClock) Since(t time.Time) time.Duration { return c.Now().Sub(t) }
 
 // Wrap makes a transport whose answers set the clock.
-func (c *ServerClock) Wrap(next http.RoundTripper) http.RoundTripper { return teller{c, next} }
+func (c *ServerClock) Wrap(next http.RoundTripper) http.RoundTripper { return clockTransport{c, next} }
 
-type teller struct {
+type clockTransport struct {
 	clock *ServerClock
 	next  http.RoundTripper
 }
 
 // RoundTrip implements [http.RoundTripper].
-func (t teller) RoundTrip(request *http.Request) (*http.Response, error) {
+func (t clockTransport) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := t.next.RoundTrip(request)
 	if err != nil {
 		return response, err
 	}
 	if date, err := http.ParseTime(response.Header.Get("Date")); err == nil {
-		t.clock.hear(date)
+		t.clock.setFromDate(date)
 	}
 	return response, nil
 }
 
 // WrappedRoundTripper lets client-go find the transport below.
-func (t teller) WrappedRoundTripper() http.RoundTripper { return t.next }
+func (t clockTransport) WrappedRoundTripper() http.RoundTripper { return t.next }
 
 // slack is how far the local clock may be off before it is corrected: a Date has
 // seconds, and takes its time to come.
-const slack = 5 * time.Second
+const clockTolerance = 5 * time.Second
 
-func (c *ServerClock) hear(date time.Time) {
+func (c *ServerClock) setFromDate(date time.Time) {
 	offset := date.Sub(c.local.Now())
-	if offset.Abs() < slack {
+	if offset.Abs() < clockTolerance {
 		offset = 0
 	}
 	c.offset.Store(int64(offset))

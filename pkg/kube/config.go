@@ -73,11 +73,11 @@ func (c Connection) load() (*rest.Config, error) {
 }
 
 // ErrTooOld is about an API server without what sakeeper needs.
-var ErrTooOld = errors.New("the API server is too old")
+var ErrServerTooOld = errors.New("the API server is too old")
 
 // oldest has the match conditions of webhooks and the ids of bound tokens, which older
 // ones leave out without a word.
-func oldest() *apiversion.Version { return apiversion.MajorMinor(1, 30) }
+func minServerVersion() *apiversion.Version { return apiversion.MajorMinor(1, 30) }
 
 // WaitForServer returns nil when the API server has answered, [ErrTooOld] when it is, and
 // ctx's error when ctx ended before. Until then it says every now and then what is wrong.
@@ -93,8 +93,8 @@ func WaitForServer(ctx context.Context, client rest.Interface, host string) erro
 		switch {
 		case err == nil:
 			logger.Info("Connected to the API server", "server", host, "version", info.GitVersion)
-			if v, err := apiversion.ParseGeneric(info.GitVersion); err == nil && v.LessThan(oldest()) {
-				return false, fmt.Errorf("%w: it is %s, and sakeeper needs %s or newer, for match conditions of webhooks", ErrTooOld, info.GitVersion, oldest())
+			if v, err := apiversion.ParseGeneric(info.GitVersion); err == nil && v.LessThan(minServerVersion()) {
+				return false, fmt.Errorf("%w: it is %s, and sakeeper needs %s or newer, for match conditions of webhooks", ErrServerTooOld, info.GitVersion, minServerVersion())
 			}
 			return true, nil
 		case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):

@@ -115,7 +115,7 @@ func TestWaitForServer(t *testing.T) {
 		wantSaid int // that it waits
 	}{
 		"an answer":                           {in: answers{version}},
-		"a server that is too old":            {in: answers{answer(http.StatusOK, `{"gitVersion":"v1.29.14-eks-1"}`)}, wantErr: ErrTooOld},
+		"a server that is too old":            {in: answers{answer(http.StatusOK, `{"gitVersion":"v1.29.14-eks-1"}`)}, wantErr: ErrServerTooOld},
 		"one that is old enough":              {in: answers{answer(http.StatusOK, `{"gitVersion":"v1.30.0-alpha.1"}`)}},
 		"a version that nobody knows":         {in: answers{answer(http.StatusOK, `{"gitVersion":"devel"}`)}},
 		"an answer at the third try":          {in: answers{refused, refused, version}, want: 2 * time.Second, wantSaid: 1},

@@ -44,10 +44,10 @@ type Election struct {
 	lead func(context.Context)
 	done chan error
 
-	mu       sync.Mutex
-	leading  bool      // lead was begun
-	stopped  bool      // Run was told to stop before that
-	lostSeen time.Time // the lease is gone and lead goes on
+	mu      sync.Mutex
+	leading bool      // lead was begun
+	stopped bool      // Run was told to stop before that
+	lostAt  time.Time // the lease is gone and lead goes on
 }
 
 // NewElection checks cfg; it asks the API server nothing yet.
@@ -94,7 +94,7 @@ func (e *Election) Run(ctx context.Context, lead func(context.Context) error) er
 	holding, stopRenewing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRenewing()
 	e.lead = func(held context.Context) {
-		if e.begin() {
+		if e.startLeading() {
 			working, stop := context.WithCancel(held)
 			defer stop()
 			defer context.AfterFunc(ctx, stop)()
@@ -114,7 +114,7 @@ func (e *Election) Run(ctx context.Context, lead func(context.Context) error) er
 
 	e.elector.Run(holding)
 	if e.Leading() {
-		e.lost(time.Now())
+		e.markLost(time.Now())
 		err := <-e.done
 		e.release(ctx)
 		return err
@@ -144,7 +144,7 @@ func (e *Election) release(ctx context.Context) {
 
 // begin tells whether lead may begin: not when Run was told to stop in the moment
 // in which the lease was won.
-func (e *Election) begin() bool {
+func (e *Election) startLeading() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.leading = !e.stopped
@@ -159,10 +159,10 @@ func (e *Election) stopWaiting() bool {
 	return e.stopped
 }
 
-func (e *Election) lost(now time.Time) {
+func (e *Election) markLost(now time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.lostSeen = now
+	e.lostAt = now
 }
 
 // Leading tells whether this process has become the leader.
@@ -174,13 +174,13 @@ func (e *Election) Leading() bool {
 
 // Observed tells whether another process is known to lead, which takes an answer
 // of the API server.
-func (e *Election) Observed() bool { return e.elector.GetLeader() != "" && !e.elector.IsLeader() }
+func (e *Election) OtherLeader() bool { return e.elector.GetLeader() != "" && !e.elector.IsLeader() }
 
 // Alive fails when this process leads on paper but has not renewed for long, or
 // goes on working long after it lost the lease.
 func (e *Election) Alive(r *http.Request) error {
 	e.mu.Lock()
-	lost := e.lostSeen
+	lost := e.lostAt
 	e.mu.Unlock()
 	if !lost.IsZero() && time.Since(lost) > stuckAfter {
 		return fmt.Errorf("%w, and the work does not stop", ErrLeaseLost)

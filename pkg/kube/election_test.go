@@ -91,7 +91,7 @@ func TestTheLeaseIsReleasedAfterTheWorkHasEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const last = time.Minute // far longer than a lease lasts without renewal
 		c := newContender(t)
-		if c.Observed() || c.Leading() {
+		if c.OtherLeader() || c.Leading() {
 			t.Error("there is no leader yet")
 		}
 		stop := c.run(func(ctx context.Context) error {
@@ -100,8 +100,8 @@ func TestTheLeaseIsReleasedAfterTheWorkHasEnded(t *testing.T) {
 			return nil
 		})
 		<-c.leading
-		if !c.Leading() || c.Observed() || c.holder() == "" {
-			t.Errorf("leading %t, observed %t, holder %q", c.Leading(), c.Observed(), c.holder())
+		if !c.Leading() || c.OtherLeader() || c.holder() == "" {
+			t.Errorf("leading %t, observed %t, holder %q", c.Leading(), c.OtherLeader(), c.holder())
 		}
 		stop()
 		time.Sleep(last - 1)
@@ -202,8 +202,8 @@ func TestAStandby(t *testing.T) {
 			c := newContender(t, leaseOfAnother())
 			stop := c.run(untilStopped)
 			time.Sleep(10 * time.Second)
-			if !c.Observed() || c.Leading() {
-				t.Errorf("observed %t, leading %t", c.Observed(), c.Leading())
+			if !c.OtherLeader() || c.Leading() {
+				t.Errorf("observed %t, leading %t", c.OtherLeader(), c.Leading())
 			}
 			stop()
 			if err := <-c.ended; err != nil || c.led.Load() != 0 {
@@ -235,8 +235,8 @@ func TestAStandby(t *testing.T) {
 			c.broken.Store(true)
 			stop := c.run(untilStopped)
 			time.Sleep(time.Hour)
-			if c.Observed() || c.Leading() {
-				t.Errorf("observed %t, leading %t", c.Observed(), c.Leading())
+			if c.OtherLeader() || c.Leading() {
+				t.Errorf("observed %t, leading %t", c.OtherLeader(), c.Leading())
 			}
 			c.broken.Store(false)
 			<-c.leading

@@ -30,7 +30,7 @@ func ListenShared(ctx context.Context, flag, address string) (net.Listener, erro
 	if address == "0" {
 		return nil, nil //nolint:nilnil // off is not an error
 	}
-	config := net.ListenConfig{Control: share}
+	config := net.ListenConfig{Control: setReusePort}
 	config.SetMultipathTCP(false) // whose sockets take no filter
 	listener, err := listen(ctx, config, flag, address)
 	if err != nil {
@@ -47,7 +47,7 @@ func listen(ctx context.Context, config net.ListenConfig, flag, address string) 
 	return listener, nil
 }
 
-func share(_, _ string, raw syscall.RawConn) error {
+func setReusePort(_, _ string, raw syscall.RawConn) error {
 	var errSet error
 	err := raw.Control(func(fd uintptr) { errSet = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
 	return errors.Join(err, errSet)
@@ -62,15 +62,15 @@ type sharedListener struct {
 }
 
 // handshake is longer than a connection on its way takes until it is accepted.
-const handshake = 200 * time.Millisecond
+const handshakeTimeout = 200 * time.Millisecond
 
 // Close implements [net.Listener]. The kernel resets connections that nobody has accepted
 // when their listener goes. So it first takes no new ones: whoever knocks now knocks again
 // a second later, at one of the others.
 func (l *sharedListener) Close() error {
 	l.close.Do(func() {
-		if conn, ok := l.Listener.(syscall.Conn); ok && ignoreNew(conn) == nil {
-			time.Sleep(handshake)
+		if conn, ok := l.Listener.(syscall.Conn); ok && dropNewConnections(conn) == nil {
+			time.Sleep(handshakeTimeout)
 		}
 		l.err = l.Listener.Close()
 	})

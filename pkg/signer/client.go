@@ -21,7 +21,7 @@ import (
 
 const (
 	// answerWithin bounds every request: a signer that hangs must not hold a worker.
-	answerWithin = 10 * time.Second
+	requestTimeout = 10 * time.Second
 	// retryFetch is when keys that could not be fetched are asked for again.
 	retryFetch = 10 * time.Second
 	// maxKeys bounds what is kept of an answer.
@@ -29,7 +29,7 @@ const (
 )
 
 // quickly is how a connection is tried again: the socket is on this machine.
-func quickly() backoff.Config {
+func connectBackoff() backoff.Config {
 	return backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}
 }
 
@@ -52,7 +52,7 @@ type Client struct {
 func Dial(ctx context.Context, endpoint string) (*Client, error) {
 	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), // the socket's mode says who may
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(4<<20)), grpc.WithIdleTimeout(0),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: quickly(), MinConnectTimeout: time.Second}))
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: connectBackoff(), MinConnectTimeout: time.Second}))
 	if err != nil {
 		return nil, fmt.Errorf("signer at %s: %w", endpoint, err)
 	}
@@ -93,12 +93,12 @@ func (c *Client) SignLegacy(ctx context.Context, claims token.LegacyClaims) (str
 	if err != nil {
 		return "", fmt.Errorf("sign token: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	known := c.Get() // before the signature: a rotation in between shows itself
 	response, err := c.signer.Sign(ctx, &externaljwt.SignJWTRequest{Claims: payload})
 	if err != nil {
-		return "", c.failed("sign token", err)
+		return "", c.requestError("sign token", err)
 	}
 	compact := response.GetHeader() + "." + payload + "." + response.GetSignature()
 	signedWith := token.UnverifiedKeyID(compact)
@@ -162,13 +162,13 @@ func (c *Client) refresh(ctx context.Context) {
 
 // fetch reads the keys. The first one signs.
 func (c *Client) fetch(ctx context.Context) (*keys.Set, time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	response, err := c.signer.FetchKeys(ctx, &externaljwt.FetchKeysRequest{})
 	if err != nil {
-		return nil, 0, c.failed("fetch keys", err)
+		return nil, 0, c.requestError("fetch keys", err)
 	}
-	set, err := setOf(response.GetKeys())
+	set, err := parseKeys(response.GetKeys())
 	if err == nil && response.GetRefreshHintSeconds() <= 0 {
 		err = fmt.Errorf("its refresh hint is %d s", response.GetRefreshHintSeconds())
 	}
@@ -178,7 +178,7 @@ func (c *Client) fetch(ctx context.Context) (*keys.Set, time.Duration, error) {
 	return set, time.Duration(min(response.GetRefreshHintSeconds(), 3600)) * time.Second, nil
 }
 
-func setOf(found []*externaljwt.Key) (*keys.Set, error) {
+func parseKeys(found []*externaljwt.Key) (*keys.Set, error) {
 	if len(found) == 0 || len(found) > maxKeys {
 		return nil, fmt.Errorf("has %d keys, 1 to %d are needed", len(found), maxKeys)
 	}
@@ -198,14 +198,14 @@ func setOf(found []*externaljwt.Key) (*keys.Set, error) {
 			published = append(published, public)
 		}
 	}
-	return keys.NewSet(keys.Elsewhere(published[0]), published[1:]...).WithLegacy(legacy...), nil
+	return keys.NewSet(keys.PublicOnly(published[0]), published[1:]...).WithLegacy(legacy...), nil
 }
 
 // failed says what a request met. The words are the signer's own, and may quote what it
 // was given.
-func (c *Client) failed(doing string, err error) error {
+func (c *Client) requestError(doing string, err error) error {
 	s := status.Convert(err)
-	if token.Quotes(s.Message()) {
+	if token.ContainsToken(s.Message()) {
 		return fmt.Errorf("%s: signer at %s: %s, in words that are withheld because they quote a token", doing, c.endpoint, s.Code())
 	}
 	return fmt.Errorf("%s: signer at %s: %s: %s", doing, c.endpoint, s.Code(), s.Message())

@@ -30,7 +30,7 @@ const (
 	// maxStreams are the requests of one connection that are worked on at a time.
 	maxStreams = 1000
 	// stopFor is how long requests may still take when the server stops.
-	stopFor = 5 * time.Second
+	shutdownTimeout = 5 * time.Second
 )
 
 // Config is what a [Server] needs. All fields but Metrics are required.
@@ -79,7 +79,7 @@ func (s *Server) ServeLegacy(ctx context.Context, listener net.Listener) error {
 func (s *Server) serve(ctx context.Context, listener net.Listener, service service, socket string) error {
 	server := grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxRequest), grpc.MaxConcurrentStreams(maxStreams),
-		grpc.ConnectionTimeout(10*time.Second), grpc.ChainUnaryInterceptor(s.cfg.Metrics.observe(socket), survive),
+		grpc.ConnectionTimeout(10*time.Second), grpc.ChainUnaryInterceptor(s.cfg.Metrics.observe(socket), recoverPanic),
 	)
 	externaljwt.RegisterExternalJWTSignerServer(server, service)
 	done := make(chan error, 1)
@@ -90,7 +90,7 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, service servi
 	case <-ctx.Done():
 	}
 	// Requests that are being answered are answered; the next one finds the next server.
-	timer := time.AfterFunc(stopFor, server.Stop)
+	timer := time.AfterFunc(shutdownTimeout, server.Stop)
 	server.GracefulStop()
 	timer.Stop()
 	if err := <-done; !errors.Is(err, grpc.ErrServerStopped) { // which it was before it served
@@ -100,7 +100,7 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, service servi
 }
 
 // survive makes a panic the failure of one request: API servers wait for the others.
-func survive(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
+func recoverPanic(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			// The panic's value stays out: it may quote claims.

@@ -42,7 +42,7 @@ func (s Socket) listen(ctx context.Context) (net.Listener, error) {
 	// The kernel gives the lock back when its process dies, however it dies.
 	lock, err := os.OpenFile(s.Path+".lock", os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return nil, reason(err)
+		return nil, withoutPath(err)
 	}
 	l := &listener{path: s.Path, lock: lock}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
@@ -57,12 +57,12 @@ func (s Socket) listen(ctx context.Context) (net.Listener, error) {
 // open makes the socket under another name and moves it to its place when only those who
 // may connect can.
 func (s Socket) open(ctx context.Context) (net.Listener, error) {
-	if err := s.checkPlace(ctx); err != nil {
+	if err := s.checkPath(ctx); err != nil {
 		return nil, err
 	}
 	dir, err := os.MkdirTemp(filepath.Dir(s.Path), ".s") // 0700
 	if err != nil {
-		return nil, reason(err)
+		return nil, withoutPath(err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	temporary := filepath.Join(dir, "s")
@@ -71,7 +71,7 @@ func (s Socket) open(ctx context.Context) (net.Listener, error) {
 	}
 	opened, err := net.ListenUnix("unix", &net.UnixAddr{Name: temporary, Net: "unix"})
 	if err != nil {
-		return nil, reason(err)
+		return nil, withoutPath(err)
 	}
 	opened.SetUnlinkOnClose(false)
 	err = os.Chown(temporary, -1, s.Group)
@@ -82,13 +82,13 @@ func (s Socket) open(ctx context.Context) (net.Listener, error) {
 		err = os.Rename(temporary, s.Path)
 	}
 	if err != nil {
-		return nil, errors.Join(reason(err), opened.Close())
+		return nil, errors.Join(withoutPath(err), opened.Close())
 	}
 	return opened, nil
 }
 
 // checkPlace refuses what is no socket, and a socket that somebody serves without a lock.
-func (s Socket) checkPlace(ctx context.Context) error {
+func (s Socket) checkPath(ctx context.Context) error {
 	if longest := max(len(s.Path), len(filepath.Dir(s.Path))+len("/.s1234567890/s")); longest > maxPath {
 		return fmt.Errorf("the path is too long for a unix socket, by %d bytes", longest-maxPath)
 	}
@@ -97,7 +97,7 @@ func (s Socket) checkPlace(ctx context.Context) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return reason(err)
+		return withoutPath(err)
 	case info.Mode().Type() != fs.ModeSocket:
 		return errors.New("is there already, and is not a socket")
 	}
@@ -128,7 +128,7 @@ func (l *listener) Close() error {
 }
 
 // reason is an error without the path, which is said already.
-func reason(err error) error {
+func withoutPath(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err
 	}

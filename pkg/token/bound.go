@@ -11,7 +11,7 @@ import (
 // BoundClaims are the claims of a token from the TokenRequest API (KEP-1205) that matter to
 // whoever keeps it: nobody has verified its signature.
 type BoundClaims struct {
-	Term Term
+	Validity Validity
 	// ID is the claim jti, which audit logs show as JTI=<id>.
 	ID        string
 	Namespace string
@@ -22,20 +22,20 @@ type BoundClaims struct {
 
 // Why claims cannot be read.
 var (
-	ErrNoClaims = errors.New("it is no token with claims")
-	ErrNoTerm   = errors.New("the token does not say when it was issued and when it expires")
+	ErrNoClaims   = errors.New("it is no token with claims")
+	ErrNoValidity = errors.New("the token does not say when it was issued and when it expires")
 )
 
 // rounding is by how much the answer may name another moment than the token.
-const rounding = 2 * time.Second
+const grantTolerance = 2 * time.Second
 
 // UnverifiedGranted reads the claims of a token that the API server has just granted, in the
 // answer to a TokenRequest. Where the answer says that the token expires earlier than the
 // token itself does, as for tokens that are extended for old clients, the answer counts.
 func UnverifiedGranted(compact string, expires time.Time) (BoundClaims, error) {
 	claims, err := UnverifiedBoundClaims(compact)
-	if err == nil && expires.After(claims.Term.Issued) && expires.Before(claims.Term.Expires.Add(-rounding)) {
-		claims.Term.Expires = expires
+	if err == nil && expires.After(claims.Validity.Issued) && expires.Before(claims.Validity.Expires.Add(-grantTolerance)) {
+		claims.Validity.Expires = expires
 	}
 	return claims, err
 }
@@ -62,10 +62,10 @@ func UnverifiedBoundClaims(compact string) (BoundClaims, error) {
 		return BoundClaims{}, ErrNoClaims
 	}
 	if wire.IssuedAt <= 0 || wire.Expires <= wire.IssuedAt {
-		return BoundClaims{}, ErrNoTerm
+		return BoundClaims{}, ErrNoValidity
 	}
 	return BoundClaims{
-		Term: Term{Issued: time.Unix(wire.IssuedAt, 0), Expires: time.Unix(wire.Expires, 0)}, ID: wire.ID,
+		Validity: Validity{Issued: time.Unix(wire.IssuedAt, 0), Expires: time.Unix(wire.Expires, 0)}, ID: wire.ID,
 		Namespace: wire.Kubernetes.Namespace, ServiceAccount: wire.Kubernetes.ServiceAccount, Pod: wire.Kubernetes.Pod, Secret: wire.Kubernetes.Secret,
 	}, nil
 }

@@ -34,7 +34,7 @@ func (c LegacyClaims) Subject() string {
 }
 
 // complete tells what the API server would refuse a token for.
-func (c LegacyClaims) complete() error {
+func (c LegacyClaims) validate() error {
 	switch "" {
 	case c.Namespace:
 		return errors.New("namespace claim is missing")

@@ -24,8 +24,8 @@ type Signer struct {
 	keys func() *keys.Set
 	// cached are the JOSE signers of the key used last; making one costs an encoding
 	// of the public key, which must not be paid per token.
-	cached atomic.Pointer[keySigner]
-	recent *Recent
+	cachedSigner atomic.Pointer[keySigner]
+	cache        *Cache
 }
 
 type keySigner struct {
@@ -39,17 +39,17 @@ type keySigner struct {
 func NewSigner(current func() *keys.Set) *Signer { return &Signer{keys: current} }
 
 // NewSignerWith also lets recent know what it signs.
-func NewSignerWith(recent *Recent, current func() *keys.Set) *Signer {
-	return &Signer{keys: current, recent: recent}
+func NewSignerWithCache(recent *Cache, current func() *keys.Set) *Signer {
+	return &Signer{keys: current, cache: recent}
 }
 
 // SignLegacy makes the legacy token for c in compact serialization. Its header
 // has alg and kid and nothing else, as in-tree. All fields of c are required.
 func (s *Signer) SignLegacy(_ context.Context, c LegacyClaims) (string, error) {
-	if err := c.complete(); err != nil {
+	if err := c.validate(); err != nil {
 		return "", fmt.Errorf("sign token: %w", err)
 	}
-	signer, err := s.current()
+	signer, err := s.currentKey()
 	if err != nil {
 		return "", fmt.Errorf("sign token: %w", err)
 	}
@@ -57,7 +57,7 @@ func (s *Signer) SignLegacy(_ context.Context, c LegacyClaims) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("sign token: %w", err)
 	}
-	s.recent.add(compact, Facts{UnverifiedClaims: c, VerifiedBy: signer.id})
+	s.cache.add(compact, Inspection{UnverifiedClaims: c, VerifiedBy: signer.id})
 	return compact, nil
 }
 
@@ -90,7 +90,7 @@ func (s *Signer) sign(payload string, check func(claims []byte) error) (Segments
 	if err := check(claims); err != nil {
 		return Segments{}, fmt.Errorf("%w: %w", ErrPayload, err)
 	}
-	signer, err := s.current()
+	signer, err := s.currentKey()
 	if err != nil {
 		return Segments{}, fmt.Errorf("sign token: %w", err)
 	}
@@ -133,7 +133,7 @@ func checkLegacyClaims(claims []byte) error {
 		return errors.New("it is not a JSON object of legacy claims")
 	}
 	c := found.claims()
-	if err := c.complete(); err != nil {
+	if err := c.validate(); err != nil {
 		return err
 	}
 	if exact, err := json.Marshal(c.payload()); err != nil || !bytes.Equal(exact, claims) { //nolint:gosec // the name of a Secret is not secret
@@ -145,16 +145,16 @@ func checkLegacyClaims(claims []byte) error {
 // LegacyPayload is the payload for [Signer.SignLegacyPayload], in the form that it has in
 // a token. All fields of c are required.
 func LegacyPayload(c LegacyClaims) (string, error) {
-	if err := c.complete(); err != nil {
+	if err := c.validate(); err != nil {
 		return "", err
 	}
 	claims, err := json.Marshal(c.payload()) //nolint:gosec // the name of a Secret is not secret
 	return base64.RawURLEncoding.EncodeToString(claims), err
 }
 
-func (s *Signer) current() (*keySigner, error) {
+func (s *Signer) currentKey() (*keySigner, error) {
 	key := s.keys().Signing()
-	if cached := s.cached.Load(); cached != nil && cached.id == key.PublicKey().ID() {
+	if cached := s.cachedSigner.Load(); cached != nil && cached.id == key.PublicKey().ID() {
 		return cached, nil
 	}
 	if !key.CanSign() {
@@ -171,6 +171,6 @@ func (s *Signer) current() (*keySigner, error) {
 	if made.typed, err = jose.NewSigner(signingKey, (&jose.SignerOptions{}).WithType("JWT")); err != nil {
 		return nil, err
 	}
-	s.cached.Store(made)
+	s.cachedSigner.Store(made)
 	return made, nil
 }

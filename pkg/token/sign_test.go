@@ -255,7 +255,7 @@ func TestSegmentsMakeAToken(t *testing.T) {
 func TestNobodySignsWithAKeyThatIsElsewhere(t *testing.T) {
 	for name, set := range map[string]*keys.Set{
 		"a set that verifies": keys.NewVerificationSet(newSet(t, "p256").Verification()...),
-		"a key of another":    keys.NewSet(keys.Elsewhere(newSet(t, "p256").Signing().PublicKey())),
+		"a key of another":    keys.NewSet(keys.PublicOnly(newSet(t, "p256").Signing().PublicKey())),
 	} {
 		if compact, err := token.NewSigner(always(set)).SignLegacy(t.Context(), builder); err == nil || err.Error() != "sign token: there is no key that can sign" {
 			t.Errorf("%s: signed %d bytes, error %v", name, len(compact), err)

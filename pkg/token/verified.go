@@ -69,7 +69,7 @@ func (c Claims) CheckTime(now time.Time) error {
 // UnverifiedIssuer is the iss claim, read as kube-apiserver does before it looks for a
 // key. The error is [ErrMalformed]: it is no JWT in compact serialization.
 func UnverifiedIssuer(compact string) (string, error) {
-	if !acceptable(compact) {
+	if !wellFormed(compact) {
 		return "", ErrMalformed
 	}
 	_, rest, _ := strings.Cut(compact, ".")
@@ -158,7 +158,7 @@ func (p boundPrivate) verified(public jwt.Claims) Claims {
 
 func (p legacyPrivate) verified(public jwt.Claims) (Claims, error) {
 	legacy := LegacyClaims(p)
-	if err := legacy.complete(); err != nil {
+	if err := legacy.validate(); err != nil {
 		return Claims{}, fmt.Errorf("%w: %w", ErrClaims, err)
 	}
 	if public.Subject != legacy.Subject() || len(validation.IsDNS1123Label(p.Namespace)) > 0 || len(validation.IsDNS1123Subdomain(p.ServiceAccountName)) > 0 {

@@ -32,16 +32,16 @@ const maxLength = 64 << 10
 // Verifier checks tokens against the keys of the moment. It is safe for
 // concurrent use.
 type Verifier struct {
-	keys   func() *keys.Set
-	recent *Recent
+	keys  func() *keys.Set
+	cache *Cache
 }
 
 // NewVerifier makes a verifier over the set that current returns at each call.
 func NewVerifier(current func() *keys.Set) *Verifier { return &Verifier{keys: current} }
 
 // NewVerifierWith takes from recent what it knows, in Inspect.
-func NewVerifierWith(recent *Recent, current func() *keys.Set) *Verifier {
-	return &Verifier{keys: current, recent: recent}
+func NewVerifierWithCache(recent *Cache, current func() *keys.Set) *Verifier {
+	return &Verifier{keys: current, cache: recent}
 }
 
 // VerifyLegacy checks, in this order: shape and algorithm, issuer, key,
@@ -64,7 +64,7 @@ func (v *Verifier) VerifyLegacy(compact string) (LegacyClaims, error) {
 
 // Facts are what a legacy token says of itself and who vouches for that. They stay
 // true whatever becomes of the keys.
-type Facts struct {
+type Inspection struct {
 	// UnverifiedClaims stand in the token; nobody vouches for them while VerifiedBy is
 	// empty.
 	UnverifiedClaims LegacyClaims
@@ -77,19 +77,19 @@ type Facts struct {
 
 // Inspect reads a legacy token whoever signed it. Its errors are [ErrMalformed]
 // and [ErrIssuer]: it is not a legacy token.
-func (v *Verifier) Inspect(compact string) (Facts, error) {
+func (v *Verifier) Inspect(compact string) (Inspection, error) {
 	set := v.keys()
-	if facts, ok := v.recent.of(compact); ok {
+	if facts, ok := v.cache.get(compact); ok {
 		return facts, nil
 	}
 	parsed, unverified, err := parseLegacyUnverified(compact)
 	if err != nil {
-		return Facts{}, err
+		return Inspection{}, err
 	}
 	if unverified.Issuer != LegacyIssuer {
-		return Facts{}, ErrIssuer
+		return Inspection{}, ErrIssuer
 	}
-	facts := Facts{UnverifiedClaims: unverified.claims(), TriedWith: set.ID()}
+	facts := Inspection{UnverifiedClaims: unverified.claims(), TriedWith: set.ID()}
 	if key, err := verifyingKey(set, parsed); err == nil && key != nil {
 		facts.VerifiedBy = key.ID()
 	}
@@ -144,12 +144,12 @@ func candidates(set *keys.Set, header jose.Header) ([]keys.PublicKey, error) {
 
 // acceptable bounds what is parsed. The decoder would pass over line breaks, with which no
 // client could send a token.
-func acceptable(compact string) bool {
+func wellFormed(compact string) bool {
 	return len(compact) <= maxLength && !strings.ContainsAny(compact, "\r\n")
 }
 
 func parse(compact string) (*jwt.JSONWebToken, error) {
-	if !acceptable(compact) {
+	if !wellFormed(compact) {
 		return nil, ErrMalformed
 	}
 	parsed, err := jwt.ParseSigned(compact, keys.Algorithms())

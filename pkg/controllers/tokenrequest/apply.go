@@ -61,7 +61,7 @@ func (c *Controller) renew(ctx context.Context, s state, d decision) (time.Durat
 		c.truces.Record(contestedSecret(s.secret), content)
 	}
 	klog.FromContext(ctx).V(2).Info("Renewed the token of secret", "secret", klog.KObj(s.secret), "serviceAccount", klog.KObj(s.account),
-		"reason", d.reason, "credentialID", got.ID, "lifetime", got.Term.Lifetime())
+		"reason", d.reason, "credentialID", got.ID, "lifetime", got.Validity.Lifetime())
 	return 0, nil
 }
 

@@ -116,7 +116,7 @@ func New(cfg Config) (*Controller, error) {
 func (c *Controller) Run(ctx context.Context) error {
 	var watching sync.WaitGroup
 	defer watching.Wait()
-	watching.Go(func() { c.watch.Watch(ctx, c.EnqueueAll) })
+	watching.Go(func() { c.watch.WatchClocks(ctx, c.EnqueueAll) })
 	return c.queue.Run(ctx, c.synced...)
 }
 

@@ -168,14 +168,14 @@ func outdated(s state, a asked) decision {
 	case rotate != "" && rotate != s.secret.Annotations[api.RotatedAnnotation]:
 		return decision{action: renew, reason: "it was asked to rotate", asked: a}
 	}
-	dueIn := term.DueIn(s.now, string(s.secret.UID))
+	dueIn := term.RenewIn(s.now, string(s.secret.UID))
 	if s.age != nil {
-		dueIn = term.DueInSince(*s.age, s.now, string(s.secret.UID))
+		dueIn = term.RenewInWithAge(*s.age, s.now, string(s.secret.UID))
 	}
 	if dueIn <= 0 {
 		return decision{action: renew, reason: "it is due", asked: a, aged: true}
 	}
-	return decision{action: none, reason: "its token is right", wait: term.Look(dueIn)}
+	return decision{action: none, reason: "its token is right", wait: term.RequeueAfter(dueIn)}
 }
 
 func refused(reason, text string) decision {

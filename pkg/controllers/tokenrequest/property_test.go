@@ -152,7 +152,7 @@ func (h *history) upTo(d time.Duration) time.Duration {
 	return time.Duration(h.random.Int64N(int64(d) + 1))
 }
 
-func (h *history) term() token.Term {
+func (h *history) term() token.Validity {
 	term, ok := noted(reduced(h.secret())).term()
 	if !ok {
 		h.Fatal("it has no token")
@@ -325,7 +325,7 @@ func TestNothingExpiresThatCouldHaveBeenRenewed(t *testing.T) {
 				h.expectNoneReadExpired(step, "nothing for as long as a retry may wait")
 				h.pass(maxDelay)
 				for range h.random.IntN(4) {
-					if late := h.server.Now().Sub(h.term().Due(string(h.secret().UID))); late > 2*time.Second {
+					if late := h.server.Now().Sub(h.term().RenewAt(string(h.secret().UID))); late > 2*time.Second {
 						overdue = append(overdue, fmt.Sprintf("step %d: due for %v", step, late))
 					}
 					h.pass(h.upTo(lifetime / 3))
@@ -350,7 +350,7 @@ func TestManySecretsAreRenewedEvenly(t *testing.T) {
 	for i := range secrets {
 		uid := fmt.Sprintf("c0000000-0000-4000-8000-%012d", i)
 		for at := testkit.Instant(); at.Before(end); {
-			at = token.Term{Issued: at, Expires: at.Add(lifetime)}.Due(uid)
+			at = token.Validity{Issued: at, Expires: at.Add(lifetime)}.RenewAt(uid)
 			if left := end.Sub(at); left >= 0 && left < lifetime {
 				counts[int(left*windows/lifetime)]++
 			}

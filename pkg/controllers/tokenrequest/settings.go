@@ -134,7 +134,7 @@ func CheckServer(text string) error {
 
 // quote is text for an event, unless it may hold a token.
 func quote(text string) string {
-	if token.Quotes(text) {
+	if token.ContainsToken(text) {
 		return "the value (withheld: it looks like a token)"
 	}
 	if len(text) > longestQuote {

@@ -42,7 +42,7 @@ const (
 
 // tokenReviewer asks the API server about tokens. Every review is a use of the token.
 type tokenReviewer interface {
-	Ask(ctx context.Context, compact string) (tokenreview.Answer, error)
+	Review(ctx context.Context, compact string) (tokenreview.Result, error)
 }
 
 // exam is what was found out about one token with one set of keys, for which a
@@ -229,7 +229,7 @@ func (c *Controller) examine(ctx context.Context, cached *cache.TokenSecret, acc
 		return wait, err
 	}
 	found := c.examOf(cached, set)
-	answer, err := c.reviewer.Ask(ctx, compact)
+	answer, err := c.reviewer.Review(ctx, compact)
 	if err != nil {
 		return 0, fmt.Errorf("examine the token of secret %s: %w", klog.KObj(cached), err)
 	}
@@ -240,7 +240,7 @@ func (c *Controller) examine(ctx context.Context, cached *cache.TokenSecret, acc
 		found.refusals++
 		found.refused = now
 		klog.FromContext(ctx).V(2).Info("Examined a token that looks dead", "secret", klog.KObj(cached), "serviceAccountUID", account,
-			"refusals", found.refusals, "needed", refusalsNeeded, "reason", answer.Words)
+			"refusals", found.refusals, "needed", refusalsNeeded, "reason", answer.Reason)
 	}
 	found.noted = false
 	c.conclude(cached, found)

@@ -139,7 +139,7 @@ func TestOnlyTokensThatMayBeDeadAreReviewed(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			f := newExamined(t, tc.inToken, tc.inOpts...)
-			f.reviewer.answer = tokenreview.Answer{Words: "no"}
+			f.reviewer.answer = tokenreview.Result{Reason: "no"}
 			cached, _ := cache.Get(f.cfg.Secrets, "team/s")
 			if got := f.standingOf(cached); got != tc.want {
 				t.Errorf("judged %d, want %d", got, tc.want)
@@ -161,7 +161,7 @@ func TestOnlyTokensThatMayBeDeadAreReviewed(t *testing.T) {
 
 func TestATokenIsDeadAfterThreeRefusalsOverTenMinutes(t *testing.T) {
 	f := newExamined(t, signedBy(t, "p384"))
-	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
 	began := f.clock.Now()
 	for len(f.writes()) == 0 && f.clock.Now().Sub(began) < time.Hour {
 		if again := f.visit(t); again > 5*time.Minute {
@@ -187,7 +187,7 @@ func TestATokenIsDeadAfterThreeRefusalsOverTenMinutes(t *testing.T) {
 
 func TestATokenThatTheAPIServerAcceptsIsLeftAloneAndAskedAboutOnce(t *testing.T) {
 	f := newExamined(t, signedBy(t, "p384"))
-	f.reviewer.answer = tokenreview.Answer{Username: "system:serviceaccount:team:robot"}
+	f.reviewer.answer = tokenreview.Result{Username: "system:serviceaccount:team:robot"}
 	for range 100 {
 		f.visit(t)
 		f.pass(time.Hour)
@@ -224,7 +224,7 @@ func (f fixture) restarted(t *testing.T) fixture {
 func TestAnExamGoesOnAfterARestart(t *testing.T) {
 	compact := signedBy(t, "p384")
 	f := newExamined(t, compact)
-	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
 	for range 3 {
 		if got := f.writes(); len(got) > 0 {
 			t.Fatalf("wrote %v", got)
@@ -251,7 +251,7 @@ func TestAnExamGoesOnAfterARestart(t *testing.T) {
 
 func TestWhatTheAPIServerAcceptedIsNotAskedAboutAfterARestart(t *testing.T) {
 	f := newExamined(t, signedBy(t, "p384"))
-	f.reviewer.answer = tokenreview.Answer{Username: "system:serviceaccount:team:robot"}
+	f.reviewer.answer = tokenreview.Result{Username: "system:serviceaccount:team:robot"}
 	for range 5 {
 		f.visit(t)
 		f = f.restarted(t)
@@ -267,7 +267,7 @@ func TestAnExamGoesOnWhereItsNotesAreRemoved(t *testing.T) {
 	held := secret(testkit.WithData("token", signedBy(t, "p384")))
 	f.cache(t, held) // as if each note were gone at once
 	f.client.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) { return true, held, nil })
-	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
 	for len(f.writes()) == 0 && f.clock.Since(testkit.Instant()) < time.Hour {
 		f.visit(t)
 		f.pass(time.Minute)
@@ -400,14 +400,14 @@ func TestTokensThatStayAreCountedByNewKeysToo(t *testing.T) {
 
 func TestOneAcceptanceEndsAnExam(t *testing.T) {
 	f := newExamined(t, signedBy(t, "p384"))
-	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
 	f.visit(t)
 	f.pass(5 * time.Minute)
 	f.visit(t)
 	f.pass(5 * time.Minute)
-	f.reviewer.answer = tokenreview.Answer{Username: "system:serviceaccount:team:robot"}
+	f.reviewer.answer = tokenreview.Result{Username: "system:serviceaccount:team:robot"}
 	f.visit(t)
-	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
 	for range 10 {
 		f.pass(5 * time.Minute)
 		f.visit(t)
@@ -447,7 +447,7 @@ func TestAKeyThatCameAfterTheTokenWasCachedVerifiesIt(t *testing.T) {
 
 func TestAnExamIsOfOneToken(t *testing.T) {
 	f := newExamined(t, signedBy(t, "p384"))
-	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
 	f.visit(t)
 	f.pass(5 * time.Minute)
 	f.visit(t)
@@ -517,7 +517,7 @@ func TestAnExamGoesOnWhereItsNotesAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newExamined(t, signedBy(t, "p384"))
-			f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+			f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
 			f.client.PrependReactor("patch", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
 				note := noteOf(testkit.Requests([]clienttesting.Action{action})[0])
 				return note != "", nil, refusal
@@ -536,10 +536,10 @@ func TestAnExamGoesOnWhereItsNotesAreRefused(t *testing.T) {
 func TestWhoRemovesTheNoteGetsAnotherExam(t *testing.T) {
 	compact := signedBy(t, "p384")
 	f := newExamined(t, compact)
-	f.reviewer.answer = tokenreview.Answer{Username: "system:serviceaccount:team:robot"}
+	f.reviewer.answer = tokenreview.Result{Username: "system:serviceaccount:team:robot"}
 	f.visit(t)
 	f.cache(t, secret(testkit.WithData("token", compact))) // without a note
-	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
 	for i := 0; i < 15 && len(f.writes()) == 0; i++ {
 		if _, err := f.syncSecret(f.context(t), keyOf("team/s")); err != nil {
 			t.Fatal(err)
@@ -553,7 +553,7 @@ func TestWhoRemovesTheNoteGetsAnotherExam(t *testing.T) {
 
 func TestRefusalsOfLongAgoDoNotCount(t *testing.T) {
 	f := newExamined(t, signedBy(t, "p384"))
-	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
 	f.visit(t)
 	f.pass(5 * time.Minute)
 	f.visit(t)
@@ -586,7 +586,7 @@ func TestAKeyThatCameBackIsTriedAgain(t *testing.T) {
 func TestAnExamIsTheSameForKeysThatAreTheSame(t *testing.T) {
 	f := newExamined(t, signedBy(t, "p384"))
 	f.cfg.Keys = func() *keys.Set { return testkit.Keys("p256", "rsa2048") } // a set of its own each time
-	f.reviewer.answer = tokenreview.Answer{Username: "system:serviceaccount:team:robot"}
+	f.reviewer.answer = tokenreview.Result{Username: "system:serviceaccount:team:robot"}
 	f.visit(t)
 	f.visit(t)
 	if len(f.reviewer.asked) != 1 {

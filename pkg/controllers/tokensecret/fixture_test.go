@@ -51,12 +51,12 @@ func (s tokens) Write(ctx context.Context, c token.LegacyClaims, _ func(), write
 
 // reviewer answers as it is told, and notes what it was asked.
 type reviewer struct {
-	answer tokenreview.Answer
+	answer tokenreview.Result
 	err    error
 	asked  []string
 }
 
-func (r *reviewer) Ask(_ context.Context, compact string) (tokenreview.Answer, error) {
+func (r *reviewer) Review(_ context.Context, compact string) (tokenreview.Result, error) {
 	r.asked = append(r.asked, compact)
 	return r.answer, r.err
 }

@@ -30,9 +30,9 @@ import (
 const (
 	// settle is how long after a change the files are read: a writer that truncates
 	// and then writes should not be caught half way.
-	settle = 100 * time.Millisecond
+	readDelay = 100 * time.Millisecond
 	// poll is how often the files are read when nothing reports a change.
-	poll = time.Minute
+	pollInterval = time.Minute
 )
 
 // Config says what to load. All fields are required, of Files and Dirs one.
@@ -110,7 +110,7 @@ func (v *Value[T]) Run(ctx context.Context) error {
 	var failures <-chan error
 	watch := func() {}
 	if w, err := fsnotify.NewWatcher(); err != nil {
-		logger.Error(err, "Could not watch files, polling them instead", "what", v.cfg.What, "interval", poll)
+		logger.Error(err, "Could not watch files, polling them instead", "what", v.cfg.What, "interval", pollInterval)
 	} else {
 		defer func() { _ = w.Close() }()
 		events, failures = w.Events, w.Errors
@@ -126,19 +126,19 @@ func (v *Value[T]) Run(ctx context.Context) error {
 			return nil
 		case event := <-events:
 			// No reset while one is due: a directory that never rests must not put it off.
-			if !due && v.matters(event.Name) {
+			if !due && v.affects(event.Name) {
 				due = true
-				timer.Reset(settle)
+				timer.Reset(readDelay)
 			}
 		case err := <-failures:
 			logger.Error(err, "Watching files reported an error", "what", v.cfg.What)
 			due = true
-			timer.Reset(settle)
+			timer.Reset(readDelay)
 		case <-timer.C:
 			due = false
 			watch() // before the load, so that no change falls between the two
 			v.load(ctx)
-			timer.Reset(poll)
+			timer.Reset(pollInterval)
 		}
 	}
 }
@@ -146,7 +146,7 @@ func (v *Value[T]) Run(ctx context.Context) error {
 // matters tells whether an event at path can change what the files hold: it is
 // one of them, or a symlink or directory on the way to one, or gone. Other files
 // of a directory, logs for example, may change all the time.
-func (v *Value[T]) matters(path string) bool {
+func (v *Value[T]) affects(path string) bool {
 	for _, file := range v.cfg.Files {
 		if target, err := filepath.EvalSymlinks(file); path == filepath.Clean(file) || (err == nil && path == target) {
 			return true
@@ -185,7 +185,7 @@ func (v *Value[T]) load(ctx context.Context) {
 	logger := klog.FromContext(ctx)
 	began := time.Now()
 	next, err := v.cfg.Load()
-	onChange, onError, before := v.note(err)
+	onChange, onError, before := v.recordResult(err)
 	switch {
 	case err != nil && err.Error() == before:
 	case err != nil:
@@ -209,7 +209,7 @@ func (v *Value[T]) load(ctx context.Context) {
 
 // note remembers the outcome of a load and returns the error text of the one
 // before.
-func (v *Value[T]) note(err error) (onChange []func(), onError []func(error), before string) {
+func (v *Value[T]) recordResult(err error) (onChange []func(), onError []func(error), before string) {
 	text := ""
 	if err != nil {
 		text = err.Error()

@@ -88,7 +88,7 @@ func TestJumpsAreNoticed(t *testing.T) {
 		m := &machine{wall: testkit.Instant()}
 		watch, jumps := New(m, m), 0
 		defer testkit.Start(t.Context(), t, func(ctx context.Context) error {
-			watch.Watch(ctx, func() { jumps++ })
+			watch.WatchClocks(ctx, func() { jumps++ })
 			return nil
 		})()
 		synctest.Wait()
@@ -97,16 +97,16 @@ func TestJumpsAreNoticed(t *testing.T) {
 			change func()
 			want   int
 		}{
-			{"time passes", func() { m.pass(tick) }, 0},
-			{"NTP corrects a little", func() { m.pass(tick); m.set(time.Second) }, 0},
+			{"time passes", func() { m.pass(checkInterval) }, 0},
+			{"NTP corrects a little", func() { m.pass(checkInterval); m.set(time.Second) }, 0},
 			{"asleep", func() { m.pass(time.Second); m.sleep(time.Hour) }, 1},
-			{"nothing more", func() { m.pass(tick) }, 1},
-			{"set back", func() { m.pass(tick); m.set(-time.Minute) }, 2},
+			{"nothing more", func() { m.pass(checkInterval) }, 1},
+			{"set back", func() { m.pass(checkInterval); m.set(-time.Minute) }, 2},
 			{"a late timer", func() { m.pass(time.Hour) }, 2},
 			{"asleep, and somebody looks first", func() { m.sleep(time.Hour); watch.Elapsed() }, 3},
 		} {
 			step.change()
-			time.Sleep(tick)
+			time.Sleep(checkInterval)
 			synctest.Wait()
 			if jumps != step.want {
 				t.Fatalf("%s: %d jumps, want %d", step.what, jumps, step.want)

@@ -21,11 +21,11 @@ import (
 )
 
 // Answer is what the API server says of a token.
-type Answer struct {
+type Result struct {
 	// Username is whom the token stands for; empty: it is refused.
 	Username string
 	// Words are the API server's reason for a refusal.
-	Words string
+	Reason string
 }
 
 func newCounter(reg prometheus.Registerer) *prometheus.CounterVec {
@@ -49,32 +49,32 @@ func New(client typedv1.TokenReviewInterface, purpose string, registerer prometh
 
 // patience is how long an answer is waited for. A healthy API server takes
 // milliseconds.
-const patience = 10 * time.Second
+const requestTimeout = 10 * time.Second
 
 // Ask asks for compact. An error means that there is no answer, neither yes nor no.
-func (r *Reviewer) Ask(ctx context.Context, compact string) (Answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (r *Reviewer) Review(ctx context.Context, compact string) (Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	review, err := r.client.Create(ctx, &authenticationv1.TokenReview{
 		Spec: authenticationv1.TokenReviewSpec{Token: compact},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		r.count("error")
-		return Answer{}, fmt.Errorf("review token: %w", kube.Redact(err))
+		return Result{}, fmt.Errorf("review token: %w", kube.Redact(err))
 	}
 	if review.Status.Authenticated {
 		r.count("accepted")
-		return Answer{Username: review.Status.User.Username}, nil
+		return Result{Username: review.Status.User.Username}, nil
 	}
 	r.count("refused")
 	words := review.Status.Error
 	switch {
 	case words == "":
 		words = "no reason given"
-	case token.Quotes(words):
+	case token.ContainsToken(words):
 		words = "words that are withheld because they quote a token"
 	}
-	return Answer{Words: words}, nil
+	return Result{Reason: words}, nil
 }
 
 func (r *Reviewer) count(result string) {

@@ -57,9 +57,9 @@ type Queue[K comparable] struct {
 	failing map[K]bool // by key, whether the failure was reported
 	// initial are the keys that were added before the workers started and that have
 	// not been handled yet.
-	initial map[K]struct{}
-	started bool
-	startedAt   time.Time // started
+	initial   map[K]struct{}
+	started   bool
+	startedAt time.Time // started
 }
 
 // New makes a loop. No key is handled before Run, but keys may already be added.

@@ -39,9 +39,9 @@ func (d *Directory) Begin(context.Context) error {
 	}
 	parts, err := filepath.Glob(filepath.Join(d.path, temporary+"*"))
 	for _, part := range parts { // of a command that was cut short
-		err = errors.Join(err, destroy(part))
+		err = errors.Join(err, overwriteAndRemove(part))
 	}
-	err = errors.Join(err, d.own(d.lock))
+	err = errors.Join(err, d.chownToDirectoryOwner(d.lock))
 	if err != nil {
 		return fmt.Errorf("--key-dir: %w", err)
 	}
@@ -57,7 +57,9 @@ func (d *Directory) Close() error {
 }
 
 // Load implements [Store].
-func (d *Directory) Load(context.Context) (*keys.Ring, error) { return keys.Directory(d.path).Ring() }
+func (d *Directory) Load(context.Context) (*keys.Keyring, error) {
+	return keys.Directory(d.path).Keyring()
+}
 
 // temporary begins the names of files that are being written. Readers pass over them.
 const temporary = ".new-"
@@ -102,7 +104,7 @@ func (d *Directory) write(path string, content []byte) error {
 		return err
 	}
 	_, err = part.Write(content)
-	err = errors.Join(err, d.own(part), part.Sync(), part.Close())
+	err = errors.Join(err, d.chownToDirectoryOwner(part), part.Sync(), part.Close())
 	if err == nil {
 		err = os.Rename(part.Name(), path)
 	}
@@ -122,11 +124,11 @@ func (d *Directory) erase(path string) error {
 	if err := errors.Join(os.Rename(path, hidden), d.sync()); err != nil {
 		return err
 	}
-	return destroy(hidden)
+	return overwriteAndRemove(hidden)
 }
 
 // destroy writes over what nobody reads any more, and removes it.
-func destroy(path string) error {
+func overwriteAndRemove(path string) error {
 	if file, err := os.OpenFile(path, os.O_WRONLY, 0); err == nil {
 		if info, err := file.Stat(); err == nil {
 			_, _ = file.Write(make([]byte, info.Size()))
@@ -138,7 +140,7 @@ func destroy(path string) error {
 
 // own gives a file to the owner of the directory, who is not always root that runs this
 // command: a signer that cannot read the next key would end with the last one.
-func (d *Directory) own(file *os.File) error {
+func (d *Directory) chownToDirectoryOwner(file *os.File) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}

@@ -33,7 +33,7 @@ const (
 	// ActionNone: all is done, or has to wait.
 	ActionNone Action = "none"
 	// ActionTidy removes the file of a state that its key has left.
-	ActionTidy Action = "tidy"
+	ActionCleanUp Action = "tidy"
 	// ActionFirst makes a key that signs, where there is none at all.
 	ActionFirst Action = "first"
 	// ActionPublish makes the next key.
@@ -52,7 +52,7 @@ const (
 type Step struct {
 	Action Action
 	// Key is whose state changes; zero for a key that is to be made.
-	Key keys.Member
+	Key keys.Entry
 	// File is what [ActionTidy] removes.
 	File string
 	// Since is when the key comes into its new state.
@@ -66,12 +66,12 @@ type Step struct {
 
 // Rotate is the next step of a rotation: tidy up after the last, publish the next key,
 // promote it when that is safe.
-func Rotate(ring *keys.Ring, now time.Time, s Settings) Step {
-	if step, ok := finish(ring, now); ok {
+func PlanRotation(ring *keys.Keyring, now time.Time, s Settings) Step {
+	if step, ok := planUnfinished(ring, now); ok {
 		return step
 	}
 	signing, signs := ring.Signing()
-	published := ring.In(keys.StatePublished)
+	published := ring.InState(keys.StatePublished)
 	switch {
 	case len(published) > 0:
 		next := published[len(published)-1] // the one that has waited longest
@@ -87,7 +87,7 @@ func Rotate(ring *keys.Ring, now time.Time, s Settings) Step {
 			reason = "forced, before everybody could have fetched it"
 		}
 		return Step{Action: ActionPromote, Key: next, Since: after(now, signing.Since), Reason: reason}
-	case !signs && (len(ring.Members()) == 0 || s.Force):
+	case !signs && (len(ring.Entries()) == 0 || s.Force):
 		return Step{Action: ActionFirst, Since: now, Reason: "there is no key that signs"}
 	case !signs: // but some that verify: somebody has copies of them
 		return Step{Action: ActionPublish, Since: now, Reason: "there is no key that signs, and a new one must be published first"}
@@ -99,11 +99,11 @@ func Rotate(ring *keys.Ring, now time.Time, s Settings) Step {
 }
 
 // finish is what an earlier step has left to do.
-func finish(ring *keys.Ring, now time.Time) (Step, bool) {
-	if step, ok := Tidy(ring); ok {
+func planUnfinished(ring *keys.Keyring, now time.Time) (Step, bool) {
+	if step, ok := PlanCleanUp(ring); ok {
 		return step, true
 	}
-	if signing := ring.In(keys.StateSigning); len(signing) > 1 && signing[0].Private.CanSign() {
+	if signing := ring.InState(keys.StateSigning); len(signing) > 1 && signing[0].Private.CanSign() {
 		overtaken := signing[len(signing)-1]
 		return Step{Action: ActionRetire, Key: overtaken, Since: after(now, overtaken.Since), Reason: "a newer key signs"}, true
 	}
@@ -112,12 +112,12 @@ func finish(ring *keys.Ring, now time.Time) (Step, bool) {
 
 // Tidy removes a file of a state that its key has left, if there is one. It comes before
 // everything else.
-func Tidy(ring *keys.Ring) (Step, bool) {
-	leftover := ring.Leftover()
+func PlanCleanUp(ring *keys.Keyring) (Step, bool) {
+	leftover := ring.SupersededFiles()
 	if len(leftover) == 0 {
 		return Step{}, false
 	}
-	return Step{Action: ActionTidy, File: leftover[0], Reason: "its key has another state since"}, true
+	return Step{Action: ActionCleanUp, File: leftover[0], Reason: "its key has another state since"}, true
 }
 
 // after is now, or the second after another time where a clock says that is later: the
@@ -131,17 +131,17 @@ func after(now, other time.Time) time.Time {
 
 // Carriers are how many token Secrets hold a token that a key verifies, by key id; nil
 // where nobody was asked.
-type Carriers map[string]int
+type TokenSecretCounts map[string]int
 
 // Prune judges one key: whether it can go, or when.
-func Prune(ring *keys.Ring, m keys.Member, now time.Time, carriers Carriers, s Settings) Step {
+func PlanRemoval(ring *keys.Keyring, m keys.Entry, now time.Time, carriers TokenSecretCounts, s Settings) Step {
 	switch retired := ring.RetiredAt(m); {
 	case retired.IsZero():
 		return Step{Action: ActionNone, Key: m, Reason: "it signs, or is the next to sign"}
 	case m.State == keys.StateSigning:
 		return Step{Action: ActionNone, Key: m, Reason: "it is to be retired: run 'sakeeper keys rotate'"}
-	case now.Before(deadAt(ring, m, s)):
-		return Step{Action: ActionNone, Key: m, NotBefore: deadAt(ring, m, s), Reason: fmt.Sprintf("bound tokens that it signed live up to %v", lifetime(m, s))}
+	case now.Before(lastTokenExpiry(ring, m, s)):
+		return Step{Action: ActionNone, Key: m, NotBefore: lastTokenExpiry(ring, m, s), Reason: fmt.Sprintf("bound tokens that it signed live up to %v", lifetime(m, s))}
 	case carriers == nil:
 		return Step{Action: ActionNone, Key: m, Reason: "token Secrets may carry tokens of it; ask the API server with --kubeconfig"}
 	case carriers[m.ID()] > 0 && m.State == keys.StateRetired:
@@ -154,24 +154,24 @@ func Prune(ring *keys.Ring, m keys.Member, now time.Time, carriers Carriers, s S
 }
 
 // deadAt is when the last bound token of a key that signs no more has expired.
-func deadAt(ring *keys.Ring, m keys.Member, s Settings) time.Time {
+func lastTokenExpiry(ring *keys.Keyring, m keys.Entry, s Settings) time.Time {
 	return ring.RetiredAt(m).Add(lifetime(m, s) + margin)
 }
 
-func lifetime(m keys.Member, s Settings) time.Duration {
-	return max(m.Note.MaxExpiration, s.MaxExpiration)
+func lifetime(m keys.Entry, s Settings) time.Duration {
+	return max(m.Metadata.MaxExpiration, s.MaxExpiration)
 }
 
 // Prunable are the steps for all keys that signed once. Those of [ActionNone] say what they
 // wait for. While there is something to tidy up, that is the only step.
-func Prunable(ring *keys.Ring, now time.Time, carriers Carriers, s Settings) []Step {
-	if step, ok := Tidy(ring); ok {
+func PlanRemovals(ring *keys.Keyring, now time.Time, carriers TokenSecretCounts, s Settings) []Step {
+	if step, ok := PlanCleanUp(ring); ok {
 		return []Step{step}
 	}
 	var steps []Step
-	for _, m := range slices.Backward(ring.Members()) {
+	for _, m := range slices.Backward(ring.Entries()) {
 		if !ring.RetiredAt(m).IsZero() {
-			steps = append(steps, Prune(ring, m, now, carriers, s))
+			steps = append(steps, PlanRemoval(ring, m, now, carriers, s))
 		}
 	}
 	return steps

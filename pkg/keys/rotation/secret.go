@@ -21,7 +21,7 @@ const (
 	// SecretName is the usual Secret of the keys.
 	SecretName = "sakeeper-signing-keys"
 	// PublicName is the ConfigMap with the public halves, in the Secret's namespace.
-	PublicName = "sakeeper-public-keys"
+	PublicConfigMapName = "sakeeper-public-keys"
 )
 
 // Secret keeps keys in a Secret, and their public halves in the ConfigMap [PublicName].
@@ -49,11 +49,11 @@ func (s *Secret) Begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, m := range ring.In(keys.StatePublished) {
+	for _, m := range ring.InState(keys.StatePublished) {
 		if !slices.Contains(lacking, m.ID()) {
 			continue
 		}
-		change, err := replace(m, m.In(keys.StatePublished, after(s.clock.Now(), m.Since)))
+		change, err := replace(m, m.WithState(keys.StatePublished, after(s.clock.Now(), m.Since)))
 		if err != nil {
 			return err
 		}
@@ -68,17 +68,17 @@ func (s *Secret) Begin(ctx context.Context) error {
 func (s *Secret) Close() error { return nil }
 
 // Load implements [Store].
-func (s *Secret) Load(ctx context.Context) (*keys.Ring, error) {
+func (s *Secret) Load(ctx context.Context) (*keys.Keyring, error) {
 	found, err := s.client.Secrets(s.name.Namespace).Get(ctx, s.name.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		s.loaded = nil
-		return keys.ParseRing(nil)
+		return keys.ParseKeyring(nil)
 	case err != nil:
 		return nil, fmt.Errorf("read secret %s: %w", s.name, err)
 	}
 	s.loaded = found
-	ring, err := keys.ParseRing(found.Data)
+	ring, err := keys.ParseKeyring(found.Data)
 	if err != nil {
 		return nil, fmt.Errorf("secret %s: %w", s.name, err)
 	}
@@ -102,7 +102,7 @@ func (s *Secret) Apply(ctx context.Context, change Change) error {
 		delete(data, change.Old)
 	}
 	next.Data = data
-	ring, err := keys.ParseRing(data)
+	ring, err := keys.ParseKeyring(data)
 	if err != nil {
 		return fmt.Errorf("secret %s: %w", s.name, err)
 	}
@@ -113,7 +113,7 @@ func (s *Secret) Apply(ctx context.Context, change Change) error {
 	}
 	written, err := s.write(ctx, next)
 	if errors.Is(err, errChanged) {
-		return errors.Join(err, s.restore(ctx))
+		return errors.Join(err, s.remirror(ctx))
 	}
 	if err != nil {
 		return err
@@ -124,7 +124,7 @@ func (s *Secret) Apply(ctx context.Context, change Change) error {
 }
 
 // restore makes the mirror that of the Secret as somebody else has written it.
-func (s *Secret) restore(ctx context.Context) error {
+func (s *Secret) remirror(ctx context.Context) error {
 	ring, err := s.Load(ctx)
 	if err != nil {
 		return err
@@ -164,26 +164,26 @@ func withoutObject(doing, err error) error {
 
 // mirror makes the ConfigMap hold the public halves, and returns the ids of the keys that
 // it did not hold.
-func (s *Secret) mirror(ctx context.Context, ring *keys.Ring) (lacking []string, err error) {
+func (s *Secret) mirror(ctx context.Context, ring *keys.Keyring) (lacking []string, err error) {
 	want := map[string]string{}
-	for _, m := range ring.Members() {
-		content, err := m.PublicHalf().Encode()
+	for _, m := range ring.Entries() {
+		content, err := m.WithoutPrivateKey().Encode()
 		if err != nil {
 			return nil, err
 		}
-		want[m.PublicHalf().Name()] = string(content)
+		want[m.WithoutPrivateKey().FileName()] = string(content)
 	}
 	configMaps := s.client.ConfigMaps(s.name.Namespace)
-	found, err := configMaps.Get(ctx, PublicName, metav1.GetOptions{})
+	found, err := configMaps.Get(ctx, PublicConfigMapName, metav1.GetOptions{})
 	exists := err == nil
 	switch {
 	case apierrors.IsNotFound(err):
-		found = &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: s.name.Namespace, Name: PublicName}}
+		found = &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: s.name.Namespace, Name: PublicConfigMapName}}
 	case err != nil:
-		return nil, fmt.Errorf("read configmap %s/%s: %w", s.name.Namespace, PublicName, err)
+		return nil, fmt.Errorf("read configmap %s/%s: %w", s.name.Namespace, PublicConfigMapName, err)
 	}
 	held := heldKeys(found.Data)
-	for _, m := range ring.Members() {
+	for _, m := range ring.Entries() {
 		if !held[m.ID()] {
 			lacking = append(lacking, m.ID())
 		}
@@ -199,7 +199,7 @@ func (s *Secret) mirror(ctx context.Context, ring *keys.Ring) (lacking []string,
 		_, err = configMaps.Create(ctx, next, metav1.CreateOptions{})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("write configmap %s/%s: %w", s.name.Namespace, PublicName, err)
+		return nil, fmt.Errorf("write configmap %s/%s: %w", s.name.Namespace, PublicConfigMapName, err)
 	}
 	return lacking, nil
 }
@@ -207,11 +207,11 @@ func (s *Secret) mirror(ctx context.Context, ring *keys.Ring) (lacking []string,
 func heldKeys(data map[string]string) map[string]bool {
 	held := map[string]bool{}
 	for name, content := range data {
-		ring, err := keys.ParseRing(map[string][]byte{name: []byte(content)})
+		ring, err := keys.ParseKeyring(map[string][]byte{name: []byte(content)})
 		if err != nil {
 			continue // what is damaged is not held
 		}
-		for _, m := range ring.Members() {
+		for _, m := range ring.Entries() {
 			held[m.ID()] = true
 		}
 	}

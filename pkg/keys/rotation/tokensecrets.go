@@ -17,13 +17,13 @@ import (
 
 // AskCarriers counts the token Secrets of the cluster by the key that verifies their
 // token. Nothing of a token is kept.
-func AskCarriers(ctx context.Context, secrets typedcorev1.SecretsGetter, ring *keys.Ring) (Carriers, error) {
+func CountTokenSecrets(ctx context.Context, secrets typedcorev1.SecretsGetter, ring *keys.Keyring) (TokenSecretCounts, error) {
 	set, err := ring.VerificationSet()
 	if err != nil {
-		return Carriers{}, nil //nolint:nilerr // without keys nothing is carried
+		return TokenSecretCounts{}, nil //nolint:nilerr // without keys nothing is carried
 	}
 	verifier := token.NewVerifier(func() *keys.Set { return set })
-	carriers := Carriers{}
+	carriers := TokenSecretCounts{}
 	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 		return secrets.Secrets(metav1.NamespaceAll).List(ctx, options)
 	})

@@ -38,7 +38,7 @@ func DefinitelyRejected(err error) bool {
 // Redact replaces an error that quotes a token, as an admission webhook may that
 // describes an object. What kind of answer it was stays.
 func Redact(err error) error {
-	if err == nil || !token.Quotes(err.Error()) {
+	if err == nil || !token.ContainsToken(err.Error()) {
 		return err
 	}
 	const words = "%s, in words that are withheld because they quote a token"

@@ -33,21 +33,21 @@ const (
 func States() []State { return []State{StatePublished, StateSigning, StateRetired, StateLegacy} }
 
 // keepsPrivateHalf: of the others it is destroyed.
-func (s State) keepsPrivateHalf() bool { return s == StatePublished || s == StateSigning }
+func (s State) hasPrivateKey() bool { return s == StatePublished || s == StateSigning }
 
 // Member is a key of a [Ring], with its state: one file of a key directory.
-type Member struct {
+type Entry struct {
 	State State
 	// Since is when it came into the state. Names have it in UTC, by the second.
 	Since time.Time
 	// Private can sign, or stands for a public half alone ([PrivateKey.CanSign]).
-	Private PrivateKey
-	Note    Note
+	Private  PrivateKey
+	Metadata Metadata
 }
 
 // Note is what has to be remembered of a key until it goes. It stands in its file as a
 // line before the PEM block, which RFC 7468, section 2, allows.
-type Note struct {
+type Metadata struct {
 	// MaxExpiration is the longest lifetime of tokens that it may have signed.
 	MaxExpiration time.Duration
 	// RetiredAt is when it stopped to sign; zero while it has not, or nobody noted it.
@@ -55,10 +55,10 @@ type Note struct {
 }
 
 // ID is the key's id.
-func (m Member) ID() string { return m.Public().ID() }
+func (m Entry) ID() string { return m.Public().ID() }
 
 // Public is the public half.
-func (m Member) Public() PublicKey { return m.Private.PublicKey() }
+func (m Entry) Public() PublicKey { return m.Private.PublicKey() }
 
 const (
 	timeLayout    = "20060102T150405Z"
@@ -70,7 +70,7 @@ const (
 var namePattern = regexp.MustCompile(`^(\d{8}T\d{6}Z)\.([a-z]+)\.([A-Za-z0-9_-]{16})\.(key|pub)$`)
 
 // Name is the file's name: <YYYYMMDDThhmmssZ>.<state>.<first 16 of the key id>.{key,pub}.
-func (m Member) Name() string {
+func (m Entry) FileName() string {
 	suffix := publicSuffix
 	if m.Private.CanSign() {
 		suffix = privateSuffix
@@ -80,34 +80,34 @@ func (m Member) Name() string {
 
 // In is the key after it came into another state. What has no private half there loses
 // it; a key that stops to sign has that moment noted.
-func (m Member) In(state State, since time.Time) Member {
+func (m Entry) WithState(state State, since time.Time) Entry {
 	m.State, m.Since = state, since.UTC().Truncate(time.Second)
-	if !state.keepsPrivateHalf() {
-		m.Private = Elsewhere(m.Public())
-		if m.Note.RetiredAt.IsZero() {
-			m.Note.RetiredAt = m.Since
+	if !state.hasPrivateKey() {
+		m.Private = PublicOnly(m.Public())
+		if m.Metadata.RetiredAt.IsZero() {
+			m.Metadata.RetiredAt = m.Since
 		}
 	}
 	return m
 }
 
 // PublicHalf is the key without what signs, as the authenticator gets it.
-func (m Member) PublicHalf() Member {
-	m.Private = Elsewhere(m.Public())
+func (m Entry) WithoutPrivateKey() Entry {
+	m.Private = PublicOnly(m.Public())
 	return m
 }
 
 // Encode is the file's content: the note, and PKCS#8 or SubjectPublicKeyInfo. Only keys
 // in memory can be written.
-func (m Member) Encode() ([]byte, error) {
+func (m Entry) Encode() ([]byte, error) {
 	block, err := m.block()
 	if err != nil {
 		return nil, fmt.Errorf("encode key %s: %w", m.ID(), err)
 	}
-	return append([]byte(m.Note.line()), pem.EncodeToMemory(block)...), nil
+	return append([]byte(m.Metadata.header()), pem.EncodeToMemory(block)...), nil
 }
 
-func (m Member) block() (*pem.Block, error) {
+func (m Entry) block() (*pem.Block, error) {
 	if !m.Private.CanSign() {
 		der, err := x509.MarshalPKIXPublicKey(m.Public().Key())
 		return &pem.Block{Type: publicKey, Bytes: der}, err
@@ -120,18 +120,18 @@ func (m Member) block() (*pem.Block, error) {
 }
 
 const (
-	notePrefix     = "sakeeper:"
-	noteExpiration = "max-token-expiration"
-	noteRetired    = "retired-at"
+	metadataPrefix     = "sakeeper:"
+	metadataExpiration = "max-token-expiration"
+	metadataRetired    = "retired-at"
 )
 
-func (n Note) line() string {
-	words := []string{notePrefix}
+func (n Metadata) header() string {
+	words := []string{metadataPrefix}
 	if n.MaxExpiration > 0 {
-		words = append(words, noteExpiration+"="+n.MaxExpiration.String())
+		words = append(words, metadataExpiration+"="+n.MaxExpiration.String())
 	}
 	if !n.RetiredAt.IsZero() {
-		words = append(words, noteRetired+"="+n.RetiredAt.UTC().Format(timeLayout))
+		words = append(words, metadataRetired+"="+n.RetiredAt.UTC().Format(timeLayout))
 	}
 	if len(words) == 1 {
 		return ""
@@ -141,11 +141,11 @@ func (n Note) line() string {
 
 // parseNote reads what stands before the PEM block. An entry that is not understood is
 // an error: what it says may be why a key must stay.
-func parseNote(data []byte) (Note, error) {
-	var note Note
+func parseMetadata(data []byte) (Metadata, error) {
+	var note Metadata
 	text, _, _ := bytes.Cut(data, []byte(beginMarker))
 	for line := range strings.Lines(string(text)) {
-		entries, ok := strings.CutPrefix(line, notePrefix)
+		entries, ok := strings.CutPrefix(line, metadataPrefix)
 		if !ok {
 			continue
 		}
@@ -153,15 +153,15 @@ func parseNote(data []byte) (Note, error) {
 			name, value, _ := strings.Cut(entry, "=")
 			var err error
 			switch name {
-			case noteExpiration:
+			case metadataExpiration:
 				note.MaxExpiration, err = time.ParseDuration(value)
-			case noteRetired:
+			case metadataRetired:
 				note.RetiredAt, err = time.Parse(timeLayout, value)
 			default:
 				err = errUnsupported
 			}
 			if err != nil {
-				return Note{}, fmt.Errorf("the note %q does not parse", name)
+				return Metadata{}, fmt.Errorf("the note %q does not parse", name)
 			}
 		}
 	}
@@ -169,34 +169,34 @@ func parseNote(data []byte) (Note, error) {
 }
 
 // parseMember reads one file. Its error does not name the file.
-func parseMember(name string, data []byte) (Member, error) {
+func parseEntry(name string, data []byte) (Entry, error) {
 	parts := namePattern.FindStringSubmatch(name)
 	if parts == nil {
-		return Member{}, fmt.Errorf("is not named <YYYYMMDDThhmmssZ>.<state>.<first %d of the key id>.{key,pub}", idLength)
+		return Entry{}, fmt.Errorf("is not named <YYYYMMDDThhmmssZ>.<state>.<first %d of the key id>.{key,pub}", idLength)
 	}
-	m := Member{State: State(parts[2])}
+	m := Entry{State: State(parts[2])}
 	if !slices.Contains(States(), m.State) {
-		return Member{}, fmt.Errorf("state %q is not one of %v", m.State, States())
+		return Entry{}, fmt.Errorf("state %q is not one of %v", m.State, States())
 	}
 	var err error
 	if m.Since, err = time.Parse(timeLayout, parts[1]); err != nil {
-		return Member{}, fmt.Errorf("there is no time %s", parts[1])
+		return Entry{}, fmt.Errorf("there is no time %s", parts[1])
 	}
 	private := parts[4] == privateSuffix
-	if private && !m.State.keepsPrivateHalf() {
-		return Member{}, fmt.Errorf("a %s key must not have its private half any more; put the public half into a file that ends with .pub, and remove this one", m.State)
+	if private && !m.State.hasPrivateKey() {
+		return Entry{}, fmt.Errorf("a %s key must not have its private half any more; put the public half into a file that ends with .pub, and remove this one", m.State)
 	}
-	if m.Private, err = parseHalf(private, data); err != nil {
-		return Member{}, err
+	if m.Private, err = parseEntryKey(private, data); err != nil {
+		return Entry{}, err
 	}
 	if !strings.HasPrefix(m.ID(), parts[3]) {
-		return Member{}, fmt.Errorf("holds key %s, and its name says %s", m.ID(), parts[3])
+		return Entry{}, fmt.Errorf("holds key %s, and its name says %s", m.ID(), parts[3])
 	}
-	m.Note, err = parseNote(data)
+	m.Metadata, err = parseMetadata(data)
 	return m, err
 }
 
-func parseHalf(private bool, data []byte) (PrivateKey, error) {
+func parseEntryKey(private bool, data []byte) (PrivateKey, error) {
 	if private {
 		return ParsePrivate(data)
 	}
@@ -209,5 +209,5 @@ func parseHalf(private bool, data []byte) (PrivateKey, error) {
 	case bytes.Contains(data, []byte("PRIVATE KEY-----")):
 		return PrivateKey{}, fmt.Errorf("holds a private key under a name that ends with .%s", publicSuffix)
 	}
-	return Elsewhere(found[0]), nil
+	return PublicOnly(found[0]), nil
 }

@@ -15,8 +15,8 @@ func TestRecent(t *testing.T) {
 	first, other := testkit.Keys("p256"), testkit.Keys("rsa2048")
 	now := first
 	current := func() *keys.Set { return now }
-	recent := token.NewRecent(10)
-	verifier := token.NewVerifierWith(recent, current)
+	recent := token.NewCache(10)
+	verifier := token.NewVerifierWithCache(recent, current)
 	inspect := func(compact, want string) {
 		t.Helper()
 		facts, err := verifier.Inspect(compact)
@@ -24,9 +24,9 @@ func TestRecent(t *testing.T) {
 			t.Errorf("facts %+v, want verified by %q: %v", facts, want, err)
 		}
 	}
-	sign := func(recent *token.Recent, set *keys.Set, claims token.LegacyClaims) string {
+	sign := func(recent *token.Cache, set *keys.Set, claims token.LegacyClaims) string {
 		t.Helper()
-		compact, err := token.NewSignerWith(recent, func() *keys.Set { return set }).SignLegacy(t.Context(), claims)
+		compact, err := token.NewSignerWithCache(recent, func() *keys.Set { return set }).SignLegacy(t.Context(), claims)
 		if err != nil {
 			t.Fatal(err)
 		}

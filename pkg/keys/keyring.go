@@ -12,9 +12,9 @@ import (
 
 // Ring is the keys of a directory or of a Secret with their states, the latest first.
 // Each key is in it once. It is immutable.
-type Ring struct {
-	members  []Member
-	leftover []string
+type Keyring struct {
+	entries    []Entry
+	superseded []string
 }
 
 // ParseRing reads a directory's files by name, or a Secret's data. Names that begin with
@@ -23,14 +23,14 @@ type Ring struct {
 //
 // A key that is there twice is in the state of its newest file: a change of state whose
 // last write was lost. The others are [Ring.Leftover].
-func ParseRing(files map[string][]byte) (*Ring, error) {
+func ParseKeyring(files map[string][]byte) (*Keyring, error) {
 	var errs []error
-	var found []Member
+	var found []Entry
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if strings.HasPrefix(name, ".") {
 			continue
 		}
-		m, err := parseMember(name, files[name])
+		m, err := parseEntry(name, files[name])
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", name, err))
 			continue
@@ -40,51 +40,51 @@ func ParseRing(files map[string][]byte) (*Ring, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(found, func(a, b Member) int {
-		return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(slices.Index(States(), b.State), slices.Index(States(), a.State)), strings.Compare(a.Name(), b.Name()))
+	slices.SortFunc(found, func(a, b Entry) int {
+		return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(slices.Index(States(), b.State), slices.Index(States(), a.State)), strings.Compare(a.FileName(), b.FileName()))
 	})
-	r := &Ring{}
+	r := &Keyring{}
 	for _, m := range found {
-		if at := slices.IndexFunc(r.members, func(other Member) bool { return other.ID() == m.ID() }); at < 0 {
-			r.members = append(r.members, m)
+		if at := slices.IndexFunc(r.entries, func(other Entry) bool { return other.ID() == m.ID() }); at < 0 {
+			r.entries = append(r.entries, m)
 		} else {
-			r.leftover = append(r.leftover, m.Name())
+			r.superseded = append(r.superseded, m.FileName())
 		}
 	}
 	return r, nil
 }
 
 // Members are all keys, the latest change first.
-func (r *Ring) Members() []Member { return slices.Clone(r.members) }
+func (r *Keyring) Entries() []Entry { return slices.Clone(r.entries) }
 
 // Leftover names the files that count no more because their key is in a newer one.
-func (r *Ring) Leftover() []string { return slices.Clone(r.leftover) }
+func (r *Keyring) SupersededFiles() []string { return slices.Clone(r.superseded) }
 
 // In are the keys in a state, the latest first. The first of [StateSigning] signs.
-func (r *Ring) In(state State) []Member {
-	return slices.DeleteFunc(r.Members(), func(m Member) bool { return m.State != state })
+func (r *Keyring) InState(state State) []Entry {
+	return slices.DeleteFunc(r.Entries(), func(m Entry) bool { return m.State != state })
 }
 
 // Signing is the key that signs.
-func (r *Ring) Signing() (Member, bool) {
-	for _, m := range r.members {
+func (r *Keyring) Signing() (Entry, bool) {
+	for _, m := range r.entries {
 		if m.State == StateSigning {
 			return m, true
 		}
 	}
-	return Member{}, false
+	return Entry{}, false
 }
 
 // RetiredAt is when a key stopped to sign, zero while it has not. A key that another
 // one has overtaken stopped when that one began, though its file may not say so yet.
-func (r *Ring) RetiredAt(m Member) time.Time {
+func (r *Keyring) RetiredAt(m Entry) time.Time {
 	switch {
-	case !m.Note.RetiredAt.IsZero():
-		return m.Note.RetiredAt
+	case !m.Metadata.RetiredAt.IsZero():
+		return m.Metadata.RetiredAt
 	case m.State == StateRetired || m.State == StateLegacy:
 		return m.Since
 	case m.State == StateSigning:
-		later := slices.DeleteFunc(r.In(StateSigning), func(other Member) bool { return !other.Since.After(m.Since) })
+		later := slices.DeleteFunc(r.InState(StateSigning), func(other Entry) bool { return !other.Since.After(m.Since) })
 		if len(later) > 0 {
 			return later[len(later)-1].Since
 		}
@@ -94,31 +94,31 @@ func (r *Ring) RetiredAt(m Member) time.Time {
 
 // Set is what the ring signs and verifies with. A ring without a key that signs, or
 // without the private half of it, is an error.
-func (r *Ring) Set() (*Set, error) {
+func (r *Keyring) Set() (*Set, error) {
 	signing, ok := r.Signing()
 	switch {
 	case !ok:
 		return nil, errors.New("no key is in the state signing: bring one with 'sakeeper keys import', or make one with 'sakeeper keys rotate'")
 	case !signing.Private.CanSign():
-		return nil, fmt.Errorf("%s: the private half of the key that signs is missing", signing.Name())
+		return nil, fmt.Errorf("%s: the private half of the key that signs is missing", signing.FileName())
 	}
-	return NewSet(signing.Private, r.published()...).WithLegacy(publicHalves(r.In(StateLegacy))...), nil
+	return NewSet(signing.Private, r.published()...).WithLegacy(publicKeys(r.InState(StateLegacy))...), nil
 }
 
 // VerificationSet is what the ring verifies with. No key at all is an error.
-func (r *Ring) VerificationSet() (*Set, error) {
-	if len(r.members) == 0 {
+func (r *Keyring) VerificationSet() (*Set, error) {
+	if len(r.entries) == 0 {
 		return nil, errors.New("holds no key")
 	}
-	return NewVerificationSet(r.published()...).WithLegacy(publicHalves(r.In(StateLegacy))...), nil
+	return NewVerificationSet(r.published()...).WithLegacy(publicKeys(r.InState(StateLegacy))...), nil
 }
 
 // published are the keys of discovery, first the one that signs.
-func (r *Ring) published() []PublicKey {
-	return publicHalves(slices.Concat(r.In(StateSigning), r.In(StatePublished), r.In(StateRetired)))
+func (r *Keyring) published() []PublicKey {
+	return publicKeys(slices.Concat(r.InState(StateSigning), r.InState(StatePublished), r.InState(StateRetired)))
 }
 
-func publicHalves(members []Member) []PublicKey {
+func publicKeys(members []Entry) []PublicKey {
 	var public []PublicKey
 	for _, m := range members {
 		public = append(public, m.Public())

@@ -9,23 +9,23 @@ import (
 // Recent remembers the facts of the tokens that were signed last: a Secret that is filled
 // comes back with the token that was just made. It keeps hashes, and no tokens. It is safe
 // for concurrent use; nil remembers nothing.
-type Recent struct{ facts *lru.Cache }
+type Cache struct{ inspections *lru.Cache }
 
 // NewRecent remembers so many tokens.
-func NewRecent(size int) *Recent { return &Recent{facts: lru.New(size)} }
+func NewCache(size int) *Cache { return &Cache{inspections: lru.New(size)} }
 
-func (r *Recent) add(compact string, facts Facts) {
+func (r *Cache) add(compact string, facts Inspection) {
 	if r != nil {
-		r.facts.Add(sha256.Sum256([]byte(compact)), facts)
+		r.inspections.Add(sha256.Sum256([]byte(compact)), facts)
 	}
 }
 
 // of are the facts of a token.
-func (r *Recent) of(compact string) (Facts, bool) {
+func (r *Cache) get(compact string) (Inspection, bool) {
 	if r == nil {
-		return Facts{}, false
+		return Inspection{}, false
 	}
-	found, _ := r.facts.Get(sha256.Sum256([]byte(compact)))
-	facts, ok := found.(Facts)
+	found, _ := r.inspections.Get(sha256.Sum256([]byte(compact)))
+	facts, ok := found.(Inspection)
 	return facts, ok
 }

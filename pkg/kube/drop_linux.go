@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ignoreNew lets a listening socket drop the packets that ask for a new connection, which
-// have SYN and not ACK among the flags in byte 13 of a TCP header (RFC 9293, 3.1). What it
-// has begun goes on.
+// dropNewConnections makes a listening socket drop the packets that ask for a new connection,
+// which have SYN and not ACK among the flags in byte 13 of the TCP header (RFC 9293, 3.1).
+// Handshakes that have begun go on.
 func dropNewConnections(listener syscall.Conn) error {
 	const flags, syn, ack = 13, 0x02, 0x10
 	program := []unix.SockFilter{

@@ -11,8 +11,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// IsPermanent tells whether err is an answer that the API server will repeat until
-// somebody changes something.
+// IsPermanent returns true if the API server will answer the same request with err again
+// until a user changes an object, a policy or a role.
 func IsPermanent(err error) bool {
 	switch apierrors.ReasonForError(err) {
 	case metav1.StatusReasonForbidden, metav1.StatusReasonInvalid, metav1.StatusReasonBadRequest,
@@ -23,8 +23,8 @@ func IsPermanent(err error) bool {
 	}
 }
 
-// DefinitelyRejected tells whether err is the API server's word that it wrote nothing. A
-// connection that broke, a timeout or an internal error is not.
+// DefinitelyRejected returns true if err proves that the API server wrote nothing. A broken
+// connection, a timeout or an internal error proves nothing.
 func DefinitelyRejected(err error) bool {
 	switch apierrors.ReasonForError(err) {
 	case metav1.StatusReasonConflict, metav1.StatusReasonNotFound, metav1.StatusReasonAlreadyExists,
@@ -35,19 +35,20 @@ func DefinitelyRejected(err error) bool {
 	}
 }
 
-// Redact replaces an error that quotes a token, as an admission webhook may that
-// describes an object. What kind of answer it was stays.
+// Redact returns err, or an error without its message if the message contains a token, as
+// that of an admission webhook that describes an object may. The reason and code of an API
+// status are kept, so that the functions of apierrors work on the result. Nil stays nil.
 func Redact(err error) error {
 	if err == nil || !token.ContainsToken(err.Error()) {
 		return err
 	}
-	const words = "%s, in words that are withheld because they quote a token"
-	var answer apierrors.APIStatus
-	if !errors.As(err, &answer) {
-		return fmt.Errorf(words, "failed")
+	const redacted = "%s (the message is redacted, because it contains a token)"
+	var apiStatus apierrors.APIStatus
+	if !errors.As(err, &apiStatus) {
+		return fmt.Errorf(redacted, "failed")
 	}
-	status := answer.Status()
+	status := apiStatus.Status()
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
-		Status: metav1.StatusFailure, Reason: status.Reason, Code: status.Code, Message: fmt.Sprintf(words, cmp.Or(string(status.Reason), "failed")),
+		Status: metav1.StatusFailure, Reason: status.Reason, Code: status.Code, Message: fmt.Sprintf(redacted, cmp.Or(string(status.Reason), "failed")),
 	}}
 }

@@ -6,11 +6,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// ReloadFailures counts, by source, changed files that could not be used. All series are there
-// from the start, so that the first failure is an increase.
+// ReloadFailures is the counter of changed files that could not be used, by source. Every
+// series exists from the start, so that the first failure is an increase.
 type ReloadFailures struct{ failures *prometheus.CounterVec }
 
-// NewReloadFailures registers the counter for those sources, for example "keys" and "ca".
+// NewReloadFailures registers the counter for the sources, for example "keys" and "ca".
 func NewReloadFailures(registerer prometheus.Registerer, sources ...string) ReloadFailures {
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sakeeper_reload_failures_total",
@@ -23,8 +23,8 @@ func NewReloadFailures(registerer prometheus.Registerer, sources ...string) Relo
 	return ReloadFailures{failures}
 }
 
-// Count returns what counts a failure of source, and then calls report, which may be nil. It is
-// what a loader's OnError takes.
+// Count returns a function for the OnError of a loader. It counts a failure of source, and
+// then calls report, which may be nil.
 func (r ReloadFailures) Count(source string, report func(error)) func(error) {
 	count := r.failures.WithLabelValues(source)
 	return func(err error) {

@@ -206,7 +206,7 @@ func parseKeys(found []*externaljwt.Key) (*keys.Set, error) {
 func (c *Client) requestError(doing string, err error) error {
 	s := status.Convert(err)
 	if token.ContainsToken(s.Message()) {
-		return fmt.Errorf("%s: signer at %s: %s, in words that are withheld because they quote a token", doing, c.endpoint, s.Code())
+		return fmt.Errorf("%s: signer at %s: %s (the message is redacted, because it contains a token)", doing, c.endpoint, s.Code())
 	}
 	return fmt.Errorf("%s: signer at %s: %s: %s", doing, c.endpoint, s.Code(), s.Message())
 }

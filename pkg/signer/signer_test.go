@@ -363,7 +363,7 @@ func TestAnErrorQuotesNoPayload(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = client.Close() }()
-	want := "sign token: signer at " + socket + ": InvalidArgument, in words that are withheld because they quote a token"
+	want := "sign token: signer at " + socket + ": InvalidArgument (the message is redacted, because it contains a token)"
 	if _, err := client.SignLegacy(t.Context(), builder); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

@@ -84,7 +84,7 @@ func TestAnswers(t *testing.T) {
 		"a mark is refused in words that quote the token": {
 			inStep: "mark", inAnswers: map[string]error{"patch secrets": quoting},
 			want:       []testkit.Request{markRequest(generated)},
-			wantEvents: []string{refuses("mark", fmt.Errorf("Invalid, in words that are withheld because they quote a token"))}, wantResult: "error", wantRetry: true,
+			wantEvents: []string{refuses("mark", fmt.Errorf("Invalid (the message is redacted, because it contains a token)"))}, wantResult: "error", wantRetry: true,
 		},
 		"a deletion is refused": {
 			inStep: "delete", inAnswers: map[string]error{"delete secrets": forbidden},

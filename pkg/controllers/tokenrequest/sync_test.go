@@ -272,7 +272,7 @@ func TestFailures(t *testing.T) {
 		},
 		"words that quote a token": {
 			inTokens: testkit.Invalid("spec", secretBytes), wantErr: true,
-			want: []string{"Warning FailedTokenRenewal The token here cannot be renewed: request a token for service account team/robot: Invalid, in words that are withheld because they quote a token"},
+			want: []string{"Warning FailedTokenRenewal The token here cannot be renewed: request a token for service account team/robot: Invalid (the message is redacted, because it contains a token)"},
 		},
 		"a conflict": {
 			inWrites: testkit.Conflict(), wantAgain: lookAgain, wantErr: true,
@@ -284,7 +284,7 @@ func TestFailures(t *testing.T) {
 		},
 		"a write that is refused": {
 			inWrites: testkit.Invalid("data", secretBytes), wantErr: true,
-			want: []string{"Warning FailedTokenRenewal The token here cannot be renewed: write secret team/s: Invalid, in words that are withheld because they quote a token"},
+			want: []string{"Warning FailedTokenRenewal The token here cannot be renewed: write secret team/s: Invalid (the message is redacted, because it contains a token)"},
 		},
 		"a write that is lost": {
 			inWrites: testkit.InternalError(), wantErr: true,

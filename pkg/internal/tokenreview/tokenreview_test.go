@@ -33,9 +33,9 @@ func TestReview(t *testing.T) {
 		"yes":                             {in: yes, want: Result{Username: "system:serviceaccount:team:robot"}, wantResult: "accepted"},
 		"no":                              {in: authenticationv1.TokenReviewStatus{Error: "expired"}, want: Result{Reason: "expired"}, wantResult: "refused"},
 		"no, without a reason":            {want: Result{Reason: "no reason given"}, wantResult: "refused"},
-		"no, with words that quote it":    {in: authenticationv1.TokenReviewStatus{Error: "bad token eyJhbGciOi"}, want: Result{Reason: "words that are withheld because they quote a token"}, wantResult: "refused"},
+		"no, with words that quote it":    {in: authenticationv1.TokenReviewStatus{Error: "bad token eyJhbGciOi"}, want: Result{Reason: "redacted, because it contains a token"}, wantResult: "refused"},
 		"an error is neither yes nor no":  {inErr: errBoom, wantErr: "review token: boom", wantResult: "error"},
-		"an error that quotes it":         {inErr: errors.New("policy: token eyJhbGciOi is not allowed"), wantErr: "review token: failed, in words that are withheld because they quote a token", wantResult: "error"},
+		"an error that quotes it":         {inErr: errors.New("policy: token eyJhbGciOi is not allowed"), wantErr: "review token: failed (the message is redacted, because it contains a token)", wantResult: "error"},
 		"a user without yes is a refusal": {in: authenticationv1.TokenReviewStatus{User: yes.User}, want: Result{Reason: "no reason given"}, wantResult: "refused"},
 	}
 	for name, tc := range cases {

@@ -7,61 +7,62 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// Pace spreads work that nobody waits for over time, so that ten thousand objects
-// that need a write at once do not flood the API server. A burst goes at once; the
-// rest gets a slot each, evenly spaced. It is safe for concurrent use.
+// KeyedLimiter is a rate limiter that gives every key its own time, so that ten thousand
+// objects that need a write do not flood the API server. A burst of keys may go at once; the
+// others get times that are evenly spaced. It never blocks. It is safe for concurrent use.
 type KeyedLimiter[K comparable] struct {
 	clock    clock.PassiveClock
 	interval time.Duration
 	burst    int
 
 	mu sync.Mutex
-	// next is the time of the next slot if there were no burst.
-	next  time.Time
-	slots map[K]time.Time
+	// next is the time that the next new key would get without the burst.
+	next time.Time
+	// times has the keys that wait.
+	times map[K]time.Time
 }
 
-// NewPace allows perSecond keys in a second, and burst at once after a rest. Both
-// must be positive.
+// NewKeyedLimiter returns a limiter of perSecond keys per second. After a time without keys,
+// burst keys may go at once. Both must be positive.
 func NewKeyedLimiter[K comparable](clock clock.PassiveClock, perSecond float64, burst int) *KeyedLimiter[K] {
 	return &KeyedLimiter[K]{
-		clock: clock, burst: burst, slots: map[K]time.Time{},
+		clock: clock, burst: burst, times: map[K]time.Time{},
 		interval: time.Duration(float64(time.Second) / perSecond),
 	}
 }
 
-// Wait returns zero when it is key's turn, which is used up by that, and else how
-// long that takes: ask again then. Asking earlier does not change the turn.
-func (p *KeyedLimiter[K]) When(key K) time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := p.clock.Now()
-	slot, ok := p.slots[key]
+// When returns how long key has to wait. If it returns zero, key may go now, and the next
+// call is for a new turn; otherwise call again after that time. An earlier call does not
+// change the time of key.
+func (l *KeyedLimiter[K]) When(key K) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.clock.Now()
+	at, ok := l.times[key]
 	if !ok {
-		if p.next.Before(now) {
-			p.next = now
+		if l.next.Before(now) {
+			l.next = now
 		}
-		slot = p.next.Add(-time.Duration(p.burst-1) * p.interval)
-		p.next = p.next.Add(p.interval)
+		at = l.next.Add(-time.Duration(l.burst-1) * l.interval)
+		l.next = l.next.Add(l.interval)
 	}
-	if wait := slot.Sub(now); wait > 0 {
-		p.slots[key] = slot
+	if wait := at.Sub(now); wait > 0 {
+		l.times[key] = at
 		return wait
 	}
-	delete(p.slots, key)
+	delete(l.times, key)
 	return 0
 }
 
-// Forget gives back the turn of a key that needs none any more. The slot stays empty
-// while others wait for theirs.
-func (p *KeyedLimiter[K]) Forget(key K) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if _, ok := p.slots[key]; !ok {
+// Forget drops a key that waits. Its time is not given to another key while others wait.
+func (l *KeyedLimiter[K]) Forget(key K) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.times[key]; !ok {
 		return
 	}
-	delete(p.slots, key)
-	if spent := p.clock.Now().Add(time.Duration(p.burst) * p.interval); len(p.slots) == 0 && p.next.After(spent) {
-		p.next = spent // as if the burst had just been used
+	delete(l.times, key)
+	if spent := l.clock.Now().Add(time.Duration(l.burst) * l.interval); len(l.times) == 0 && l.next.After(spent) {
+		l.next = spent // as if the burst had just been used
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/internal/metrics"
 )
 
-// metricSet is shared by all queues with one registerer.
+// queueMetrics are shared by all queues with one registerer.
 type queueMetrics struct {
 	duration *prometheus.HistogramVec
 	failing  *prometheus.GaugeVec
@@ -51,7 +51,7 @@ func (m *queueMetrics) observe(name string, took time.Duration, err error) {
 	m.duration.WithLabelValues(name, result).Observe(took.Seconds())
 }
 
-// begin makes the series of a loop, so that the first panic is an increase.
+// begin makes the series of a queue, so that the first panic is an increase.
 func (m *queueMetrics) begin(name string) {
 	m.panics.WithLabelValues(name)
 }

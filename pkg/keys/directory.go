@@ -9,14 +9,14 @@ import (
 	"strings"
 )
 
-// Directory is a key directory (--key-dir): one file per key, whose name says its
-// state ([Member.Name]). Load it again to follow a change ([Directory.Open]).
+// Directory is the path of a key directory (--key-dir): one file per key, whose name has the
+// state of the key ([Entry.FileName]). Files that begin with a dot are ignored.
 type Directory string
 
-// Load reads the set that signs. Its error names flag, directory and file.
+// Load reads the keys. A directory without a signing key is an error. Errors name the flag,
+// the directory and each bad file.
 func (d Directory) Load() (*Set, error) { return d.load((*Keyring).Set) }
 
-// LoadVerification reads the set that verifies. Private halves are not needed.
 func (d Directory) loadVerification() (*Set, error) { return d.load((*Keyring).VerificationSet) }
 
 func (d Directory) load(set func(*Keyring) (*Set, error)) (*Set, error) {
@@ -31,11 +31,12 @@ func (d Directory) load(set func(*Keyring) (*Set, error)) (*Set, error) {
 	return found, nil
 }
 
-// Ring reads all keys with their states.
+// Keyring reads all keys with their states. The errors are as those of [Directory.Load]; an
+// empty directory is none.
 func (d Directory) Keyring() (*Keyring, error) {
 	files, err := d.read()
 	for tries := 0; errors.Is(err, fs.ErrNotExist) && tries < 3; tries++ {
-		files, err = d.read() // a file was renamed since the directory was listed
+		files, err = d.read() // a file was renamed after the directory was listed
 	}
 	if err == nil {
 		var ring *Keyring
@@ -66,7 +67,7 @@ func (d Directory) read() (map[string][]byte, error) {
 	return files, nil
 }
 
-// withoutPath is the reason alone, where the path is said already.
+// withoutPath returns err without the path, for an error that already has it.
 func withoutPath(err error) error {
 	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 		return pathErr.Err

@@ -12,64 +12,66 @@ import (
 	"time"
 )
 
-// State is where a key stands in its life.
+// State is the state of a key. A key goes through the states in the order of the constants.
 type State string
 
-// The states, in the order of a life.
+// The states.
 const (
-	// StatePublished: discovery shows it and it verifies, so that everybody knows it
-	// before it signs.
+	// StatePublished is a key that verifies and is in the JWKS, so that every verifier knows
+	// it before it signs.
 	StatePublished State = "published"
-	// StateSigning: of several the newest signs, the others count as retired.
+	// StateSigning is a key that signs. If there are several, the newest signs, and the others
+	// count as retired.
 	StateSigning State = "signing"
-	// StateRetired: it verifies what it signed. Its private half is destroyed.
+	// StateRetired is a key that only verifies. Its private half is destroyed.
 	StateRetired State = "retired"
-	// StateLegacy: it verifies tokens in Secrets, and discovery does not show it, because
-	// nobody but the API server can tell whether those are alive.
+	// StateLegacy is a key that verifies tokens in Secrets and is not in the JWKS, because only
+	// the API server knows whether such a token is still valid.
 	StateLegacy State = "legacy"
 )
 
-// States are all of them, in the order of a life.
+// States returns all states in their order.
 func States() []State { return []State{StatePublished, StateSigning, StateRetired, StateLegacy} }
 
-// keepsPrivateHalf: of the others it is destroyed.
+// hasPrivateKey returns true if keys in the state can have a private half.
 func (s State) hasPrivateKey() bool { return s == StatePublished || s == StateSigning }
 
-// Member is a key of a [Ring], with its state: one file of a key directory.
+// Entry is a key of a [Keyring] with its state: one file of a key directory. It is a plain
+// value; its methods do not change it.
 type Entry struct {
 	State State
-	// Since is when it came into the state. Names have it in UTC, by the second.
+	// Since is when the key entered the state. File names have it in UTC and whole seconds.
 	Since time.Time
-	// Private can sign, or stands for a public half alone ([PrivateKey.CanSign]).
+	// Private is the key; it may have only the public half ([PrivateKey.CanSign]).
 	Private  PrivateKey
 	Metadata Metadata
 }
 
-// Note is what has to be remembered of a key until it goes. It stands in its file as a
-// line before the PEM block, which RFC 7468, section 2, allows.
+// Metadata is what a file has about its key, as a line before the PEM block, which RFC 7468,
+// section 2, allows. The zero value is an unknown one.
 type Metadata struct {
-	// MaxExpiration is the longest lifetime of tokens that it may have signed.
+	// MaxExpiration is the longest lifetime of the tokens that the key may have signed.
 	MaxExpiration time.Duration
-	// RetiredAt is when it stopped to sign; zero while it has not, or nobody noted it.
+	// RetiredAt is when the key stopped to sign; zero if it did not, or if it is unknown.
 	RetiredAt time.Time
 }
 
-// ID is the key's id.
+// ID returns the id of the key.
 func (m Entry) ID() string { return m.Public().ID() }
 
-// Public is the public half.
+// Public returns the public half.
 func (m Entry) Public() PublicKey { return m.Private.PublicKey() }
 
 const (
 	timeLayout    = "20060102T150405Z"
-	idLength      = 16 // of the key's id in names
+	idLength      = 16 // of the key id in file names
 	privateSuffix = "key"
 	publicSuffix  = "pub"
 )
 
 var namePattern = regexp.MustCompile(`^(\d{8}T\d{6}Z)\.([a-z]+)\.([A-Za-z0-9_-]{16})\.(key|pub)$`)
 
-// Name is the file's name: <YYYYMMDDThhmmssZ>.<state>.<first 16 of the key id>.{key,pub}.
+// FileName returns <YYYYMMDDThhmmssZ>.<state>.<first 16 of the key id>.{key,pub}.
 func (m Entry) FileName() string {
 	suffix := publicSuffix
 	if m.Private.CanSign() {
@@ -78,8 +80,8 @@ func (m Entry) FileName() string {
 	return strings.Join([]string{m.Since.UTC().Format(timeLayout), string(m.State), m.ID()[:idLength], suffix}, ".")
 }
 
-// In is the key after it came into another state. What has no private half there loses
-// it; a key that stops to sign has that moment noted.
+// WithState returns the key in another state since a time. In [StateRetired] and [StateLegacy]
+// it has no private half, and Metadata.RetiredAt is set if it was zero.
 func (m Entry) WithState(state State, since time.Time) Entry {
 	m.State, m.Since = state, since.UTC().Truncate(time.Second)
 	if !state.hasPrivateKey() {
@@ -91,14 +93,14 @@ func (m Entry) WithState(state State, since time.Time) Entry {
 	return m
 }
 
-// PublicHalf is the key without what signs, as the authenticator gets it.
+// WithoutPrivateKey returns the key with only its public half, as verifiers get it.
 func (m Entry) WithoutPrivateKey() Entry {
 	m.Private = PublicOnly(m.Public())
 	return m
 }
 
-// Encode is the file's content: the note, and PKCS#8 or SubjectPublicKeyInfo. Only keys
-// in memory can be written.
+// Encode returns the content of the file: the metadata, and PKCS#8 or SubjectPublicKeyInfo. A
+// private key that is not in memory is an error.
 func (m Entry) Encode() ([]byte, error) {
 	block, err := m.block()
 	if err != nil {
@@ -139,10 +141,10 @@ func (n Metadata) header() string {
 	return strings.Join(words, " ") + "\n"
 }
 
-// parseNote reads what stands before the PEM block. An entry that is not understood is
-// an error: what it says may be why a key must stay.
+// parseMetadata reads the lines before the PEM block. An unknown entry is an error: it may be
+// the reason why a key must not be removed.
 func parseMetadata(data []byte) (Metadata, error) {
-	var note Metadata
+	var metadata Metadata
 	text, _, _ := bytes.Cut(data, []byte(beginMarker))
 	for line := range strings.Lines(string(text)) {
 		entries, ok := strings.CutPrefix(line, metadataPrefix)
@@ -154,9 +156,9 @@ func parseMetadata(data []byte) (Metadata, error) {
 			var err error
 			switch name {
 			case metadataExpiration:
-				note.MaxExpiration, err = time.ParseDuration(value)
+				metadata.MaxExpiration, err = time.ParseDuration(value)
 			case metadataRetired:
-				note.RetiredAt, err = time.Parse(timeLayout, value)
+				metadata.RetiredAt, err = time.Parse(timeLayout, value)
 			default:
 				err = errUnsupported
 			}
@@ -165,10 +167,10 @@ func parseMetadata(data []byte) (Metadata, error) {
 			}
 		}
 	}
-	return note, nil
+	return metadata, nil
 }
 
-// parseMember reads one file. Its error does not name the file.
+// parseEntry parses one file. Its error does not name the file.
 func parseEntry(name string, data []byte) (Entry, error) {
 	parts := namePattern.FindStringSubmatch(name)
 	if parts == nil {
@@ -180,7 +182,7 @@ func parseEntry(name string, data []byte) (Entry, error) {
 	}
 	var err error
 	if m.Since, err = time.Parse(timeLayout, parts[1]); err != nil {
-		return Entry{}, fmt.Errorf("there is no time %s", parts[1])
+		return Entry{}, fmt.Errorf("%s is not a time", parts[1])
 	}
 	private := parts[4] == privateSuffix
 	if private && !m.State.hasPrivateKey() {

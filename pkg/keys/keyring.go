@@ -10,19 +10,19 @@ import (
 	"time"
 )
 
-// Ring is the keys of a directory or of a Secret with their states, the latest first.
-// Each key is in it once. It is immutable.
+// Keyring is the keys of a directory or of a Secret with their states, the latest change
+// first. Each key is in it once. It is immutable and safe for concurrent use.
 type Keyring struct {
 	entries    []Entry
 	superseded []string
 }
 
-// ParseRing reads a directory's files by name, or a Secret's data. Names that begin with
-// a dot are passed over: mounts and half-written files have such. Its error joins one
-// per file that may not be there, each naming the file.
+// ParseKeyring parses the files of a directory by name, or the data of a Secret. Names that
+// begin with a dot, as in mounts and of incomplete files, are ignored. Its error joins the
+// errors of all bad files, each of which names the file.
 //
-// A key that is there twice is in the state of its newest file: a change of state whose
-// last write was lost. The others are [Ring.Leftover].
+// A key with two files has the state of the newer one: the last write of a change of state
+// was lost. The older files are [Keyring.SupersededFiles].
 func ParseKeyring(files map[string][]byte) (*Keyring, error) {
 	var errs []error
 	var found []Entry
@@ -54,18 +54,18 @@ func ParseKeyring(files map[string][]byte) (*Keyring, error) {
 	return r, nil
 }
 
-// Members are all keys, the latest change first.
+// Entries returns all keys, the latest change first.
 func (r *Keyring) Entries() []Entry { return slices.Clone(r.entries) }
 
-// Leftover names the files that count no more because their key is in a newer one.
+// SupersededFiles returns the names of files whose key is also in a newer file.
 func (r *Keyring) SupersededFiles() []string { return slices.Clone(r.superseded) }
 
-// In are the keys in a state, the latest first. The first of [StateSigning] signs.
+// InState returns the keys in a state, the latest first. The first of [StateSigning] signs.
 func (r *Keyring) InState(state State) []Entry {
 	return slices.DeleteFunc(r.Entries(), func(m Entry) bool { return m.State != state })
 }
 
-// Signing is the key that signs.
+// Signing returns the key that signs; false if there is none.
 func (r *Keyring) Signing() (Entry, bool) {
 	for _, m := range r.entries {
 		if m.State == StateSigning {
@@ -75,8 +75,8 @@ func (r *Keyring) Signing() (Entry, bool) {
 	return Entry{}, false
 }
 
-// RetiredAt is when a key stopped to sign, zero while it has not. A key that another
-// one has overtaken stopped when that one began, though its file may not say so yet.
+// RetiredAt returns when a key of the keyring stopped to sign, or the zero time if it did not.
+// A key in [StateSigning] stopped when a newer one began, even if no file says so yet.
 func (r *Keyring) RetiredAt(m Entry) time.Time {
 	switch {
 	case !m.Metadata.RetiredAt.IsZero():
@@ -92,20 +92,21 @@ func (r *Keyring) RetiredAt(m Entry) time.Time {
 	return time.Time{}
 }
 
-// Set is what the ring signs and verifies with. A ring without a key that signs, or
-// without the private half of it, is an error.
+// Set returns the keys that sign and verify. A keyring without a key that signs, or without
+// its private half, is an error.
 func (r *Keyring) Set() (*Set, error) {
 	signing, ok := r.Signing()
 	switch {
 	case !ok:
-		return nil, errors.New("no key is in the state signing: bring one with 'sakeeper keys import', or make one with 'sakeeper keys rotate'")
+		return nil, errors.New("no key is in the state signing: import one with 'sakeeper keys import', or make one with 'sakeeper keys rotate'")
 	case !signing.Private.CanSign():
 		return nil, fmt.Errorf("%s: the private half of the key that signs is missing", signing.FileName())
 	}
 	return NewSet(signing.Private, r.published()...).WithLegacy(publicKeys(r.InState(StateLegacy))...), nil
 }
 
-// VerificationSet is what the ring verifies with. No key at all is an error.
+// VerificationSet returns the keys that verify, for a process that does not sign. A keyring
+// without keys is an error.
 func (r *Keyring) VerificationSet() (*Set, error) {
 	if len(r.entries) == 0 {
 		return nil, errors.New("holds no key")
@@ -113,7 +114,7 @@ func (r *Keyring) VerificationSet() (*Set, error) {
 	return NewVerificationSet(r.published()...).WithLegacy(publicKeys(r.InState(StateLegacy))...), nil
 }
 
-// published are the keys of discovery, first the one that signs.
+// published returns the keys of the JWKS, first the one that signs.
 func (r *Keyring) published() []PublicKey {
 	return publicKeys(slices.Concat(r.InState(StateSigning), r.InState(StatePublished), r.InState(StateRetired)))
 }

@@ -121,7 +121,7 @@ func TestDirectoryLoadReportsWhatIsIllegal(t *testing.T) {
 		in   map[string]string
 		want []string
 	}{
-		"an empty directory": {nil, []string{"no key is in the state signing: bring one with 'sakeeper keys import', or make one with 'sakeeper keys rotate'"}},
+		"an empty directory": {nil, []string{"no key is in the state signing: import one with 'sakeeper keys import', or make one with 'sakeeper keys rotate'"}},
 		"nothing that signs": {
 			map[string]string{nameIn(keys.StatePublished, p256At1): "p256-pkcs8"}, []string{"no key is in the state signing"},
 		},
@@ -133,7 +133,7 @@ func TestDirectoryLoadReportsWhatIsIllegal(t *testing.T) {
 			map[string]string{good: "p256-pkcs8", "sa.key": "p384-pkcs8"}, []string{"sa.key: is not named <YYYYMMDDThhmmssZ>.<state>."},
 		},
 		"a time that is none": {
-			map[string]string{strings.Replace(good, "0101T", "0230T", 1): "p256-pkcs8"}, []string{"20260230T010000Z.signing.SoABiieYuNx4UdqY.key: there is no time 20260230T010000Z"},
+			map[string]string{strings.Replace(good, "0101T", "0230T", 1): "p256-pkcs8"}, []string{"20260230T010000Z.signing.SoABiieYuNx4UdqY.key: 20260230T010000Z is not a time"},
 		},
 		"an unknown state": {
 			map[string]string{nameIn("active", p256At1): "p256-public"}, []string{nameIn("active", p256At1) + `: state "active" is not one of [published signing retired legacy]`},

@@ -216,7 +216,7 @@ func TestStepsOnADirectory(t *testing.T) {
 	if _, err := rotation.Import(t.Context(), store, member("p521", keys.StateSigning, 7)); err == nil || !strings.Contains(err.Error(), " signs already; import it as published") {
 		t.Errorf("a second one that signs: %v", err)
 	}
-	if _, err := rotation.Import(t.Context(), store, promoted.WithState(keys.StateRetired, at(7))); err == nil || !strings.HasSuffix(err.Error(), " it is there already, and is signing") {
+	if _, err := rotation.Import(t.Context(), store, promoted.WithState(keys.StateRetired, at(7))); err == nil || !strings.HasSuffix(err.Error(), " it is there already, in the state signing") {
 		t.Errorf("in another state: %v", err)
 	}
 	expect(promoted)

@@ -130,8 +130,8 @@ func TestASecretThatIsNotAsItWas(t *testing.T) {
 		in   error
 		want string
 	}{
-		"a conflict": {apierrors.NewConflict(secrets, "keys", nil), "write secret ours/keys: somebody else changed it meanwhile; run the command again"},
-		"a deletion": {apierrors.NewNotFound(secrets, "keys"), "write secret ours/keys: somebody else changed it meanwhile; run the command again"},
+		"a conflict": {apierrors.NewConflict(secrets, "keys", nil), "write secret ours/keys: it was changed at the same time; run the command again"},
+		"a deletion": {apierrors.NewNotFound(secrets, "keys"), "write secret ours/keys: it was changed at the same time; run the command again"},
 		"a refusal that quotes the keys": {
 			apierrors.NewForbidden(secrets, "keys", &quoting{}), "write secret ours/keys: the API server answered 403 Forbidden",
 		},

@@ -163,7 +163,7 @@ func parseMetadata(data []byte) (Metadata, error) {
 				err = errUnsupported
 			}
 			if err != nil {
-				return Metadata{}, fmt.Errorf("the note %q does not parse", name)
+				return Metadata{}, fmt.Errorf("the metadata %q does not parse", name)
 			}
 		}
 	}

@@ -156,7 +156,7 @@ func TestDirectoryLoadReportsWhatIsIllegal(t *testing.T) {
 			map[string]string{good: "p384-pkcs8"}, []string{good + ": holds key " + p384ID + ", and its name says SoABiieYuNx4UdqY"},
 		},
 		"a note that means nothing": {
-			map[string]string{good: "sakeeper: retired-by=me\n" + mustRead(t, "p256-pkcs8")}, []string{good + `: the note "retired-by" does not parse`},
+			map[string]string{good: "sakeeper: retired-by=me\n" + mustRead(t, "p256-pkcs8")}, []string{good + `: the metadata "retired-by" does not parse`},
 		},
 		"all of it at once": {
 			map[string]string{"README": "to be removed", good: "damaged indeed", nameIn(keys.StateRetired, rsaAt4): "rsa1024-public"},
@@ -187,8 +187,8 @@ func TestDirectoryLoadReportsWhatIsIllegal(t *testing.T) {
 	}
 }
 
-// TestMemberLives follows a key through its files.
-func TestMemberLives(t *testing.T) {
+// TestEntryGoesThroughItsStates follows the file of a key through all states.
+func TestEntryGoesThroughItsStates(t *testing.T) {
 	for _, vector := range []string{"p256-pkcs8", "p384-pkcs8", "p521-pkcs8", "rsa2048-pkcs8"} {
 		t.Run(vector, func(t *testing.T) {
 			born := keys.Entry{Private: mustParsePrivate(t, vector), Metadata: keys.Metadata{MaxExpiration: 8760 * time.Hour}}.WithState(keys.StatePublished, hour(1))
@@ -219,7 +219,7 @@ func TestMemberLives(t *testing.T) {
 	}
 }
 
-func TestRingRetiredAt(t *testing.T) {
+func TestKeyringRetiredAt(t *testing.T) {
 	dir := directory(t, map[string]string{
 		nameIn(keys.StateSigning, p256At1): "p256-pkcs8", nameIn(keys.StateSigning, p384At2): "p384-pkcs8", nameIn(keys.StateSigning, p521At3): "p521-pkcs8",
 		nameIn(keys.StateLegacy, rsaAt4): "sakeeper: retired-at=20251231T230000Z\n" + mustRead(t, "rsa2048-public"),
@@ -260,8 +260,8 @@ func TestSetWithLegacyKeys(t *testing.T) {
 	}
 }
 
-// FuzzParseRing: what is read can be written, and is the same again.
-func FuzzParseRing(f *testing.F) {
+// FuzzParseKeyring: what is parsed can be encoded and parsed again, with the same result.
+func FuzzParseKeyring(f *testing.F) {
 	f.Add(nameIn(keys.StateSigning, p256At1), []byte(mustRead(f, "p256-pkcs8")))
 	f.Add(nameIn(keys.StateLegacy, rsaAt4), []byte("sakeeper: retired-at=20251231T230000Z max-token-expiration=1h0m0s\n"+mustRead(f, "rsa2048-public")))
 	f.Fuzz(func(t *testing.T, name string, data []byte) {

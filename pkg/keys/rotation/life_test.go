@@ -31,7 +31,7 @@ var errKilled = errors.New("killed")
 func (c crash) Apply(ctx context.Context, change rotation.Change) error {
 	switch c.at {
 	case 0:
-		// Half of a file, under the name of no key.
+		// Half of a file, under a temporary name.
 		return errors.Join(errKilled, os.WriteFile(filepath.Join(c.dir, ".new-123"), []byte("half"), 0o600))
 	case 1:
 		if change.New != "" && change.Old != "" {
@@ -44,7 +44,7 @@ func (c crash) Apply(ctx context.Context, change rotation.Change) error {
 	return errors.Join(errKilled, c.Store.Apply(ctx, change))
 }
 
-// world checks what must hold whatever happens.
+// world checks the guarantees of the package after every step.
 type world struct {
 	t         *testing.T
 	now       time.Time
@@ -53,7 +53,7 @@ type world struct {
 	signed    map[string]time.Time // when it signed last
 }
 
-func (w *world) look(ring *keys.Keyring) {
+func (w *world) check(ring *keys.Keyring) {
 	w.t.Helper()
 	present := map[string]bool{}
 	for _, m := range ring.Entries() {
@@ -93,7 +93,7 @@ func TestNoTokenIsRefusedWhateverHappens(t *testing.T) {
 			mustDo(t, store.Begin(t.Context()))
 			ring, err := store.Load(t.Context())
 			mustDo(t, err)
-			w.look(ring)
+			w.check(ring)
 			steps := rotation.PlanRemovals(ring, w.now, rotation.TokenSecretCounts{}, w.settings)
 			if random.IntN(2) == 0 {
 				steps = []rotation.Step{rotation.PlanRotation(ring, w.now, w.settings)}
@@ -118,7 +118,7 @@ func TestNoTokenIsRefusedWhateverHappens(t *testing.T) {
 			}
 			ring, err = keys.Directory(dir).Keyring()
 			mustDo(t, err)
-			w.look(ring)
+			w.check(ring)
 			mustDo(t, store.Close())
 		}
 		if promotions < 5 || removals < 5 {
@@ -155,7 +155,7 @@ func contentsOf(t *testing.T, dir string) map[string][]byte {
 	return found
 }
 
-func TestDirectoryIsChangedByOneAtATime(t *testing.T) {
+func TestOneProcessAtATimeChangesADirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	first, second := rotation.OpenDirectory(dir), rotation.OpenDirectory(dir)
 	mustDo(t, first.Begin(t.Context()))
@@ -176,7 +176,7 @@ func TestStepsOnADirectory(t *testing.T) {
 	mustDo(t, store.Begin(t.Context()))
 	defer func() { mustDo(t, store.Close()) }()
 	settings := rotation.Settings{MaxExpiration: time.Hour}
-	signing, published := member("p256", keys.StateSigning, 1), member("p384", keys.StatePublished, 2)
+	signing, published := entry("p256", keys.StateSigning, 1), entry("p384", keys.StatePublished, 2)
 	for _, m := range []keys.Entry{signing, published} {
 		if added, err := rotation.Import(t.Context(), store, m); err != nil || !added {
 			t.Fatalf("%t, %v", added, err)
@@ -213,7 +213,7 @@ func TestStepsOnADirectory(t *testing.T) {
 	step(rotation.ActionRemove, legacy, 6)
 	expect(promoted)
 
-	if _, err := rotation.Import(t.Context(), store, member("p521", keys.StateSigning, 7)); err == nil || !strings.Contains(err.Error(), " signs already; import it as published") {
+	if _, err := rotation.Import(t.Context(), store, entry("p521", keys.StateSigning, 7)); err == nil || !strings.Contains(err.Error(), " signs already; import it as published") {
 		t.Errorf("a second one that signs: %v", err)
 	}
 	if _, err := rotation.Import(t.Context(), store, promoted.WithState(keys.StateRetired, at(7))); err == nil || !strings.HasSuffix(err.Error(), " it is there already, in the state signing") {

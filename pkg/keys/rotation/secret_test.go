@@ -31,15 +31,15 @@ type secretFixture struct {
 	client *fake.Clientset
 }
 
-func newSecretFixture(t *testing.T, now float64, members ...keys.Entry) secretFixture {
+func newSecretFixture(t *testing.T, now float64, entries ...keys.Entry) secretFixture {
 	t.Helper()
 	client := fake.NewClientset()
 	f := secretFixture{
 		Secret: rotation.OpenSecret(client.CoreV1(), toolscache.ObjectName{Namespace: "ours", Name: "keys"}, testingclock.NewFakePassiveClock(at(now))),
 		t:      t, client: client,
 	}
-	if len(members) > 0 {
-		_, err := client.CoreV1().Secrets("ours").Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "ours", Name: "keys"}, Data: filesOf(t, members...)}, metav1.CreateOptions{})
+	if len(entries) > 0 {
+		_, err := client.CoreV1().Secrets("ours").Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "ours", Name: "keys"}, Data: filesOf(t, entries...)}, metav1.CreateOptions{})
 		mustDo(t, err)
 	}
 	client.ClearActions()
@@ -103,7 +103,7 @@ func TestStepsOnASecret(t *testing.T) {
 }
 
 func TestALostMirrorBeginsTheWaitAnew(t *testing.T) {
-	signing, published := member("p256", keys.StateSigning, 1), member("p384", keys.StatePublished, 2)
+	signing, published := entry("p256", keys.StateSigning, 1), entry("p384", keys.StatePublished, 2)
 	f := newSecretFixture(t, 5, signing, published)
 	mustDo(t, f.Begin(t.Context()))
 	f.expect("it was removed", "create configmaps, update configmaps, update secrets", signing, published.WithState(keys.StatePublished, at(5)))
@@ -120,8 +120,8 @@ func TestALostMirrorBeginsTheWaitAnew(t *testing.T) {
 	f.expect("the signing key was spoiled", "update configmaps", signing, published.WithState(keys.StatePublished, at(5)))
 }
 
-func TestASecretThatIsNotAsItWas(t *testing.T) {
-	signing := member("p256", keys.StateSigning, 1)
+func TestASecretThatWasChangedSinceLoad(t *testing.T) {
+	signing := entry("p256", keys.StateSigning, 1)
 	f := newSecretFixture(t, 5, signing)
 	_, err := f.Load(t.Context())
 	mustDo(t, err)
@@ -162,7 +162,7 @@ type quoting struct{}
 
 func (*quoting) Error() string { return "denied: -----BEGIN PRIVATE KEY-----" }
 
-func TestAskCarriers(t *testing.T) {
+func TestCountTokenSecrets(t *testing.T) {
 	builder := token.LegacyClaims{Namespace: "build", SecretName: "t", ServiceAccountName: "builder", ServiceAccountUID: "c0ffee"}
 	sign := func(vector string) string {
 		set := testkit.Keys(vector)
@@ -175,7 +175,7 @@ func TestAskCarriers(t *testing.T) {
 		objects = append(objects, testkit.Secret("build/"+name, testkit.WithData(corev1.ServiceAccountTokenKey, compact)))
 	}
 	client := fake.NewClientset(objects...)
-	ring := ringOf(t, member("p256", keys.StateSigning, 1), member("p384", keys.StateLegacy, 1), member("rsa2048", keys.StateRetired, 1))
+	ring := keyringOf(t, entry("p256", keys.StateSigning, 1), entry("p384", keys.StateLegacy, 1), entry("rsa2048", keys.StateRetired, 1))
 	got, err := rotation.CountTokenSecrets(t.Context(), client.CoreV1(), ring)
 	mustDo(t, err)
 	want := rotation.TokenSecretCounts{testkit.Keys("p256").Signing().String(): 2, testkit.Keys("p384").Signing().String(): 1}
@@ -189,7 +189,7 @@ func TestAskCarriers(t *testing.T) {
 	client.PrependReactor("list", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) {
 		return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, "", nil)
 	})
-	if carriers, err := rotation.CountTokenSecrets(t.Context(), client.CoreV1(), ring); err == nil || carriers != nil {
-		t.Errorf("forbidden: %v, %v", carriers, err)
+	if counts, err := rotation.CountTokenSecrets(t.Context(), client.CoreV1(), ring); err == nil || counts != nil {
+		t.Errorf("forbidden: %v, %v", counts, err)
 	}
 }

@@ -15,7 +15,7 @@ func encoded(payload string) string {
 	return "e30." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + ".c2ln"
 }
 
-func TestReadClaims(t *testing.T) {
+func TestUnverifiedBoundClaims(t *testing.T) {
 	const (
 		times = `"iat":1767323045,"exp":1767326645`
 		bound = `"kubernetes.io":{"namespace":"team","secret":{"name":"s","uid":"a"},"serviceaccount":{"name":"robot","uid":"b"},"pod":{"name":"p","uid":"c"}}`
@@ -52,7 +52,7 @@ func TestReadClaims(t *testing.T) {
 	}
 }
 
-func TestWhatWasGranted(t *testing.T) {
+func TestUnverifiedGranted(t *testing.T) {
 	issued := testkit.Instant()
 	cases := map[string]struct {
 		in   time.Time

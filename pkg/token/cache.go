@@ -6,26 +6,25 @@ import (
 	"k8s.io/utils/lru"
 )
 
-// Recent remembers the facts of the tokens that were signed last: a Secret that is filled
-// comes back with the token that was just made. It keeps hashes, and no tokens. It is safe
-// for concurrent use; nil remembers nothing.
+// Cache has the [Inspection] of the tokens that a [Signer] signed last, so that a [Verifier]
+// need not verify them when their Secrets arrive in a watch. It keeps hashes, not tokens. It is
+// safe for concurrent use. A nil Cache is empty.
 type Cache struct{ inspections *lru.Cache }
 
-// NewRecent remembers so many tokens.
+// NewCache returns a cache of at most size tokens.
 func NewCache(size int) *Cache { return &Cache{inspections: lru.New(size)} }
 
-func (r *Cache) add(compact string, facts Inspection) {
-	if r != nil {
-		r.inspections.Add(sha256.Sum256([]byte(compact)), facts)
+func (c *Cache) add(compact string, inspection Inspection) {
+	if c != nil {
+		c.inspections.Add(sha256.Sum256([]byte(compact)), inspection)
 	}
 }
 
-// of are the facts of a token.
-func (r *Cache) get(compact string) (Inspection, bool) {
-	if r == nil {
+func (c *Cache) get(compact string) (Inspection, bool) {
+	if c == nil {
 		return Inspection{}, false
 	}
-	found, _ := r.inspections.Get(sha256.Sum256([]byte(compact)))
-	facts, ok := found.(Inspection)
-	return facts, ok
+	found, _ := c.inspections.Get(sha256.Sum256([]byte(compact)))
+	inspection, ok := found.(Inspection)
+	return inspection, ok
 }

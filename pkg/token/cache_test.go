@@ -10,23 +10,23 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-func TestRecent(t *testing.T) {
+func TestCache(t *testing.T) {
 	claims := token.LegacyClaims{Namespace: "n", SecretName: "s", ServiceAccountName: "a", ServiceAccountUID: "u"}
 	first, other := testkit.Keys("p256"), testkit.Keys("rsa2048")
 	now := first
 	current := func() *keys.Set { return now }
-	recent := token.NewCache(10)
-	verifier := token.NewVerifierWithCache(recent, current)
+	cache := token.NewCache(10)
+	verifier := token.NewVerifierWithCache(cache, current)
 	inspect := func(compact, want string) {
 		t.Helper()
-		facts, err := verifier.Inspect(compact)
-		if err != nil || facts.VerifiedBy != want || facts.UnverifiedClaims != claims {
-			t.Errorf("facts %+v, want verified by %q: %v", facts, want, err)
+		inspection, err := verifier.Inspect(compact)
+		if err != nil || inspection.VerifiedBy != want || inspection.UnverifiedClaims != claims {
+			t.Errorf("inspection %+v, want verified by %q: %v", inspection, want, err)
 		}
 	}
-	sign := func(recent *token.Cache, set *keys.Set, claims token.LegacyClaims) string {
+	sign := func(cache *token.Cache, set *keys.Set, claims token.LegacyClaims) string {
 		t.Helper()
-		compact, err := token.NewSignerWithCache(recent, func() *keys.Set { return set }).SignLegacy(t.Context(), claims)
+		compact, err := token.NewSignerWithCache(cache, func() *keys.Set { return set }).SignLegacy(t.Context(), claims)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -34,18 +34,18 @@ func TestRecent(t *testing.T) {
 	}
 	id := func(set *keys.Set) string { return set.Signing().PublicKey().ID() }
 
-	own := sign(recent, first, claims)
-	now = other // which could not verify it
+	own := sign(cache, first, claims)
+	now = other // whose keys do not verify it
 	inspect(own, id(first))
 	seen := sign(nil, first, claims)
 	inspect(seen, "")
-	now = first // which can
+	now = first // whose keys verify it
 	inspect(seen, id(first))
 	now = other
-	inspect(seen, "") // only what was signed is remembered
+	inspect(seen, "") // only signed tokens are cached
 	for i := range 10 {
-		foreign := sign(recent, first, token.LegacyClaims{Namespace: "n", SecretName: strconv.Itoa(i), ServiceAccountName: "a", ServiceAccountUID: "u"})
-		inspect(own[:strings.LastIndex(own, ".")]+foreign[strings.LastIndex(foreign, "."):], "") // the same claims, and a signature of others
+		foreign := sign(cache, first, token.LegacyClaims{Namespace: "n", SecretName: strconv.Itoa(i), ServiceAccountName: "a", ServiceAccountUID: "u"})
+		inspect(own[:strings.LastIndex(own, ".")]+foreign[strings.LastIndex(foreign, "."):], "") // with the signature of another token
 	}
-	inspect(own, "") // forgotten
+	inspect(own, "") // evicted
 }

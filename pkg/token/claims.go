@@ -12,46 +12,48 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// leeway is what clocks may differ by, as kube-apiserver has it.
+// leeway is the difference of clocks that is allowed, as in kube-apiserver: a minute.
 const leeway = jwt.DefaultLeeway
 
-// Ref names an object that a token is bound to.
+// Ref is the name and UID of an object in the claims of a token.
 type Ref struct {
 	Name string `json:"name,omitempty"`
 	UID  string `json:"uid,omitempty"`
 }
 
-// Claims are those of a service-account token whose signature is good, of either kind.
+// Claims are the verified claims of a ServiceAccount token, bound or legacy.
 type Claims struct {
+	// Issuer and Subject are the claims iss and sub.
 	Issuer, Subject string
-	// Audience is empty in legacy tokens.
+	// Audience is the claim aud, empty in legacy tokens.
 	Audience []string
-	// ID is the claim jti.
+	// ID is the claim jti, empty in legacy tokens.
 	ID string
 
+	// Namespace is that of the ServiceAccount, and of Pod and Secret.
 	Namespace string
-	// ServiceAccount is whom the token stands for.
+	// ServiceAccount is the ServiceAccount that the token authenticates.
 	ServiceAccount Ref
-	// Pod, Secret and Node are what a bound token is bound to; nil where it is not. A token
-	// for a pod may name the node that it runs on.
+	// Pod, Secret and Node are the objects that a bound token is bound to, or nil. A token for
+	// a pod may also have the node of the pod.
 	Pod, Secret, Node *Ref
 
-	// Legacy is nil unless it is a legacy token.
+	// Legacy are the claims of a legacy token; nil for a bound token.
 	Legacy *LegacyClaims
 
 	times jwt.Claims
 }
 
-// Why the claims of a token whose signature is good are refused.
+// Errors of [Claims.CheckTime].
 var (
-	// ErrExpired is for a token whose exp has passed by more than a minute.
+	// ErrExpired is returned if exp is more than a minute ago.
 	ErrExpired = errors.New("token has expired")
-	// ErrNotYet is for a token whose nbf or iat is more than a minute ahead.
+	// ErrNotYet is returned if nbf or iat is more than a minute ahead.
 	ErrNotYet = errors.New("token is not valid yet")
 )
 
-// CheckTime compares exp, nbf and iat with a moment, with a minute of leeway. Legacy
-// tokens have no time.
+// CheckTime returns [ErrExpired] or [ErrNotYet] if the token is not valid at a time, by exp,
+// nbf and iat with a minute of leeway. Legacy tokens are always valid.
 func (c Claims) CheckTime(now time.Time) error {
 	if c.Legacy != nil {
 		return nil
@@ -66,8 +68,8 @@ func (c Claims) CheckTime(now time.Time) error {
 	}
 }
 
-// UnverifiedIssuer is the iss claim, read as kube-apiserver does before it looks for a
-// key. The error is [ErrMalformed]: it is no JWT in compact serialization.
+// UnverifiedIssuer returns the iss claim, read as kube-apiserver does before it chooses a key.
+// It returns [ErrMalformed] if compact is not a JWT in compact serialization.
 func UnverifiedIssuer(compact string) (string, error) {
 	if !wellFormed(compact) {
 		return "", ErrMalformed
@@ -90,8 +92,8 @@ func UnverifiedIssuer(compact string) (string, error) {
 	return unverified.Issuer, nil
 }
 
-// boundPrivate are the private claims of a bound token on the wire. Nobody looks at
-// warnafter; but where it is no time, kube-apiserver cannot read the claims.
+// boundPrivate is the JSON of the private claims of a bound token. The value of warnafter is
+// not used; but if it is not a time, kube-apiserver refuses the token, and so does this type.
 type boundPrivate struct {
 	Kubernetes struct {
 		Namespace      string           `json:"namespace"`
@@ -103,49 +105,12 @@ type boundPrivate struct {
 	} `json:"kubernetes.io"`
 }
 
-// legacyPrivate are the private claims of a legacy token on the wire.
+// legacyPrivate is the JSON of the private claims of a legacy token.
 type legacyPrivate struct {
 	Namespace          string `json:"kubernetes.io/serviceaccount/namespace"`
 	SecretName         string `json:"kubernetes.io/serviceaccount/secret.name"`
 	ServiceAccountName string `json:"kubernetes.io/serviceaccount/service-account.name"`
 	ServiceAccountUID  string `json:"kubernetes.io/serviceaccount/service-account.uid"`
-}
-
-// Verify checks shape and algorithm, key, signature, issuer and, of a legacy token, that
-// its claims are whole. It checks neither time ([Claims.CheckTime]) nor audience, and says
-// nothing of whether the token is alive. Errors are, or wrap, the sentinels of this package.
-func (v *Verifier) Verify(compact, issuer string) (Claims, error) {
-	parsed, err := parse(compact)
-	if err != nil {
-		return Claims{}, err
-	}
-	candidates, err := candidates(v.keys(), parsed.Headers[0])
-	if err != nil {
-		return Claims{}, err
-	}
-	var public jwt.Claims
-	var bound boundPrivate
-	var legacy legacyPrivate
-	private := any(&bound)
-	if issuer == LegacyIssuer {
-		private = &legacy
-	}
-	for _, key := range candidates {
-		if parsed.Claims(key.Key(), &public, private) != nil { // reads nothing before the signature is good
-			continue
-		}
-		if public.Issuer != issuer {
-			return Claims{}, ErrIssuer
-		}
-		if issuer == LegacyIssuer {
-			return legacy.verified(public)
-		}
-		return bound.verified(public), nil
-	}
-	if parsed.UnsafeClaimsWithoutVerification(&public, private) != nil {
-		return Claims{}, ErrMalformed // which Claims tells in the same way
-	}
-	return Claims{}, ErrSignature
 }
 
 func (p boundPrivate) verified(public jwt.Claims) Claims {

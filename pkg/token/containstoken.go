@@ -2,8 +2,9 @@ package token
 
 import "strings"
 
-// Quotes tells whether text may hold a token: an error of an admission webhook that
-// describes an object could. A JWT begins with eyJ, and in base64 with ZXlK.
+// ContainsToken returns true if text may contain a token, as an error of an admission webhook
+// that describes an object may. It finds every JWT, which begins with eyJ (in base64: ZXlK), but
+// also other texts with these letters.
 func ContainsToken(text string) bool {
 	return strings.Contains(text, "eyJ") || strings.Contains(text, "ZXlK")
 }

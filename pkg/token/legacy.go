@@ -2,25 +2,25 @@ package token
 
 import "errors"
 
-// LegacyIssuer is the iss claim of all legacy tokens, whatever issuer the API
-// server is configured with.
+// LegacyIssuer is the iss claim of all legacy tokens. It does not depend on
+// --service-account-issuer.
 const LegacyIssuer = "kubernetes/serviceaccount"
 
-// What the API server and the cleaner note on the Secret of a legacy token (KEP-2799);
-// the values are dates (2006-01-02, UTC).
+// Labels on the Secret of a legacy token (KEP-2799). The values are dates (2006-01-02, UTC).
 const (
-	// LastUsedLabel is the date of the last use, also of one that was refused because
-	// of InvalidSinceLabel.
+	// LastUsedLabel is the date of the last use, also of one that was refused because of
+	// InvalidSinceLabel. The API server sets it.
 	LastUsedLabel = "kubernetes.io/legacy-token-last-used"
-	// InvalidSinceLabel, where it is not empty, makes the API server refuse the token.
+	// InvalidSinceLabel makes the API server refuse the token if the value is not empty. The
+	// cleaner of legacy tokens sets it.
 	InvalidSinceLabel = "kubernetes.io/legacy-token-invalid-since"
 )
 
-// usernamePrefix begins the sub claim; "<namespace>:<name>" follows.
+// usernamePrefix is the prefix of the sub claim, before "<namespace>:<name>".
 const usernamePrefix = "system:serviceaccount:"
 
-// LegacyClaims say which ServiceAccount a legacy token stands for and which
-// Secret holds it.
+// LegacyClaims are the claims of a legacy token: the ServiceAccount that it authenticates, and
+// the Secret that holds it. To sign a token, all fields are required.
 type LegacyClaims struct {
 	Namespace          string
 	SecretName         string
@@ -28,12 +28,14 @@ type LegacyClaims struct {
 	ServiceAccountUID  string
 }
 
-// Subject is the sub claim, which is also the user name at the API server.
+// Subject returns the sub claim, which is also the user name:
+// system:serviceaccount:<namespace>:<name>.
 func (c LegacyClaims) Subject() string {
 	return usernamePrefix + c.Namespace + ":" + c.ServiceAccountName
 }
 
-// complete tells what the API server would refuse a token for.
+// validate returns an error for a missing claim, without which the API server refuses the
+// token.
 func (c LegacyClaims) validate() error {
 	switch "" {
 	case c.Namespace:
@@ -48,9 +50,9 @@ func (c LegacyClaims) validate() error {
 	return nil
 }
 
-// legacyPayload is the payload on the wire. go-jose writes its members sorted by
-// name, as kube-controller-manager does: with an RSA key, whose signatures are
-// deterministic, both make the same bytes.
+// legacyPayload is the JSON of [LegacyClaims]. go-jose writes the members sorted by name, as
+// kube-controller-manager does: with an RSA key, whose signatures are deterministic, both make
+// the same bytes.
 type legacyPayload struct {
 	Issuer             string `json:"iss"`
 	Namespace          string `json:"kubernetes.io/serviceaccount/namespace"`

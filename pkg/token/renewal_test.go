@@ -8,11 +8,11 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-func termOfLength(d time.Duration) Validity {
+func validityOfLength(d time.Duration) Validity {
 	return Validity{testkit.Instant(), testkit.Instant().Add(d)}
 }
 
-func TestDue(t *testing.T) {
+func TestRenewAt(t *testing.T) {
 	cases := map[string]struct {
 		in                  time.Duration
 		earliest, notBefore time.Duration
@@ -28,7 +28,7 @@ func TestDue(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			least, most := tc.in, time.Duration(0)
 			for i := range 10000 {
-				after := termOfLength(tc.in).RenewAt(fmt.Sprint("uid ", i)).Sub(testkit.Instant())
+				after := validityOfLength(tc.in).RenewAt(fmt.Sprint("uid ", i)).Sub(testkit.Instant())
 				least, most = min(least, after), max(most, after)
 			}
 			if slack := tc.in / 500; least < tc.earliest || least > tc.earliest+slack || most > tc.notBefore || most < tc.notBefore-slack {
@@ -55,9 +55,9 @@ func TestRenewalsAreSpreadEvenly(t *testing.T) {
 	}
 }
 
-func TestDueOfATokenOfOurOwn(t *testing.T) {
+func TestRenewInWithAge(t *testing.T) {
 	const uid = "a uid"
-	day := termOfLength(24 * time.Hour)
+	day := validityOfLength(24 * time.Hour)
 	after := day.RenewAt(uid).Sub(day.Issued)
 	const half = 12 * time.Hour
 	cases := map[string]struct {
@@ -86,7 +86,7 @@ func TestDueOfATokenOfOurOwn(t *testing.T) {
 	}
 }
 
-func TestLook(t *testing.T) {
+func TestRequeueAfter(t *testing.T) {
 	cases := map[string]struct{ lifetime, in, want time.Duration }{
 		"soon":                {lifetime: 24 * time.Hour, in: time.Second, want: time.Second},
 		"not for long":        {lifetime: 24 * time.Hour, in: 10 * time.Hour, want: 144 * time.Minute},
@@ -95,7 +95,7 @@ func TestLook(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			if got := termOfLength(tc.lifetime).RequeueAfter(tc.in); (got - tc.want).Abs() > time.Millisecond {
+			if got := validityOfLength(tc.lifetime).RequeueAfter(tc.in); (got - tc.want).Abs() > time.Millisecond {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})

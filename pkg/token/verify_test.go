@@ -241,7 +241,7 @@ func signJOSEWithJWK(t *testing.T, key *ecdsa.PrivateKey) string {
 	return compact
 }
 
-func TestInspectReadsATokenWhoeverSignedIt(t *testing.T) {
+func TestInspectReadsATokenOfAnyKey(t *testing.T) {
 	known := newSet(t, "rsa2048", "p256")
 	ours := mustSignLegacy(t, known)
 	tampered := ours[:len(ours)-8] + strings.Repeat("A", 8)

@@ -268,7 +268,7 @@ func TestFailures(t *testing.T) {
 		"a namespace on its way out": {inTokens: testkit.NamespaceTerminating(), wantAgain: lookAgain},
 		"something that is no token": {
 			inAnswer: "opaque-" + secretBytes, wantErr: true,
-			wantAfterAWhile: []string{"Warning FailedTokenRenewal The token here cannot be renewed: request a token for service account team/robot: read the answer of the API server: it is no token with claims"},
+			wantAfterAWhile: []string{"Warning FailedTokenRenewal The token here cannot be renewed: request a token for service account team/robot: read the answer of the API server: it is not a token with claims"},
 		},
 		"words that quote a token": {
 			inTokens: testkit.Invalid("spec", secretBytes), wantErr: true,

@@ -206,7 +206,7 @@ func newSignerProcess(ctx context.Context, cfg *signerConfig) (*signerProcess, e
 	cfg.keys.OnError(func(error) { failures.WithLabelValues("keys").Inc() })
 	var err error
 	p.server, err = signer.New(signer.Config{
-		Keys: cfg.keys.Get, ReadAt: cfg.keys.ReadAt, RefreshHint: o.refreshHint, MaxExpiration: o.maxExpiration, Metrics: signer.NewMetrics(p.registry),
+		Keys: cfg.keys.Get, ReadAt: cfg.keys.ReadAt, RefreshHint: o.refreshHint, MaxExpiration: o.maxExpiration, Registerer: p.registry,
 	})
 	if err != nil {
 		return nil, err

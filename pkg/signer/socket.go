@@ -13,18 +13,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Socket is a unix socket to be served.
+// Socket describes a unix socket to listen on.
 type Socket struct {
-	// Flag names it in errors.
+	// Flag is the flag with the path, for errors. Path is the path of the socket.
 	Flag, Path string
-	// Mode says who may connect: writing is what it takes.
+	// Mode is the mode of the file: to connect, a process needs write permission.
 	Mode fs.FileMode
-	// Group owns it; negative leaves the process's own.
+	// Group is the group of the file. Negative: the group of the process.
 	Group int
 }
 
-// Listen opens the socket. One that a dead process left is replaced; one that a process
-// serves is an error. The file goes with the listener's Close.
+// Listen listens on the socket. It replaces the socket of a process that has ended, and returns
+// an error if another process serves it. Close of the listener removes the file.
 func (s Socket) Listen(ctx context.Context) (net.Listener, error) {
 	listener, err := s.listen(ctx)
 	if err != nil {
@@ -33,13 +33,13 @@ func (s Socket) Listen(ctx context.Context) (net.Listener, error) {
 	return listener, nil
 }
 
-// maxPath is what fits into an address, less the zero byte at its end (unix(7)).
+// maxPath is the maximum length of a path in an address, without the zero byte (unix(7)).
 const maxPath = 107
 
 var errServed = errors.New("another process serves this socket; stop it, or give this one another path")
 
 func (s Socket) listen(ctx context.Context) (net.Listener, error) {
-	// The kernel gives the lock back when its process dies, however it dies.
+	// The kernel releases the lock when the process ends, even if it is killed.
 	lock, err := os.OpenFile(s.Path+".lock", os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, withoutPath(err)
@@ -54,8 +54,7 @@ func (s Socket) listen(ctx context.Context) (net.Listener, error) {
 	return l, nil
 }
 
-// open makes the socket under another name and moves it to its place when only those who
-// may connect can.
+// open makes the socket under another name, and renames it after its mode and group are set.
 func (s Socket) open(ctx context.Context) (net.Listener, error) {
 	if err := s.checkPath(ctx); err != nil {
 		return nil, err
@@ -87,7 +86,8 @@ func (s Socket) open(ctx context.Context) (net.Listener, error) {
 	return opened, nil
 }
 
-// checkPlace refuses what is no socket, and a socket that somebody serves without a lock.
+// checkPath returns an error if the path is too long, is not a socket, or is a socket that a
+// process without the lock serves.
 func (s Socket) checkPath(ctx context.Context) error {
 	if longest := max(len(s.Path), len(filepath.Dir(s.Path))+len("/.s1234567890/s")); longest > maxPath {
 		return fmt.Errorf("the path is too long for a unix socket, by %d bytes", longest-maxPath)
@@ -110,7 +110,7 @@ func (s Socket) checkPath(ctx context.Context) error {
 	return nil
 }
 
-// listener removes its file when it is closed, unless that is another's by then.
+// listener removes its file when it is closed.
 type listener struct {
 	net.Listener
 
@@ -127,7 +127,7 @@ func (l *listener) Close() error {
 	return errors.Join(err, l.lock.Close())
 }
 
-// reason is an error without the path, which is said already.
+// withoutPath returns err without the path, for an error that already has it.
 func withoutPath(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err

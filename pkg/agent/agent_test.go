@@ -41,8 +41,8 @@ type world struct {
 	agent *Agent
 
 	mu sync.Mutex
-	// granted is what the API server grants, whatever was asked for; skew is how far its
-	// clock is ahead; down is its answer to everything.
+	// granted is the lifetime that the API server grants; skew is how far its clock is ahead;
+	// down is its answer to every request.
 	granted time.Duration
 	skew    time.Duration
 	down    error
@@ -103,7 +103,7 @@ func (w *world) change(f func()) {
 	f()
 }
 
-// expires is when the token in the file does, by the clock of the agent.
+// expires returns when the token in the file expires, by the clock of the agent.
 func (w *world) expires() time.Time {
 	w.t.Helper()
 	content, err := os.ReadFile(w.file)
@@ -122,7 +122,7 @@ func (w *world) expectAsked(want int) {
 	}
 }
 
-// live runs the agent of a new world while f does.
+// live runs the agent of a new world until f returns.
 func live(t *testing.T, f func(w *world), change ...func(*Config)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -137,7 +137,7 @@ func live(t *testing.T, f func(w *world), change ...func(*Config)) {
 	})
 }
 
-// pass lets time go by, the virtual one of the bubble.
+// pass waits in the virtual time of the bubble.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -162,7 +162,7 @@ func TestATokenIsRenewedWhenItIsDue(t *testing.T) {
 	})
 }
 
-func TestWhatIsAskedFor(t *testing.T) {
+func TestTokenRequest(t *testing.T) {
 	bound := &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: "p", UID: "u"}
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(cfg *Config) {
@@ -189,7 +189,7 @@ func TestWhatIsAskedFor(t *testing.T) {
 	})
 }
 
-func TestAnOutageIsSatOut(t *testing.T) {
+func TestAnOutageIsRetried(t *testing.T) {
 	live(t, func(w *world) {
 		before := w.expires()
 		w.change(func() { w.down = testkit.InternalError() })
@@ -248,7 +248,7 @@ type hookFunc func(context.Context) error
 
 func (f hookFunc) Run(ctx context.Context) error { return f(ctx) }
 
-func TestAHookThatHangsHoldsUpNothing(t *testing.T) {
+func TestAHookThatHangsBlocksNothing(t *testing.T) {
 	hangs := hookFunc(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
 	live(t, func(w *world) {
 		pass(3 * time.Hour)
@@ -258,8 +258,8 @@ func TestAHookThatHangsHoldsUpNothing(t *testing.T) {
 	}, func(cfg *Config) { cfg.Hooks = append([]Hook{hangs}, cfg.Hooks...) })
 }
 
-// TestAFileThatCannotBeWrittenCostsNoToken: a disk that is full is found out before.
-func TestAFileThatCannotBeWrittenCostsNoToken(t *testing.T) {
+// TestNoTokenIsRequestedForAFileThatCannotBeWritten: a full disk is noticed before the request.
+func TestNoTokenIsRequestedForAFileThatCannotBeWritten(t *testing.T) {
 	full := &fullDisk{Writer: RenameWriter{mine()}}
 	live(t, func(w *world) {
 		full.set(errors.New("no space left on device"))
@@ -295,8 +295,8 @@ func (d *fullDisk) Check(file string) error {
 	return d.Writer.Check(file)
 }
 
-// TestAnAnswerIsNotWaitedForWithoutEnd: a connection that is a black hole.
-func TestAnAnswerIsNotWaitedForWithoutEnd(t *testing.T) {
+// TestARequestHasATimeout has an API server that never answers.
+func TestARequestHasATimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(cfg *Config) { cfg.Client = silent{} })
 		began := time.Now()
@@ -318,8 +318,8 @@ func (silent) CreateToken(ctx context.Context, _ string, _ *authenticationv1.Tok
 	return nil, ctx.Err()
 }
 
-// TestAClockThatIsSetMakesNoRenewalLate: neither back nor ahead.
-func TestAClockThatIsSetMakesNoRenewalLate(t *testing.T) {
+// TestAClockThatIsSetDelaysNoRenewal, whether it is set back or ahead.
+func TestAClockThatIsSetDelaysNoRenewal(t *testing.T) {
 	for name, by := range map[string]time.Duration{"back": -1000 * time.Hour, "ahead": 1000 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			set := &settable{}
@@ -340,15 +340,15 @@ func TestAClockThatIsSetMakesNoRenewalLate(t *testing.T) {
 	}
 }
 
-// settable is a clock that can be set, and that goes on running all the same.
+// settable is a clock whose time can be set, and whose Since does not change by that.
 type settable struct{ by atomic.Int64 }
 
 func (s *settable) Now() time.Time                  { return time.Now().Add(time.Duration(s.by.Load())) }
 func (s *settable) Since(t time.Time) time.Duration { return time.Since(t) }
 
-// TestNothingExpiresThatCouldBeRenewed lets outages, restarts and absences of up to a
-// tenth of a lifetime come and go, with clocks that differ by up to five minutes and are
-// set, and a server that grants what it likes.
+// TestNothingExpiresThatCouldBeRenewed has outages, restarts and suspensions of up to a tenth of
+// a lifetime, clocks that differ by up to five minutes and are set, and a server that grants
+// other lifetimes.
 func TestNothingExpiresThatCouldBeRenewed(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -410,7 +410,7 @@ func TestNothingExpiresThatCouldBeRenewed(t *testing.T) {
 	}
 }
 
-// watched tells when a token that is replaced has expired: somebody may have read it.
+// watched reports a token that had expired before it was replaced.
 type watched struct {
 	Writer
 
@@ -428,9 +428,9 @@ func (o watched) Write(file string, content []byte) error {
 	return o.Writer.Write(file, content)
 }
 
-// TestTheServersWordOnTheExpiryCounts: it extends tokens of some lifetimes for old
-// clients, and says so.
-func TestTheServersWordOnTheExpiryCounts(t *testing.T) {
+// TestTheExpiryInTheStatusCounts: the API server extends tokens of some lifetimes for old clients,
+// and the status of the TokenRequest has the time that was meant.
+func TestTheExpiryInTheStatusCounts(t *testing.T) {
 	live(t, func(w *world) {
 		pass(50 * time.Minute)
 		w.expectAsked(2)
@@ -473,8 +473,8 @@ func TestOnce(t *testing.T) {
 		"all is well":                  {},
 		"it comes back":                {in: errors.New("connection refused"), inAfter: 10 * time.Minute},
 		"so does one that is confused": {in: testkit.InternalError(), inAfter: time.Minute},
-		"it is somebody else":          {in: &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, inAfter: time.Minute, wantErr: "request a token of service account team/robot: tls: "},
-		"it refuses, and quotes":       {in: testkit.Invalid("spec", "eyJhbGciOi"), inAfter: time.Minute, wantErr: "request a token of service account team/robot: Invalid, in words"},
+		"it is another server":         {in: &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, inAfter: time.Minute, wantErr: "request a token of service account team/robot: tls: "},
+		"it refuses, and quotes":       {in: testkit.Invalid("spec", "eyJhbGciOi"), inAfter: time.Minute, wantErr: "request a token of service account team/robot: Invalid (the message is redacted"},
 		"it refuses":                   {in: testkit.Invalid("spec", "x"), inAfter: time.Minute, wantErr: "request a token of service account team/robot: "},
 		"there is no such account":     {in: testkit.NotFound(), inAfter: time.Minute, wantErr: "request a token of service account team/robot: "},
 	}
@@ -514,7 +514,7 @@ func TestOnce(t *testing.T) {
 	})
 }
 
-func TestAnAnswerThatIsNoTokenIsNotWritten(t *testing.T) {
+func TestAResponseWithoutATokenIsNotWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewClientset()
 		client.PrependReactor("create", "serviceaccounts", func(clienttesting.Action) (bool, runtime.Object, error) {

@@ -13,14 +13,15 @@ import (
 	"time"
 )
 
-// Access is who may read the files.
+// FileAccess is the mode and the owner of the files.
 type FileAccess struct {
+	// Mode is the mode of the files.
 	Mode fs.FileMode
-	// UID and GID are the owners; -1: those of this process.
+	// UID and GID are the owner and the group; -1 means those of this process.
 	UID, GID int
 }
 
-// complete writes content to disk, for nobody else to read before all of it is there.
+// complete writes content to f, sets mode and owner, and syncs and closes f.
 func (a FileAccess) complete(f *os.File, content []byte) error {
 	_, err := f.Write(content)
 	if err == nil && a.GID != -1 {
@@ -38,7 +39,7 @@ func (a FileAccess) complete(f *os.File, content []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// replaceable tells whether a file can be put where file is, as far as can be seen.
+// checkReplaceable returns an error if file is a directory.
 func checkReplaceable(file string) error {
 	if info, err := os.Lstat(file); err == nil && info.IsDir() {
 		return &fs.PathError{Op: "write", Path: file, Err: syscall.EISDIR}
@@ -46,11 +47,11 @@ func checkReplaceable(file string) error {
 	return nil
 }
 
-// padding is as long as a token may be.
+// padding returns test content that is as long as a token can be.
 func padding() []byte { return bytes.Repeat([]byte{' '}, 8<<10) }
 
-// persist has the names in dir survive a crash, as far as it can: after one, the agent
-// starts anew and writes another token.
+// syncDirectory makes changes of the names in dir durable. Errors are ignored: after a crash
+// the agent writes another token.
 func syncDirectory(dir string) {
 	if d, err := os.Open(dir); err == nil {
 		_ = d.Sync()
@@ -58,10 +59,10 @@ func syncDirectory(dir string) {
 	}
 }
 
-// Rename is a [Writer] that renames a new file over the old one.
+// RenameWriter is a [Writer] that renames a new file over the old one.
 type RenameWriter struct{ FileAccess }
 
-// unfinished is in the names of files that were not completed.
+// temporaryInfix is in the names of files that are being written.
 const temporaryInfix = ".sakeeper-"
 
 // Check implements [Writer].
@@ -96,7 +97,7 @@ func (r RenameWriter) stage(file string, content []byte) (complete string, err e
 	if err != nil {
 		return "", err
 	}
-	for _, entry := range entries { // of a process that was killed; what stays holds up nothing
+	for _, entry := range entries { // left by a process that was killed; errors do not matter
 		if strings.HasPrefix(entry.Name(), "."+base+temporaryInfix) {
 			_ = os.Remove(filepath.Join(dir, entry.Name()))
 		}
@@ -112,20 +113,21 @@ func (r RenameWriter) stage(file string, content []byte) (complete string, err e
 }
 
 const (
-	// current is the symlink that is swapped; the files are symlinks through it. The
-	// names are kubelet's.
+	// dataLink is the symlink that is swapped; the files are symlinks through it. The names are
+	// those of kubelet's AtomicWriter.
 	dataLink = "..data"
-	// stamp begins the names of directories with the files, as time.Format has it.
+	// dataDirLayout is the prefix of the directories with the files, as a layout of time.Format.
 	dataDirLayout = "..2006_01_02_15_04_05."
 )
 
-// Swap is a [Writer] that swaps the symlink ..data, through which all files of their
+// SymlinkWriter is a [Writer] that swaps the symlink ..data, through which all files of a
 // directory are reached, as kubelet does. It is safe for concurrent use.
 type SymlinkWriter struct {
 	FileAccess
 
-	// Files are all that this Swap writes, and all that others find in their directories
-	// through ..data: what a former process had there goes. A directory is one Swap's alone.
+	// Files are all files that this writer writes. Other files behind ..data in the same
+	// directories, of an earlier process, are removed. A directory must have only one
+	// SymlinkWriter.
 	Files []string
 
 	mu sync.Mutex
@@ -167,7 +169,7 @@ func (s *SymlinkWriter) Write(file string, content []byte) error {
 	return nil
 }
 
-// restore makes pointer what it was.
+// restore makes the symlink pointer point to former again.
 func restore(former, pointer string) error {
 	if former == "" {
 		return os.Remove(pointer)
@@ -175,8 +177,8 @@ func restore(former, pointer string) error {
 	return link(former, pointer)
 }
 
-// stage makes a directory that has content as the base of file, and all else that the
-// current one has and should have.
+// stage makes a directory with content in a file of the same base name, and with the other
+// files of the current directory that are in Files.
 func (s *SymlinkWriter) stage(file string, content []byte) (next string, err error) {
 	if err := checkReplaceable(file); err != nil {
 		return "", err
@@ -194,7 +196,7 @@ func (s *SymlinkWriter) stage(file string, content []byte) (next string, err err
 }
 
 func (s *SymlinkWriter) fillDirectory(next, former, base string, content []byte) error {
-	if err := os.Chmod(next, 0o755); err != nil { //nolint:gosec // the files have modes of their own
+	if err := os.Chmod(next, 0o755); err != nil { //nolint:gosec // the files have their own modes
 		return err
 	}
 	entries, err := os.ReadDir(former)
@@ -215,7 +217,8 @@ func (s *SymlinkWriter) fillDirectory(next, former, base string, content []byte)
 	return nil
 }
 
-// carryOver links a file, or copies it where a link to somebody else's is not allowed.
+// carryOver links a file, or copies it if the kernel does not allow to link a file of another
+// user.
 func (s *SymlinkWriter) carryOver(from, to string) error {
 	if os.Link(from, to) == nil {
 		return nil
@@ -237,7 +240,7 @@ func (s *SymlinkWriter) create(path string, content []byte) error {
 
 func (s *SymlinkWriter) has(file string) bool { return slices.Contains(s.Files, file) }
 
-// link makes name a symlink to target, whatever it was, at once.
+// link makes name a symlink to target, atomically.
 func link(target, name string) error {
 	if found, err := os.Readlink(name); err == nil && found == target {
 		return nil
@@ -255,9 +258,8 @@ func link(target, name string) error {
 	return nil
 }
 
-// sweep removes what is not in use any more: directories, and symlinks to files that
-// are not written any more. What cannot be removed, such as another user's, holds up
-// nothing.
+// removeUnused removes old directories, and symlinks to files that are not in Files. Errors are
+// ignored, such as for files of another user.
 func (s *SymlinkWriter) removeUnused(dir string) {
 	entries, _ := os.ReadDir(dir)
 	inUse, _ := os.Readlink(filepath.Join(dir, dataLink))

@@ -29,7 +29,7 @@ func must(t *testing.T, err error) {
 
 func mine() FileAccess { return FileAccess{Mode: 0o640, UID: -1, GID: -1} }
 
-// writers are both kinds of writers, of those files.
+// writers returns both kinds of writers for files.
 func writers() map[string]func(files ...string) Writer {
 	return map[string]func(files ...string) Writer{
 		"rename": func(...string) Writer { return RenameWriter{mine()} },
@@ -55,7 +55,7 @@ func expectFile(t *testing.T, file string, want []byte) {
 	}
 }
 
-// names are what is in dir, with directories of tokens as "..2*".
+// names returns what is in dir, with directories of tokens as "..2*".
 func names(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -123,7 +123,7 @@ func TestReadersSeeOneTokenOrTheOther(t *testing.T) {
 						default:
 						}
 						got, err := os.ReadFile(file)
-						// Who follows a symlink may come after the swap and find its target gone.
+						// A reader that has resolved the symlink before the swap may not find the target.
 						if err != nil && (name != "swap" || !errors.Is(err, fs.ErrNotExist)) || err == nil && !valid[string(got)] {
 							t.Errorf("read %q, %v", got, err)
 							return
@@ -140,7 +140,7 @@ func TestReadersSeeOneTokenOrTheOther(t *testing.T) {
 	}
 }
 
-func TestWhatWasLeftUnfinishedIsRemoved(t *testing.T) {
+func TestIncompleteFilesAreRemoved(t *testing.T) {
 	for name, left := range map[string]string{"rename": ".token" + temporaryInfix + "123", "swap": "..2026_01_02_03_04_05.123/token"} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -155,7 +155,7 @@ func TestWhatWasLeftUnfinishedIsRemoved(t *testing.T) {
 	}
 }
 
-func TestAFailureLeavesWhatWasThere(t *testing.T) {
+func TestAnErrorLeavesTheOldContent(t *testing.T) {
 	for name, writer := range writers() {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -203,10 +203,10 @@ func TestFilesGetTheirOwner(t *testing.T) {
 	}
 }
 
-func TestFilesThatNobodyWantsAnyMoreGo(t *testing.T) {
+func TestFilesThatAreNotInTheConfigAreRemoved(t *testing.T) {
 	dir := t.TempDir()
 	former, kept := filepath.Join(dir, "former"), filepath.Join(dir, "kept")
-	must(t, os.WriteFile(filepath.Join(dir, "other"), []byte("somebody else's"), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "other"), []byte("of another program"), 0o600))
 	w := &SymlinkWriter{FileAccess: mine(), Files: []string{former, kept}}
 	must(t, w.Write(former, content(1)))
 	must(t, w.Write(kept, content(2)))
@@ -220,7 +220,7 @@ func TestFilesThatNobodyWantsAnyMoreGo(t *testing.T) {
 	}
 }
 
-// TestADirectoryIsNoFile: it is found out before a token is asked for.
+// TestADirectoryIsNoFile: Check returns an error, before a token is requested.
 func TestADirectoryIsNoFile(t *testing.T) {
 	for name, writer := range writers() {
 		t.Run(name, func(t *testing.T) {

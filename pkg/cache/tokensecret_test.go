@@ -29,7 +29,7 @@ func reducedMeta(o metav1.Object) metav1.ObjectMeta {
 	}
 }
 
-// tokenOf is what is kept of a token when nobody can read it.
+// tokenOf returns what is kept of a token without an Inspect function.
 func tokenOf(secret *corev1.Secret) Token { return Token{Sum: sha256.Sum256(secret.Data["token"])} }
 
 func TestNewTokenSecret(t *testing.T) {
@@ -185,7 +185,7 @@ func TestNoTokenBytesAreKept(t *testing.T) {
 	}
 }
 
-// holds tells whether any string or byte slice that can be reached from v
+// holds returns true if any string or byte slice that can be reached from v
 // contains needle.
 func holds(v reflect.Value, needle string) bool {
 	switch v.Kind() {

@@ -13,7 +13,7 @@
 //
 // A token is renewed when 70 to 80 % of the lifetime that the server gave it have
 // passed, a share that is fixed by the Secret's UID, and at the latest a minute before it
-// expires, but never before half of it has passed ([token.Term.Due]). It is renewed at
+// expires, but never before half of it has passed ([token.Validity.RenewAt]). It is renewed at
 // once when anything is not as it was when it was filled: what the annotations ask for,
 // the ServiceAccount (by UID), the CA, and the keys that were filled. All of that is in
 // one hash in an annotation. Another value of sakeeper.io/rotate renews it too.

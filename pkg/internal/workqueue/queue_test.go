@@ -373,7 +373,7 @@ func TestAKeyThatIsRequeuedLaterHasNeitherSucceededNorFailed(t *testing.T) {
 		defer start(t, q)()
 		wait(time.Hour)
 		if got := attempts.Load(); got != 2 || !q.Ready() {
-			t.Errorf("%d attempts, ready %t: it was put off until somebody adds it", got, q.Ready())
+			t.Errorf("%d attempts, ready %t: it must wait until it is added again", got, q.Ready())
 		}
 		q.Add("a") // fails again, and succeeds
 		wait(time.Hour)

@@ -49,7 +49,7 @@ type world struct {
 	t         *testing.T
 	now       time.Time
 	settings  rotation.Settings
-	published map[string]time.Time // when everybody could fetch it
+	published map[string]time.Time // when verifiers could fetch it
 	signed    map[string]time.Time // when it signed last
 }
 

@@ -130,7 +130,7 @@ func TestPlanRemovals(t *testing.T) {
 			[]keys.Entry{signing, longer}, dead, none,
 			[]stepFields{{Action: rotation.ActionNone, Key: longer.FileName(), NotBefore: at(9 + 48 + 5.0/60), Reason: "bound tokens that it signed live up to 48h0m0s"}},
 		},
-		"nobody was asked": {
+		"token Secrets were not counted": {
 			[]keys.Entry{signing, retired, legacy}, dead, nil,
 			[]stepFields{
 				{Action: rotation.ActionNone, Key: retired.FileName(), Reason: "token Secrets may carry tokens of it; ask the API server with --kubeconfig"},

@@ -103,7 +103,7 @@ func TestAgentRenewsWhatIsDue(t *testing.T) {
 	clock := &aheadClock{}
 	kept, err := agent.New(agent.Config{
 		Client: mustClient(t, outsider).CoreV1(), Namespace: a.namespace, ServiceAccount: "robot", Lifetime: time.Hour, Clock: clock,
-		Tokens: []agent.Token{{File: a.path("token")}}, Writer: agent.Rename{Access: agent.Access{Mode: 0o600, UID: -1, GID: -1}},
+		Tokens: []agent.Token{{File: a.path("token")}}, Writer: agent.RenameWriter{FileAccess: agent.FileAccess{Mode: 0o600, UID: -1, GID: -1}},
 	})
 	must(t, err)
 	defer testkit.Start(t.Context(), t, kept.Run)()

@@ -125,7 +125,7 @@ func TestAgentOnAMachineOutside(t *testing.T) {
 		"--token-file="+a.path("token"), "--token-file="+a.path("vault")+"=https://vault.example.com,other", "--exec=touch "+hooked))
 	must(t, s.WaitReady(t.Context()))
 	claims := a.expectToken(t, a.path("token"))
-	if lifetime := claims.Term.Lifetime(); lifetime != 30*time.Minute {
+	if lifetime := claims.Validity.Lifetime(); lifetime != 30*time.Minute {
 		t.Errorf("it is good for %v", lifetime)
 	}
 	if (claims.Pod != token.Ref{} || claims.Secret != token.Ref{}) {
@@ -147,7 +147,7 @@ func TestAgentOnAMachineOutside(t *testing.T) {
 	})
 	_, metrics, err := s.Get(t.Context(), "/metrics")
 	must(t, err)
-	if want := fmt.Sprintf("sakeeper_agent_token_expiry_timestamp_seconds{file=%q} %v", a.path("token"), float64(claims.Term.Expires.Unix())); !strings.Contains(metrics, want) {
+	if want := fmt.Sprintf("sakeeper_agent_token_expiry_timestamp_seconds{file=%q} %v", a.path("token"), float64(claims.Validity.Expires.Unix())); !strings.Contains(metrics, want) {
 		t.Errorf("there is no %s in\n%s", want, metrics)
 	}
 	must(t, s.Stop())

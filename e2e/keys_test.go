@@ -23,11 +23,11 @@ func TestKeysInASecret(t *testing.T) {
 		t.Helper()
 		must(t, runKeys(append([]string{command, "--secret", namespace + "/" + keyrotation.SecretName, "--kubeconfig", kubeconfig, "--max-token-expiration=1h"}, more...), want))
 	}
-	ring := func() *keys.Ring {
+	ring := func() *keys.Keyring {
 		t.Helper()
 		secret, err := shared.client.CoreV1().Secrets(namespace).Get(t.Context(), keyrotation.SecretName, metav1.GetOptions{})
 		must(t, err)
-		found, err := keys.ParseRing(secret.Data)
+		found, err := keys.ParseKeyring(secret.Data)
 		must(t, err)
 		return found
 	}
@@ -39,11 +39,11 @@ func TestKeysInASecret(t *testing.T) {
 	run("rotate", "signs now", "--publish-for=0s", "--refresh-hint=0s", "--discovery-max-age=0s")
 	run("prune", "stays until")
 	second, _ := ring().Signing()
-	if second.ID() == first.ID() || len(ring().In(keys.StateRetired)) != 1 || len(ring().Members()) != 2 {
-		t.Fatalf("key %s signs after %s, and there are %d", second.ID(), first.ID(), len(ring().Members()))
+	if second.ID() == first.ID() || len(ring().InState(keys.StateRetired)) != 1 || len(ring().Entries()) != 2 {
+		t.Fatalf("key %s signs after %s, and there are %d", second.ID(), first.ID(), len(ring().Entries()))
 	}
 
-	mirror, err := shared.client.CoreV1().ConfigMaps(namespace).Get(t.Context(), keyrotation.PublicName, metav1.GetOptions{})
+	mirror, err := shared.client.CoreV1().ConfigMaps(namespace).Get(t.Context(), keyrotation.PublicConfigMapName, metav1.GetOptions{})
 	must(t, err)
 	mount, bucket := t.TempDir(), t.TempDir()
 	for name, content := range mirror.Data {
@@ -56,7 +56,7 @@ func TestKeysInASecret(t *testing.T) {
 		t.Errorf("discovery of the mirror: %s", jwks)
 	}
 	run("prune", "removed (forced)", "--force", "--key", first.ID())
-	if got := ring().Members(); len(got) != 1 || got[0].ID() != second.ID() {
+	if got := ring().Entries(); len(got) != 1 || got[0].ID() != second.ID() {
 		t.Errorf("%d keys are left", len(got))
 	}
 }

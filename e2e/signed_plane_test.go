@@ -87,9 +87,9 @@ func runKeys(args []string, want string) error {
 	return nil
 }
 
-func (p *signedPlane) ring(t *testing.T) *keys.Ring {
+func (p *signedPlane) ring(t *testing.T) *keys.Keyring {
 	t.Helper()
-	ring, err := keys.Directory(p.dir).Ring()
+	ring, err := keys.Directory(p.dir).Keyring()
 	must(t, err)
 	return ring
 }
@@ -107,7 +107,7 @@ func (p *signedPlane) signing(t *testing.T) []keys.PublicKey {
 func (p *signedPlane) published(t *testing.T) []keys.PublicKey {
 	t.Helper()
 	var found []keys.PublicKey
-	for _, m := range p.ring(t).In(keys.StatePublished) {
+	for _, m := range p.ring(t).InState(keys.StatePublished) {
 		found = append(found, m.Public())
 	}
 	return found
@@ -122,14 +122,14 @@ func (p *signedPlane) pruneLater(t *testing.T, later time.Duration) {
 	defer func() { must(t, store.Close()) }()
 	ring, err := store.Load(t.Context())
 	must(t, err)
-	carriers, err := keyrotation.AskCarriers(t.Context(), p.client.CoreV1(), ring)
+	carriers, err := keyrotation.CountTokenSecrets(t.Context(), p.client.CoreV1(), ring)
 	must(t, err)
 	removed := 0
-	for _, step := range keyrotation.Prunable(ring, time.Now().Add(later), carriers, keyrotation.Settings{}) {
+	for _, step := range keyrotation.PlanRemovals(ring, time.Now().Add(later), carriers, keyrotation.Settings{}) {
 		if step.Action != keyrotation.ActionRemove {
 			t.Fatalf("key %s: %s, because %s", step.Key.ID(), step.Action, step.Reason)
 		}
-		_, err := keyrotation.Do(t.Context(), store, step, "", keyrotation.Settings{})
+		_, err := keyrotation.ApplyStep(t.Context(), store, step, "", keyrotation.Settings{})
 		must(t, err)
 		removed++
 	}

@@ -231,9 +231,9 @@ func testManagedLifetimes(t *testing.T, p plane) {
 		secret := expectManaged(t, p, namespace, name, "", "ca.crt", "namespace", "token")
 		claims, err := token.UnverifiedBoundClaims(string(secret.Data["token"]))
 		must(t, err)
-		noted := claims.Term.Expires.UTC().Format(time.RFC3339)
-		if got := secret.Annotations[api.ExpiresAtAnnotation]; claims.Term.Lifetime() != want || got != noted {
-			t.Errorf("%s: the token lives for %v, until %s, and noted is %s", name, claims.Term.Lifetime(), noted, got)
+		noted := claims.Validity.Expires.UTC().Format(time.RFC3339)
+		if got := secret.Annotations[api.ExpiresAtAnnotation]; claims.Validity.Lifetime() != want || got != noted {
+			t.Errorf("%s: the token lives for %v, until %s, and noted is %s", name, claims.Validity.Lifetime(), noted, got)
 		}
 	}
 }
@@ -468,9 +468,9 @@ func TestAServerThatShortensLifetimes(t *testing.T) {
 	secret := expectManaged(t, p, namespace, "s", "", "token", "ca.crt", "namespace")
 	claims, err := token.UnverifiedBoundClaims(string(secret.Data["token"]))
 	must(t, err)
-	noted := claims.Term.Expires.UTC().Format(time.RFC3339)
-	if got := secret.Annotations[api.ExpiresAtAnnotation]; claims.Term.Lifetime() != time.Hour || got != noted {
-		t.Errorf("the token lives for %v, until %s, and noted is %s", claims.Term.Lifetime(), noted, got)
+	noted := claims.Validity.Expires.UTC().Format(time.RFC3339)
+	if got := secret.Annotations[api.ExpiresAtAnnotation]; claims.Validity.Lifetime() != time.Hour || got != noted {
+		t.Errorf("the token lives for %v, until %s, and noted is %s", claims.Validity.Lifetime(), noted, got)
 	}
 }
 

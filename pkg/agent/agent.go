@@ -24,82 +24,93 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// Name is that of the queue and of its metrics; the queue of hooks has a name of its own.
+// queueName and hooksQueueName are the names of the queues in logs and metrics.
 const (
-	Name      = "token-agent"
-	hooksName = "token-agent-hooks"
+	queueName      = "token-agent"
+	hooksQueueName = "token-agent-hooks"
 )
 
 const (
-	// minDelay is the time between the first two attempts, and maxDelay bounds it.
+	// minDelay is the delay before the first retry, and maxDelay the maximum.
 	minDelay = time.Second
 	maxDelay = time.Minute
-	// patience is how long the API server is waited for.
-	patience = 30 * time.Second
-	// glance is how often files are looked at: who removes one wants another token.
-	glance = 10 * time.Second
+	// requestTimeout bounds a TokenRequest.
+	requestTimeout = 30 * time.Second
+	// fileCheckInterval is how often the agent checks whether a file was removed, which makes
+	// it request a new token.
+	fileCheckInterval = 10 * time.Second
 )
 
-// Token is what one file should hold.
+// Token describes the token in a file.
 type Token struct {
+	// File is the path of the file.
 	File string
-	// Audiences are those of the token; none: the API server's own.
+	// Audiences are those of the token. None: the audiences of the API server.
 	Audiences []string
 }
 
-// Writer replaces the content of a file at once.
+// Writer replaces the content of a file atomically. Its methods may be called concurrently for
+// different files.
 type Writer interface {
-	// Check finds out, as far as can be told, whether the file can be written.
+	// Check returns an error if the file cannot be written, as far as that can be known.
 	Check(file string) error
-	// Write returns an error only when the file has its former content.
+	// Write replaces the content. If it returns an error, the file has its old content.
 	Write(file string, content []byte) error
 }
 
-// Hook is done after tokens changed, beside other hooks.
+// Hook runs after a token was written, in parallel with other hooks.
 type Hook interface {
 	Run(ctx context.Context) error
 }
 
-// Config is what the agent needs; all but Bound, Hooks and the last two is required.
+// Config is the configuration of an [Agent]. Client, Namespace, ServiceAccount, Tokens,
+// Lifetime, Writer and Clock are required.
 type Config struct {
-	Client                    typedcorev1.ServiceAccountsGetter
+	// Client requests the tokens.
+	Client typedcorev1.ServiceAccountsGetter
+	// Namespace and ServiceAccount name the ServiceAccount.
 	Namespace, ServiceAccount string
-	Tokens                    []Token
-	// Lifetime is how long tokens should be good for. The API server may grant less, or
-	// more.
+	// Tokens are the files, each with its own token. No file may occur twice.
+	Tokens []Token
+	// Lifetime is the lifetime that is requested. The API server may grant another.
 	Lifetime time.Duration
-	// Bound is the object with which tokens end; nil: they only end by themselves.
-	Bound  *authenticationv1.BoundObjectReference
+	// Bound is the object that the tokens are bound to: if it is deleted, they become invalid.
+	// Nil: none.
+	Bound *authenticationv1.BoundObjectReference
+	// Writer writes the files: a [RenameWriter] or a [SymlinkWriter].
 	Writer Writer
-	Hooks  []Hook
-	Clock  clock.PassiveClock
-	// Seed spreads the renewals of many agents; the files' names are added to it.
+	// Hooks run after a file was written.
+	Hooks []Hook
+	// Clock is the clock of the API server.
+	Clock clock.PassiveClock
+	// Seed spreads the renewals of many agents; the path of the file is added to it.
 	Seed string
-	// Registerer gets the metrics. Nil: they are not exported.
+	// Registerer gets the metrics. Nil: no metrics are exported.
 	Registerer prometheus.Registerer
 }
 
-// Agent keeps the files. Run or Once may be called, once.
+// Agent keeps tokens in files. Either Run or Once may be called, and only once. Ready may be
+// called concurrently.
 type Agent struct {
-	cfg    Config
-	watch  *stopwatch.Stopwatch
-	tokens map[string]Token
-	// files and hooks are of Run; hooks are known by their place in the configuration.
+	cfg       Config
+	stopwatch *stopwatch.Stopwatch
+	tokens    map[string]Token
+	// files and hooks are made by Run; the key of a hook is its index in the config.
 	files *workqueue.Queue[string]
 	hooks *workqueue.Queue[int]
 
 	mu sync.Mutex
-	// held are the terms of the tokens in the files, as far as they were written here.
-	held map[string]held
+	// states has the tokens that this process has written, by file.
+	states map[string]tokenState
 }
 
-type held struct {
-	term token.Term
-	// asked is when the token was asked for, by the agent's stopwatch.
-	asked time.Duration
+type tokenState struct {
+	validity token.Validity
+	// requestedAt is when the token was requested, by the stopwatch of the agent.
+	requestedAt time.Duration
 }
 
-// New checks cfg.
+// New returns an agent, or an error for an invalid config. It makes no request.
 func New(cfg Config) (*Agent, error) {
 	switch {
 	case cfg.Client == nil, cfg.Namespace == "", cfg.ServiceAccount == "", cfg.Lifetime <= 0, cfg.Writer == nil, cfg.Clock == nil:
@@ -107,7 +118,7 @@ func New(cfg Config) (*Agent, error) {
 	case len(cfg.Tokens) == 0:
 		return nil, errors.New("agent: Tokens are required")
 	}
-	a := &Agent{cfg: cfg, watch: stopwatch.New(cfg.Clock, cfg.Clock), tokens: map[string]Token{}, held: map[string]held{}}
+	a := &Agent{cfg: cfg, stopwatch: stopwatch.New(cfg.Clock, cfg.Clock), tokens: map[string]Token{}, states: map[string]tokenState{}}
 	for _, t := range cfg.Tokens {
 		if _, twice := a.tokens[t.File]; twice {
 			return nil, fmt.Errorf("agent: more than one token for file %s", t.File)
@@ -117,36 +128,36 @@ func New(cfg Config) (*Agent, error) {
 	return a, a.register(cfg.Registerer)
 }
 
-// Run keeps the files until ctx ends.
+// Run keeps the tokens in the files until ctx ends, and returns nil.
 func (a *Agent) Run(ctx context.Context) error {
 	var errFiles, errHooks error
-	a.files, errFiles = workqueue.New(workqueue.Config[string]{Name: Name, Sync: a.sync, BaseDelay: minDelay, MaxDelay: maxDelay, Registerer: a.cfg.Registerer})
-	// A hook that hangs holds up no other, and no file.
+	a.files, errFiles = workqueue.New(workqueue.Config[string]{Name: queueName, Sync: a.sync, BaseDelay: minDelay, MaxDelay: maxDelay, Registerer: a.cfg.Registerer})
+	// With a worker per hook, a hook that hangs does not block another one.
 	a.hooks, errHooks = workqueue.New(workqueue.Config[int]{
-		Name: hooksName, Sync: a.runHook, Workers: len(a.cfg.Hooks), BaseDelay: minDelay, MaxDelay: maxDelay, Registerer: a.cfg.Registerer,
+		Name: hooksQueueName, Sync: a.runHook, Workers: len(a.cfg.Hooks), BaseDelay: minDelay, MaxDelay: maxDelay, Registerer: a.cfg.Registerer,
 	})
 	if err := errors.Join(errFiles, errHooks); err != nil {
 		return err
 	}
-	a.lookAtAll()
+	a.enqueueAll()
 	var others sync.WaitGroup
 	defer others.Wait()
-	others.Go(func() { a.watch.Watch(ctx, a.lookAtAll) })
+	others.Go(func() { a.stopwatch.WatchClocks(ctx, a.enqueueAll) })
 	others.Go(func() { _ = a.hooks.Run(ctx) }) // it has no error to return
 	return a.files.Run(ctx)
 }
 
-func (a *Agent) lookAtAll() {
+func (a *Agent) enqueueAll() {
 	for file := range a.tokens {
 		a.files.Add(file)
 	}
 }
 
-// Once writes every file once and then runs the hooks. It waits for an API server that
-// cannot be reached, and returns the error of one that refuses.
+// Once writes every file once and then runs the hooks. It retries temporary errors, such as an
+// API server that cannot be reached, until ctx ends, and returns the first other error.
 func (a *Agent) Once(ctx context.Context) error {
 	for _, t := range a.cfg.Tokens {
-		if err := a.insist(ctx, t); err != nil {
+		if err := a.renewWithRetry(ctx, t); err != nil {
 			return err
 		}
 	}
@@ -157,10 +168,10 @@ func (a *Agent) Once(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (a *Agent) insist(ctx context.Context, t Token) error {
+func (a *Agent) renewWithRetry(ctx context.Context, t Token) error {
 	for delay := time.Second; ; delay = min(2*delay, maxDelay) {
 		err := a.renew(ctx, t)
-		if err == nil || !temporary(err) {
+		if err == nil || !isTemporary(err) {
 			return err
 		}
 		klog.FromContext(ctx).Error(err, "Failed to fetch a token, it will be retried", "file", t.File, "delay", delay)
@@ -172,18 +183,18 @@ func (a *Agent) insist(ctx context.Context, t Token) error {
 	}
 }
 
-// Ready returns nil while every file holds a token of this process that has not
-// expired, and else what does not.
+// Ready returns nil if this process has written a token to every file and none has expired. The
+// error names the files for which that is not true.
 func (a *Agent) Ready() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var errs []error
 	for _, t := range a.cfg.Tokens {
-		h, ok := a.held[t.File]
+		h, ok := a.states[t.File]
 		switch {
 		case !ok:
 			errs = append(errs, fmt.Errorf("%s: there is no token yet", t.File))
-		case a.watch.Elapsed()-h.asked >= h.term.Lifetime():
+		case a.stopwatch.Elapsed()-h.requestedAt >= h.validity.Lifetime():
 			errs = append(errs, fmt.Errorf("%s: the token has expired", t.File))
 		}
 	}
@@ -191,9 +202,9 @@ func (a *Agent) Ready() error {
 }
 
 func (a *Agent) sync(ctx context.Context, key string) (again time.Duration, err error) {
-	if h, ok := a.holds(key); ok && present(key) {
-		if dueIn := a.dueIn(h, key); dueIn > 0 {
-			return min(h.term.Look(dueIn), glance), nil
+	if h, ok := a.state(key); ok && exists(key) {
+		if dueIn := a.renewIn(h, key); dueIn > 0 {
+			return min(h.validity.RequeueAfter(dueIn), fileCheckInterval), nil
 		}
 	}
 	if err := a.renew(ctx, a.tokens[key]); err != nil {
@@ -202,21 +213,21 @@ func (a *Agent) sync(ctx context.Context, key string) (again time.Duration, err 
 	for i := range a.cfg.Hooks {
 		a.hooks.Add(i)
 	}
-	return glance, nil
+	return fileCheckInterval, nil
 }
 
-func (a *Agent) dueIn(h held, file string) time.Duration {
-	return h.term.DueInSince(a.watch.Elapsed()-h.asked, a.cfg.Clock.Now(), a.cfg.Seed+file)
+func (a *Agent) renewIn(h tokenState, file string) time.Duration {
+	return h.validity.RenewInWithAge(a.stopwatch.Elapsed()-h.requestedAt, a.cfg.Clock.Now(), a.cfg.Seed+file)
 }
 
-func (a *Agent) holds(file string) (held, bool) {
+func (a *Agent) state(file string) (tokenState, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	h, ok := a.held[file]
+	h, ok := a.states[file]
 	return h, ok
 }
 
-func present(file string) bool {
+func exists(file string) bool {
 	_, err := os.Stat(file)
 	return !errors.Is(err, fs.ErrNotExist)
 }
@@ -224,10 +235,10 @@ func present(file string) bool {
 // renew fetches a token and writes it.
 func (a *Agent) renew(ctx context.Context, t Token) error {
 	if err := a.cfg.Writer.Check(t.File); err != nil {
-		return fmt.Errorf("write a token: %w", err) // none was asked for
+		return fmt.Errorf("write a token: %w", err) // before a token is requested
 	}
-	asked := a.watch.Elapsed()
-	limited, cancel := context.WithTimeout(ctx, patience)
+	asked := a.stopwatch.Elapsed()
+	limited, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	answer, err := a.cfg.Client.ServiceAccounts(a.cfg.Namespace).CreateToken(limited, a.cfg.ServiceAccount, &authenticationv1.TokenRequest{
 		Spec: authenticationv1.TokenRequestSpec{
@@ -245,10 +256,10 @@ func (a *Agent) renew(ctx context.Context, t Token) error {
 		return fmt.Errorf("write a token: %w", err)
 	}
 	a.mu.Lock()
-	a.held[t.File] = held{term: claims.Term, asked: asked}
+	a.states[t.File] = tokenState{validity: claims.Validity, requestedAt: asked}
 	a.mu.Unlock()
 	klog.FromContext(ctx).Info("Wrote a token", "file", t.File, "serviceAccount", klog.KRef(a.cfg.Namespace, a.cfg.ServiceAccount),
-		"credentialID", "JTI="+claims.ID, "expires", claims.Term.Expires.UTC().Format(time.RFC3339))
+		"credentialID", "JTI="+claims.ID, "expires", claims.Validity.Expires.UTC().Format(time.RFC3339))
 	return nil
 }
 
@@ -256,14 +267,14 @@ func (a *Agent) runHook(ctx context.Context, i int) (again time.Duration, err er
 	return 0, a.cfg.Hooks[i].Run(ctx)
 }
 
-// temporary tells whether err may go by itself soon.
-func temporary(err error) bool {
+// isTemporary returns true if the same request may succeed soon.
+func isTemporary(err error) bool {
 	var path *fs.PathError
 	var link *os.LinkError
 	var certificate *tls.CertificateVerificationError
 	var status apierrors.APIStatus
 	switch {
-	case errors.As(err, &path), errors.As(err, &link), errors.As(err, &certificate), errors.Is(err, token.ErrNoClaims), errors.Is(err, token.ErrNoTerm):
+	case errors.As(err, &path), errors.As(err, &link), errors.As(err, &certificate), errors.Is(err, token.ErrNoClaims), errors.Is(err, token.ErrNoValidity):
 		return false
 	case errors.As(err, &status):
 		code := status.Status().Code

@@ -41,8 +41,8 @@ type world struct {
 	agent *Agent
 
 	mu sync.Mutex
-	// granted is what the API server grants, whatever was asked for; skew is how far its
-	// clock is ahead; down is its answer to everything.
+	// granted is the lifetime that the API server grants; skew is how far its clock is ahead;
+	// down is its answer to every request.
 	granted time.Duration
 	skew    time.Duration
 	down    error
@@ -60,7 +60,7 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	client.PrependReactor("create", "serviceaccounts", w.grant)
 	w.cfg = Config{
 		Client: client.CoreV1(), Namespace: "team", ServiceAccount: "robot", Tokens: []Token{{File: w.file}},
-		Lifetime: time.Hour, Writer: Rename{mine()}, Hooks: []Hook{w}, Clock: clock.RealClock{}, Registerer: prometheus.NewRegistry(),
+		Lifetime: time.Hour, Writer: RenameWriter{mine()}, Hooks: []Hook{w}, Clock: clock.RealClock{}, Registerer: prometheus.NewRegistry(),
 	}
 	for _, c := range change {
 		c(&w.cfg)
@@ -103,14 +103,14 @@ func (w *world) change(f func()) {
 	f()
 }
 
-// expires is when the token in the file does, by the clock of the agent.
+// expires returns when the token in the file expires, by the clock of the agent.
 func (w *world) expires() time.Time {
 	w.t.Helper()
 	content, err := os.ReadFile(w.file)
 	must(w.t, err)
 	claims, err := token.UnverifiedBoundClaims(string(content))
 	must(w.t, err)
-	return claims.Term.Expires.Add(-w.skew)
+	return claims.Validity.Expires.Add(-w.skew)
 }
 
 func (w *world) expectAsked(want int) {
@@ -122,7 +122,7 @@ func (w *world) expectAsked(want int) {
 	}
 }
 
-// live runs the agent of a new world while f does.
+// live runs the agent of a new world until f returns.
 func live(t *testing.T, f func(w *world), change ...func(*Config)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -137,7 +137,7 @@ func live(t *testing.T, f func(w *world), change ...func(*Config)) {
 	})
 }
 
-// pass lets time go by, the virtual one of the bubble.
+// pass waits in the virtual time of the bubble.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -162,7 +162,7 @@ func TestATokenIsRenewedWhenItIsDue(t *testing.T) {
 	})
 }
 
-func TestWhatIsAskedFor(t *testing.T) {
+func TestTokenRequest(t *testing.T) {
 	bound := &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: "p", UID: "u"}
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(cfg *Config) {
@@ -189,7 +189,7 @@ func TestWhatIsAskedFor(t *testing.T) {
 	})
 }
 
-func TestAnOutageIsSatOut(t *testing.T) {
+func TestAnOutageIsRetried(t *testing.T) {
 	live(t, func(w *world) {
 		before := w.expires()
 		w.change(func() { w.down = testkit.InternalError() })
@@ -215,7 +215,7 @@ func TestAnOutageIsSatOut(t *testing.T) {
 func TestAFileThatIsGoneIsWrittenAgain(t *testing.T) {
 	live(t, func(w *world) {
 		must(t, os.Remove(w.file))
-		pass(glance)
+		pass(fileCheckInterval)
 		w.expectAsked(2)
 		if !w.expires().After(time.Now()) {
 			t.Error("the token has expired")
@@ -248,7 +248,7 @@ type hookFunc func(context.Context) error
 
 func (f hookFunc) Run(ctx context.Context) error { return f(ctx) }
 
-func TestAHookThatHangsHoldsUpNothing(t *testing.T) {
+func TestAHookThatHangsBlocksNothing(t *testing.T) {
 	hangs := hookFunc(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
 	live(t, func(w *world) {
 		pass(3 * time.Hour)
@@ -258,9 +258,9 @@ func TestAHookThatHangsHoldsUpNothing(t *testing.T) {
 	}, func(cfg *Config) { cfg.Hooks = append([]Hook{hangs}, cfg.Hooks...) })
 }
 
-// TestAFileThatCannotBeWrittenCostsNoToken: a disk that is full is found out before.
-func TestAFileThatCannotBeWrittenCostsNoToken(t *testing.T) {
-	full := &fullDisk{Writer: Rename{mine()}}
+// TestNoTokenIsRequestedForAFileThatCannotBeWritten: a full disk is noticed before the request.
+func TestNoTokenIsRequestedForAFileThatCannotBeWritten(t *testing.T) {
+	full := &fullDisk{Writer: RenameWriter{mine()}}
 	live(t, func(w *world) {
 		full.set(errors.New("no space left on device"))
 		must(t, os.Remove(w.file))
@@ -295,12 +295,12 @@ func (d *fullDisk) Check(file string) error {
 	return d.Writer.Check(file)
 }
 
-// TestAnAnswerIsNotWaitedForWithoutEnd: a connection that is a black hole.
-func TestAnAnswerIsNotWaitedForWithoutEnd(t *testing.T) {
+// TestARequestHasATimeout has an API server that never answers.
+func TestARequestHasATimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(cfg *Config) { cfg.Client = silent{} })
 		began := time.Now()
-		if err := w.agent.renew(t.Context(), w.cfg.Tokens[0]); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != patience {
+		if err := w.agent.renew(t.Context(), w.cfg.Tokens[0]); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != requestTimeout {
 			t.Errorf("got %v after %v", err, time.Since(began))
 		}
 	})
@@ -318,8 +318,8 @@ func (silent) CreateToken(ctx context.Context, _ string, _ *authenticationv1.Tok
 	return nil, ctx.Err()
 }
 
-// TestAClockThatIsSetMakesNoRenewalLate: neither back nor ahead.
-func TestAClockThatIsSetMakesNoRenewalLate(t *testing.T) {
+// TestAClockThatIsSetDelaysNoRenewal, whether it is set back or ahead.
+func TestAClockThatIsSetDelaysNoRenewal(t *testing.T) {
 	for name, by := range map[string]time.Duration{"back": -1000 * time.Hour, "ahead": 1000 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			set := &settable{}
@@ -340,15 +340,15 @@ func TestAClockThatIsSetMakesNoRenewalLate(t *testing.T) {
 	}
 }
 
-// settable is a clock that can be set, and that goes on running all the same.
+// settable is a clock whose time can be set, and whose Since does not change by that.
 type settable struct{ by atomic.Int64 }
 
 func (s *settable) Now() time.Time                  { return time.Now().Add(time.Duration(s.by.Load())) }
 func (s *settable) Since(t time.Time) time.Duration { return time.Since(t) }
 
-// TestNothingExpiresThatCouldBeRenewed lets outages, restarts and absences of up to a
-// tenth of a lifetime come and go, with clocks that differ by up to five minutes and are
-// set, and a server that grants what it likes.
+// TestNothingExpiresThatCouldBeRenewed has outages, restarts and suspensions of up to a tenth of
+// a lifetime, clocks that differ by up to five minutes and are set, and a server that grants
+// other lifetimes.
 func TestNothingExpiresThatCouldBeRenewed(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -371,8 +371,8 @@ func TestNothingExpiresThatCouldBeRenewed(t *testing.T) {
 				for range 40 {
 					w.change(func() { w.granted = time.Hour + upTo(23*time.Hour) })
 					pass(maxDelay + upTo(2*time.Hour))
-					h, _ := w.agent.holds(w.file)
-					trouble, what := upTo(h.term.Lifetime()/10), ""
+					h, _ := w.agent.state(w.file)
+					trouble, what := upTo(h.validity.Lifetime()/10), ""
 					switch r.IntN(4) {
 					case 0:
 						what = "an outage"
@@ -410,7 +410,7 @@ func TestNothingExpiresThatCouldBeRenewed(t *testing.T) {
 	}
 }
 
-// watched tells when a token that is replaced has expired: somebody may have read it.
+// watched reports a token that had expired before it was replaced.
 type watched struct {
 	Writer
 
@@ -421,16 +421,16 @@ func (o watched) Write(file string, content []byte) error {
 	if former, err := os.ReadFile(file); err == nil {
 		claims, err := token.UnverifiedBoundClaims(string(former))
 		must(o.w.t, err)
-		if late := time.Since(claims.Term.Expires.Add(-o.w.skew)); late >= 0 {
+		if late := time.Since(claims.Validity.Expires.Add(-o.w.skew)); late >= 0 {
 			o.w.t.Errorf("a token is replaced %v after it expired", late)
 		}
 	}
 	return o.Writer.Write(file, content)
 }
 
-// TestTheServersWordOnTheExpiryCounts: it extends tokens of some lifetimes for old
-// clients, and says so.
-func TestTheServersWordOnTheExpiryCounts(t *testing.T) {
+// TestTheExpiryInTheStatusCounts: the API server extends tokens of some lifetimes for old clients,
+// and the status of the TokenRequest has the time that was meant.
+func TestTheExpiryInTheStatusCounts(t *testing.T) {
 	live(t, func(w *world) {
 		pass(50 * time.Minute)
 		w.expectAsked(2)
@@ -473,8 +473,8 @@ func TestOnce(t *testing.T) {
 		"all is well":                  {},
 		"it comes back":                {in: errors.New("connection refused"), inAfter: 10 * time.Minute},
 		"so does one that is confused": {in: testkit.InternalError(), inAfter: time.Minute},
-		"it is somebody else":          {in: &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, inAfter: time.Minute, wantErr: "request a token of service account team/robot: tls: "},
-		"it refuses, and quotes":       {in: testkit.Invalid("spec", "eyJhbGciOi"), inAfter: time.Minute, wantErr: "request a token of service account team/robot: Invalid, in words"},
+		"it is another server":         {in: &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, inAfter: time.Minute, wantErr: "request a token of service account team/robot: tls: "},
+		"it refuses, and quotes":       {in: testkit.Invalid("spec", "eyJhbGciOi"), inAfter: time.Minute, wantErr: "request a token of service account team/robot: Invalid (the message is redacted"},
 		"it refuses":                   {in: testkit.Invalid("spec", "x"), inAfter: time.Minute, wantErr: "request a token of service account team/robot: "},
 		"there is no such account":     {in: testkit.NotFound(), inAfter: time.Minute, wantErr: "request a token of service account team/robot: "},
 	}
@@ -514,7 +514,7 @@ func TestOnce(t *testing.T) {
 	})
 }
 
-func TestAnAnswerThatIsNoTokenIsNotWritten(t *testing.T) {
+func TestAResponseWithoutATokenIsNotWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewClientset()
 		client.PrependReactor("create", "serviceaccounts", func(clienttesting.Action) (bool, runtime.Object, error) {

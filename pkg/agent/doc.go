@@ -1,21 +1,19 @@
-// Package agent keeps true that files hold tokens of a ServiceAccount that are good:
-// for processes outside a cluster, for other audiences than kubelet's token has, and
-// in pods where kubelet renews no more.
+// Package agent keeps valid tokens of a ServiceAccount in files: for processes outside a
+// cluster, for other audiences than that of kubelet's token, and for pods whose token kubelet
+// no longer renews.
 //
-// Inputs: the API server's answers to TokenRequests, and the clock. Each file has a
-// token of its own, asked for at the start and when it is due (pkg/token), or when
-// the file is gone. What is there stays until its successor is there; failures are
-// retried without end, at most a minute apart. No token is asked for that could not be
-// written.
+// Each file has its own token, from the TokenRequest API. It is requested at the start, when it
+// must be renewed ([token.Validity.RenewAt]), and when the file was removed. The old token
+// stays in the file until it is replaced. Errors are retried without a limit, at most a minute
+// apart. A token is requested only if the file can be written.
 //
-// A file changes at once: readers see the old token or the new one, whole. [Rename]
-// renames a new file over the old one; [Swap] swaps the symlink of a directory, as
-// kubelet does, for readers that watch for that.
+// A file is replaced atomically: a reader sees either the old token or the new one.
+// [RenameWriter] renames a new file over the old one; [SymlinkWriter] swaps the symlink of a
+// directory, as kubelet does, for readers that watch it.
 //
-// Hooks run after files have changed, beside the files and each other, and each is
+// Hooks run after a file was written, in parallel with the files and with each other. Each is
 // retried until it succeeds.
 //
-// Tokens are in memory only while they are written. RBAC: create serviceaccounts/token
-// of the named ServiceAccount. Whoever may do that may do all that this ServiceAccount
-// may.
+// Tokens are in memory only until they are written. RBAC: create serviceaccounts/token of the
+// ServiceAccount, which gives all rights of this ServiceAccount.
 package agent

@@ -13,15 +13,16 @@ import (
 	"time"
 )
 
-// Access is who may read the files.
-type Access struct {
+// FileAccess is the mode and the owner of the files.
+type FileAccess struct {
+	// Mode is the mode of the files.
 	Mode fs.FileMode
-	// UID and GID are the owners; -1: those of this process.
+	// UID and GID are the owner and the group; -1 means those of this process.
 	UID, GID int
 }
 
-// complete writes content to disk, for nobody else to read before all of it is there.
-func (a Access) complete(f *os.File, content []byte) error {
+// complete writes content to f, sets mode and owner, and syncs and closes f.
+func (a FileAccess) complete(f *os.File, content []byte) error {
 	_, err := f.Write(content)
 	if err == nil && a.GID != -1 {
 		err = f.Chown(-1, a.GID)
@@ -38,34 +39,34 @@ func (a Access) complete(f *os.File, content []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// replaceable tells whether a file can be put where file is, as far as can be seen.
-func replaceable(file string) error {
+// checkReplaceable returns an error if file is a directory.
+func checkReplaceable(file string) error {
 	if info, err := os.Lstat(file); err == nil && info.IsDir() {
 		return &fs.PathError{Op: "write", Path: file, Err: syscall.EISDIR}
 	}
 	return nil
 }
 
-// padding is as long as a token may be.
+// padding returns test content that is as long as a token can be.
 func padding() []byte { return bytes.Repeat([]byte{' '}, 8<<10) }
 
-// persist has the names in dir survive a crash, as far as it can: after one, the agent
-// starts anew and writes another token.
-func persist(dir string) {
+// syncDirectory makes changes of the names in dir durable. Errors are ignored: after a crash
+// the agent writes another token.
+func syncDirectory(dir string) {
 	if d, err := os.Open(dir); err == nil {
 		_ = d.Sync()
 		_ = d.Close()
 	}
 }
 
-// Rename is a [Writer] that renames a new file over the old one.
-type Rename struct{ Access }
+// RenameWriter is a [Writer] that renames a new file over the old one.
+type RenameWriter struct{ FileAccess }
 
-// unfinished is in the names of files that were not completed.
-const unfinished = ".sakeeper-"
+// temporaryInfix is in the names of files that are being written.
+const temporaryInfix = ".sakeeper-"
 
 // Check implements [Writer].
-func (r Rename) Check(file string) error {
+func (r RenameWriter) Check(file string) error {
 	complete, err := r.stage(file, padding())
 	if err != nil {
 		return err
@@ -74,7 +75,7 @@ func (r Rename) Check(file string) error {
 }
 
 // Write implements [Writer].
-func (r Rename) Write(file string, content []byte) error {
+func (r RenameWriter) Write(file string, content []byte) error {
 	complete, err := r.stage(file, content)
 	if err != nil {
 		return err
@@ -82,13 +83,13 @@ func (r Rename) Write(file string, content []byte) error {
 	if err := os.Rename(complete, file); err != nil {
 		return errors.Join(err, os.Remove(complete))
 	}
-	persist(filepath.Dir(file))
+	syncDirectory(filepath.Dir(file))
 	return nil
 }
 
 // stage writes content to a file beside file, and returns its name.
-func (r Rename) stage(file string, content []byte) (complete string, err error) {
-	if err := replaceable(file); err != nil {
+func (r RenameWriter) stage(file string, content []byte) (complete string, err error) {
+	if err := checkReplaceable(file); err != nil {
 		return "", err
 	}
 	dir, base := filepath.Dir(file), filepath.Base(file)
@@ -96,12 +97,12 @@ func (r Rename) stage(file string, content []byte) (complete string, err error) 
 	if err != nil {
 		return "", err
 	}
-	for _, entry := range entries { // of a process that was killed; what stays holds up nothing
-		if strings.HasPrefix(entry.Name(), "."+base+unfinished) {
+	for _, entry := range entries { // left by a process that was killed; errors do not matter
+		if strings.HasPrefix(entry.Name(), "."+base+temporaryInfix) {
 			_ = os.Remove(filepath.Join(dir, entry.Name()))
 		}
 	}
-	f, err := os.CreateTemp(dir, "."+base+unfinished+"*")
+	f, err := os.CreateTemp(dir, "."+base+temporaryInfix+"*")
 	if err != nil {
 		return "", err
 	}
@@ -112,27 +113,28 @@ func (r Rename) stage(file string, content []byte) (complete string, err error) 
 }
 
 const (
-	// current is the symlink that is swapped; the files are symlinks through it. The
-	// names are kubelet's.
-	current = "..data"
-	// stamp begins the names of directories with the files, as time.Format has it.
-	stamp = "..2006_01_02_15_04_05."
+	// dataLink is the symlink that is swapped; the files are symlinks through it. The names are
+	// those of kubelet's AtomicWriter.
+	dataLink = "..data"
+	// dataDirLayout is the prefix of the directories with the files, as a layout of time.Format.
+	dataDirLayout = "..2006_01_02_15_04_05."
 )
 
-// Swap is a [Writer] that swaps the symlink ..data, through which all files of their
+// SymlinkWriter is a [Writer] that swaps the symlink ..data, through which all files of a
 // directory are reached, as kubelet does. It is safe for concurrent use.
-type Swap struct {
-	Access
+type SymlinkWriter struct {
+	FileAccess
 
-	// Files are all that this Swap writes, and all that others find in their directories
-	// through ..data: what a former process had there goes. A directory is one Swap's alone.
+	// Files are all files that this writer writes. Other files behind ..data in the same
+	// directories, of an earlier process, are removed. A directory must have only one
+	// SymlinkWriter.
 	Files []string
 
 	mu sync.Mutex
 }
 
 // Check implements [Writer].
-func (s *Swap) Check(file string) error {
+func (s *SymlinkWriter) Check(file string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next, err := s.stage(file, padding())
@@ -143,7 +145,7 @@ func (s *Swap) Check(file string) error {
 }
 
 // Write implements [Writer].
-func (s *Swap) Write(file string, content []byte) error {
+func (s *SymlinkWriter) Write(file string, content []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	dir, base := filepath.Dir(file), filepath.Base(file)
@@ -151,23 +153,23 @@ func (s *Swap) Write(file string, content []byte) error {
 	if err != nil {
 		return err
 	}
-	pointer := filepath.Join(dir, current)
+	pointer := filepath.Join(dir, dataLink)
 	former, _ := os.Readlink(pointer)
 	if err := link(filepath.Base(next), pointer); err != nil {
 		return errors.Join(err, os.RemoveAll(next))
 	}
-	if err := link(filepath.Join(current, base), file); err != nil {
+	if err := link(filepath.Join(dataLink, base), file); err != nil {
 		if errRestore := restore(former, pointer); errRestore != nil {
 			return errors.Join(err, errRestore)
 		}
 		return errors.Join(err, os.RemoveAll(next))
 	}
-	s.sweep(dir)
-	persist(dir)
+	s.removeUnused(dir)
+	syncDirectory(dir)
 	return nil
 }
 
-// restore makes pointer what it was.
+// restore makes the symlink pointer point to former again.
 func restore(former, pointer string) error {
 	if former == "" {
 		return os.Remove(pointer)
@@ -175,26 +177,26 @@ func restore(former, pointer string) error {
 	return link(former, pointer)
 }
 
-// stage makes a directory that has content as the base of file, and all else that the
-// current one has and should have.
-func (s *Swap) stage(file string, content []byte) (next string, err error) {
-	if err := replaceable(file); err != nil {
+// stage makes a directory with content in a file of the same base name, and with the other
+// files of the current directory that are in Files.
+func (s *SymlinkWriter) stage(file string, content []byte) (next string, err error) {
+	if err := checkReplaceable(file); err != nil {
 		return "", err
 	}
 	dir, base := filepath.Dir(file), filepath.Base(file)
-	s.sweep(dir)
-	next, err = os.MkdirTemp(dir, time.Now().UTC().Format(stamp))
+	s.removeUnused(dir)
+	next, err = os.MkdirTemp(dir, time.Now().UTC().Format(dataDirLayout))
 	if err != nil {
 		return "", err
 	}
-	if err := s.fill(next, filepath.Join(dir, current), base, content); err != nil {
+	if err := s.fillDirectory(next, filepath.Join(dir, dataLink), base, content); err != nil {
 		return "", errors.Join(err, os.RemoveAll(next))
 	}
 	return next, nil
 }
 
-func (s *Swap) fill(next, former, base string, content []byte) error {
-	if err := os.Chmod(next, 0o755); err != nil { //nolint:gosec // the files have modes of their own
+func (s *SymlinkWriter) fillDirectory(next, former, base string, content []byte) error {
+	if err := os.Chmod(next, 0o755); err != nil { //nolint:gosec // the files have their own modes
 		return err
 	}
 	entries, err := os.ReadDir(former)
@@ -211,12 +213,13 @@ func (s *Swap) fill(next, former, base string, content []byte) error {
 	if err := s.create(filepath.Join(next, base), content); err != nil {
 		return err
 	}
-	persist(next)
+	syncDirectory(next)
 	return nil
 }
 
-// carryOver links a file, or copies it where a link to somebody else's is not allowed.
-func (s *Swap) carryOver(from, to string) error {
+// carryOver links a file, or copies it if the kernel does not allow to link a file of another
+// user.
+func (s *SymlinkWriter) carryOver(from, to string) error {
 	if os.Link(from, to) == nil {
 		return nil
 	}
@@ -227,7 +230,7 @@ func (s *Swap) carryOver(from, to string) error {
 	return s.create(to, content)
 }
 
-func (s *Swap) create(path string, content []byte) error {
+func (s *SymlinkWriter) create(path string, content []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -235,9 +238,9 @@ func (s *Swap) create(path string, content []byte) error {
 	return s.complete(f, content)
 }
 
-func (s *Swap) has(file string) bool { return slices.Contains(s.Files, file) }
+func (s *SymlinkWriter) has(file string) bool { return slices.Contains(s.Files, file) }
 
-// link makes name a symlink to target, whatever it was, at once.
+// link makes name a symlink to target, atomically.
 func link(target, name string) error {
 	if found, err := os.Readlink(name); err == nil && found == target {
 		return nil
@@ -255,19 +258,18 @@ func link(target, name string) error {
 	return nil
 }
 
-// sweep removes what is not in use any more: directories, and symlinks to files that
-// are not written any more. What cannot be removed, such as another user's, holds up
-// nothing.
-func (s *Swap) sweep(dir string) {
+// removeUnused removes old directories, and symlinks to files that are not in Files. Errors are
+// ignored, such as for files of another user.
+func (s *SymlinkWriter) removeUnused(dir string) {
 	entries, _ := os.ReadDir(dir)
-	inUse, _ := os.Readlink(filepath.Join(dir, current))
+	inUse, _ := os.Readlink(filepath.Join(dir, dataLink))
 	for _, entry := range entries {
 		name := entry.Name()
 		path := filepath.Join(dir, name)
 		switch target, _ := os.Readlink(path); {
 		case entry.IsDir() && name != inUse && strings.HasPrefix(name, "..2"):
 			_ = os.RemoveAll(path)
-		case target == filepath.Join(current, name) && !s.has(path):
+		case target == filepath.Join(dataLink, name) && !s.has(path):
 			_ = os.Remove(path)
 		}
 	}

@@ -27,13 +27,13 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func mine() Access { return Access{Mode: 0o640, UID: -1, GID: -1} }
+func mine() FileAccess { return FileAccess{Mode: 0o640, UID: -1, GID: -1} }
 
-// writers are both kinds of writers, of those files.
+// writers returns both kinds of writers for files.
 func writers() map[string]func(files ...string) Writer {
 	return map[string]func(files ...string) Writer{
-		"rename": func(...string) Writer { return Rename{mine()} },
-		"swap":   func(files ...string) Writer { return &Swap{Access: mine(), Files: files} },
+		"rename": func(...string) Writer { return RenameWriter{mine()} },
+		"swap":   func(files ...string) Writer { return &SymlinkWriter{FileAccess: mine(), Files: files} },
 	}
 }
 
@@ -55,7 +55,7 @@ func expectFile(t *testing.T, file string, want []byte) {
 	}
 }
 
-// names are what is in dir, with directories of tokens as "..2*".
+// names returns what is in dir, with directories of tokens as "..2*".
 func names(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -123,7 +123,7 @@ func TestReadersSeeOneTokenOrTheOther(t *testing.T) {
 						default:
 						}
 						got, err := os.ReadFile(file)
-						// Who follows a symlink may come after the swap and find its target gone.
+						// A reader that has resolved the symlink before the swap may not find the target.
 						if err != nil && (name != "swap" || !errors.Is(err, fs.ErrNotExist)) || err == nil && !valid[string(got)] {
 							t.Errorf("read %q, %v", got, err)
 							return
@@ -140,8 +140,8 @@ func TestReadersSeeOneTokenOrTheOther(t *testing.T) {
 	}
 }
 
-func TestWhatWasLeftUnfinishedIsRemoved(t *testing.T) {
-	for name, left := range map[string]string{"rename": ".token" + unfinished + "123", "swap": "..2026_01_02_03_04_05.123/token"} {
+func TestIncompleteFilesAreRemoved(t *testing.T) {
+	for name, left := range map[string]string{"rename": ".token" + temporaryInfix + "123", "swap": "..2026_01_02_03_04_05.123/token"} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			must(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, left)), 0o700))
@@ -155,7 +155,7 @@ func TestWhatWasLeftUnfinishedIsRemoved(t *testing.T) {
 	}
 }
 
-func TestAFailureLeavesWhatWasThere(t *testing.T) {
+func TestAnErrorLeavesTheOldContent(t *testing.T) {
 	for name, writer := range writers() {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -192,10 +192,10 @@ func TestFilesGetTheirOwner(t *testing.T) {
 	for name := range writers() {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "token")
-			access := Access{Mode: 0o640, UID: 12345, GID: 54321}
-			var w Writer = Rename{access}
+			access := FileAccess{Mode: 0o640, UID: 12345, GID: 54321}
+			var w Writer = RenameWriter{access}
 			if name == "swap" {
-				w = &Swap{Access: access, Files: []string{file}}
+				w = &SymlinkWriter{FileAccess: access, Files: []string{file}}
 			}
 			must(t, w.Write(file, content(1)))
 			expectOwner(t, file, 12345, 54321)
@@ -203,24 +203,24 @@ func TestFilesGetTheirOwner(t *testing.T) {
 	}
 }
 
-func TestFilesThatNobodyWantsAnyMoreGo(t *testing.T) {
+func TestFilesThatAreNotInTheConfigAreRemoved(t *testing.T) {
 	dir := t.TempDir()
 	former, kept := filepath.Join(dir, "former"), filepath.Join(dir, "kept")
-	must(t, os.WriteFile(filepath.Join(dir, "other"), []byte("somebody else's"), 0o600))
-	w := &Swap{Access: mine(), Files: []string{former, kept}}
+	must(t, os.WriteFile(filepath.Join(dir, "other"), []byte("of another program"), 0o600))
+	w := &SymlinkWriter{FileAccess: mine(), Files: []string{former, kept}}
 	must(t, w.Write(former, content(1)))
 	must(t, w.Write(kept, content(2)))
-	w = &Swap{Access: mine(), Files: []string{kept}}
+	w = &SymlinkWriter{FileAccess: mine(), Files: []string{kept}}
 	must(t, w.Write(kept, content(3)))
 	if diff := cmp.Diff([]string{"..2*", "..data", "kept", "other"}, names(t, dir)); diff != "" {
 		t.Errorf("the directory (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"kept"}, names(t, filepath.Join(dir, current))); diff != "" {
+	if diff := cmp.Diff([]string{"kept"}, names(t, filepath.Join(dir, dataLink))); diff != "" {
 		t.Errorf("what ..data has (-want +got):\n%s", diff)
 	}
 }
 
-// TestADirectoryIsNoFile: it is found out before a token is asked for.
+// TestADirectoryIsNoFile: Check returns an error, before a token is requested.
 func TestADirectoryIsNoFile(t *testing.T) {
 	for name, writer := range writers() {
 		t.Run(name, func(t *testing.T) {

@@ -16,10 +16,12 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// Command is a [Hook] that runs a program without a shell. Its output goes where that
-// of this process goes.
+// Command is a [Hook] that runs a program without a shell. Its output goes to the standard error
+// of this process.
 type Command struct {
-	Args    []string
+	// Args is the program and its arguments. Required.
+	Args []string
+	// Timeout is the time after which the program and its children are killed. Required.
 	Timeout time.Duration
 }
 
@@ -29,7 +31,7 @@ func (c Command) Run(ctx context.Context) error {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, c.Args[0], c.Args[1:]...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	// What it started ends with it.
+	// Its children are killed with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
@@ -40,60 +42,59 @@ func (c Command) Run(ctx context.Context) error {
 	return nil
 }
 
-// Signal is a [Hook] that sends a signal to a process. While there is no such process
-// it fails: one that is about to say where it is may hold the former token.
+// Signal is a [Hook] that sends a signal to a process. It fails, and is retried, if there is no
+// such process: one that has not written its pid file yet may have read the old token.
 type Signal struct {
 	signal syscall.Signal
-	// of is a process id, a file that holds one, or the name of all processes that have
-	// it.
-	of string
+	// process is a process id, a file with one, or the name of the program.
+	process string
 }
 
-// ParseSignal reads SIGNAL:PROCESS, such as HUP:1, SIGHUP:/run/nginx.pid or USR1:nginx.
+// ParseSignal parses SIGNAL:PROCESS, such as HUP:1, SIGHUP:/run/nginx.pid or USR1:nginx.
 func ParseSignal(text string) (Signal, error) {
-	name, of, ok := strings.Cut(text, ":")
-	if !ok || of == "" {
+	name, process, ok := strings.Cut(text, ":")
+	if !ok || process == "" {
 		return Signal{}, fmt.Errorf("%q is not SIGNAL:PROCESS, such as HUP:/run/app.pid", text)
 	}
 	number := unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(name), "SIG"))
 	if number == 0 {
 		return Signal{}, fmt.Errorf("%q is no signal", name)
 	}
-	if pid, err := strconv.Atoi(of); err == nil && pid <= 0 {
+	if pid, err := strconv.Atoi(process); err == nil && pid <= 0 {
 		return Signal{}, fmt.Errorf("%d is no process", pid)
 	}
-	return Signal{number, of}, nil
+	return Signal{number, process}, nil
 }
 
 // Run implements [Hook].
 func (s Signal) Run(ctx context.Context) error {
 	pids, err := s.find()
 	if err != nil {
-		return fmt.Errorf("signal %s: %w", s.of, err)
+		return fmt.Errorf("signal %s: %w", s.process, err)
 	}
 	var errs []error
 	for _, pid := range pids {
 		err := syscall.Kill(pid, s.signal)
 		if errors.Is(err, syscall.ESRCH) && len(pids) > 1 {
-			continue // one of many that ended meanwhile
+			continue // one of several has ended meanwhile
 		}
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("signal %s: %w", s.of, err)
+		return fmt.Errorf("signal %s: %w", s.process, err)
 	}
 	klog.FromContext(ctx).V(2).Info("Sent a signal", "signal", s.signal.String(), "processes", pids)
 	return nil
 }
 
 func (s Signal) find() ([]int, error) {
-	if pid, err := strconv.Atoi(s.of); err == nil {
+	if pid, err := strconv.Atoi(s.process); err == nil {
 		return []int{pid}, nil
 	}
-	if !strings.Contains(s.of, "/") {
-		return named(s.of)
+	if !strings.Contains(s.process, "/") {
+		return processesByName(s.process)
 	}
-	text, err := os.ReadFile(s.of)
+	text, err := os.ReadFile(s.process)
 	if err != nil {
 		return nil, err
 	}
@@ -104,8 +105,9 @@ func (s Signal) find() ([]int, error) {
 	return []int{pid}, nil
 }
 
-// named are the processes whose program has that name, which Linux cuts to 15 bytes.
-func named(name string) ([]int, error) {
+// processesByName returns the ids of the processes whose program has that name, which Linux
+// cuts to 15 bytes.
+func processesByName(name string) ([]int, error) {
 	files, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
 		return nil, err
@@ -114,7 +116,7 @@ func named(name string) ([]int, error) {
 	for _, file := range files {
 		comm, err := os.ReadFile(file)
 		if err != nil || strings.TrimSuffix(string(comm), "\n") != name[:min(len(name), 15)] {
-			continue // it ended, or is another one
+			continue // it has ended, or is another program
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil && pid != os.Getpid() {
 			pids = append(pids, pid)

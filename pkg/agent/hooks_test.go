@@ -31,7 +31,7 @@ func TestCommand(t *testing.T) {
 			}
 		})
 	}
-	// What a command has started ends with it.
+	// The children of a command are killed with it.
 	child := filepath.Join(t.TempDir(), "child")
 	if err := (Command{Args: []string{"sh", "-c", "sleep 600 & echo $! > " + child + "; wait"}, Timeout: time.Second}).Run(t.Context()); err == nil {
 		t.Error("no error")
@@ -40,7 +40,7 @@ func TestCommand(t *testing.T) {
 	must(t, err)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	must(t, err)
-	// It was killed, which takes its time; and nobody may have waited for it yet.
+	// It was killed, but may not have ended, or may be a zombie.
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
 		state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil || strings.Contains(string(state), ") Z ") {

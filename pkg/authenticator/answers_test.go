@@ -106,7 +106,7 @@ func TestAnswerTokens(t *testing.T) {
 	if keyFile == "" {
 		t.Skip("run by hack/differential")
 	}
-	set, err := keys.Files{KeyFiles: []string{keyFile}}.LoadVerification()
+	loader, err := keys.Files{KeyFiles: []string{keyFile}}.OpenVerification()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestAnswerTokens(t *testing.T) {
 			t.Fatal(err)
 		}
 		a, err := authenticator.New(authenticator.Config{
-			Keys: func() *keys.Set { return set }, Issuers: line.Issuers, Audiences: line.APIAudiences, Objects: line.State, Clock: clock.RealClock{},
+			Keys: loader.Get, Issuers: line.Issuers, Audiences: line.APIAudiences, Objects: line.State, Clock: clock.RealClock{},
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -1,9 +1,8 @@
-// Package cabundle reads the root CA file: the certificates with which clients
-// verify the API server.
+// Package cabundle reads files with CA certificates, such as the root CA file, with whose
+// certificates clients verify the API server.
 //
-// A [Bundle] always holds at least one certificate, and every PEM block of it
-// parses. Its bytes are published as they stand in the file, because consumers
-// compare and mount them as such.
+// A parsed [Bundle] holds at least one certificate, and nothing but certificates. Its bytes
+// are published exactly as they are in the file.
 package cabundle
 
 import (
@@ -22,14 +21,15 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/api"
 )
 
-// Bundle is an immutable CA bundle. The zero Bundle holds no certificate.
+// Bundle is an immutable CA bundle. The zero value holds no certificate. It is safe for
+// concurrent use.
 type Bundle struct {
 	pem []byte
 	sum [sha256.Size]byte
 }
 
-// Parse checks that data is PEM with at least one certificate and nothing but
-// certificates.
+// Parse returns data as a bundle. It returns an error if data is not UTF-8, or not PEM with at
+// least one certificate and nothing but certificates.
 func Parse(data []byte) (Bundle, error) {
 	if !utf8.Valid(data) {
 		return Bundle{}, errors.New("holds bytes that are not UTF-8, which a ConfigMap cannot keep")
@@ -38,7 +38,7 @@ func Parse(data []byte) (Bundle, error) {
 	if err != nil {
 		return Bundle{}, fmt.Errorf("holds no usable certificate: %w", err)
 	}
-	// ParseCertsPEM passes over blocks that it does not know and damaged ones.
+	// ParseCertsPEM skips blocks of unknown types and damaged ones.
 	blocks := max(bytes.Count(data, []byte("-----BEGIN ")), bytes.Count(data, []byte("-----END ")))
 	if blocks != len(certs) {
 		return Bundle{}, fmt.Errorf("holds %d PEM blocks, of which only %d are certificates", blocks, len(certs))
@@ -46,12 +46,12 @@ func Parse(data []byte) (Bundle, error) {
 	return Bundle{pem: bytes.Clone(data), sum: sha256.Sum256(data)}, nil
 }
 
-// Load reads the file of --root-ca-file; errors name the flag and the file. The
-// CA that is mounted into pods is refused: it is what the publisher writes, so a
-// wrong one would keep itself alive.
+// Load reads the file of --root-ca-file. Errors name the flag and the file. A file under the
+// mounted service account directory is an error: it is a copy of what is published, so a
+// wrong CA would be published again.
 func Load(path string) (Bundle, error) {
 	const flag = "--root-ca-file"
-	if mounted(path) {
+	if isMountedServiceAccountFile(path) {
 		return Bundle{}, fmt.Errorf("%s: %s is the CA that is published, not its source: name the cluster's own CA file", flag, path)
 	}
 	data, err := os.ReadFile(path)
@@ -65,7 +65,9 @@ func Load(path string) (Bundle, error) {
 	return bundle, nil
 }
 
-func mounted(path string) bool {
+// isMountedServiceAccountFile returns true if path, or what it links to, is in the service
+// account directory of a pod.
+func isMountedServiceAccountFile(path string) bool {
 	dirs := []string{api.ServiceAccountDir}
 	if resolved, err := filepath.EvalSymlinks(api.ServiceAccountDir); err == nil {
 		dirs = append(dirs, resolved)
@@ -88,14 +90,14 @@ func mounted(path string) bool {
 	return false
 }
 
-// PEM is the bundle as it stands in the file. Callers must not change it.
+// PEM returns the content of the file. The caller must not change it.
 func (b Bundle) PEM() []byte { return b.pem }
 
-// Sum is the SHA-256 of PEM.
+// Sum returns the SHA-256 of [Bundle.PEM].
 func (b Bundle) Sum() [sha256.Size]byte { return b.sum }
 
-// Fingerprint is Sum in hexadecimal, as sha256sum prints it for the file.
+// Fingerprint returns [Bundle.Sum] in hexadecimal, as sha256sum prints it for the file.
 func (b Bundle) Fingerprint() string { return hex.EncodeToString(b.sum[:]) }
 
-// Equal tells whether both bundles are the same bytes.
-func Equal(a, b Bundle) bool { return a.sum == b.sum }
+// Equal returns true if both bundles have the same bytes.
+func (b Bundle) Equal(other Bundle) bool { return b.sum == other.sum }

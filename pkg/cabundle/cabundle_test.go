@@ -76,7 +76,7 @@ func TestBundleIsWhatStandsInTheFile(t *testing.T) {
 					t.Errorf("%s: fingerprint (-want +got):\n%s", what, diff)
 				}
 			}
-			if !cabundle.Equal(parsed, loaded) {
+			if !parsed.Equal(loaded) {
 				t.Error("the bundles of Parse and Load are not equal")
 			}
 		})
@@ -207,13 +207,13 @@ func TestEqualComparesBytes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !cabundle.Equal(a, same) {
+	if !a.Equal(same) {
 		t.Error("equal bytes are not equal")
 	}
-	if cabundle.Equal(a, longer) {
+	if a.Equal(longer) {
 		t.Error("a line break more is equal")
 	}
-	if cabundle.Equal(a, cabundle.Bundle{}) {
+	if a.Equal(cabundle.Bundle{}) {
 		t.Error("no bundle is equal to one")
 	}
 }

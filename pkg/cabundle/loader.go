@@ -8,16 +8,17 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/internal/filewatch"
 )
 
-// Loader holds the bundle of a file and follows its changes. A changed file that cannot be
-// used leaves the last good bundle in place. It is safe for concurrent use.
+// Loader holds the bundle of a file and reloads it when the file changes. If the new file
+// cannot be used, the last good bundle stays. Its methods may be called concurrently; Run may
+// be called once.
 type Loader struct{ value *filewatch.Value[Bundle] }
 
-// Open loads the root CA file. See [Load] for errors.
+// Open loads the root CA file, as [Load] does, and returns the errors of it.
 func Open(path string) (*Loader, error) {
 	return open("root CA", path, func() (Bundle, error) { return Load(path) })
 }
 
-// OpenFile loads any file with CA certificates; what names it in logs, for example
+// OpenFile loads a file with CA certificates. What is its name in logs, for example
 // "client CA". Errors name the file.
 func OpenFile(what, path string) (*Loader, error) {
 	return open(what, path, func() (Bundle, error) {
@@ -26,8 +27,8 @@ func OpenFile(what, path string) (*Loader, error) {
 	})
 }
 
-// OpenFunc loads certificates that read takes out of the file, such as those in a
-// kubeconfig.
+// OpenFunc loads certificates that read takes from the file at path, such as those in a
+// kubeconfig. What is their name in logs and errors.
 func OpenFunc(what, path string, read func() ([]byte, error)) (*Loader, error) {
 	return open(what, path, func() (Bundle, error) {
 		data, err := read()
@@ -35,7 +36,7 @@ func OpenFunc(what, path string, read func() ([]byte, error)) (*Loader, error) {
 	})
 }
 
-// parse reads certificates; where is what errors begin with.
+// parse parses data, or returns err. Its errors begin with where.
 func parse(data []byte, err error, where string) (Bundle, error) {
 	if err != nil {
 		return Bundle{}, err
@@ -49,7 +50,7 @@ func parse(data []byte, err error, where string) (Bundle, error) {
 
 func open(what, path string, load func() (Bundle, error)) (*Loader, error) {
 	value, err := filewatch.New(filewatch.Config[Bundle]{
-		What: what, Files: []string{path}, Load: load, Equal: Equal,
+		What: what, Files: []string{path}, Load: load, Equal: Bundle.Equal,
 		Describe: func(b Bundle) string { return "SHA-256 " + b.Fingerprint() },
 	})
 	if err != nil {
@@ -58,16 +59,15 @@ func open(what, path string, load func() (Bundle, error)) (*Loader, error) {
 	return &Loader{value}, nil
 }
 
-// Get returns the last good bundle.
+// Get returns the last good bundle. It never is the zero value.
 func (l *Loader) Get() Bundle { return l.value.Get() }
 
-// OnChange makes f run after every change of the bundle, in the goroutine of Run: f must not
-// block.
+// OnChange makes Run call f after every change of the bundle. F must not block.
 func (l *Loader) OnChange(f func()) { l.value.OnChange(f) }
 
-// OnError makes f run when the changed file cannot be used, once per reason, in the
-// goroutine of Run: f must not block.
+// OnError makes Run call f when the changed file cannot be used, once per error text. F must
+// not block.
 func (l *Loader) OnError(f func(error)) { l.value.OnError(f) }
 
-// Run follows the file until ctx ends. It returns nil.
+// Run follows the file until ctx ends, and returns nil.
 func (l *Loader) Run(ctx context.Context) error { return l.value.Run(ctx) }

@@ -10,7 +10,8 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 )
 
-// Namespaces caches the name, UID, labels, settings and phase of every namespace.
+// Namespaces returns an informer of all namespaces, reduced to metadata (without annotations
+// other than sakeeper's settings) and phase.
 func Namespaces(client kubernetes.Interface) (toolscache.TypedSharedIndexInformer[*corev1.Namespace], error) {
 	informer := coreinformers.NewNamespaceInformer(client, 0, nil)
 	return Transformed(informer, func(ns *corev1.Namespace) *corev1.Namespace {
@@ -21,8 +22,8 @@ func Namespaces(client kubernetes.Interface) (toolscache.TypedSharedIndexInforme
 	})
 }
 
-// ServiceAccounts caches the identity, labels, settings and secrets of every
-// ServiceAccount. The objects are reduced: change them by patch only.
+// ServiceAccounts returns an informer of all ServiceAccounts, reduced to metadata (without
+// annotations other than sakeeper's settings) and secrets: write them only by patch.
 func ServiceAccounts(client kubernetes.Interface) (toolscache.TypedSharedIndexInformer[*corev1.ServiceAccount], error) {
 	informer := coreinformers.NewServiceAccountInformer(client, "", 0, namespaceIndex())
 	return Transformed(informer, func(account *corev1.ServiceAccount) *corev1.ServiceAccount {
@@ -30,12 +31,12 @@ func ServiceAccounts(client kubernetes.Interface) (toolscache.TypedSharedIndexIn
 	})
 }
 
-// Get returns the cached object of that key ("name" or "namespace/name"), and
-// whether there is one. The object must not be changed.
+// Get returns the cached object with key "name" or "namespace/name"; ok is false if there is
+// none. The object must not be changed.
 func Get[T toolscache.Object](informer toolscache.TypedSharedIndexInformer[T], key string) (obj T, ok bool) {
 	found, ok, err := informer.GetStore().GetByKey(key)
 	if err != nil {
-		panic("cache: internal error: " + err.Error()) // the store knows no errors
+		panic("cache: internal error: " + err.Error()) // the store of an informer returns none
 	}
 	if ok {
 		obj, ok = found.(T)
@@ -55,8 +56,8 @@ func namespaceIndex() toolscache.Indexers {
 	return toolscache.Indexers{toolscache.NamespaceIndex: toolscache.MetaNamespaceIndexFunc}
 }
 
-// identity keeps what tells one object and its version from another, labels, and
-// of the annotations the settings alone.
+// identity returns the metadata that identifies an object and its version, the labels, and
+// only those annotations that are settings.
 func identity(m metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Namespace:         m.Namespace,
@@ -66,18 +67,18 @@ func identity(m metav1.ObjectMeta) metav1.ObjectMeta {
 		CreationTimestamp: m.CreationTimestamp,
 		DeletionTimestamp: m.DeletionTimestamp,
 		Labels:            m.Labels,
-		Annotations:       settings(m.Annotations),
+		Annotations:       settingAnnotations(m.Annotations),
 	}
 }
 
-// Transformed sets reduce as the informer's transform and gives the informer the
-// type of what it then holds.
+// Transformed sets reduce as the transform of the informer, which must not be started, and
+// returns the informer with the type of the reduced objects.
 func Transformed[From any, To toolscache.Object](informer toolscache.SharedIndexInformer, reduce func(From) To) (toolscache.TypedSharedIndexInformer[To], error) {
 	err := informer.SetTransform(func(obj any) (any, error) {
 		if o, ok := obj.(From); ok {
 			return reduce(o), nil
 		}
-		if o, ok := obj.(To); ok { // a transform may see its own result again
+		if o, ok := obj.(To); ok { // a transform may get its own result again
 			return o, nil
 		}
 		return nil, fmt.Errorf("cache: unexpected %T", obj)

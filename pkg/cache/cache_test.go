@@ -124,7 +124,7 @@ func TestTokenSecretsAreFoundByAccount(t *testing.T) {
 		testkit.Secret("team/two", testkit.WithAccount("robot"), testkit.WithData("token", "eyJ")),
 		testkit.Secret("team/of-another", testkit.WithAccount("default")),
 		testkit.Secret("other/namesake", testkit.WithAccount("robot")),
-		testkit.Secret("team/of-nobody"),
+		testkit.Secret("team/without-account"),
 	} {
 		mustNil(t, secrets.GetStore().Add(NewTokenSecret(s, nil)))
 	}

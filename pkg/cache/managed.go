@@ -17,24 +17,25 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/api"
 )
 
-// ManagedSecret is what is kept of a Secret that asks for a token that is renewed.
+// ManagedSecret is a reduced Secret with the label sakeeper.io/token=managed.
 type ManagedSecret struct {
-	// ObjectMeta is reduced to identity, labels and the annotations that are about
-	// the token. It has no others: tools keep copies of data there (kubectl apply does).
+	// ObjectMeta has the identity, the labels and the annotations about the token. Other
+	// annotations are dropped, because they may have copies of the data (kubectl apply).
 	metav1.ObjectMeta
 
 	// Type is the Secret's.
 	Type corev1.SecretType
-	// Immutable: the API server lets nobody change the data.
+	// Immutable is that of the Secret: the API server refuses changes of the data.
 	Immutable bool
 	// ContentSum is the [ContentSum] of the keys that [api.FilledKeysAnnotation] names.
 	ContentSum [sha256.Size]byte
-	// OtherKeys are the keys of the data that were not filled and are not empty, sorted.
+	// OtherKeys are the keys of the data that are not empty and that sakeeper did not fill,
+	// sorted.
 	OtherKeys []string
 }
 
-// ManagedSecrets caches the Secrets of the cluster that have the label
-// sakeeper.io/token=managed, and fetches no others.
+// ManagedSecrets returns an informer of the Secrets with the label sakeeper.io/token=managed,
+// with the index [ByAccount].
 func ManagedSecrets(client kubernetes.Interface) (toolscache.TypedSharedIndexInformer[*ManagedSecret], error) {
 	informer := coreinformers.NewFilteredSecretInformer(client, "", 0, namespaceIndex(), func(o *metav1.ListOptions) {
 		o.LabelSelector = labels.Set{api.TokenLabel: api.TokenManaged}.String()
@@ -57,7 +58,7 @@ func NewManagedSecret(secret *corev1.Secret) *ManagedSecret {
 		Type:       secret.Type,
 		Immutable:  secret.Immutable != nil && *secret.Immutable,
 	}
-	reduced.Annotations = only(secret.Annotations, tokenAnnotations())
+	reduced.Annotations = selectAnnotations(secret.Annotations, tokenAnnotations())
 	filled := reduced.FilledKeys()
 	reduced.ContentSum = ContentSum(secret.Data, filled)
 	for key, value := range secret.Data {
@@ -69,7 +70,7 @@ func NewManagedSecret(secret *corev1.Secret) *ManagedSecret {
 	return reduced
 }
 
-// FilledKeys are the keys of the data that were filled, sorted.
+// FilledKeys returns the keys of the data that sakeeper filled, sorted.
 func (s *ManagedSecret) FilledKeys() []string {
 	text := s.Annotations[api.FilledKeysAnnotation]
 	if text == "" {
@@ -80,8 +81,8 @@ func (s *ManagedSecret) FilledKeys() []string {
 	return slices.Compact(keys)
 }
 
-// ContentSum is a SHA-256 of what data has under keys, which must be sorted; that
-// there is nothing is told from that there is an empty value.
+// ContentSum returns a SHA-256 of the values of keys in data. Keys must be sorted. A missing
+// value and an empty one have different sums.
 func ContentSum(data map[string][]byte, keys []string) [sha256.Size]byte {
 	h := sha256.New()
 	for _, key := range keys {
@@ -95,7 +96,7 @@ func ContentSum(data map[string][]byte, keys []string) [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// hashWithLength keeps the border between two values part of the hash.
+// hashWithLength makes the boundary between two values part of the hash.
 func hashWithLength(h hash.Hash, value []byte) {
 	h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(value))))
 	h.Write(value)

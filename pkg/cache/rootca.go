@@ -17,31 +17,30 @@ import (
 )
 
 const (
-	// DescriptionAnnotation says to people what the ConfigMap is for.
+	// DescriptionAnnotation describes to users what the ConfigMap is for.
 	DescriptionAnnotation = "kubernetes.io/description"
 )
 
-// RootCA is what is kept of a ConfigMap kube-root-ca.crt.
+// RootCA is a reduced ConfigMap kube-root-ca.crt.
 type RootCA struct {
-	// ObjectMeta is reduced to identity and labels.
+	// ObjectMeta has the identity, the labels and the annotations that are settings.
 	metav1.ObjectMeta
 
-	// CASum is the SHA-256 of the key ca.crt; of no bytes where there is none.
+	// CASum is the SHA-256 of the key ca.crt; without the key, that of no bytes.
 	CASum [sha256.Size]byte
-	// HasCA tells whether there is a key ca.crt.
+	// HasCA is true if there is a key ca.crt.
 	HasCA bool
-	// OtherKeys are the other keys in data, which do not belong there, sorted.
+	// OtherKeys are the other keys in data, sorted. The ConfigMap should have none.
 	OtherKeys []string
-	// Described tells whether the description annotation is not empty.
+	// Described is true if the description annotation is not empty.
 	Described bool
-	// Plain: nothing was dropped but data and description, so that whoever writes both
-	// anew may write the whole object. Fields that are younger than this program are not
-	// seen, as in-tree.
+	// Plain is true if only data and description were dropped: an update that sets both may
+	// write the whole object. Fields that this version of the API library does not know are
+	// not noticed, as in-tree.
 	Plain bool
 }
 
-// RootCAs caches the ConfigMap kube-root-ca.crt of every namespace and fetches
-// no other ConfigMap.
+// RootCAs returns an informer of the ConfigMap kube-root-ca.crt of every namespace.
 func RootCAs(client kubernetes.Interface) (toolscache.TypedSharedIndexInformer[*RootCA], error) {
 	informer := coreinformers.NewFilteredConfigMapInformer(client, "", 0, namespaceIndex(), func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector("metadata.name", api.RootCAConfigMap).String()
@@ -62,13 +61,13 @@ func NewRootCA(cm *corev1.ConfigMap) *RootCA {
 			reduced.OtherKeys = append(reduced.OtherKeys, key)
 		}
 	}
-	reduced.Plain = equality.Semantic.DeepEqual(undescribed(cm), &corev1.ConfigMap{ObjectMeta: reduced.ObjectMeta})
+	reduced.Plain = equality.Semantic.DeepEqual(otherFields(cm), &corev1.ConfigMap{ObjectMeta: reduced.ObjectMeta})
 	return reduced
 }
 
-// undescribed is cm less data and description, and less what the API server keeps where an
-// object that is written does not name it.
-func undescribed(cm *corev1.ConfigMap) *corev1.ConfigMap {
+// otherFields returns cm without data and description, and without what an update
+// cannot lose.
+func otherFields(cm *corev1.ConfigMap) *corev1.ConfigMap {
 	rest := *cm
 	rest.TypeMeta, rest.ManagedFields, rest.Data = metav1.TypeMeta{}, nil, nil
 	rest.Annotations = maps.Clone(cm.Annotations)

@@ -25,7 +25,7 @@ func TestNewRootCA(t *testing.T) {
 		want RootCA // less its ObjectMeta
 	}{
 		"one that is right": {
-			in:   testkit.ConfigMap("team/"+api.RootCAConfigMap, testkit.WithData("ca.crt", "a CA"), testkit.WithAnnotation(DescriptionAnnotation, "for people")),
+			in:   testkit.ConfigMap("team/"+api.RootCAConfigMap, testkit.WithData("ca.crt", "a CA"), testkit.WithAnnotation(DescriptionAnnotation, "for users")),
 			want: RootCA{HasCA: true, CASum: sha256.Sum256([]byte("a CA")), Described: true, Plain: true},
 		},
 		"an empty one": {

@@ -9,12 +9,12 @@ func tokenAnnotations() []string {
 	}
 }
 
-func settings(annotations map[string]string) map[string]string {
-	return only(annotations, []string{api.KeepAnnotation, api.CleanUpUnusedAnnotation, api.ResignAnnotation, api.CleanedUpAnnotation, api.ReviewedAnnotation})
+func settingAnnotations(annotations map[string]string) map[string]string {
+	return selectAnnotations(annotations, []string{api.KeepAnnotation, api.CleanUpUnusedAnnotation, api.ResignAnnotation, api.CleanedUpAnnotation, api.ReviewedAnnotation})
 }
 
-// only is a copy of annotations with no other keys than those.
-func only(annotations map[string]string, keys []string) map[string]string {
+// selectAnnotations returns a copy of annotations with only those keys.
+func selectAnnotations(annotations map[string]string, keys []string) map[string]string {
 	var kept map[string]string
 	for _, key := range keys {
 		value, ok := annotations[key]
@@ -29,9 +29,9 @@ func only(annotations map[string]string, keys []string) map[string]string {
 	return kept
 }
 
-// Setting is the value of key in the first of annotations that has it, and which
-// one that is; -1: none has it. What an object says beats what its namespace says,
-// so pass the object's first.
+// Setting returns the value of key in the first of annotations that has it, and the index of
+// that one, or -1 if none has it. The annotations of an object take precedence over those of
+// its namespace, so pass the object's first.
 func Setting(key string, annotations ...map[string]string) (value string, which int) {
 	for i, a := range annotations {
 		if value, ok := a[key]; ok {

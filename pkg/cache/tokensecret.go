@@ -14,54 +14,53 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// ByAccount indexes token Secrets by "<namespace>/<service account>".
+// ByAccount is the name of the index of Secrets by "<namespace>/<service account>".
 const ByAccount = "account"
 
-// TokenSecret is what is kept of a Secret of type
-// kubernetes.io/service-account-token.
+// TokenSecret is a reduced Secret of type kubernetes.io/service-account-token.
 type TokenSecret struct {
-	// ObjectMeta is reduced to identity, labels and settings. It has no other
-	// annotations: tools keep copies of data there (kubectl apply does).
+	// ObjectMeta has the identity, the labels and the annotations that are settings. Other
+	// annotations are dropped, because they may have copies of the data (kubectl apply).
 	metav1.ObjectMeta
 
-	// Account is the name in the annotation kubernetes.io/service-account.name.
+	// Account is the annotation kubernetes.io/service-account.name.
 	Account string
-	// AccountUID is the annotation kubernetes.io/service-account.uid, empty until
-	// somebody set it.
+	// AccountUID is the annotation kubernetes.io/service-account.uid; empty if it is not set.
 	AccountUID types.UID
-	// CASum is the SHA-256 of ca.crt; of no bytes where there is no ca.crt.
+	// CASum is the SHA-256 of ca.crt; without ca.crt, that of no bytes.
 	CASum [sha256.Size]byte
-	// HasNamespace tells whether data has a non-empty namespace.
+	// HasNamespace is true if data has a namespace that is not empty.
 	HasNamespace bool
-	// Token is what is known of the token.
+	// Token describes the token.
 	Token Token
-	// Unfilled is the whole object less its managedFields while it has no token,
-	// and nil as soon as it has one. It may be written back.
+	// Unfilled is the whole Secret without managedFields if it has no token, and else nil. It
+	// may be written back.
 	Unfilled *corev1.Secret
 }
 
-// Token is what is kept of a token: values that stay true whatever becomes of the
-// keys and of the account.
+// Token describes a token by values that remain true when keys or the ServiceAccount change.
 type Token struct {
-	// Sum is the SHA-256 of the token, of no bytes where there is none.
+	// Sum is the SHA-256 of the token; without a token, that of no bytes.
 	Sum [sha256.Size]byte
-	// Own: it is a legacy token whose claims name this namespace, this Secret and the
-	// ServiceAccount of the annotation. What else stands in a Secret is its user's.
+	// Own is true for a legacy token whose claims name this namespace, this Secret and the
+	// ServiceAccount of the annotation. Any other content belongs to the user, and the
+	// following fields are empty.
 	Own bool
-	// ClaimedUID is the UID of the ServiceAccount in the claims of an own token.
+	// ClaimedUID is the UID of the ServiceAccount in the claims.
 	ClaimedUID types.UID
-	// VerifiedBy is the id of the key that was seen to verify an own token. Empty:
-	// none that was known when the Secret was cached.
+	// VerifiedBy is the id of the key that verified the token; empty if none of the keys that
+	// were known at that time does.
 	VerifiedBy string
-	// TriedWith is the id of the set of keys that an own token was tried with.
+	// TriedWith is the id of the set of those keys.
 	TriedWith string
 }
 
 // Inspect reads a legacy token, as [token.Verifier.Inspect] does.
-type Inspect func(compact string) (token.Facts, error)
+type Inspect func(compact string) (token.Inspection, error)
 
-// TokenSecrets caches all token Secrets of the cluster and fetches no others. With
-// inspect nil it is not known whose the tokens are.
+// TokenSecrets returns an informer of all Secrets of type
+// kubernetes.io/service-account-token, with the index [ByAccount]. If inspect is nil, of a
+// token only the sum is known.
 func TokenSecrets(client kubernetes.Interface, inspect Inspect) (toolscache.TypedSharedIndexInformer[*TokenSecret], error) {
 	informer := coreinformers.NewFilteredSecretInformer(client, "", 0, namespaceIndex(), func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector("type", string(corev1.SecretTypeServiceAccountToken)).String()
@@ -81,13 +80,13 @@ func TokenSecrets(client kubernetes.Interface, inspect Inspect) (toolscache.Type
 	})
 }
 
-// NewTokenSecret reduces secret, and takes over what it keeps of it.
+// NewTokenSecret reduces secret. The result shares memory with secret, whose managedFields it
+// may clear.
 func NewTokenSecret(secret *corev1.Secret, inspect Inspect) *TokenSecret {
 	return newTokenSecret(secret, nil, inspect)
 }
 
-// newTokenSecret is NewTokenSecret for one that is cached already, in a former version;
-// nil: it is not.
+// newTokenSecret is NewTokenSecret of a Secret that may be cached in a former version, or nil.
 func newTokenSecret(secret *corev1.Secret, former *TokenSecret, inspect Inspect) *TokenSecret {
 	reduced := &TokenSecret{
 		ObjectMeta:   identity(secret.ObjectMeta),
@@ -97,7 +96,7 @@ func newTokenSecret(secret *corev1.Secret, former *TokenSecret, inspect Inspect)
 		HasNamespace: len(secret.Data[corev1.ServiceAccountNamespaceKey]) > 0,
 	}
 	compact := secret.Data[corev1.ServiceAccountTokenKey]
-	reduced.Token = reduced.describe(compact, former, inspect)
+	reduced.Token = reduced.inspectToken(compact, former, inspect)
 	if len(compact) == 0 {
 		secret.ManagedFields = nil
 		reduced.Unfilled = secret
@@ -105,35 +104,35 @@ func newTokenSecret(secret *corev1.Secret, former *TokenSecret, inspect Inspect)
 	return reduced
 }
 
-func (s *TokenSecret) describe(compact []byte, former *TokenSecret, inspect Inspect) Token {
+func (s *TokenSecret) inspectToken(compact []byte, former *TokenSecret, inspect Inspect) Token {
 	described := Token{Sum: sha256.Sum256(compact)}
 	if len(compact) == 0 || inspect == nil {
 		return described
 	}
-	// A Secret comes again whenever somebody changes anything of it, when it goes, and with
-	// every list after a broken watch: nobody verifies its token each time.
+	// The same Secret arrives again with every change and with every list after a broken
+	// watch: its token is verified only once.
 	if former != nil && former.Account == s.Account && former.Token.Sum == described.Sum && former.Token.VerifiedBy != "" {
-		return s.shared(former.Token)
+		return s.shareUID(former.Token)
 	}
-	facts, err := inspect(string(compact))
-	claims := facts.UnverifiedClaims
+	inspection, err := inspect(string(compact))
+	claims := inspection.UnverifiedClaims
 	if err != nil || claims.Namespace != s.Namespace || claims.SecretName != s.Name || claims.ServiceAccountName != s.Account {
 		return described
 	}
-	described.Own, described.VerifiedBy, described.TriedWith = true, facts.VerifiedBy, facts.TriedWith
+	described.Own, described.VerifiedBy, described.TriedWith = true, inspection.VerifiedBy, inspection.TriedWith
 	described.ClaimedUID = types.UID(claims.ServiceAccountUID)
-	return s.shared(described)
+	return s.shareUID(described)
 }
 
-// shared is t with one string in memory, not two, where it names the same UID as s.
-func (s *TokenSecret) shared(t Token) Token {
+// shareUID returns t; if it has the UID of s, both share one string in memory.
+func (s *TokenSecret) shareUID(t Token) Token {
 	if t.ClaimedUID == s.AccountUID {
 		t.ClaimedUID = s.AccountUID
 	}
 	return t
 }
 
-// AccountName is the ServiceAccount that the Secret names.
+// AccountName returns namespace and name of the ServiceAccount that the Secret names.
 func (s *TokenSecret) AccountName() toolscache.ObjectName {
 	return toolscache.ObjectName{Namespace: s.Namespace, Name: s.Account}
 }

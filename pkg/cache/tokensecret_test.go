@@ -29,7 +29,7 @@ func reducedMeta(o metav1.Object) metav1.ObjectMeta {
 	}
 }
 
-// tokenOf is what is kept of a token when nobody can read it.
+// tokenOf returns what is kept of a token without an Inspect function.
 func tokenOf(secret *corev1.Secret) Token { return Token{Sum: sha256.Sum256(secret.Data["token"])} }
 
 func TestNewTokenSecret(t *testing.T) {
@@ -86,13 +86,13 @@ func TestNewTokenSecret(t *testing.T) {
 func TestWhatIsKeptOfAToken(t *testing.T) {
 	const compact = "the token"
 	own := token.LegacyClaims{Namespace: "team", SecretName: "s", ServiceAccountName: "robot", ServiceAccountUID: "uid of the claims"}
-	of := func(change func(*token.LegacyClaims)) token.Facts {
-		facts := token.Facts{UnverifiedClaims: own, VerifiedBy: "key", TriedWith: "keys"}
+	of := func(change func(*token.LegacyClaims)) token.Inspection {
+		facts := token.Inspection{UnverifiedClaims: own, VerifiedBy: "key", TriedWith: "keys"}
 		change(&facts.UnverifiedClaims)
 		return facts
 	}
 	cases := map[string]struct {
-		inFacts token.Facts
+		inFacts token.Inspection
 		inErr   error
 		want    Token // less its sum
 	}{
@@ -100,15 +100,15 @@ func TestWhatIsKeptOfAToken(t *testing.T) {
 			inFacts: of(func(*token.LegacyClaims) {}),
 			want:    Token{Own: true, ClaimedUID: "uid of the claims", VerifiedBy: "key", TriedWith: "keys"},
 		},
-		"its own, of no known key": {inFacts: token.Facts{UnverifiedClaims: own}, want: Token{Own: true, ClaimedUID: "uid of the claims"}},
-		"no legacy token":          {inFacts: token.Facts{UnverifiedClaims: own}, inErr: token.ErrIssuer},
+		"its own, of no known key": {inFacts: token.Inspection{UnverifiedClaims: own}, want: Token{Own: true, ClaimedUID: "uid of the claims"}},
+		"no legacy token":          {inFacts: token.Inspection{UnverifiedClaims: own}, inErr: token.ErrIssuer},
 		"of another namespace":     {inFacts: of(func(c *token.LegacyClaims) { c.Namespace = "other" })},
 		"of another secret":        {inFacts: of(func(c *token.LegacyClaims) { c.SecretName = "other" })},
 		"of another account":       {inFacts: of(func(c *token.LegacyClaims) { c.ServiceAccountName = "other" })},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			inspect := func(got string) (token.Facts, error) {
+			inspect := func(got string) (token.Inspection, error) {
 				if got != compact {
 					t.Errorf("asked about %q", got)
 				}
@@ -123,7 +123,7 @@ func TestWhatIsKeptOfAToken(t *testing.T) {
 	}
 	t.Run("none", func(t *testing.T) {
 		secret := testkit.Secret("team/s", testkit.WithAccount("robot"))
-		got := NewTokenSecret(secret, func(string) (token.Facts, error) { panic("there is nothing to read") })
+		got := NewTokenSecret(secret, func(string) (token.Inspection, error) { panic("there is nothing to read") })
 		if diff := cmp.Diff(Token{Sum: sha256.Sum256(nil)}, got.Token); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}
@@ -185,7 +185,7 @@ func TestNoTokenBytesAreKept(t *testing.T) {
 	}
 }
 
-// holds tells whether any string or byte slice that can be reached from v
+// holds returns true if any string or byte slice that can be reached from v
 // contains needle.
 func holds(v reflect.Value, needle string) bool {
 	switch v.Kind() {
@@ -222,12 +222,12 @@ func holds(v reflect.Value, needle string) bool {
 func TestATokenIsInspectedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inspections := map[string]int{}
-		inspect := func(compact string) (token.Facts, error) {
+		inspect := func(compact string) (token.Inspection, error) {
 			inspections[compact]++
 			if compact == "of another issuer" {
-				return token.Facts{}, token.ErrIssuer
+				return token.Inspection{}, token.ErrIssuer
 			}
-			facts := token.Facts{UnverifiedClaims: token.LegacyClaims{Namespace: "team", SecretName: "s", ServiceAccountName: "robot"}}
+			facts := token.Inspection{UnverifiedClaims: token.LegacyClaims{Namespace: "team", SecretName: "s", ServiceAccountName: "robot"}}
 			if compact != "of no known key" {
 				facts.VerifiedBy = "key"
 			}

@@ -181,7 +181,7 @@ type parsedKeys struct {
 }
 
 func (s *secretKeys) parse(secret *corev1.Secret) (*keys.Set, error) {
-	ring, err := keys.ParseRing(secret.Data)
+	ring, err := keys.ParseKeyring(secret.Data)
 	if err == nil {
 		var set *keys.Set
 		if set, err = ring.Set(); err == nil {

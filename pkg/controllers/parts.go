@@ -61,7 +61,7 @@ type parts struct {
 	// informers are those that the suite runs itself.
 	informers []toolscache.SharedIndexInformer
 
-	recent      *token.Recent
+	recent      *token.Cache
 	check       *signingkey.Check // nil if no controller makes tokens
 	controllers map[string]runnable
 	ran         atomic.Bool
@@ -71,7 +71,7 @@ type parts struct {
 func newParts(options Options, client kubernetes.Interface, recorder record.EventRecorder, keySource Source[*keys.Set], ca Source[cabundle.Bundle]) (*parts, error) {
 	p := &parts{
 		options: options, recorder: recorder, keys: keySource, ca: ca,
-		recent: token.NewRecent(recentTokens), controllers: map[string]runnable{},
+		recent: token.NewCache(recentTokens), controllers: map[string]runnable{},
 		confirmLive: options.Namespaces != nil || options.ServiceAccounts != nil,
 	}
 	p.enabled, _ = options.Enabled() // New has reported the error
@@ -137,7 +137,7 @@ func (p *parts) inspect() cache.Inspect {
 	if p.keys == nil {
 		return nil
 	}
-	return token.NewVerifierWith(p.recent, p.keys.Get).Inspect
+	return token.NewVerifierWithCache(p.recent, p.keys.Get).Inspect
 }
 
 // configFor is the client configuration of one controller, which audit logs name.
@@ -164,7 +164,7 @@ func (p *parts) makeCheck() error {
 	}
 	signs := signerOf(p.keys)
 	if signs == nil {
-		signs = token.NewSignerWith(p.recent, p.keys.Get)
+		signs = token.NewSignerWithCache(p.recent, p.keys.Get)
 	}
 	p.check, err = signingkey.New(signingkey.Config{
 		Signer:       signs,

@@ -95,7 +95,7 @@ func (s *Suite) Load(ctx context.Context) error {
 
 // Run works until ctx ends, and returns nil then, after the last goroutine of the suite has ended.
 // It reads files first, and fails if that does ([Suite.Load]); waits for the API server for as long
-// as it takes, and fails if that is too old ([kube.ErrTooOld]); and runs the controllers while
+// as it takes, and fails if that is too old ([kube.ErrServerTooOld]); and runs the controllers while
 // [Options.Elect] lets it.
 func (s *Suite) Run(ctx context.Context) error {
 	if s.began.Swap(true) {

@@ -214,14 +214,14 @@ func TestASecretWithoutKeys(t *testing.T) {
 
 func keySecret(t *testing.T, signing keys.PrivateKey) *corev1.Secret {
 	t.Helper()
-	member := keys.Member{State: keys.StateSigning, Since: testkit.Instant(), Private: signing}
-	data, err := member.Encode()
+	entry := keys.Entry{State: keys.StateSigning, Since: testkit.Instant(), Private: signing}
+	data, err := entry.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "sakeeper-system", Name: "keys"},
-		Data:       map[string][]byte{member.Name(): data},
+		Data:       map[string][]byte{entry.FileName(): data},
 	}
 }
 
@@ -229,7 +229,7 @@ func keySecret(t *testing.T, signing keys.PrivateKey) *corev1.Secret {
 func TestASignerGivesKeysAndSignatures(t *testing.T) {
 	set := testkit.Keys("p256")
 	server, err := signer.New(signer.Config{
-		Keys: func() *keys.Set { return set }, ReadAt: time.Now, RefreshHint: time.Minute, MaxExpiration: signer.MinExpiration, Metrics: signer.NewMetrics(prometheus.NewRegistry()),
+		Keys: func() *keys.Set { return set }, ReadAt: time.Now, RefreshHint: time.Minute, MaxExpiration: signer.MinExpiration,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -140,7 +140,7 @@ func (r *RemoteKeys) read(ctx context.Context) (*keys.Set, error) {
 			continue // a key that cannot verify ServiceAccount tokens
 		}
 		if key.KeyID != "" {
-			public = public.Named(key.KeyID)
+			public = public.WithID(key.KeyID)
 		}
 		found = append(found, public)
 	}

@@ -9,18 +9,18 @@ import (
 	"strings"
 )
 
-// Directory is a key directory (--key-dir): one file per key, whose name says its
-// state ([Member.Name]). Load it again to follow a change ([Directory.Open]).
+// Directory is the path of a key directory (--key-dir): one file per key, whose name has the
+// state of the key ([Entry.FileName]). Files that begin with a dot are ignored.
 type Directory string
 
-// Load reads the set that signs. Its error names flag, directory and file.
-func (d Directory) Load() (*Set, error) { return d.load((*Ring).Set) }
+// Load reads the keys. A directory without a signing key is an error. Errors name the flag,
+// the directory and each bad file.
+func (d Directory) Load() (*Set, error) { return d.load((*Keyring).Set) }
 
-// LoadVerification reads the set that verifies. Private halves are not needed.
-func (d Directory) LoadVerification() (*Set, error) { return d.load((*Ring).VerificationSet) }
+func (d Directory) loadVerification() (*Set, error) { return d.load((*Keyring).VerificationSet) }
 
-func (d Directory) load(set func(*Ring) (*Set, error)) (*Set, error) {
-	ring, err := d.Ring()
+func (d Directory) load(set func(*Keyring) (*Set, error)) (*Set, error) {
+	ring, err := d.Keyring()
 	if err != nil {
 		return nil, err
 	}
@@ -31,15 +31,16 @@ func (d Directory) load(set func(*Ring) (*Set, error)) (*Set, error) {
 	return found, nil
 }
 
-// Ring reads all keys with their states.
-func (d Directory) Ring() (*Ring, error) {
+// Keyring reads all keys with their states. The errors are as those of [Directory.Load]; an
+// empty directory is none.
+func (d Directory) Keyring() (*Keyring, error) {
 	files, err := d.read()
 	for tries := 0; errors.Is(err, fs.ErrNotExist) && tries < 3; tries++ {
-		files, err = d.read() // a file was renamed since the directory was listed
+		files, err = d.read() // a file was renamed after the directory was listed
 	}
 	if err == nil {
-		var ring *Ring
-		if ring, err = ParseRing(files); err == nil {
+		var ring *Keyring
+		if ring, err = ParseKeyring(files); err == nil {
 			return ring, nil
 		}
 	}
@@ -66,7 +67,7 @@ func (d Directory) read() (map[string][]byte, error) {
 	return files, nil
 }
 
-// withoutPath is the reason alone, where the path is said already.
+// withoutPath returns err without the path, for an error that already has it.
 func withoutPath(err error) error {
 	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 		return pathErr.Err

@@ -6,19 +6,18 @@ import (
 	"os"
 )
 
-// Files are the key files of the flags that kube-controller-manager and
-// kube-apiserver know. Load them again to follow a change ([Files.Open]).
+// Files are the key files that kube-controller-manager and kube-apiserver have flags for.
 type Files struct {
 	// PrivateKeyFile holds the signing key (--service-account-private-key-file).
 	PrivateKeyFile string
-	// KeyFiles hold more keys that are verified (--service-account-key-file).
+	// KeyFiles hold more keys that verify (--service-account-key-file).
 	KeyFiles []string
 }
 
-// Paths are all files, for watching.
-func (f Files) Paths() []string { return append([]string{f.PrivateKeyFile}, f.KeyFiles...) }
+func (f Files) paths() []string { return append([]string{f.PrivateKeyFile}, f.KeyFiles...) }
 
-// Load reads the files. Its error joins one per bad file, each naming flag and file.
+// Load reads all files. Its error joins the errors of all bad files, each of which names the
+// flag and the file.
 func (f Files) Load() (*Set, error) {
 	signing, errSigning := parseFile("--service-account-private-key-file", f.PrivateKeyFile, ParsePrivate)
 	verification, errVerification := f.loadKeyFiles()
@@ -28,8 +27,7 @@ func (f Files) Load() (*Set, error) {
 	return NewSet(signing, verification...), nil
 }
 
-// LoadVerification reads KeyFiles alone, for a process that signs nothing.
-func (f Files) LoadVerification() (*Set, error) {
+func (f Files) loadVerification() (*Set, error) {
 	verification, err := f.loadKeyFiles()
 	if err != nil {
 		return nil, err

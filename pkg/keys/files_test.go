@@ -102,10 +102,3 @@ func TestFilesLoadReportsEveryBadFile(t *testing.T) {
 		})
 	}
 }
-
-func TestFilesPathsAreAllFiles(t *testing.T) {
-	files := keys.Files{PrivateKeyFile: "private", KeyFiles: []string{"one", "two"}}
-	if diff := cmp.Diff([]string{"private", "one", "two"}, files.Paths()); diff != "" {
-		t.Errorf("paths (-want +got):\n%s", diff)
-	}
-}

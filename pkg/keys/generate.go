@@ -11,7 +11,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// Generate makes a key for one of [Algorithms]. RSA keys have 2048 bits, as kubeadm's.
+// Generate makes a key for one of [Algorithms]. RSA keys have 2048 bits, as those of kubeadm.
 func Generate(algorithm jose.SignatureAlgorithm) (PrivateKey, error) {
 	var made crypto.Signer
 	var err error

@@ -10,8 +10,7 @@ import (
 	"strings"
 )
 
-// The PEM types of private keys; RFC 7468 knows the last, the others are older. And the
-// one of public keys.
+// The PEM types of keys. RFC 7468 has the last two; the others are older.
 const (
 	pkcs1Private = "RSA PRIVATE KEY"
 	sec1Private  = "EC PRIVATE KEY"
@@ -22,7 +21,7 @@ const (
 
 // ParsePrivate reads the one private key of a PEM file: PKCS#1 or PKCS#8 for
 // RSA, SEC 1 or PKCS#8 for ECDSA. Public keys, certificates and EC PARAMETERS
-// beside it are passed over, as kube-controller-manager does.
+// in the file are ignored, as in kube-controller-manager.
 func ParsePrivate(data []byte) (PrivateKey, error) {
 	blocks, err := decode(data)
 	if err != nil {
@@ -54,7 +53,7 @@ func ParsePrivate(data []byte) (PrivateKey, error) {
 
 // ParsePublic reads all keys of a PEM file as verification keys: public keys
 // (SubjectPublicKeyInfo, or PKCS#1 for RSA), certificates, and private keys, of
-// which the public half is kept. EC PARAMETERS are passed over.
+// which the public half is kept. EC PARAMETERS are ignored.
 func ParsePublic(data []byte) ([]PublicKey, error) {
 	blocks, err := decode(data)
 	if err != nil {
@@ -77,7 +76,7 @@ func ParsePublic(data []byte) ([]PublicKey, error) {
 	return found, nil
 }
 
-// ParseDER reads a public key as SubjectPublicKeyInfo.
+// ParseDER parses a SubjectPublicKeyInfo in DER.
 func ParseDER(der []byte) (PublicKey, error) {
 	key, err := x509.ParsePKIXPublicKey(der)
 	if err != nil {
@@ -88,8 +87,8 @@ func ParseDER(der []byte) (PublicKey, error) {
 
 var (
 	errUnsupported = errors.New("is of an unsupported type")
-	// errDamaged replaces the parsers' own errors for private keys, whose text we do
-	// not control and which must never quote the input.
+	// errDamaged replaces the errors of the parsers of private keys, which might hold parts
+	// of the input.
 	errDamaged = errors.New("does not parse")
 )
 
@@ -156,7 +155,7 @@ func decode(data []byte) ([]*pem.Block, error) {
 	for {
 		number := len(blocks) + 1
 		text, _, found := bytes.Cut(data, []byte(beginMarker))
-		// An END line whose BEGIN line was lost: a block that would pass for text.
+		// An END line without a BEGIN line: a damaged block, not text.
 		if bytes.Contains(text, []byte(endMarker)) {
 			return nil, fmt.Errorf("PEM block %d does not parse", number)
 		}
@@ -165,7 +164,7 @@ func decode(data []byte) ([]*pem.Block, error) {
 		}
 		data = data[len(text):]
 		block, rest := pem.Decode(data)
-		// More than one BEGIN line in what was consumed: the first block was skipped.
+		// With more than one BEGIN line, pem.Decode has skipped a block.
 		if block == nil || bytes.Count(data[:len(data)-len(rest)], []byte(beginMarker)) != 1 {
 			return nil, fmt.Errorf("PEM block %d does not parse", number)
 		}

@@ -14,17 +14,17 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// minRSABits is the least that RFC 7518, section 3.3, allows for RS256.
+// minRSABits is the minimum of RFC 7518, section 3.3, for RS256.
 const minRSABits = 2048
 
-// Algorithms is the allow-list of the signature algorithms of all keys that this
-// package accepts; tokens with any other are refused before a key is looked at.
+// Algorithms returns the signature algorithms of the keys that this package accepts. Tokens
+// with any other algorithm are refused before a key is chosen.
 func Algorithms() []jose.SignatureAlgorithm {
 	return []jose.SignatureAlgorithm{jose.RS256, jose.ES256, jose.ES384, jose.ES512}
 }
 
-// algorithmOf is the one table from key to JOSE algorithm, and the policy of
-// which keys are accepted at all.
+// algorithmOf is the only table from key to JOSE algorithm. It returns an error for a key that
+// is not accepted.
 func algorithmOf(key crypto.PublicKey) (jose.SignatureAlgorithm, error) {
 	switch k := key.(type) {
 	case *rsa.PublicKey:
@@ -47,8 +47,8 @@ func algorithmOf(key crypto.PublicKey) (jose.SignatureAlgorithm, error) {
 	}
 }
 
-// idOf computes the key id as kube-apiserver does: base64url, unpadded, of the
-// SHA-256 of the DER form of the SubjectPublicKeyInfo.
+// idOf returns the key id as kube-apiserver computes it: unpadded base64url of the SHA-256 of
+// the SubjectPublicKeyInfo in DER.
 func idOf(key crypto.PublicKey) (string, error) {
 	der, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {

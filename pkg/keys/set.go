@@ -9,30 +9,31 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// Set is one signing key and every key that is still verified, the signing key
-// among them. It is immutable and safe for concurrent use.
+// Set is one signing key and all keys that verify, the signing key among them. It is immutable
+// and safe for concurrent use.
 type Set struct {
 	signing      PrivateKey
 	verification []PublicKey
 	byID         map[string]PublicKey
-	// legacy are the ids of those of verification that discovery does not show.
+	// legacy has the ids of the keys that verify but are not in the JWKS.
 	legacy map[string]bool
 	id     string
 }
 
-// NewSet makes a set. A key that is given more than once is kept once.
+// NewSet returns a set that signs with signing, and verifies with it and with verification.
+// Duplicates are dropped.
 func NewSet(signing PrivateKey, verification ...PublicKey) *Set {
 	return newSet(signing, append([]PublicKey{signing.PublicKey()}, verification...), nil)
 }
 
-// NewVerificationSet makes a set that signs nothing: [Set.Signing] is the zero key.
+// NewVerificationSet returns a set that cannot sign: [Set.Signing] is the zero key.
 func NewVerificationSet(verification ...PublicKey) *Set {
 	return newSet(PrivateKey{}, verification, nil)
 }
 
-// WithLegacy is the set with more keys, which verify and which discovery does not
-// show. A key that is in the set already stays what it is: the signing key is always
-// shown, because nobody could verify what it signs.
+// WithLegacy returns the set with more keys, which verify and are not in the JWKS. A key that
+// is in the set already stays in the JWKS: without the signing key in it, no client could
+// verify new tokens.
 func (s *Set) WithLegacy(keys ...PublicKey) *Set {
 	return newSet(s.signing, s.Published(), append(slices.DeleteFunc(s.Verification(), s.InDiscovery), keys...))
 }
@@ -59,33 +60,31 @@ func newSet(signing PrivateKey, published, legacy []PublicKey) *Set {
 	return s
 }
 
-// ID stands for what the set signs and verifies with, in whatever order the keys were
-// given, and whether or not discovery shows them.
+// ID identifies the signing key and the keys that verify, regardless of their order and of
+// which of them are in the JWKS.
 func (s *Set) ID() string { return s.id }
 
-// Signing is the key that signs. It is the zero key, whose id is empty, in a set that
-// only verifies.
+// Signing returns the key that signs, or the zero key in a set that only verifies.
 func (s *Set) Signing() PrivateKey { return s.signing }
 
-// Verification is all keys that verify: the signing key's public half first, the
-// legacy ones last.
+// Verification returns all keys that verify: first the signing key, last the legacy keys.
 func (s *Set) Verification() []PublicKey { return slices.Clone(s.verification) }
 
-// Published is the keys that discovery shows, the signing key's public half first.
+// Published returns the keys in the JWKS, first the signing key.
 func (s *Set) Published() []PublicKey {
 	return slices.DeleteFunc(s.Verification(), func(key PublicKey) bool { return !s.InDiscovery(key) })
 }
 
-// InDiscovery tells whether discovery shows a key of the set.
+// InDiscovery returns true if the JWKS has the key, which must be in the set.
 func (s *Set) InDiscovery(key PublicKey) bool { return !s.legacy[key.ID()] }
 
-// Lookup finds a verification key by its id.
+// Lookup returns the key that verifies and has the id; false if there is none.
 func (s *Set) Lookup(id string) (PublicKey, bool) {
 	key, ok := s.byID[id]
 	return key, ok
 }
 
-// JWKS is the set's published keys as RFC 7517 writes them.
+// JWKS returns the published keys as a JSON Web Key Set (RFC 7517).
 func (s *Set) JWKS() jose.JSONWebKeySet {
 	var set jose.JSONWebKeySet
 	for _, key := range s.Published() {
@@ -94,7 +93,7 @@ func (s *Set) JWKS() jose.JSONWebKeySet {
 	return set
 }
 
-// Equal tells whether both sets sign and verify with the same keys, and show the same.
+// Equal returns true if both sets sign and verify with the same keys and have the same JWKS.
 func (s *Set) Equal(other *Set) bool {
 	if s.id != other.id {
 		return false

@@ -8,8 +8,9 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// ServerClock tells the time as the API server does, by whose clock tokens and certificates are judged: it
-// corrects the local clock by the Date of answers. It is safe for concurrent use.
+// ServerClock shows the API server's time, which decides whether tokens and certificates are
+// valid: it corrects the local clock by the Date header of responses. It is safe for
+// concurrent use.
 type ServerClock struct {
 	local  clock.PassiveClock
 	offset atomic.Int64 // a time.Duration
@@ -17,7 +18,7 @@ type ServerClock struct {
 
 var _ clock.PassiveClock = (*ServerClock)(nil)
 
-// NewServerClock makes a clock that shows local until it has seen an answer.
+// NewServerClock returns a clock that shows the time of local until the first response.
 func NewServerClock(local clock.PassiveClock) *ServerClock { return &ServerClock{local: local} }
 
 // Now implements [clock.PassiveClock].
@@ -26,36 +27,38 @@ func (c *ServerClock) Now() time.Time { return c.local.Now().Add(time.Duration(c
 // Since implements [clock.PassiveClock].
 func (c *ServerClock) Since(t time.Time) time.Duration { return c.Now().Sub(t) }
 
-// Wrap makes a transport whose answers set the clock.
-func (c *ServerClock) Wrap(next http.RoundTripper) http.RoundTripper { return teller{c, next} }
+// Wrap returns a transport that sets the clock by the responses of next, for
+// [k8s.io/client-go/rest.Config.Wrap].
+func (c *ServerClock) Wrap(next http.RoundTripper) http.RoundTripper { return clockTransport{c, next} }
 
-type teller struct {
+type clockTransport struct {
 	clock *ServerClock
 	next  http.RoundTripper
 }
 
 // RoundTrip implements [http.RoundTripper].
-func (t teller) RoundTrip(request *http.Request) (*http.Response, error) {
+func (t clockTransport) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := t.next.RoundTrip(request)
 	if err != nil {
 		return response, err
 	}
 	if date, err := http.ParseTime(response.Header.Get("Date")); err == nil {
-		t.clock.hear(date)
+		t.clock.setFromDate(date)
 	}
 	return response, nil
 }
 
 // WrappedRoundTripper lets client-go find the transport below.
-func (t teller) WrappedRoundTripper() http.RoundTripper { return t.next }
+func (t clockTransport) WrappedRoundTripper() http.RoundTripper { return t.next }
 
-// slack is how far the local clock may be off before it is corrected: a Date has
-// seconds, and takes its time to come.
-const slack = 5 * time.Second
+// clockTolerance is the difference up to which the local clock is not corrected: a Date has
+// whole seconds, and the response takes time.
+const clockTolerance = 5 * time.Second
 
-func (c *ServerClock) hear(date time.Time) {
+// setFromDate corrects the clock by the Date of a response.
+func (c *ServerClock) setFromDate(date time.Time) {
 	offset := date.Sub(c.local.Now())
-	if offset.Abs() < slack {
+	if offset.Abs() < clockTolerance {
 		offset = 0
 	}
 	c.offset.Store(int64(offset))

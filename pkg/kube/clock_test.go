@@ -11,7 +11,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// dated is a transport that answers with one Date, or not.
+// dated is a transport whose responses have one Date, or none.
 type dated struct {
 	date string
 	err  error

@@ -22,17 +22,18 @@ import (
 
 // Connection says how to reach the API server.
 type Connection struct {
-	// Kubeconfig is a file; empty: the configuration that a pod finds.
+	// Kubeconfig is the path of a kubeconfig file. Empty: the in-cluster configuration.
 	Kubeconfig string
-	// QPS and Burst limit the client's requests per second; a negative QPS: the
-	// API server's priority and fairness alone decides.
+	// QPS and Burst limit the requests per second of the client. A negative QPS means no
+	// limit: the priority and fairness of the API server decides. Zero: client-go's default.
 	QPS   float32
 	Burst int
-	// UserAgent names the process in audit logs.
+	// UserAgent is the user agent in audit logs. Empty: client-go's default.
 	UserAgent string
 }
 
-// Config makes a client configuration that speaks protobuf.
+// Config returns a client configuration that uses protobuf. It reads the kubeconfig, but
+// does not connect. Its errors name the flag --kubeconfig.
 func (c Connection) Config() (*rest.Config, error) {
 	config, err := c.load()
 	if err != nil {
@@ -55,7 +56,7 @@ func (c Connection) load() (*rest.Config, error) {
 		}
 		return config, err
 	}
-	// Not the deferred loader: inside a cluster it takes an empty file for none.
+	// Not the deferred loader: inside a cluster it ignores an empty file.
 	file, err := clientcmd.LoadFromFile(c.Kubeconfig)
 	if err != nil {
 		return nil, fmt.Errorf("--kubeconfig: %s: %w", c.Kubeconfig, err)
@@ -70,18 +71,19 @@ func (c Connection) load() (*rest.Config, error) {
 	return config, nil
 }
 
-// ErrTooOld is about an API server without what sakeeper needs.
-var ErrTooOld = errors.New("the API server is too old")
+// ErrServerTooOld is returned for an API server that is older than Kubernetes 1.30.
+var ErrServerTooOld = errors.New("the API server is too old")
 
-// oldest has the match conditions of webhooks and the ids of bound tokens, which older
-// ones leave out without a word.
-func oldest() *apiversion.Version { return apiversion.MajorMinor(1, 30) }
+// minServerVersion is the first version with match conditions of webhooks and ids of bound
+// tokens; older ones drop both silently.
+func minServerVersion() *apiversion.Version { return apiversion.MajorMinor(1, 30) }
 
-// WaitForServer returns nil when the API server has answered, [ErrTooOld] when it is, and
-// ctx's error when ctx ended before. Until then it says every now and then what is wrong.
+// WaitForServer waits until the API server answers. It returns an error that wraps
+// [ErrServerTooOld] if the version is too old, and the error of ctx if ctx ends before. While
+// it waits it logs the reason every 30 seconds. Host is for logs.
 func WaitForServer(ctx context.Context, client rest.Interface, host string) error {
 	logger := klog.FromContext(ctx)
-	var said time.Time
+	var logged time.Time
 	return wait.PollUntilContextCancel(ctx, time.Second, true, func(ctx context.Context) (bool, error) {
 		var info version.Info
 		body, err := client.Get().AbsPath("/version").Timeout(10 * time.Second).Do(ctx).Raw()
@@ -91,25 +93,25 @@ func WaitForServer(ctx context.Context, client rest.Interface, host string) erro
 		switch {
 		case err == nil:
 			logger.Info("Connected to the API server", "server", host, "version", info.GitVersion)
-			if v, err := apiversion.ParseGeneric(info.GitVersion); err == nil && v.LessThan(oldest()) {
-				return false, fmt.Errorf("%w: it is %s, and sakeeper needs %s or newer, for match conditions of webhooks", ErrTooOld, info.GitVersion, oldest())
+			if v, err := apiversion.ParseGeneric(info.GitVersion); err == nil && v.LessThan(minServerVersion()) {
+				return false, fmt.Errorf("%w: it is %s, and sakeeper needs %s or newer, for match conditions of webhooks", ErrServerTooOld, info.GitVersion, minServerVersion())
 			}
 			return true, nil
 		case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
-			// It is there. What is not allowed will be named by whoever needs it.
-			logger.Error(err, "Connected to the API server, which does not tell its version", "server", host)
+			// The API server works. A client that lacks a right reports that itself.
+			logger.Error(err, "Connected to the API server, but could not read its version", "server", host)
 			return true, nil
 		}
-		if ctx.Err() == nil && time.Since(said) > 30*time.Second {
-			said = time.Now()
+		if ctx.Err() == nil && time.Since(logged) > 30*time.Second {
+			logged = time.Now()
 			logger.Error(err, "Waiting for the API server, which cannot be reached", "server", host)
 		}
 		return false, nil
 	})
 }
 
-// Namespace is the namespace of the pod that this process runs in, or outside where
-// it runs in none.
+// Namespace returns the namespace of the pod that this process runs in, or outside if it does
+// not run in a pod.
 func Namespace(outside string) string {
 	data, err := os.ReadFile(api.ServiceAccountDir + "/namespace")
 	if name := strings.TrimSpace(string(data)); err == nil && name != "" {

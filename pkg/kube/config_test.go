@@ -54,7 +54,7 @@ func TestConnectionConfigErrors(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	other := filepath.Join(dir, "other") // must not be used in place of the flag
+	other := filepath.Join(dir, "other") // must not replace the flag
 	if err := os.WriteFile(other, []byte(kubeconfig), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -81,8 +81,7 @@ func TestConnectionConfigErrors(t *testing.T) {
 	}
 }
 
-// answers is the transport to an API server that answers as it is told, one
-// answer per request, the last of them for ever.
+// answers is a transport with one answer per request; the last one is repeated.
 type answers []func(*http.Request) (*http.Response, error)
 
 func (a *answers) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -108,23 +107,23 @@ func TestWaitForServer(t *testing.T) {
 	version := answer(http.StatusOK, `{"gitVersion":"v1.36.3"}`)
 
 	cases := map[string]struct {
-		in       answers
-		inStop   time.Duration // zero: never
-		want     time.Duration
-		wantErr  error
-		wantSaid int // that it waits
+		in         answers
+		inStop     time.Duration // zero: never
+		want       time.Duration
+		wantErr    error
+		wantLogged int // log lines about the wait
 	}{
 		"an answer":                           {in: answers{version}},
-		"a server that is too old":            {in: answers{answer(http.StatusOK, `{"gitVersion":"v1.29.14-eks-1"}`)}, wantErr: ErrTooOld},
+		"a server that is too old":            {in: answers{answer(http.StatusOK, `{"gitVersion":"v1.29.14-eks-1"}`)}, wantErr: ErrServerTooOld},
 		"one that is old enough":              {in: answers{answer(http.StatusOK, `{"gitVersion":"v1.30.0-alpha.1"}`)}},
-		"a version that nobody knows":         {in: answers{answer(http.StatusOK, `{"gitVersion":"devel"}`)}},
-		"an answer at the third try":          {in: answers{refused, refused, version}, want: 2 * time.Second, wantSaid: 1},
+		"an unknown version":                  {in: answers{answer(http.StatusOK, `{"gitVersion":"devel"}`)}},
+		"an answer at the third try":          {in: answers{refused, refused, version}, want: 2 * time.Second, wantLogged: 1},
 		"a server that does not tell":         {in: answers{answer(http.StatusForbidden, "")}},
 		"a server that does not know us":      {in: answers{answer(http.StatusUnauthorized, "")}},
-		"a server that starts":                {in: answers{answer(http.StatusInternalServerError, "starting"), version}, want: time.Second, wantSaid: 1},
-		"something that is no API server":     {in: answers{answer(http.StatusOK, "<html>"), version}, want: time.Second, wantSaid: 1},
-		"a server that is silent for a while": {in: answers{silent, version}, want: 10 * time.Second, wantSaid: 1},
-		"no server until we are stopped":      {in: answers{refused}, inStop: 100*time.Second + 1, want: 100*time.Second + 1, wantErr: context.Canceled, wantSaid: 4},
+		"a server that starts":                {in: answers{answer(http.StatusInternalServerError, "starting"), version}, want: time.Second, wantLogged: 1},
+		"something that is no API server":     {in: answers{answer(http.StatusOK, "<html>"), version}, want: time.Second, wantLogged: 1},
+		"a server that is silent for a while": {in: answers{silent, version}, want: 10 * time.Second, wantLogged: 1},
+		"no server until we are stopped":      {in: answers{refused}, inStop: 100*time.Second + 1, want: 100*time.Second + 1, wantErr: context.Canceled, wantLogged: 4},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -147,8 +146,8 @@ func TestWaitForServer(t *testing.T) {
 					t.Errorf("took %v, want %v", took, tc.want)
 				}
 				logs := logger.GetSink().(ktesting.Underlier).GetBuffer().String()
-				if said := strings.Count(logs, "cannot be reached"); said != tc.wantSaid {
-					t.Errorf("said %d times that it waits, want %d:\n%s", said, tc.wantSaid, logs)
+				if said := strings.Count(logs, "cannot be reached"); said != tc.wantLogged {
+					t.Errorf("said %d times that it waits, want %d:\n%s", said, tc.wantLogged, logs)
 				}
 			})
 		})

@@ -1,4 +1,4 @@
-// Package kube is what every sakeeper process needs around its real work: the
-// connection to the API server, leader election, events, patches and what the API
-// server answers to them, and the servers for probes and metrics.
+// Package kube connects a process to the API server: the client configuration, the API
+// server's clock, leader election by a Lease, events, merge patches with preconditions, and
+// what an error of the API server means. It also has the listeners for probes and metrics.
 package kube

@@ -18,16 +18,17 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// ErrLeaseLost ends a process that led and could not renew its lease in time.
+// ErrLeaseLost is returned by [Election.Run] if the leader could not renew its lease in time.
 var ErrLeaseLost = errors.New("leader election: lease lost")
 
-// stuckAfter is how long after the lease was lost the process counts as dead.
+// stuckAfter is the time after the lease was lost from which on [Election.Alive] fails.
 const stuckAfter = 20 * time.Second
 
-// releaseTimeout bounds how long a process that stops tries to release the lease.
+// releaseTimeout bounds the release of the lease at the end.
 const releaseTimeout = 5 * time.Second
 
-// ElectionConfig describes a Lease; all fields are required.
+// ElectionConfig describes a Lease and its timing, as in
+// [k8s.io/client-go/tools/leaderelection.LeaderElectionConfig]. All fields are required.
 type ElectionConfig struct {
 	Client                                    coordinationv1.LeasesGetter
 	Recorder                                  record.EventRecorder
@@ -35,22 +36,23 @@ type ElectionConfig struct {
 	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
 }
 
-// Election runs work in one process of many at a time.
+// Election runs a function in one of several processes at a time. Its methods may be called
+// concurrently.
 type Election struct {
 	lock     resourcelock.Interface
 	elector  *leaderelection.LeaderElector
 	watchdog *leaderelection.HealthzAdaptor
-	// lead is what Run was given, and done what came of it.
+	// lead wraps the argument of Run, and done gets its error.
 	lead func(context.Context)
 	done chan error
 
-	mu       sync.Mutex
-	leading  bool      // lead was begun
-	stopped  bool      // Run was told to stop before that
-	lostSeen time.Time // the lease is gone and lead goes on
+	mu      sync.Mutex
+	leading bool      // lead was started
+	stopped bool      // the context of Run ended before that
+	lostAt  time.Time // when the lease was lost while lead was running
 }
 
-// NewElection checks cfg; it asks the API server nothing yet.
+// NewElection checks cfg. It makes no request.
 func NewElection(cfg ElectionConfig) (*Election, error) {
 	host, err := os.Hostname()
 	if err != nil {
@@ -65,8 +67,7 @@ func NewElection(cfg ElectionConfig) (*Election, error) {
 		watchdog: leaderelection.NewLeaderHealthzAdaptor(stuckAfter),
 		done:     make(chan error, 1),
 	}
-	// Without ReleaseOnCancel: it gives the lease up, or tries to for long, while
-	// the work still goes on.
+	// Without ReleaseOnCancel: client-go would release the lease while lead is still running.
 	e.elector, err = leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock:          e.lock,
 		LeaseDuration: cfg.LeaseDuration,
@@ -86,15 +87,15 @@ func NewElection(cfg ElectionConfig) (*Election, error) {
 	return e, nil
 }
 
-// Run waits for the lease, then runs lead until ctx ends, lead returns, or the
-// lease is lost ([ErrLeaseLost]). It goes on renewing until lead has returned, and
-// only then gives the lease up. When the lease cannot be renewed, lead's context
-// ends after the renew deadline, before others may take the lease. Call it once.
+// Run waits for the lease, then runs lead until ctx ends, lead returns, or the lease is lost
+// ([ErrLeaseLost]). It returns the error of lead. The lease is renewed until lead has
+// returned, and released after that. If it cannot be renewed, the context of lead ends after
+// the renew deadline, before another process can take the lease. Call it once.
 func (e *Election) Run(ctx context.Context, lead func(context.Context) error) error {
 	holding, stopRenewing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRenewing()
 	e.lead = func(held context.Context) {
-		if e.begin() {
+		if e.startLeading() {
 			working, stop := context.WithCancel(held)
 			defer stop()
 			defer context.AfterFunc(ctx, stop)()
@@ -114,22 +115,22 @@ func (e *Election) Run(ctx context.Context, lead func(context.Context) error) er
 
 	e.elector.Run(holding)
 	if e.Leading() {
-		e.lost(time.Now())
+		e.markLost(time.Now())
 		err := <-e.done
 		e.release(ctx)
 		return err
 	}
-	e.release(ctx) // stopped while waiting, or in the moment of winning
+	e.release(ctx) // ctx ended before lead was started, perhaps just after the lease was won
 	return nil
 }
 
-// release gives the lease up if it is ours. Where that fails, it runs out.
+// release releases the lease if this process holds it. If that fails, the lease expires.
 func (e *Election) release(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	record, _, err := e.lock.Get(ctx)
 	if err != nil || record.HolderIdentity != e.lock.Identity() {
-		return // nothing to give up, or nobody to give it to
+		return
 	}
 	now := metav1.Now()
 	err = e.lock.Update(ctx, resourcelock.LeaderElectionRecord{
@@ -142,16 +143,16 @@ func (e *Election) release(ctx context.Context) {
 	klog.FromContext(ctx).Info("Released the lease", "lock", e.lock.Describe())
 }
 
-// begin tells whether lead may begin: not when Run was told to stop in the moment
-// in which the lease was won.
-func (e *Election) begin() bool {
+// startLeading returns true if lead may start: false if the context of Run ended just when
+// the lease was won.
+func (e *Election) startLeading() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.leading = !e.stopped
 	return e.leading
 }
 
-// stopWaiting tells whether lead has not begun, and sees to it that it never does.
+// stopWaiting returns true if lead was not started; startLeading returns false from then on.
 func (e *Election) stopWaiting() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -159,31 +160,30 @@ func (e *Election) stopWaiting() bool {
 	return e.stopped
 }
 
-func (e *Election) lost(now time.Time) {
+func (e *Election) markLost(now time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.lostSeen = now
+	e.lostAt = now
 }
 
-// Leading tells whether this process has become the leader.
+// Leading returns true if this process has become the leader, also after it lost the lease.
 func (e *Election) Leading() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.leading
 }
 
-// Observed tells whether another process is known to lead, which takes an answer
-// of the API server.
-func (e *Election) Observed() bool { return e.elector.GetLeader() != "" && !e.elector.IsLeader() }
+// OtherLeader returns true if the Lease was read and another process holds it.
+func (e *Election) OtherLeader() bool { return e.elector.GetLeader() != "" && !e.elector.IsLeader() }
 
-// Alive fails when this process leads on paper but has not renewed for long, or
-// goes on working long after it lost the lease.
+// Alive is a liveness check. It returns an error if this process holds the lease but has not
+// renewed it in time, or if lead is still running long after the lease was lost.
 func (e *Election) Alive(r *http.Request) error {
 	e.mu.Lock()
-	lost := e.lostSeen
+	lost := e.lostAt
 	e.mu.Unlock()
 	if !lost.IsZero() && time.Since(lost) > stuckAfter {
-		return fmt.Errorf("%w, and the work does not stop", ErrLeaseLost)
+		return fmt.Errorf("%w, but the controllers have not stopped", ErrLeaseLost)
 	}
 	return e.watchdog.Check(r)
 }

@@ -24,7 +24,7 @@ type contender struct {
 	*Election
 	t      *testing.T
 	client *fake.Clientset
-	broken atomic.Bool // no request succeeds any more
+	broken atomic.Bool // no request succeeds
 	// led counts the calls of lead, and leading is closed by the first.
 	led     atomic.Int32
 	leading chan struct{}
@@ -47,7 +47,7 @@ func newContender(t *testing.T, objects ...runtime.Object) *contender {
 	return c
 }
 
-// run starts the contender; work is what it does once it leads.
+// run starts the contender; it does work while it leads.
 func (c *contender) run(work func(context.Context) error) (stop func()) {
 	var ctx context.Context
 	ctx, c.stop = context.WithCancel(klog.NewContext(c.t.Context(), ktesting.NewLogger(c.t, ktesting.NewConfig())))
@@ -73,7 +73,7 @@ func (c *contender) lease() *coordinationv1.Lease {
 
 func (c *contender) holder() string { return ptr.Deref(c.lease().Spec.HolderIdentity, "") }
 
-// leaseOfAnother is held since now.
+// leaseOfAnother is a Lease that another process has just acquired.
 func leaseOfAnother() *coordinationv1.Lease {
 	now := metav1.NewMicroTime(time.Now())
 	return &coordinationv1.Lease{
@@ -91,7 +91,7 @@ func TestTheLeaseIsReleasedAfterTheWorkHasEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const last = time.Minute // far longer than a lease lasts without renewal
 		c := newContender(t)
-		if c.Observed() || c.Leading() {
+		if c.OtherLeader() || c.Leading() {
 			t.Error("there is no leader yet")
 		}
 		stop := c.run(func(ctx context.Context) error {
@@ -100,8 +100,8 @@ func TestTheLeaseIsReleasedAfterTheWorkHasEnded(t *testing.T) {
 			return nil
 		})
 		<-c.leading
-		if !c.Leading() || c.Observed() || c.holder() == "" {
-			t.Errorf("leading %t, observed %t, holder %q", c.Leading(), c.Observed(), c.holder())
+		if !c.Leading() || c.OtherLeader() || c.holder() == "" {
+			t.Errorf("leading %t, observed %t, holder %q", c.Leading(), c.OtherLeader(), c.holder())
 		}
 		stop()
 		time.Sleep(last - 1)
@@ -132,7 +132,7 @@ func TestAnErrorOfTheWorkEndsTheElection(t *testing.T) {
 	})
 }
 
-func TestWhoCannotRenewStopsInTime(t *testing.T) {
+func TestALeaderThatCannotRenewStopsInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newContender(t)
 		var stopped time.Time
@@ -153,9 +153,8 @@ func TestWhoCannotRenewStopsInTime(t *testing.T) {
 	})
 }
 
-// TestBeingStoppedInTheMomentOfWinning ends ctx while the request that takes the
-// lease is under way.
-func TestBeingStoppedInTheMomentOfWinning(t *testing.T) {
+// TestAStopWhileTheLeaseIsAcquired ends ctx while the request that acquires the lease is running.
+func TestAStopWhileTheLeaseIsAcquired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newContender(t)
 		c.client.PrependReactor("create", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
@@ -202,8 +201,8 @@ func TestAStandby(t *testing.T) {
 			c := newContender(t, leaseOfAnother())
 			stop := c.run(untilStopped)
 			time.Sleep(10 * time.Second)
-			if !c.Observed() || c.Leading() {
-				t.Errorf("observed %t, leading %t", c.Observed(), c.Leading())
+			if !c.OtherLeader() || c.Leading() {
+				t.Errorf("observed %t, leading %t", c.OtherLeader(), c.Leading())
 			}
 			stop()
 			if err := <-c.ended; err != nil || c.led.Load() != 0 {
@@ -235,8 +234,8 @@ func TestAStandby(t *testing.T) {
 			c.broken.Store(true)
 			stop := c.run(untilStopped)
 			time.Sleep(time.Hour)
-			if c.Observed() || c.Leading() {
-				t.Errorf("observed %t, leading %t", c.Observed(), c.Leading())
+			if c.OtherLeader() || c.Leading() {
+				t.Errorf("observed %t, leading %t", c.OtherLeader(), c.Leading())
 			}
 			c.broken.Store(false)
 			<-c.leading
@@ -248,8 +247,8 @@ func TestAStandby(t *testing.T) {
 	})
 }
 
-// TestAlive is about work that does not stop when the lease is lost: the process
-// must be killed by whoever asks its liveness probe.
+// TestAlive: if the work does not stop when the lease is lost, the liveness probe must fail, so
+// that kubelet kills the process.
 func TestAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newContender(t)
@@ -282,8 +281,8 @@ func TestAlive(t *testing.T) {
 	})
 }
 
-// TestAliveWhileARenewalHangs is about a client that waits for ever: nobody
-// notices that the lease is lost.
+// TestAliveWhileARenewalHangs has a client that never returns, so that the loss of the lease is
+// not noticed.
 func TestAliveWhileARenewalHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newContender(t)

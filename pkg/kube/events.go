@@ -17,9 +17,9 @@ type Events struct {
 	broadcaster record.EventBroadcaster
 }
 
-// NewEvents makes a recorder whose events name component as their source. The caller must call
-// Shutdown. Events outlive ctx, of which only the logger is used: the last events of a process
-// are about its end.
+// NewEvents returns a recorder with component as the source of its events. The caller must
+// call Shutdown. Only the logger of ctx is used: the last events of a process are recorded
+// after ctx ended.
 func NewEvents(ctx context.Context, component string) *Events {
 	broadcaster := record.NewBroadcaster(record.WithContext(context.WithoutCancel(ctx)))
 	return &Events{
@@ -28,16 +28,16 @@ func NewEvents(ctx context.Context, component string) *Events {
 	}
 }
 
-// Start sends events to the API server. Call it once, when the API server answers.
+// Start starts to send events to the API server. Call it once.
 func (e *Events) Start(client typedcorev1.EventsGetter) {
 	e.broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.Events("")})
 }
 
-// Shutdown sends what was recorded, as far as that takes no long time, and ends.
+// Shutdown sends the events that were recorded, without waiting long, and stops.
 func (e *Events) Shutdown() { e.broadcaster.Shutdown() }
 
-// Reference refers to an object of the core API group in an event: kind is for example
-// "Secret".
+// Reference returns a reference to an object of the core API group, for an event. Kind is for
+// example "Secret".
 func Reference(kind string, object metav1.Object) *corev1.ObjectReference {
 	return &corev1.ObjectReference{
 		Kind: kind, APIVersion: "v1",
@@ -45,7 +45,7 @@ func Reference(kind string, object metav1.Object) *corev1.ObjectReference {
 	}
 }
 
-// NamespaceReference refers to a namespace of which only the name is known.
+// NamespaceReference returns a reference to a namespace of which only the name is known.
 func NamespaceReference(name string) *corev1.ObjectReference {
 	return &corev1.ObjectReference{Kind: "Namespace", APIVersion: "v1", Name: name}
 }

@@ -7,9 +7,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// MergePatch makes a JSON merge patch (RFC 7386) of change, which the API server
-// refuses, as a conflict, for another object than target and for another version of
-// it. Change may have metadata of its own, as a map[string]any, and is not changed.
+// MergePatch returns a JSON merge patch (RFC 7386) of change with the uid and resourceVersion
+// of target, so that the API server refuses it with a conflict if the object was changed or
+// replaced. Change may have a key "metadata", a map[string]any, and is not modified.
 func MergePatch(target metav1.Object, change map[string]any) ([]byte, error) {
 	metadata := map[string]any{}
 	if own, ok := change["metadata"].(map[string]any); ok {

@@ -8,8 +8,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/internal/metrics"
 )
 
-// ReloadFailures counts, by source, changed files that could not be used. All series are there
-// from the start, so that the first failure is an increase.
+// ReloadFailures is the counter of changed files that could not be used, by source. Every
+// series exists from the start, so that the first failure is an increase.
 type ReloadFailures struct{ failures *prometheus.CounterVec }
 
 // NewReloadFailures registers the counter for those sources, for example "keys" and "ca". A nil
@@ -25,8 +25,8 @@ func NewReloadFailures(registerer prometheus.Registerer, sources ...string) Relo
 	return ReloadFailures{failures}
 }
 
-// Count returns what counts a failure of source, and then calls report, which may be nil. It is
-// what a loader's OnError takes.
+// Count returns a function for the OnError of a loader. It counts a failure of source, and
+// then calls report, which may be nil.
 func (r ReloadFailures) Count(source string, report func(error)) func(error) {
 	count := r.failures.WithLabelValues(source)
 	return func(err error) {

@@ -7,9 +7,9 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-// UsePublicRoots lets clients that have no CA of their own verify servers with Mozilla's
-// CAs where the machine has none, as in an image from scratch. They take memory: who does
-// not need them does not ask.
+// UsePublicRoots makes crypto/x509 use Mozilla's CAs if the machine has no root CAs, as in an
+// image from scratch. It is for clients without a CA of their own, and takes memory. It
+// applies to the whole process and may be called several times, concurrently.
 func UsePublicRoots() { publicRoots() }
 
 var publicRoots = sync.OnceFunc(func() { //nolint:gochecknoglobals // crypto/x509 takes them once per process
@@ -17,7 +17,7 @@ var publicRoots = sync.OnceFunc(func() { //nolint:gochecknoglobals // crypto/x50
 	for root := range bundle.Roots() {
 		certificate, err := x509.ParseCertificate(root.Certificate)
 		switch {
-		case err != nil: // one that this release of Go does not take
+		case err != nil: // this release of Go does not support it
 		case root.Constraint != nil:
 			pool.AddCertWithConstraint(certificate, root.Constraint)
 		default:

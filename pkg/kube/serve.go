@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Listen opens the TCP address that flag was given. "0" means off: the listener
-// is nil then.
+// Listen opens a TCP address. Address "0" means off: the listener is nil then. Errors begin
+// with flag.
 func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	if address == "0" {
 		return nil, nil //nolint:nilnil // off is not an error
@@ -23,15 +23,15 @@ func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	return listen(ctx, net.ListenConfig{}, flag, address)
 }
 
-// ListenShared is Listen for a port on which several processes of this machine may
-// listen at once (SO_REUSEPORT): each new connection goes to one of them. Close hands new
-// connections over to the others without losing one; Accept must go on meanwhile.
+// ListenShared is Listen with SO_REUSEPORT: several processes of this machine may listen on
+// the port at once, and each new connection goes to one of them. Close hands new connections
+// over to the others without losing one; Accept must be called meanwhile.
 func ListenShared(ctx context.Context, flag, address string) (net.Listener, error) {
 	if address == "0" {
 		return nil, nil //nolint:nilnil // off is not an error
 	}
-	config := net.ListenConfig{Control: share}
-	config.SetMultipathTCP(false) // whose sockets take no filter
+	config := net.ListenConfig{Control: setReusePort}
+	config.SetMultipathTCP(false) // MPTCP sockets support no socket filter
 	listener, err := listen(ctx, config, flag, address)
 	if err != nil {
 		return nil, err
@@ -47,13 +47,13 @@ func listen(ctx context.Context, config net.ListenConfig, flag, address string) 
 	return listener, nil
 }
 
-func share(_, _ string, raw syscall.RawConn) error {
+func setReusePort(_, _ string, raw syscall.RawConn) error {
 	var errSet error
 	err := raw.Control(func(fd uintptr) { errSet = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
 	return errors.Join(err, errSet)
 }
 
-// sharedListener closes gently.
+// sharedListener closes without losing connections.
 type sharedListener struct {
 	net.Listener
 
@@ -61,23 +61,24 @@ type sharedListener struct {
 	err   error
 }
 
-// handshake is longer than a connection on its way takes until it is accepted.
-const handshake = 200 * time.Millisecond
+// handshakeTimeout is longer than a handshake that has begun takes until Accept returns it.
+const handshakeTimeout = 200 * time.Millisecond
 
-// Close implements [net.Listener]. The kernel resets connections that nobody has accepted
-// when their listener goes. So it first takes no new ones: whoever knocks now knocks again
-// a second later, at one of the others.
+// Close implements [net.Listener]. When a listener is closed, the kernel resets the
+// connections that were not accepted yet. So Close first drops the packets that ask for a new
+// connection: the client sends them again a second later, and reaches another process.
 func (l *sharedListener) Close() error {
 	l.close.Do(func() {
-		if conn, ok := l.Listener.(syscall.Conn); ok && ignoreNew(conn) == nil {
-			time.Sleep(handshake)
+		if conn, ok := l.Listener.(syscall.Conn); ok && dropNewConnections(conn) == nil {
+			time.Sleep(handshakeTimeout)
 		}
 		l.err = l.Listener.Close()
 	})
 	return l.err
 }
 
-// Serve answers on listener until ctx ends. A nil listener serves nobody.
+// Serve serves HTTP on listener until ctx ends, and then returns nil after at most two
+// seconds for requests that are running. If listener is nil, it returns nil at once.
 func Serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
 	if listener == nil {
 		return nil
@@ -94,7 +95,7 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 	defer context.AfterFunc(ctx, func() {
 		defer close(stopped)
 		if shared, ok := listener.(*sharedListener); ok {
-			_ = shared.Close() // takes its time, for which Shutdown would hold a lock
+			_ = shared.Close() // not in Shutdown, which would hold a lock while Close waits
 		}
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
@@ -109,15 +110,15 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 	return nil
 }
 
-// Check is one line of a probe.
+// Check is one check of a probe.
 type Check struct {
 	Name string
-	// Probe returns nil when all is well, else what is not, for people.
+	// Probe returns nil if the check passes. The text of its error is shown to the client.
 	Probe func(*http.Request) error
 }
 
-// Probe answers 200 when all checks pass and 503 otherwise, with a line per
-// check. It says nothing that is secret.
+// Probe returns a handler that answers 200 if all checks pass and 503 otherwise, with a line
+// per check.
 func Probe(checks ...Check) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var lines strings.Builder

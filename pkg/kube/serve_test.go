@@ -48,8 +48,8 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// TestASharedPortIsHandedOverWithoutALoss lets clients connect all the time while one
-// listener after the other takes over.
+// TestASharedPortIsHandedOverWithoutALoss lets clients connect without a pause while one listener
+// after the other takes over.
 func TestASharedPortIsHandedOverWithoutALoss(t *testing.T) {
 	var servers, clients sync.WaitGroup
 	serve := func(address string) net.Listener {
@@ -177,7 +177,7 @@ func TestServeAnswersUntilItIsStopped(t *testing.T) {
 	}
 	if conn, err := net.Dial("tcp", listener.Addr().String()); err == nil {
 		_ = conn.Close()
-		t.Error("somebody still listens")
+		t.Error("the port still accepts connections")
 	}
 }
 
@@ -195,7 +195,7 @@ func mustGet(t *testing.T, client *http.Client, url string) string {
 	return string(body)
 }
 
-func TestServeNobody(t *testing.T) {
+func TestServeWithoutAListener(t *testing.T) {
 	if err := Serve(t.Context(), nil, http.NotFoundHandler()); err != nil {
 		t.Error(err)
 	}
@@ -277,19 +277,19 @@ func TestServeLetsRequestsEnd(t *testing.T) {
 				if err := <-ended; err != nil {
 					t.Errorf("Serve: %v", err)
 				}
-				// The server looks every now and then whether all is done.
+				// The server polls until all requests are done.
 				if took := time.Since(began); took < tc.wantStop || took > tc.wantStop+500*time.Millisecond {
 					t.Errorf("stopped after %v, want %v", took, tc.wantStop)
 				}
 				<-answered
-				time.Sleep(tc.inTakes) // until the handler is done, answered or not
+				time.Sleep(tc.inTakes) // until the handler has returned
 				client.CloseIdleConnections()
 			})
 		})
 	}
 }
 
-func TestServeTellsOfAListenerThatBreaks(t *testing.T) {
+func TestServeReturnsTheErrorOfItsListener(t *testing.T) {
 	if err := Serve(t.Context(), brokenListener{newPipes()}, http.NotFoundHandler()); !errors.Is(err, errBoom) || !strings.HasPrefix(err.Error(), "serve on pipes: ") {
 		t.Errorf("got %v", err)
 	}

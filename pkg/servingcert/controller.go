@@ -168,7 +168,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() {
-		stopwatch.New(c.cfg.Clock, c.cfg.Clock).Watch(ctx, func() { c.queue.Add(key{}) })
+		stopwatch.New(c.cfg.Clock, c.cfg.Clock).WatchClocks(ctx, func() { c.queue.Add(key{}) })
 	})
 	return c.queue.Run(ctx, c.synced...)
 }

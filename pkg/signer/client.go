@@ -20,21 +20,21 @@ import (
 )
 
 const (
-	// answerWithin bounds every request: a signer that hangs must not hold a worker.
-	answerWithin = 10 * time.Second
-	// retryFetch is when keys that could not be fetched are asked for again.
+	// requestTimeout bounds every request: a signer that hangs must not block a worker.
+	requestTimeout = 10 * time.Second
+	// retryFetch is the delay after which keys that could not be fetched are fetched again.
 	retryFetch = 10 * time.Second
-	// maxKeys bounds what is kept of an answer.
+	// maxKeys bounds the keys of a response.
 	maxKeys = 1000
 )
 
-// quickly is how a connection is tried again: the socket is on this machine.
-func quickly() backoff.Config {
+// connectBackoff is short, because the socket is on this machine.
+func connectBackoff() backoff.Config {
 	return backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}
 }
 
-// Client has legacy tokens signed on a signer's legacy socket, and follows the signer's
-// keys. Its methods may be called concurrently.
+// Client signs legacy tokens through the legacy socket of a signer, and follows the keys of the
+// signer. Its methods may be called concurrently; Run may be called once.
 type Client struct {
 	endpoint string
 	conn     *grpc.ClientConn
@@ -48,11 +48,12 @@ type Client struct {
 	lastError string
 }
 
-// Dial fetches the keys once, and fails when that fails. Close it in the end.
+// Dial connects to the socket at endpoint, a path, and fetches the keys. The caller must call
+// Close.
 func Dial(ctx context.Context, endpoint string) (*Client, error) {
 	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), // the socket's mode says who may
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(4<<20)), grpc.WithIdleTimeout(0),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: quickly(), MinConnectTimeout: time.Second}))
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: connectBackoff(), MinConnectTimeout: time.Second}))
 	if err != nil {
 		return nil, fmt.Errorf("signer at %s: %w", endpoint, err)
 	}
@@ -66,44 +67,46 @@ func Dial(ctx context.Context, endpoint string) (*Client, error) {
 	return c, nil
 }
 
-// Close ends the connection.
+// Close closes the connection.
 func (c *Client) Close() error { return c.conn.Close() }
 
-// Get returns the keys as they were fetched last. The one that signs is elsewhere.
+// Get returns the keys that were fetched last. The signing key has no private half here.
 func (c *Client) Get() *keys.Set { return c.current.Load() }
 
-// OnChange makes f run after every change of the keys; f must not block.
+// OnChange makes f run after every change of the keys. F must not block, and may only call Get.
 func (c *Client) OnChange(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.onChange = append(c.onChange, f)
 }
 
-// OnError makes f run when the keys cannot be fetched, once per reason; f must not block.
+// OnError makes f run when the keys cannot be fetched, once per error text. F must not block, and
+// may only call Get.
 func (c *Client) OnError(f func(error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.onError = append(c.onError, f)
 }
 
-// SignLegacy has the legacy token for claims signed. An answer that is not such a token
-// of a key that the signer itself names is an error: it must not get into a Secret.
+// SignLegacy returns the legacy token for claims, signed by the signer. It returns an error if
+// the response is not a token with these claims and of a key from FetchKeys: such a token must
+// not be written to a Secret.
 func (c *Client) SignLegacy(ctx context.Context, claims token.LegacyClaims) (string, error) {
 	payload, err := token.LegacyPayload(claims)
 	if err != nil {
 		return "", fmt.Errorf("sign token: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	known := c.Get() // before the signature: a rotation in between shows itself
+	known := c.Get() // before the request, so that a rotation during it is noticed
 	response, err := c.signer.Sign(ctx, &externaljwt.SignJWTRequest{Claims: payload})
 	if err != nil {
-		return "", c.failed("sign token", err)
+		return "", c.requestError("sign token", err)
 	}
 	compact := response.GetHeader() + "." + payload + "." + response.GetSignature()
 	signedWith := token.UnverifiedKeyID(compact)
 	if signedWith != known.Signing().String() {
-		c.refresh(ctx) // it rotates: what is written next must be the new key's canary
+		c.refresh(ctx) // the signer rotates its key, which must be checked before the next write
 		if c.Get().Equal(known) {
 			return "", fmt.Errorf("sign token: signer at %s: signs with key %q, and names %s as the one that signs", c.endpoint, signedWith, known.Signing())
 		}
@@ -114,7 +117,8 @@ func (c *Client) SignLegacy(ctx context.Context, claims token.LegacyClaims) (str
 	return compact, nil
 }
 
-// Run follows the keys until ctx ends, and returns nil.
+// Run fetches the keys again and again until ctx ends, and returns nil. Errors are logged and
+// retried.
 func (c *Client) Run(ctx context.Context) error {
 	for {
 		c.mu.Lock()
@@ -160,15 +164,15 @@ func (c *Client) refresh(ctx context.Context) {
 	}
 }
 
-// fetch reads the keys. The first one signs.
+// fetch fetches the keys and the refresh hint.
 func (c *Client) fetch(ctx context.Context) (*keys.Set, time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	response, err := c.signer.FetchKeys(ctx, &externaljwt.FetchKeysRequest{})
 	if err != nil {
-		return nil, 0, c.failed("fetch keys", err)
+		return nil, 0, c.requestError("fetch keys", err)
 	}
-	set, err := setOf(response.GetKeys())
+	set, err := parseKeys(response.GetKeys())
 	if err == nil && response.GetRefreshHintSeconds() <= 0 {
 		err = fmt.Errorf("its refresh hint is %d s", response.GetRefreshHintSeconds())
 	}
@@ -178,7 +182,8 @@ func (c *Client) fetch(ctx context.Context) (*keys.Set, time.Duration, error) {
 	return set, time.Duration(min(response.GetRefreshHintSeconds(), 3600)) * time.Second, nil
 }
 
-func setOf(found []*externaljwt.Key) (*keys.Set, error) {
+// parseKeys returns the keys of a response. The first one signs.
+func parseKeys(found []*externaljwt.Key) (*keys.Set, error) {
 	if len(found) == 0 || len(found) > maxKeys {
 		return nil, fmt.Errorf("has %d keys, 1 to %d are needed", len(found), maxKeys)
 	}
@@ -198,15 +203,15 @@ func setOf(found []*externaljwt.Key) (*keys.Set, error) {
 			published = append(published, public)
 		}
 	}
-	return keys.NewSet(keys.Elsewhere(published[0]), published[1:]...).WithLegacy(legacy...), nil
+	return keys.NewSet(keys.PublicOnly(published[0]), published[1:]...).WithLegacy(legacy...), nil
 }
 
-// failed says what a request met. The words are the signer's own, and may quote what it
-// was given.
-func (c *Client) failed(doing string, err error) error {
+// requestError returns err without gRPC details, and without its message if that contains a
+// token.
+func (c *Client) requestError(doing string, err error) error {
 	s := status.Convert(err)
-	if token.Quotes(s.Message()) {
-		return fmt.Errorf("%s: signer at %s: %s, in words that are withheld because they quote a token", doing, c.endpoint, s.Code())
+	if token.ContainsToken(s.Message()) {
+		return fmt.Errorf("%s: signer at %s: %s (the message is redacted, because it contains a token)", doing, c.endpoint, s.Code())
 	}
 	return fmt.Errorf("%s: signer at %s: %s: %s", doing, c.endpoint, s.Code(), s.Message())
 }

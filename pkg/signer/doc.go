@@ -1,18 +1,17 @@
-// Package signer is an ExternalJWTSigner v1 (k8s.io/externaljwt, KEP-740): the server
-// that kube-apiserver asks to sign its tokens (--service-account-signing-endpoint), and
-// the client by which sakeeper's controllers ask for legacy tokens.
+// Package signer is an ExternalJWTSigner v1 (k8s.io/externaljwt, KEP-740): a server that
+// signs the tokens of kube-apiserver (--service-account-signing-endpoint), and a client for
+// legacy tokens, which sakeeper's controllers use.
 //
-// It keeps true:
-//
-//   - There are two sockets, because whoever may open a socket may have anything signed
-//     there. The one for kube-apiserver signs any claims that end, and none of the legacy
-//     issuer; the legacy one signs exactly the claims of legacy tokens, to the byte.
-//   - Requests are answered from memory. The API server waits for an answer without a
-//     timeout of its own: what takes long here holds up every TokenRequest of a cluster.
-//   - What signs is in discovery: [keys.Set] cannot hold it otherwise.
-//   - The first key of FetchKeys is the one that signs. The protocol leaves the order
-//     open; a [Client] needs to know.
-//   - A socket has one server. It is taken over only from a process that is gone, and by
-//     a rename, so that there is one at each moment.
-//   - Nothing of a payload or a key is logged or goes into an error.
+//   - There are two sockets, because a process that can open a socket can have every payload
+//     signed that the socket accepts. The socket for kube-apiserver signs claims with exp that
+//     are not of the legacy issuer. The legacy socket signs exactly the claims of legacy
+//     tokens, byte for byte.
+//   - Requests are answered from memory. The API server waits without a timeout: a slow answer
+//     would delay every TokenRequest of the cluster.
+//   - The signing key is always in the JWKS ([keys.Set]).
+//   - The first key in the response of FetchKeys is the one that signs. The protocol does not
+//     define the order, but a [Client] needs it.
+//   - A socket has one server. A new process replaces the socket of one that has ended, by a
+//     rename, so that the socket always exists.
+//   - No part of a payload or a key is in a log or an error.
 package signer

@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
+
+	"github.com/sakeeper/sakeeper/pkg/internal/metrics"
 )
 
 // The values of the label socket.
@@ -16,35 +18,30 @@ const (
 	socketLegacy = "legacy"
 )
 
-// Metrics count the requests by socket (main, legacy), method (Sign, FetchKeys, Metadata)
-// and gRPC code. A nil one counts nothing.
-type Metrics struct {
+// metricSet is shared by all servers with one registerer. The label socket is main or legacy,
+// method is Sign, FetchKeys or Metadata, and code is the gRPC code.
+type metricSet struct {
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
 }
 
-// NewMetrics registers them.
-func NewMetrics(registry prometheus.Registerer) *Metrics {
-	m := &Metrics{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+func newMetrics(registerer prometheus.Registerer) *metricSet {
+	return &metricSet{
+		requests: metrics.Shared(registerer, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sakeeper_signer_requests_total",
 			Help: "Requests, by socket (main, legacy), method (Sign, FetchKeys, Metadata) and gRPC code.",
-		}, []string{"socket", "method", "code"}),
-		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		}, []string{"socket", "method", "code"})),
+		durations: metrics.Shared(registerer, prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "sakeeper_signer_request_duration_seconds",
 			Help:    "How long requests took, by socket (main, legacy) and method (Sign, FetchKeys, Metadata).",
 			Buckets: prometheus.ExponentialBuckets(0.00002, 4, 8), // 20 us to 0.3 s
-		}, []string{"socket", "method"}),
+		}, []string{"socket", "method"})),
 	}
-	registry.MustRegister(m.requests, m.durations)
-	return m
 }
 
-func (m *Metrics) observe(socket string) grpc.UnaryServerInterceptor {
+// observe counts and times the requests on a socket.
+func (m *metricSet) observe(socket string) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-		if m == nil {
-			return handler(ctx, request)
-		}
 		start, method := time.Now(), path.Base(info.FullMethod)
 		response, err := handler(ctx, request)
 		m.durations.WithLabelValues(socket, method).Observe(time.Since(start).Seconds())

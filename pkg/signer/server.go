@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -20,40 +21,42 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// MinExpiration is the least maximum lifetime that kube-apiserver takes from a signer and
-// is of use: kubelet asks for tokens of an hour.
+// MinExpiration is the minimum of [Config.MaxExpiration]: kubelet requests tokens of an hour.
 const MinExpiration = time.Hour
 
 const (
-	// maxRequest is the longest request. The payload in it may be half of it.
+	// maxRequest bounds a request. The payload in it may be half as long.
 	maxRequest = 128 << 10
-	// maxStreams are the requests of one connection that are worked on at a time.
+	// maxStreams bounds the concurrent requests of a connection.
 	maxStreams = 1000
-	// stopFor is how long requests may still take when the server stops.
-	stopFor = 5 * time.Second
+	// shutdownTimeout bounds the requests that are running when the server stops.
+	shutdownTimeout = 5 * time.Second
 )
 
-// Config is what a [Server] needs. All fields but Metrics are required.
+// Config is the configuration of a [Server]. All fields but Registerer are required.
 type Config struct {
-	// Keys are those of the moment; one must be able to sign.
+	// Keys returns the current keys, of which one must be able to sign.
 	Keys func() *keys.Set
-	// ReadAt is when Keys were last known to be the truth.
+	// ReadAt returns when Keys was last read, and is the data timestamp of FetchKeys.
 	ReadAt func() time.Time
-	// RefreshHint is how often clients are to fetch the keys: whole seconds, at least one.
+	// RefreshHint is how often clients should fetch the keys, in whole seconds, at least one.
 	RefreshHint time.Duration
-	// MaxExpiration is the longest lifetime of tokens: whole seconds, at least an hour.
+	// MaxExpiration is the longest lifetime of tokens, in whole seconds, at least
+	// [MinExpiration].
 	MaxExpiration time.Duration
-	// Metrics may be nil.
-	Metrics *Metrics
+	// Registerer gets the metrics; all servers with the same one share them. Nil: no metrics are
+	// exported.
+	Registerer prometheus.Registerer
 }
 
-// Server answers on two kinds of sockets. It is safe for concurrent use.
+// Server serves the protocol on two kinds of sockets. It is safe for concurrent use.
 type Server struct {
-	cfg    Config
-	signer *token.Signer
+	cfg     Config
+	signer  *token.Signer
+	metrics *metricSet
 }
 
-// New checks the config. It opens nothing.
+// New returns a server, or an error for an invalid config. It does not listen.
 func New(cfg Config) (*Server, error) {
 	switch {
 	case cfg.Keys == nil || cfg.ReadAt == nil:
@@ -63,15 +66,15 @@ func New(cfg Config) (*Server, error) {
 	case cfg.MaxExpiration < MinExpiration:
 		return nil, fmt.Errorf("signer: MaxExpiration is less than %v", MinExpiration)
 	}
-	return &Server{cfg: cfg, signer: token.NewSigner(cfg.Keys)}, nil
+	return &Server{cfg: cfg, signer: token.NewSigner(cfg.Keys), metrics: newMetrics(cfg.Registerer)}, nil
 }
 
-// Serve answers kube-apiserver on a listener until ctx ends, and closes it.
+// Serve serves kube-apiserver on a listener until ctx ends, closes it, and returns nil.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	return s.serve(ctx, listener, service{Server: s, sign: s.signer.Sign}, socketMain)
 }
 
-// ServeLegacy is Serve for a socket that signs exactly the claims of legacy tokens.
+// ServeLegacy is Serve for the socket that signs exactly the claims of legacy tokens.
 func (s *Server) ServeLegacy(ctx context.Context, listener net.Listener) error {
 	return s.serve(ctx, listener, service{Server: s, sign: s.signer.SignLegacyPayload}, socketLegacy)
 }
@@ -79,7 +82,7 @@ func (s *Server) ServeLegacy(ctx context.Context, listener net.Listener) error {
 func (s *Server) serve(ctx context.Context, listener net.Listener, service service, socket string) error {
 	server := grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxRequest), grpc.MaxConcurrentStreams(maxStreams),
-		grpc.ConnectionTimeout(10*time.Second), grpc.ChainUnaryInterceptor(s.cfg.Metrics.observe(socket), survive),
+		grpc.ConnectionTimeout(10*time.Second), grpc.ChainUnaryInterceptor(s.metrics.observe(socket), recoverPanic),
 	)
 	externaljwt.RegisterExternalJWTSignerServer(server, service)
 	done := make(chan error, 1)
@@ -89,23 +92,23 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, service servi
 		return err
 	case <-ctx.Done():
 	}
-	// Requests that are being answered are answered; the next one finds the next server.
-	timer := time.AfterFunc(stopFor, server.Stop)
+	// Running requests are completed; clients connect again, to the next server.
+	timer := time.AfterFunc(shutdownTimeout, server.Stop)
 	server.GracefulStop()
 	timer.Stop()
-	if err := <-done; !errors.Is(err, grpc.ErrServerStopped) { // which it was before it served
+	if err := <-done; !errors.Is(err, grpc.ErrServerStopped) { // it was stopped before it served
 		return err
 	}
 	return nil
 }
 
-// survive makes a panic the failure of one request: API servers wait for the others.
-func survive(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
+// recoverPanic turns a panic into an error of its request, so that other requests go on.
+func recoverPanic(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			// The panic's value stays out: it may quote claims.
+			// Without the value of the panic, which may hold claims.
 			klog.FromContext(ctx).Error(fmt.Errorf("%T", p), "Panicked in a request", "stack", string(debug.Stack()))
-			response, err = nil, status.Error(codes.Internal, "a defect of the signer, whose log has the stack")
+			response, err = nil, status.Error(codes.Internal, "internal error of the signer; its log has the stack")
 		}
 	}()
 	return handler(ctx, request)
@@ -133,7 +136,7 @@ func (s service) Sign(_ context.Context, request *externaljwt.SignJWTRequest) (*
 
 // FetchKeys implements [externaljwt.ExternalJWTSignerServer].
 func (s service) FetchKeys(context.Context, *externaljwt.FetchKeysRequest) (*externaljwt.FetchKeysResponse, error) {
-	// The time first: it must not be later than the keys.
+	// ReadAt before Keys, so that the time is not later than the keys.
 	response := &externaljwt.FetchKeysResponse{
 		DataTimestamp: timestamppb.New(s.cfg.ReadAt()), RefreshHintSeconds: int64(s.cfg.RefreshHint / time.Second),
 	}

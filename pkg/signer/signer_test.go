@@ -65,7 +65,7 @@ func (f *fixture) start() (stop func()) {
 	f.registry = prometheus.NewRegistry()
 	server, err := signer.New(signer.Config{
 		Keys: f.keys.Load, ReadAt: func() time.Time { return readAt }, RefreshHint: time.Second, MaxExpiration: 24 * time.Hour,
-		Metrics: signer.NewMetrics(f.registry),
+		Registerer: f.registry,
 	})
 	if err != nil {
 		f.t.Fatal(err)
@@ -87,7 +87,7 @@ func (f *fixture) start() (stop func()) {
 	}
 }
 
-// dial is a client such as kube-apiserver has.
+// dial returns a client like that of kube-apiserver.
 func dial(t testing.TB, socket string) externaljwt.ExternalJWTSignerClient {
 	t.Helper()
 	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -232,7 +232,7 @@ func TestClientFollowsTheSigner(t *testing.T) {
 	}
 }
 
-// TestClientOutlivesTheSigner: what is asked meanwhile fails, and the next server is found.
+// TestClientOutlivesTheSigner: requests without a server fail, and the client finds the next server.
 func TestClientOutlivesTheSigner(t *testing.T) {
 	f := newStopped(t, testkit.Keys("p256"))
 	stop := f.start()
@@ -251,13 +251,13 @@ func TestClientOutlivesTheSigner(t *testing.T) {
 	defer f.start()()
 	for {
 		if _, err := client.SignLegacy(t.Context(), builder); err == nil {
-			return // the test ends with its time otherwise
+			return // otherwise the test times out
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// liar is a signer that answers what it likes.
+// liar is a signer with wrong responses.
 type liar struct {
 	externaljwt.UnimplementedExternalJWTSignerServer
 
@@ -287,8 +287,8 @@ func serve(t *testing.T, l externaljwt.ExternalJWTSignerServer) (socket string) 
 	return socket
 }
 
-// TestClientBelievesNothing that it can check itself.
-func TestClientBelievesNothing(t *testing.T) {
+// TestClientChecksEveryResponse: a wrong response is an error.
+func TestClientChecksEveryResponse(t *testing.T) {
 	honest := newFixture(t, testkit.Keys("p256", "rsa2048"))
 	fetched, err := dial(t, honest.main).FetchKeys(t.Context(), &externaljwt.FetchKeysRequest{})
 	if err != nil {
@@ -345,14 +345,14 @@ func TestClientBelievesNothing(t *testing.T) {
 	}
 }
 
-// quoting refuses in words that hold what it was given.
+// quoting returns errors that hold the payload.
 type quoting struct{ liar }
 
 func (quoting) Sign(_ context.Context, request *externaljwt.SignJWTRequest) (*externaljwt.SignJWTResponse, error) {
 	return nil, status.Error(codes.InvalidArgument, "cannot sign "+request.GetClaims())
 }
 
-func TestAnErrorQuotesNoPayload(t *testing.T) {
+func TestAnErrorHoldsNoPayload(t *testing.T) {
 	fetched, err := dial(t, newFixture(t, testkit.Keys("p256")).main).FetchKeys(t.Context(), &externaljwt.FetchKeysRequest{})
 	if err != nil {
 		t.Fatal(err)
@@ -363,7 +363,7 @@ func TestAnErrorQuotesNoPayload(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = client.Close() }()
-	want := "sign token: signer at " + socket + ": InvalidArgument, in words that are withheld because they quote a token"
+	want := "sign token: signer at " + socket + ": InvalidArgument (the message is redacted, because it contains a token)"
 	if _, err := client.SignLegacy(t.Context(), builder); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
@@ -378,7 +378,7 @@ func segments(t *testing.T, set *keys.Set, claims string) *externaljwt.SignJWTRe
 	return &externaljwt.SignJWTResponse{Header: s.Header, Signature: s.Signature}
 }
 
-func TestNewWantsAWholeConfig(t *testing.T) {
+func TestNewRefusesAnInvalidConfig(t *testing.T) {
 	good := signer.Config{Keys: func() *keys.Set { return nil }, ReadAt: time.Now, RefreshHint: time.Second, MaxExpiration: time.Hour}
 	for name, change := range map[string]func(*signer.Config){
 		"no keys": func(c *signer.Config) { c.Keys = nil }, "no time": func(c *signer.Config) { c.ReadAt = nil },
@@ -400,8 +400,8 @@ func TestAPanicIsTheFailureOfOneRequest(t *testing.T) {
 	f := newFixture(t, good)
 	client := dial(t, f.main)
 	request := &externaljwt.SignJWTRequest{Claims: encode(podClaims)}
-	f.keys.Store(nil) // nobody does that
-	if _, err := client.Sign(t.Context(), request); status.Code(err) != codes.Internal || !strings.Contains(err.Error(), "a defect of the signer") {
+	f.keys.Store(nil) // causes a panic
+	if _, err := client.Sign(t.Context(), request); status.Code(err) != codes.Internal || !strings.Contains(err.Error(), "internal error of the signer") {
 		t.Errorf("got %v", err)
 	}
 	f.keys.Store(good)

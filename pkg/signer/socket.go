@@ -13,18 +13,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Socket is a unix socket to be served.
+// Socket describes a unix socket to listen on.
 type Socket struct {
-	// Flag names it in errors.
+	// Flag is the flag with the path, for errors. Path is the path of the socket.
 	Flag, Path string
-	// Mode says who may connect: writing is what it takes.
+	// Mode is the mode of the file: to connect, a process needs write permission.
 	Mode fs.FileMode
-	// Group owns it; negative leaves the process's own.
+	// Group is the group of the file. Negative: the group of the process.
 	Group int
 }
 
-// Listen opens the socket. One that a dead process left is replaced; one that a process
-// serves is an error. The file goes with the listener's Close.
+// Listen listens on the socket. It replaces the socket of a process that has ended, and returns
+// an error if another process serves it. Close of the listener removes the file.
 func (s Socket) Listen(ctx context.Context) (net.Listener, error) {
 	listener, err := s.listen(ctx)
 	if err != nil {
@@ -33,16 +33,16 @@ func (s Socket) Listen(ctx context.Context) (net.Listener, error) {
 	return listener, nil
 }
 
-// maxPath is what fits into an address, less the zero byte at its end (unix(7)).
+// maxPath is the maximum length of a path in an address, without the zero byte (unix(7)).
 const maxPath = 107
 
 var errServed = errors.New("another process serves this socket; stop it, or give this one another path")
 
 func (s Socket) listen(ctx context.Context) (net.Listener, error) {
-	// The kernel gives the lock back when its process dies, however it dies.
+	// The kernel releases the lock when the process ends, even if it is killed.
 	lock, err := os.OpenFile(s.Path+".lock", os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return nil, reason(err)
+		return nil, withoutPath(err)
 	}
 	l := &listener{path: s.Path, lock: lock}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
@@ -54,15 +54,14 @@ func (s Socket) listen(ctx context.Context) (net.Listener, error) {
 	return l, nil
 }
 
-// open makes the socket under another name and moves it to its place when only those who
-// may connect can.
+// open makes the socket under another name, and renames it after its mode and group are set.
 func (s Socket) open(ctx context.Context) (net.Listener, error) {
-	if err := s.checkPlace(ctx); err != nil {
+	if err := s.checkPath(ctx); err != nil {
 		return nil, err
 	}
 	dir, err := os.MkdirTemp(filepath.Dir(s.Path), ".s") // 0700
 	if err != nil {
-		return nil, reason(err)
+		return nil, withoutPath(err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	temporary := filepath.Join(dir, "s")
@@ -71,7 +70,7 @@ func (s Socket) open(ctx context.Context) (net.Listener, error) {
 	}
 	opened, err := net.ListenUnix("unix", &net.UnixAddr{Name: temporary, Net: "unix"})
 	if err != nil {
-		return nil, reason(err)
+		return nil, withoutPath(err)
 	}
 	opened.SetUnlinkOnClose(false)
 	err = os.Chown(temporary, -1, s.Group)
@@ -82,13 +81,14 @@ func (s Socket) open(ctx context.Context) (net.Listener, error) {
 		err = os.Rename(temporary, s.Path)
 	}
 	if err != nil {
-		return nil, errors.Join(reason(err), opened.Close())
+		return nil, errors.Join(withoutPath(err), opened.Close())
 	}
 	return opened, nil
 }
 
-// checkPlace refuses what is no socket, and a socket that somebody serves without a lock.
-func (s Socket) checkPlace(ctx context.Context) error {
+// checkPath returns an error if the path is too long, is not a socket, or is a socket that a
+// process without the lock serves.
+func (s Socket) checkPath(ctx context.Context) error {
 	if longest := max(len(s.Path), len(filepath.Dir(s.Path))+len("/.s1234567890/s")); longest > maxPath {
 		return fmt.Errorf("the path is too long for a unix socket, by %d bytes", longest-maxPath)
 	}
@@ -97,7 +97,7 @@ func (s Socket) checkPlace(ctx context.Context) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return reason(err)
+		return withoutPath(err)
 	case info.Mode().Type() != fs.ModeSocket:
 		return errors.New("is there already, and is not a socket")
 	}
@@ -110,7 +110,7 @@ func (s Socket) checkPlace(ctx context.Context) error {
 	return nil
 }
 
-// listener removes its file when it is closed, unless that is another's by then.
+// listener removes its file when it is closed.
 type listener struct {
 	net.Listener
 
@@ -127,8 +127,8 @@ func (l *listener) Close() error {
 	return errors.Join(err, l.lock.Close())
 }
 
-// reason is an error without the path, which is said already.
-func reason(err error) error {
+// withoutPath returns err without the path, for an error that already has it.
+func withoutPath(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err
 	}

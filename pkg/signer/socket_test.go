@@ -16,7 +16,7 @@ func socketAt(path string) signer.Socket {
 	return signer.Socket{Flag: "--socket", Path: path, Mode: 0o620, Group: os.Getgid()}
 }
 
-func TestASocketIsTakenOverFromTheDeadAlone(t *testing.T) {
+func TestOnlyTheSocketOfAnEndedProcessIsReplaced(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.sock")
 	first, err := socketAt(path).Listen(t.Context())
 	if err != nil {
@@ -37,7 +37,7 @@ func TestASocketIsTakenOverFromTheDeadAlone(t *testing.T) {
 		t.Errorf("after the close: %v", err)
 	}
 
-	// One that does not lock, as a process that is killed leaves it, or another program.
+	// A socket without a lock, left by a process that was killed, or of another program.
 	other, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +65,7 @@ func TestASocketIsTakenOverFromTheDeadAlone(t *testing.T) {
 	}
 }
 
-func TestWhereNoSocketCanBe(t *testing.T) {
+func TestListenRefusesABadPath(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
 	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {

@@ -52,7 +52,7 @@ type Signer interface {
 
 // tokenReviewer asks the API server about tokens.
 type tokenReviewer interface {
-	Ask(ctx context.Context, compact string) (tokenreview.Answer, error)
+	Review(ctx context.Context, compact string) (tokenreview.Result, error)
 }
 
 // Config is what the gate needs; all but Metrics is required.

@@ -89,17 +89,17 @@ func (w *world) SignLegacy(ctx context.Context, claims token.LegacyClaims) (stri
 }
 
 // Ask implements tokenReviewer.
-func (w *world) Ask(_ context.Context, compact string) (tokenreview.Answer, error) {
+func (w *world) Review(_ context.Context, compact string) (tokenreview.Result, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.reviews++
 	switch {
 	case w.reviewErr != nil:
-		return tokenreview.Answer{}, w.reviewErr
+		return tokenreview.Result{}, w.reviewErr
 	case w.accepts[token.UnverifiedKeyID(compact)]:
-		return tokenreview.Answer{Username: "system:serviceaccount:team:robot"}, nil
+		return tokenreview.Result{Username: "system:serviceaccount:team:robot"}, nil
 	default:
-		return tokenreview.Answer{Words: "unknown key"}, nil
+		return tokenreview.Result{Reason: "unknown key"}, nil
 	}
 }
 

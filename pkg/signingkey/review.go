@@ -32,7 +32,7 @@ func (g *Check) review(ctx context.Context) (again time.Duration, err error) {
 	if t == nil {
 		return 0, nil
 	}
-	answer, err := g.reviewer.Ask(ctx, t.compact)
+	answer, err := g.reviewer.Review(ctx, t.compact)
 	if err != nil {
 		return 0, g.unanswered(t, err)
 	}
@@ -41,7 +41,7 @@ func (g *Check) review(ctx context.Context) (again time.Duration, err error) {
 		return 0, nil
 	}
 	if answer.Username != "" {
-		answer.Words = "it takes the token for one of " + answer.Username
+		answer.Reason = "it takes the token for one of " + answer.Username
 	}
 	secret, err := g.holder(ctx, t)
 	if err != nil {
@@ -52,7 +52,7 @@ func (g *Check) review(ctx context.Context) (again time.Duration, err error) {
 		g.drop(t)
 		return 0, nil
 	}
-	return g.refuse(ctx, t, answer.Words), nil
+	return g.refuse(ctx, t, answer.Reason), nil
 }
 
 // candidate is the canary, when it can be asked about.
@@ -157,7 +157,7 @@ func (g *Check) isWritten(t *trial) bool {
 }
 
 func (g *Check) remove(ctx context.Context, t *trial) error {
-	answer, err := g.reviewer.Ask(ctx, t.compact)
+	answer, err := g.reviewer.Review(ctx, t.compact)
 	if err != nil || answer.Username == t.claims.Subject() {
 		return err
 	}

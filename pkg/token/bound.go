@@ -8,39 +8,45 @@ import (
 	"time"
 )
 
-// BoundClaims are the claims of a token from the TokenRequest API (KEP-1205) that matter to
-// whoever keeps it: nobody has verified its signature.
+// BoundClaims are the claims of a token from the TokenRequest API (KEP-1205) that its owner
+// needs. The signature is not verified.
 type BoundClaims struct {
-	Term Term
+	// Validity has the claims iat and exp.
+	Validity Validity
 	// ID is the claim jti, which audit logs show as JTI=<id>.
-	ID        string
+	ID string
+	// Namespace is that of the ServiceAccount, and of Pod and Secret.
 	Namespace string
-	// Of the objects that the token is bound to, those that it is not bound to are
-	// empty.
+	// ServiceAccount is the ServiceAccount that the token authenticates. Pod and Secret are the
+	// objects that it is bound to; empty if it is not.
 	ServiceAccount, Pod, Secret Ref
 }
 
-// Why claims cannot be read.
+// Errors of [UnverifiedBoundClaims].
 var (
-	ErrNoClaims = errors.New("it is no token with claims")
-	ErrNoTerm   = errors.New("the token does not say when it was issued and when it expires")
+	// ErrNoClaims is returned for a text that is not a JWT with claims.
+	ErrNoClaims = errors.New("it is not a token with claims")
+	// ErrNoValidity is returned for a token without iat and exp, or with exp before iat.
+	ErrNoValidity = errors.New("the token does not say when it was issued and when it expires")
 )
 
-// rounding is by how much the answer may name another moment than the token.
-const rounding = 2 * time.Second
+// grantTolerance is by how much the status of a TokenRequest may differ from the claims.
+const grantTolerance = 2 * time.Second
 
-// UnverifiedGranted reads the claims of a token that the API server has just granted, in the
-// answer to a TokenRequest. Where the answer says that the token expires earlier than the
-// token itself does, as for tokens that are extended for old clients, the answer counts.
+// UnverifiedGranted returns the claims of a token in the status of a TokenRequest. Expires is
+// the expirationTimestamp of that status. If it is before exp, as for tokens that are extended
+// for old clients, Validity.Expires is expires. The errors are those of
+// [UnverifiedBoundClaims].
 func UnverifiedGranted(compact string, expires time.Time) (BoundClaims, error) {
 	claims, err := UnverifiedBoundClaims(compact)
-	if err == nil && expires.After(claims.Term.Issued) && expires.Before(claims.Term.Expires.Add(-rounding)) {
-		claims.Term.Expires = expires
+	if err == nil && expires.After(claims.Validity.Issued) && expires.Before(claims.Validity.Expires.Add(-grantTolerance)) {
+		claims.Validity.Expires = expires
 	}
 	return claims, err
 }
 
-// UnverifiedBoundClaims reads the claims of a JWT in compact form.
+// UnverifiedBoundClaims returns the claims of a JWT in compact serialization. It returns
+// [ErrNoClaims] or [ErrNoValidity].
 func UnverifiedBoundClaims(compact string) (BoundClaims, error) {
 	var wire struct {
 		IssuedAt   int64  `json:"iat"`
@@ -62,10 +68,10 @@ func UnverifiedBoundClaims(compact string) (BoundClaims, error) {
 		return BoundClaims{}, ErrNoClaims
 	}
 	if wire.IssuedAt <= 0 || wire.Expires <= wire.IssuedAt {
-		return BoundClaims{}, ErrNoTerm
+		return BoundClaims{}, ErrNoValidity
 	}
 	return BoundClaims{
-		Term: Term{Issued: time.Unix(wire.IssuedAt, 0), Expires: time.Unix(wire.Expires, 0)}, ID: wire.ID,
+		Validity: Validity{Issued: time.Unix(wire.IssuedAt, 0), Expires: time.Unix(wire.Expires, 0)}, ID: wire.ID,
 		Namespace: wire.Kubernetes.Namespace, ServiceAccount: wire.Kubernetes.ServiceAccount, Pod: wire.Kubernetes.Pod, Secret: wire.Kubernetes.Secret,
 	}, nil
 }

@@ -15,12 +15,12 @@ func encoded(payload string) string {
 	return "e30." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + ".c2ln"
 }
 
-func TestReadClaims(t *testing.T) {
+func TestUnverifiedBoundClaims(t *testing.T) {
 	const (
 		times = `"iat":1767323045,"exp":1767326645`
 		bound = `"kubernetes.io":{"namespace":"team","secret":{"name":"s","uid":"a"},"serviceaccount":{"name":"robot","uid":"b"},"pod":{"name":"p","uid":"c"}}`
 	)
-	hour := Term{testkit.Instant(), testkit.Instant().Add(time.Hour)}
+	hour := Validity{testkit.Instant(), testkit.Instant().Add(time.Hour)}
 	cases := map[string]struct {
 		in      string
 		want    BoundClaims
@@ -28,16 +28,16 @@ func TestReadClaims(t *testing.T) {
 	}{
 		"a bound token": {
 			in:   encoded(`{` + times + `,"jti":"id",` + bound + `}`),
-			want: BoundClaims{Term: hour, ID: "id", Namespace: "team", Secret: Ref{"s", "a"}, ServiceAccount: Ref{"robot", "b"}, Pod: Ref{"p", "c"}},
+			want: BoundClaims{Validity: hour, ID: "id", Namespace: "team", Secret: Ref{"s", "a"}, ServiceAccount: Ref{"robot", "b"}, Pod: Ref{"p", "c"}},
 		},
-		"one that is bound to nothing": {in: encoded(`{` + times + `}`), want: BoundClaims{Term: hour}},
+		"one that is bound to nothing": {in: encoded(`{` + times + `}`), want: BoundClaims{Validity: hour}},
 		"nothing":                      {in: "", wantErr: ErrNoClaims},
 		"no JWT":                       {in: "opaque", wantErr: ErrNoClaims},
 		"no base64":                    {in: "a.!.c", wantErr: ErrNoClaims},
 		"no JSON":                      {in: encoded("x"), wantErr: ErrNoClaims},
-		"no times":                     {in: encoded(`{` + bound + `}`), wantErr: ErrNoTerm},
-		"no expiry":                    {in: encoded(`{"iat":1767323045,` + bound + `}`), wantErr: ErrNoTerm},
-		"no lifetime":                  {in: encoded(`{"iat":1767323045,"exp":1767323045,` + bound + `}`), wantErr: ErrNoTerm},
+		"no times":                     {in: encoded(`{` + bound + `}`), wantErr: ErrNoValidity},
+		"no expiry":                    {in: encoded(`{"iat":1767323045,` + bound + `}`), wantErr: ErrNoValidity},
+		"no lifetime":                  {in: encoded(`{"iat":1767323045,"exp":1767323045,` + bound + `}`), wantErr: ErrNoValidity},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -52,7 +52,7 @@ func TestReadClaims(t *testing.T) {
 	}
 }
 
-func TestWhatWasGranted(t *testing.T) {
+func TestUnverifiedGranted(t *testing.T) {
 	issued := testkit.Instant()
 	cases := map[string]struct {
 		in   time.Time
@@ -68,8 +68,8 @@ func TestWhatWasGranted(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			got, err := UnverifiedGranted(encoded(`{"iat":1767323045,"exp":1767326645}`), tc.in)
-			if err != nil || got.Term.Lifetime() != tc.want {
-				t.Errorf("good for %v, %v, want %v", got.Term.Lifetime(), err, tc.want)
+			if err != nil || got.Validity.Lifetime() != tc.want {
+				t.Errorf("good for %v, %v, want %v", got.Validity.Lifetime(), err, tc.want)
 			}
 		})
 	}

@@ -1,81 +1,136 @@
 package token
 
-import "errors"
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
 
-// LegacyIssuer is the iss claim of all legacy tokens, whatever issuer the API
-// server is configured with.
-const LegacyIssuer = "kubernetes/serviceaccount"
-
-// What the API server and the cleaner note on the Secret of a legacy token (KEP-2799);
-// the values are dates (2006-01-02, UTC).
-const (
-	// LastUsedLabel is the date of the last use, also of one that was refused because
-	// of InvalidSinceLabel.
-	LastUsedLabel = "kubernetes.io/legacy-token-last-used"
-	// InvalidSinceLabel, where it is not empty, makes the API server refuse the token.
-	InvalidSinceLabel = "kubernetes.io/legacy-token-invalid-since"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// usernamePrefix begins the sub claim; "<namespace>:<name>" follows.
-const usernamePrefix = "system:serviceaccount:"
+// leeway is the difference of clocks that is allowed, as in kube-apiserver: a minute.
+const leeway = jwt.DefaultLeeway
 
-// LegacyClaims say which ServiceAccount a legacy token stands for and which
-// Secret holds it.
-type LegacyClaims struct {
-	Namespace          string
-	SecretName         string
-	ServiceAccountName string
-	ServiceAccountUID  string
+// Ref is the name and UID of an object in the claims of a token.
+type Ref struct {
+	Name string `json:"name,omitempty"`
+	UID  string `json:"uid,omitempty"`
 }
 
-// Subject is the sub claim, which is also the user name at the API server.
-func (c LegacyClaims) Subject() string {
-	return usernamePrefix + c.Namespace + ":" + c.ServiceAccountName
+// Claims are the verified claims of a ServiceAccount token, bound or legacy.
+type Claims struct {
+	// Issuer and Subject are the claims iss and sub.
+	Issuer, Subject string
+	// Audience is the claim aud, empty in legacy tokens.
+	Audience []string
+	// ID is the claim jti, empty in legacy tokens.
+	ID string
+
+	// Namespace is that of the ServiceAccount, and of Pod and Secret.
+	Namespace string
+	// ServiceAccount is the ServiceAccount that the token authenticates.
+	ServiceAccount Ref
+	// Pod, Secret and Node are the objects that a bound token is bound to, or nil. A token for
+	// a pod may also have the node of the pod.
+	Pod, Secret, Node *Ref
+
+	// Legacy are the claims of a legacy token; nil for a bound token.
+	Legacy *LegacyClaims
+
+	times jwt.Claims
 }
 
-// complete tells what the API server would refuse a token for.
-func (c LegacyClaims) complete() error {
-	switch "" {
-	case c.Namespace:
-		return errors.New("namespace claim is missing")
-	case c.SecretName:
-		return errors.New("secret name claim is missing")
-	case c.ServiceAccountName:
-		return errors.New("service account name claim is missing")
-	case c.ServiceAccountUID:
-		return errors.New("service account uid claim is missing")
+// Errors of [Claims.CheckTime].
+var (
+	// ErrExpired is returned if exp is more than a minute ago.
+	ErrExpired = errors.New("token has expired")
+	// ErrNotYet is returned if nbf or iat is more than a minute ahead.
+	ErrNotYet = errors.New("token is not valid yet")
+)
+
+// CheckTime returns [ErrExpired] or [ErrNotYet] if the token is not valid at a time, by exp,
+// nbf and iat with a minute of leeway. Legacy tokens are always valid.
+func (c Claims) CheckTime(now time.Time) error {
+	if c.Legacy != nil {
+		return nil
 	}
-	return nil
+	switch err := c.times.ValidateWithLeeway(jwt.Expected{Time: now}, leeway); {
+	case err == nil:
+		return nil
+	case errors.Is(err, jwt.ErrExpired):
+		return ErrExpired
+	default:
+		return ErrNotYet
+	}
 }
 
-// legacyPayload is the payload on the wire. go-jose writes its members sorted by
-// name, as kube-controller-manager does: with an RSA key, whose signatures are
-// deterministic, both make the same bytes.
-type legacyPayload struct {
-	Issuer             string `json:"iss"`
+// UnverifiedIssuer returns the iss claim, read as kube-apiserver does before it chooses a key.
+// It returns [ErrMalformed] if compact is not a JWT in compact serialization.
+func UnverifiedIssuer(compact string) (string, error) {
+	if !wellFormed(compact) {
+		return "", ErrMalformed
+	}
+	_, rest, _ := strings.Cut(compact, ".")
+	payload, signature, ok := strings.Cut(rest, ".")
+	if !ok || strings.Contains(signature, ".") {
+		return "", ErrMalformed
+	}
+	claims, err := base64.RawURLEncoding.DecodeString(payload)
+	if err != nil {
+		return "", ErrMalformed
+	}
+	var unverified struct {
+		Issuer string `json:"iss"`
+	}
+	if json.Unmarshal(claims, &unverified) != nil {
+		return "", ErrMalformed
+	}
+	return unverified.Issuer, nil
+}
+
+// boundPrivate is the JSON of the private claims of a bound token. The value of warnafter is
+// not used; but if it is not a time, kube-apiserver refuses the token, and so does this type.
+type boundPrivate struct {
+	Kubernetes struct {
+		Namespace      string           `json:"namespace"`
+		ServiceAccount Ref              `json:"serviceaccount"`
+		Pod            *Ref             `json:"pod"`
+		Secret         *Ref             `json:"secret"`
+		Node           *Ref             `json:"node"`
+		WarnAfter      *jwt.NumericDate `json:"warnafter"`
+	} `json:"kubernetes.io"`
+}
+
+// legacyPrivate is the JSON of the private claims of a legacy token.
+type legacyPrivate struct {
 	Namespace          string `json:"kubernetes.io/serviceaccount/namespace"`
 	SecretName         string `json:"kubernetes.io/serviceaccount/secret.name"`
 	ServiceAccountName string `json:"kubernetes.io/serviceaccount/service-account.name"`
 	ServiceAccountUID  string `json:"kubernetes.io/serviceaccount/service-account.uid"`
-	Subject            string `json:"sub"`
 }
 
-func (c LegacyClaims) payload() legacyPayload {
-	return legacyPayload{
-		Issuer:             LegacyIssuer,
-		Namespace:          c.Namespace,
-		SecretName:         c.SecretName,
-		ServiceAccountName: c.ServiceAccountName,
-		ServiceAccountUID:  c.ServiceAccountUID,
-		Subject:            c.Subject(),
+func (p boundPrivate) verified(public jwt.Claims) Claims {
+	k := p.Kubernetes
+	return Claims{
+		Issuer: public.Issuer, Subject: public.Subject, Audience: public.Audience, ID: public.ID, times: public,
+		Namespace: k.Namespace, ServiceAccount: k.ServiceAccount, Pod: k.Pod, Secret: k.Secret, Node: k.Node,
 	}
 }
 
-func (p legacyPayload) claims() LegacyClaims {
-	return LegacyClaims{
-		Namespace:          p.Namespace,
-		SecretName:         p.SecretName,
-		ServiceAccountName: p.ServiceAccountName,
-		ServiceAccountUID:  p.ServiceAccountUID,
+func (p legacyPrivate) verified(public jwt.Claims) (Claims, error) {
+	legacy := LegacyClaims(p)
+	if err := legacy.validate(); err != nil {
+		return Claims{}, fmt.Errorf("%w: %w", ErrClaims, err)
 	}
+	if public.Subject != legacy.Subject() || len(validation.IsDNS1123Label(p.Namespace)) > 0 || len(validation.IsDNS1123Subdomain(p.ServiceAccountName)) > 0 {
+		return Claims{}, fmt.Errorf("%w: sub claim does not name the service account", ErrClaims)
+	}
+	return Claims{
+		Issuer: public.Issuer, Subject: public.Subject, Audience: public.Audience,
+		Namespace: p.Namespace, ServiceAccount: Ref{Name: p.ServiceAccountName, UID: p.ServiceAccountUID}, Legacy: &legacy,
+	}, nil
 }

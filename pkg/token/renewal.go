@@ -7,66 +7,67 @@ import (
 )
 
 const (
-	// renewAt is the part of a lifetime after which a token is renewed at the latest.
-	// Jitter only makes it earlier: with an hour to live, 12 minutes are left for an
-	// outage of 6 and clocks that differ by 5.
-	renewAt = 0.8
-	// jitter is the part of a lifetime over which renewals that began in one moment are
-	// spread.
-	jitter = 0.1
-	// spare is the time before expiry at which a token is renewed, however short it lives.
-	spare = time.Minute
-	// soonest is the part of a lifetime before which no token is renewed for its age, not
-	// even for spare.
-	soonest = 0.5
+	// latestRenewalShare is the share of the lifetime after which a token is renewed at the
+	// latest; jitter only makes it earlier. Of an hour, 12 minutes are left, enough for an
+	// outage of 6 minutes and clocks that differ by 5.
+	latestRenewalShare = 0.8
+	// jitterShare is the share of the lifetime over which the renewals of tokens that were
+	// issued at the same time are spread.
+	jitterShare = 0.1
+	// minRemaining is the time before expiry at which a token is renewed at the latest.
+	minRemaining = time.Minute
+	// earliestRenewalShare is the share of the lifetime before which no token is renewed, not
+	// even for minRemaining.
+	earliestRenewalShare = 0.5
 )
 
-// Term is the time for which a token is good, by the clock of the API server.
-type Term struct{ Issued, Expires time.Time }
+// Validity is the validity period of a token, by the clock of the API server. Expires must be
+// after Issued.
+type Validity struct{ Issued, Expires time.Time }
 
-// Lifetime is how long the token is good for in all.
-func (t Term) Lifetime() time.Duration { return t.Expires.Sub(t.Issued) }
+// Lifetime returns the time from Issued to Expires.
+func (t Validity) Lifetime() time.Duration { return t.Expires.Sub(t.Issued) }
 
-// Due is when to renew the token, by the clock of the API server: after 70 to 80 % of its
-// lifetime, always the same for one seed, such as a UID, and at least a minute before it
-// expires.
-func (t Term) Due(seed string) time.Time { return t.Issued.Add(t.dueAfter(seed)) }
+// RenewAt returns when to renew the token, by the clock of the API server: after 70 to 80 % of
+// its lifetime and at least a minute before it expires, but not before half of its lifetime.
+// The result depends only on the validity and on seed, for example a UID.
+func (t Validity) RenewAt(seed string) time.Time { return t.Issued.Add(t.renewAfter(seed)) }
 
-func (t Term) dueAfter(seed string) time.Duration {
+func (t Validity) renewAfter(seed string) time.Duration {
 	lifetime := t.Lifetime()
-	after := part(lifetime, renewAt-jitter*share(seed))
-	after = min(after, lifetime-spare)
-	return max(after, t.soonest())
+	after := portion(lifetime, latestRenewalShare-jitterShare*seedShare(seed))
+	after = min(after, lifetime-minRemaining)
+	return max(after, t.earliestRenewal())
 }
 
-func (t Term) soonest() time.Duration { return part(t.Lifetime(), soonest) }
+func (t Validity) earliestRenewal() time.Duration { return portion(t.Lifetime(), earliestRenewalShare) }
 
-// DueIn is how long it is until the token is to be renewed at now, by the clock of the
-// API server as far as it is known here; zero or less: it is due.
-func (t Term) DueIn(now time.Time, seed string) time.Duration {
-	return t.Due(seed).Sub(now.Round(0))
+// RenewIn returns the time from now until [Validity.RenewAt]. If it is zero or less, the token
+// must be renewed. Now is by the clock of the API server.
+func (t Validity) RenewIn(now time.Time, seed string) time.Duration {
+	return t.RenewAt(seed).Sub(now.Round(0))
 }
 
-// DueInSince is DueIn of a token that was asked for here, age ago. The claims and the
-// age can both make it due; but however far the clocks are apart, a token is not
-// renewed again and again.
-func (t Term) DueInSince(age time.Duration, now time.Time, seed string) time.Duration {
-	return max(min(t.DueIn(now, seed), t.dueAfter(seed)-age), t.soonest()-age)
+// RenewInWithAge is RenewIn of a token that this process requested age ago, by a clock that
+// cannot be set. The token is renewed by the earlier of the two clocks, but never before half
+// of its lifetime by age: if the clocks differ, it is not renewed again and again.
+func (t Validity) RenewInWithAge(age time.Duration, now time.Time, seed string) time.Duration {
+	return max(min(t.RenewIn(now, seed), t.renewAfter(seed)-age), t.earliestRenewal()-age)
 }
 
-// Look is how long to wait before looking again at a token that is due in that time:
-// until then, but in steps. A clock that jumps is noticed sooner by pkg/stopwatch.
-func (t Term) Look(dueIn time.Duration) time.Duration {
-	return min(dueIn, part(t.Lifetime(), (1-renewAt)/2))
+// RequeueAfter returns when to check a token again that must be renewed in renewIn: then, but
+// at the latest after 10 % of its lifetime, in case a clock has changed.
+func (t Validity) RequeueAfter(renewIn time.Duration) time.Duration {
+	return min(renewIn, portion(t.Lifetime(), (1-latestRenewalShare)/2))
 }
 
-// share is a number from 0 to less than 1, always the same for one seed.
-func share(seed string) float64 {
+// seedShare returns a number from 0 to less than 1 that depends only on seed.
+func seedShare(seed string) float64 {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(seed))
 	return float64(h.Sum32()) / (math.MaxUint32 + 1)
 }
 
-func part(d time.Duration, share float64) time.Duration {
+func portion(d time.Duration, share float64) time.Duration {
 	return time.Duration(float64(d) * share)
 }

@@ -8,9 +8,11 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-func termOfLength(d time.Duration) Term { return Term{testkit.Instant(), testkit.Instant().Add(d)} }
+func validityOfLength(d time.Duration) Validity {
+	return Validity{testkit.Instant(), testkit.Instant().Add(d)}
+}
 
-func TestDue(t *testing.T) {
+func TestRenewAt(t *testing.T) {
 	cases := map[string]struct {
 		in                  time.Duration
 		earliest, notBefore time.Duration
@@ -26,7 +28,7 @@ func TestDue(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			least, most := tc.in, time.Duration(0)
 			for i := range 10000 {
-				after := termOfLength(tc.in).Due(fmt.Sprint("uid ", i)).Sub(testkit.Instant())
+				after := validityOfLength(tc.in).RenewAt(fmt.Sprint("uid ", i)).Sub(testkit.Instant())
 				least, most = min(least, after), max(most, after)
 			}
 			if slack := tc.in / 500; least < tc.earliest || least > tc.earliest+slack || most > tc.notBefore || most < tc.notBefore-slack {
@@ -41,8 +43,8 @@ func TestRenewalsAreSpreadEvenly(t *testing.T) {
 	var counts [buckets]int
 	for i := range secrets {
 		uid := fmt.Sprintf("c0000000-0000-4000-8000-%012d", i)
-		counts[int(share(uid)*buckets)]++
-		if share(uid) != share(uid) {
+		counts[int(seedShare(uid)*buckets)]++
+		if seedShare(uid) != seedShare(uid) {
 			t.Fatal("another share the second time")
 		}
 	}
@@ -53,10 +55,10 @@ func TestRenewalsAreSpreadEvenly(t *testing.T) {
 	}
 }
 
-func TestDueOfATokenOfOurOwn(t *testing.T) {
+func TestRenewInWithAge(t *testing.T) {
 	const uid = "a uid"
-	day := termOfLength(24 * time.Hour)
-	after := day.Due(uid).Sub(day.Issued)
+	day := validityOfLength(24 * time.Hour)
+	after := day.RenewAt(uid).Sub(day.Issued)
 	const half = 12 * time.Hour
 	cases := map[string]struct {
 		age   time.Duration
@@ -77,14 +79,14 @@ func TestDueOfATokenOfOurOwn(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			now := day.Issued.Add(tc.age + tc.clock)
-			if got := max(day.DueInSince(tc.age, now, uid), -time.Minute); got != tc.want {
+			if got := max(day.RenewInWithAge(tc.age, now, uid), -time.Minute); got != tc.want {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})
 	}
 }
 
-func TestLook(t *testing.T) {
+func TestRequeueAfter(t *testing.T) {
 	cases := map[string]struct{ lifetime, in, want time.Duration }{
 		"soon":                {lifetime: 24 * time.Hour, in: time.Second, want: time.Second},
 		"not for long":        {lifetime: 24 * time.Hour, in: 10 * time.Hour, want: 144 * time.Minute},
@@ -93,7 +95,7 @@ func TestLook(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			if got := termOfLength(tc.lifetime).Look(tc.in); (got - tc.want).Abs() > time.Millisecond {
+			if got := validityOfLength(tc.lifetime).RequeueAfter(tc.in); (got - tc.want).Abs() > time.Millisecond {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})

@@ -18,38 +18,40 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/keys"
 )
 
-// Signer signs with the signing key of the moment: after a rotation the next
-// token carries the new key. It is safe for concurrent use.
+// Signer signs tokens with the current signing key: after a rotation the next token is signed
+// with the new key. It is safe for concurrent use.
 type Signer struct {
 	keys func() *keys.Set
-	// cached are the JOSE signers of the key used last; making one costs an encoding
-	// of the public key, which must not be paid per token.
-	cached atomic.Pointer[keySigner]
-	recent *Recent
+	// cachedSigner has the JOSE signers of the last key: to make one, the public key must be
+	// encoded, which is too expensive for every token.
+	cachedSigner atomic.Pointer[keySigner]
+	cache        *Cache
 }
 
 type keySigner struct {
 	id string
-	// legacy makes headers of alg and kid, as kube-controller-manager does; typed ones
-	// of alg, kid and typ, as kube-apiserver wants them.
+	// legacy writes a header with alg and kid, as kube-controller-manager does; typed one with
+	// alg, kid and typ, as kube-apiserver requires.
 	legacy, typed jose.Signer
 }
 
-// NewSigner makes a signer over the set that current returns at each call.
+// NewSigner returns a signer. It calls current for every token, which must return a set whose
+// signing key can sign; otherwise signing fails.
 func NewSigner(current func() *keys.Set) *Signer { return &Signer{keys: current} }
 
-// NewSignerWith also lets recent know what it signs.
-func NewSignerWith(recent *Recent, current func() *keys.Set) *Signer {
-	return &Signer{keys: current, recent: recent}
+// NewSignerWithCache is NewSigner of a signer that adds the legacy tokens that it signs to
+// cache.
+func NewSignerWithCache(cache *Cache, current func() *keys.Set) *Signer {
+	return &Signer{keys: current, cache: cache}
 }
 
-// SignLegacy makes the legacy token for c in compact serialization. Its header
-// has alg and kid and nothing else, as in-tree. All fields of c are required.
+// SignLegacy returns the legacy token with claims c in compact serialization. Its header has
+// only alg and kid, as in-tree. All fields of c are required.
 func (s *Signer) SignLegacy(_ context.Context, c LegacyClaims) (string, error) {
-	if err := c.complete(); err != nil {
+	if err := c.validate(); err != nil {
 		return "", fmt.Errorf("sign token: %w", err)
 	}
-	signer, err := s.current()
+	signer, err := s.currentKey()
 	if err != nil {
 		return "", fmt.Errorf("sign token: %w", err)
 	}
@@ -57,26 +59,26 @@ func (s *Signer) SignLegacy(_ context.Context, c LegacyClaims) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("sign token: %w", err)
 	}
-	s.recent.add(compact, Facts{UnverifiedClaims: c, VerifiedBy: signer.id})
+	s.cache.add(compact, Inspection{UnverifiedClaims: c, VerifiedBy: signer.id})
 	return compact, nil
 }
 
-// Segments are the first and the last of the three parts of a token in compact
-// serialization.
+// Segments are the header and the signature of a token in compact serialization, as they are
+// in the token.
 type Segments struct{ Header, Signature string }
 
-// Sign signs a payload that somebody else made, in the form that it has in a token. The
-// header has alg, kid and typ=JWT and nothing else. A payload that is no claims object
-// is an error that wraps [ErrPayload].
+// Sign signs a payload of the caller, in the form that it has in a token: unpadded base64url.
+// The header has only alg, kid and typ=JWT. A payload that is not an object of claims with
+// exp, is of the legacy issuer, or is longer than 64 KiB is an error that wraps [ErrPayload].
 func (s *Signer) Sign(payload string) (Segments, error) { return s.sign(payload, checkClaims) }
 
-// SignLegacyPayload is Sign for payloads of exactly a legacy token, to the byte what
-// [LegacyPayload] makes; anything else is an error that wraps [ErrPayload].
+// SignLegacyPayload is Sign for exactly the payloads that [LegacyPayload] returns, byte for
+// byte. Any other payload is an error that wraps [ErrPayload].
 func (s *Signer) SignLegacyPayload(payload string) (Segments, error) {
 	return s.sign(payload, checkLegacyClaims)
 }
 
-// ErrPayload is why something is not signed: it is not what may be signed.
+// ErrPayload is returned for a payload that must not be signed.
 var ErrPayload = errors.New("payload is not acceptable")
 
 func (s *Signer) sign(payload string, check func(claims []byte) error) (Segments, error) {
@@ -90,7 +92,7 @@ func (s *Signer) sign(payload string, check func(claims []byte) error) (Segments
 	if err := check(claims); err != nil {
 		return Segments{}, fmt.Errorf("%w: %w", ErrPayload, err)
 	}
-	signer, err := s.current()
+	signer, err := s.currentKey()
 	if err != nil {
 		return Segments{}, fmt.Errorf("sign token: %w", err)
 	}
@@ -106,8 +108,9 @@ func (s *Signer) sign(payload string, check func(claims []byte) error) (Segments
 	return Segments{Header: parts[0], Signature: parts[2]}, nil
 }
 
-// checkClaims wants one JSON object with an end: a token that lives for ever would
-// outlive its key. Names are read as verifiers read them: with their case, and once.
+// checkClaims returns an error unless claims is one JSON object with exp: a token without
+// expiry would outlive its key. Names are read as verifiers read them: with their case, and
+// without duplicates.
 func checkClaims(claims []byte) error {
 	var found struct {
 		Issuer  string   `json:"iss"`
@@ -125,15 +128,15 @@ func checkClaims(claims []byte) error {
 	return nil
 }
 
-// checkLegacyClaims wants the very bytes that are made here of the same claims: no other
-// member, no second one of a name, no other order.
+// checkLegacyClaims returns an error unless claims has exactly the bytes that this package
+// makes of the same claims: no other member, no duplicate, no other order.
 func checkLegacyClaims(claims []byte) error {
 	var found legacyPayload
 	if json.Unmarshal(claims, &found) != nil {
 		return errors.New("it is not a JSON object of legacy claims")
 	}
 	c := found.claims()
-	if err := c.complete(); err != nil {
+	if err := c.validate(); err != nil {
 		return err
 	}
 	if exact, err := json.Marshal(c.payload()); err != nil || !bytes.Equal(exact, claims) { //nolint:gosec // the name of a Secret is not secret
@@ -142,35 +145,36 @@ func checkLegacyClaims(claims []byte) error {
 	return nil
 }
 
-// LegacyPayload is the payload for [Signer.SignLegacyPayload], in the form that it has in
-// a token. All fields of c are required.
+// LegacyPayload returns the payload for [Signer.SignLegacyPayload], in unpadded base64url. All
+// fields of c are required.
 func LegacyPayload(c LegacyClaims) (string, error) {
-	if err := c.complete(); err != nil {
+	if err := c.validate(); err != nil {
 		return "", err
 	}
 	claims, err := json.Marshal(c.payload()) //nolint:gosec // the name of a Secret is not secret
 	return base64.RawURLEncoding.EncodeToString(claims), err
 }
 
-func (s *Signer) current() (*keySigner, error) {
+// currentKey returns the JOSE signers of the current signing key.
+func (s *Signer) currentKey() (*keySigner, error) {
 	key := s.keys().Signing()
-	if cached := s.cached.Load(); cached != nil && cached.id == key.PublicKey().ID() {
+	if cached := s.cachedSigner.Load(); cached != nil && cached.id == key.PublicKey().ID() {
 		return cached, nil
 	}
 	if !key.CanSign() {
-		return nil, errors.New("there is no key that can sign")
+		return nil, errors.New("no key can sign")
 	}
 	jwk := key.PublicKey().JWK()
 	jwk.Key = cryptosigner.Opaque(key)
 	signingKey := jose.SigningKey{Algorithm: key.PublicKey().Algorithm(), Key: jwk}
-	made := &keySigner{id: key.PublicKey().ID()}
+	signer := &keySigner{id: key.PublicKey().ID()}
 	var err error
-	if made.legacy, err = jose.NewSigner(signingKey, nil); err != nil {
+	if signer.legacy, err = jose.NewSigner(signingKey, nil); err != nil {
 		return nil, err
 	}
-	if made.typed, err = jose.NewSigner(signingKey, (&jose.SignerOptions{}).WithType("JWT")); err != nil {
+	if signer.typed, err = jose.NewSigner(signingKey, (&jose.SignerOptions{}).WithType("JWT")); err != nil {
 		return nil, err
 	}
-	s.cached.Store(made)
-	return made, nil
+	s.cachedSigner.Store(signer)
+	return signer, nil
 }

@@ -93,7 +93,7 @@ func TestSignLegacyRequiresAllClaims(t *testing.T) {
 	}
 }
 
-// brokenSigner has a public key and no way to sign, like an HSM out of reach.
+// brokenSigner has a public key and no way to sign, like an HSM that cannot be reached.
 type brokenSigner struct{ crypto.Signer }
 
 var errBoom = errors.New("boom")
@@ -151,7 +151,7 @@ func TestSignLegacyIsSafeForConcurrentUse(t *testing.T) {
 	wg.Wait()
 }
 
-// signs has the ways to sign a payload that somebody else made.
+// signs has the functions that sign a payload of the caller.
 var signs = map[string]func(*token.Signer, string) (token.Segments, error){
 	"any":    (*token.Signer).Sign,
 	"legacy": (*token.Signer).SignLegacyPayload,
@@ -159,7 +159,7 @@ var signs = map[string]func(*token.Signer, string) (token.Segments, error){
 
 func encode(claims string) string { return base64.RawURLEncoding.EncodeToString([]byte(claims)) }
 
-func TestWhatIsSignedForOthers(t *testing.T) {
+func TestWhichPayloadsAreSigned(t *testing.T) {
 	legacy, err := token.LegacyPayload(builder)
 	if err != nil {
 		t.Fatal(err)
@@ -252,12 +252,12 @@ func TestSegmentsMakeAToken(t *testing.T) {
 	}
 }
 
-func TestNobodySignsWithAKeyThatIsElsewhere(t *testing.T) {
+func TestSigningFailsWithoutThePrivateKey(t *testing.T) {
 	for name, set := range map[string]*keys.Set{
 		"a set that verifies": keys.NewVerificationSet(newSet(t, "p256").Verification()...),
-		"a key of another":    keys.NewSet(keys.Elsewhere(newSet(t, "p256").Signing().PublicKey())),
+		"a key of another":    keys.NewSet(keys.PublicOnly(newSet(t, "p256").Signing().PublicKey())),
 	} {
-		if compact, err := token.NewSigner(always(set)).SignLegacy(t.Context(), builder); err == nil || err.Error() != "sign token: there is no key that can sign" {
+		if compact, err := token.NewSigner(always(set)).SignLegacy(t.Context(), builder); err == nil || err.Error() != "sign token: no key can sign" {
 			t.Errorf("%s: signed %d bytes, error %v", name, len(compact), err)
 		}
 	}

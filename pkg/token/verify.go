@@ -10,43 +10,80 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/keys"
 )
 
-// Why a token is refused. Clients get one opaque message; these are for us.
+// Reasons why a token is refused. They are for logs: a client should get one message for all.
 var (
-	// ErrMalformed: not a JWT in compact serialization, or signed with an
-	// algorithm that no service-account key uses.
+	// ErrMalformed is returned for a text that is not a JWT in compact serialization, or has an
+	// algorithm that is not in [keys.Algorithms].
 	ErrMalformed = errors.New("malformed token")
-	// ErrIssuer: the token says that somebody else issued it.
+	// ErrIssuer is returned for a token of another issuer.
 	ErrIssuer = errors.New("token of another issuer")
-	// ErrUnknownKey: the token names a key that is not in the set.
+	// ErrUnknownKey is returned for a token whose kid is not in the set.
 	ErrUnknownKey = errors.New("token signed by an unknown key")
-	// ErrSignature: no key of the set verifies the signature.
+	// ErrSignature is returned if no key of the set verifies the signature.
 	ErrSignature = errors.New("token signature is wrong")
-	// ErrClaims: the signature is good, the claims are not those of a legacy token.
+	// ErrClaims is returned if the signature is good, but the claims are not those of a legacy
+	// token.
 	ErrClaims = errors.New("token claims are wrong")
 )
 
-// maxLength bounds what is parsed. Headers of requests, where tokens travel, are
-// smaller by far.
+// maxLength bounds what is parsed. Tokens are sent in HTTP headers, which are much smaller.
 const maxLength = 64 << 10
 
-// Verifier checks tokens against the keys of the moment. It is safe for
-// concurrent use.
+// Verifier verifies tokens with the current keys. It is safe for concurrent use.
 type Verifier struct {
-	keys   func() *keys.Set
-	recent *Recent
+	keys  func() *keys.Set
+	cache *Cache
 }
 
-// NewVerifier makes a verifier over the set that current returns at each call.
+// NewVerifier returns a verifier. It calls current for every token.
 func NewVerifier(current func() *keys.Set) *Verifier { return &Verifier{keys: current} }
 
-// NewVerifierWith takes from recent what it knows, in Inspect.
-func NewVerifierWith(recent *Recent, current func() *keys.Set) *Verifier {
-	return &Verifier{keys: current, recent: recent}
+// NewVerifierWithCache is NewVerifier of a verifier whose Inspect uses cache.
+func NewVerifierWithCache(cache *Cache, current func() *keys.Set) *Verifier {
+	return &Verifier{keys: current, cache: cache}
 }
 
-// VerifyLegacy checks, in this order: shape and algorithm, issuer, key,
-// signature, claims. It says nothing of whether the token is alive. Errors are,
-// or wrap, the sentinels of this package.
+// Verify checks form and algorithm, key, signature, issuer and, for [LegacyIssuer], that all
+// claims of a legacy token are there. It does not check the time ([Claims.CheckTime]), the
+// audience, and whether the objects in the claims exist. Errors are, or wrap, [ErrMalformed],
+// [ErrIssuer], [ErrUnknownKey], [ErrSignature] or [ErrClaims].
+func (v *Verifier) Verify(compact, issuer string) (Claims, error) {
+	parsed, err := parse(compact)
+	if err != nil {
+		return Claims{}, err
+	}
+	candidates, err := candidates(v.keys(), parsed.Headers[0])
+	if err != nil {
+		return Claims{}, err
+	}
+	var public jwt.Claims
+	var bound boundPrivate
+	var legacy legacyPrivate
+	private := any(&bound)
+	if issuer == LegacyIssuer {
+		private = &legacy
+	}
+	for _, key := range candidates {
+		if parsed.Claims(key.Key(), &public, private) != nil { // reads claims only after the signature was verified
+			continue
+		}
+		if public.Issuer != issuer {
+			return Claims{}, ErrIssuer
+		}
+		if issuer == LegacyIssuer {
+			return legacy.verified(public)
+		}
+		return bound.verified(public), nil
+	}
+	if parsed.UnsafeClaimsWithoutVerification(&public, private) != nil {
+		return Claims{}, ErrMalformed // parsed.Claims returned the same error
+	}
+	return Claims{}, ErrSignature
+}
+
+// VerifyLegacy checks, in this order: form and algorithm, issuer, key, signature, claims. It
+// does not check whether the Secret and the ServiceAccount exist. Errors are, or wrap,
+// [ErrMalformed], [ErrIssuer], [ErrUnknownKey], [ErrSignature] or [ErrClaims].
 func (v *Verifier) VerifyLegacy(compact string) (LegacyClaims, error) {
 	issuer, err := UnverifiedIssuer(compact)
 	switch {
@@ -62,42 +99,41 @@ func (v *Verifier) VerifyLegacy(compact string) (LegacyClaims, error) {
 	return *claims.Legacy, nil
 }
 
-// Facts are what a legacy token says of itself and who vouches for that. They stay
-// true whatever becomes of the keys.
-type Facts struct {
-	// UnverifiedClaims stand in the token; nobody vouches for them while VerifiedBy is
-	// empty.
+// Inspection is the result of [Verifier.Inspect]. It remains true when the keys change.
+type Inspection struct {
+	// UnverifiedClaims are the claims of the token. They are verified only if VerifiedBy is
+	// not empty.
 	UnverifiedClaims LegacyClaims
-	// VerifiedBy is the id of the key that verifies the signature, empty when none of
-	// the keys known at that moment does.
+	// VerifiedBy is the id of the key that verified the signature; empty if none of the keys
+	// at that time does.
 	VerifiedBy string
-	// TriedWith is the id of the set of those keys ([keys.Set.ID]).
+	// TriedWith is the id of the set of those keys ([keys.Set.ID]). It is empty if the result
+	// is from the cache.
 	TriedWith string
 }
 
-// Inspect reads a legacy token whoever signed it. Its errors are [ErrMalformed]
-// and [ErrIssuer]: it is not a legacy token.
-func (v *Verifier) Inspect(compact string) (Facts, error) {
+// Inspect reads the claims of a legacy token, also if no known key verifies it. It returns
+// [ErrMalformed] or [ErrIssuer] if compact is not a legacy token.
+func (v *Verifier) Inspect(compact string) (Inspection, error) {
 	set := v.keys()
-	if facts, ok := v.recent.of(compact); ok {
-		return facts, nil
+	if cached, ok := v.cache.get(compact); ok {
+		return cached, nil
 	}
 	parsed, unverified, err := parseLegacyUnverified(compact)
 	if err != nil {
-		return Facts{}, err
+		return Inspection{}, err
 	}
 	if unverified.Issuer != LegacyIssuer {
-		return Facts{}, ErrIssuer
+		return Inspection{}, ErrIssuer
 	}
-	facts := Facts{UnverifiedClaims: unverified.claims(), TriedWith: set.ID()}
+	inspection := Inspection{UnverifiedClaims: unverified.claims(), TriedWith: set.ID()}
 	if key, err := verifyingKey(set, parsed); err == nil && key != nil {
-		facts.VerifiedBy = key.ID()
+		inspection.VerifiedBy = key.ID()
 	}
-	return facts, nil
+	return inspection, nil
 }
 
-// UnverifiedKeyID is the kid that a token names, empty where it names none or is not
-// a token.
+// UnverifiedKeyID returns the kid of a token; empty if it has none or is not a token.
 func UnverifiedKeyID(compact string) string {
 	parsed, err := jwt.ParseSigned(compact, keys.Algorithms())
 	if err != nil || len(parsed.Headers) == 0 {
@@ -106,8 +142,7 @@ func UnverifiedKeyID(compact string) string {
 	return parsed.Headers[0].KeyID
 }
 
-// verifyingKey is the key that verifies the signature, nil when none of those that
-// may have made it does.
+// verifyingKey returns the key that verifies the signature, or nil if none does.
 func verifyingKey(set *keys.Set, parsed *jwt.JSONWebToken) (*keys.PublicKey, error) {
 	candidates, err := candidates(set, parsed.Headers[0])
 	if err != nil {
@@ -118,12 +153,12 @@ func verifyingKey(set *keys.Set, parsed *jwt.JSONWebToken) (*keys.PublicKey, err
 			return &key, nil
 		}
 	}
-	return nil, nil //nolint:nilnil // no key is an answer
+	return nil, nil //nolint:nilnil // no key is not an error
 }
 
-// candidates are the keys that may have signed: the one that kid names, or all
-// when there is no kid. The header's algorithm must be the key's own, so that no
-// key is ever used in a way it was not made for (RFC 8725, section 3.1).
+// candidates returns the keys that may have signed: the one with the kid of the header, or all
+// keys if it has no kid. Only keys with the algorithm of the header are returned (RFC 8725,
+// section 3.1).
 func candidates(set *keys.Set, header jose.Header) ([]keys.PublicKey, error) {
 	pool := set.Verification()
 	if header.KeyID != "" {
@@ -142,14 +177,14 @@ func candidates(set *keys.Set, header jose.Header) ([]keys.PublicKey, error) {
 	return fitting, nil
 }
 
-// acceptable bounds what is parsed. The decoder would pass over line breaks, with which no
-// client could send a token.
-func acceptable(compact string) bool {
+// wellFormed returns true if compact may be parsed. Line breaks are refused, because the
+// decoder would ignore them.
+func wellFormed(compact string) bool {
 	return len(compact) <= maxLength && !strings.ContainsAny(compact, "\r\n")
 }
 
 func parse(compact string) (*jwt.JSONWebToken, error) {
-	if !acceptable(compact) {
+	if !wellFormed(compact) {
 		return nil, ErrMalformed
 	}
 	parsed, err := jwt.ParseSigned(compact, keys.Algorithms())

@@ -241,19 +241,19 @@ func signJOSEWithJWK(t *testing.T, key *ecdsa.PrivateKey) string {
 	return compact
 }
 
-func TestInspectReadsATokenWhoeverSignedIt(t *testing.T) {
+func TestInspectReadsATokenOfAnyKey(t *testing.T) {
 	known := newSet(t, "rsa2048", "p256")
 	ours := mustSignLegacy(t, known)
 	tampered := ours[:len(ours)-8] + strings.Repeat("A", 8)
 	cases := map[string]struct {
 		in      string
-		want    token.Facts
+		want    token.Inspection
 		wantErr error
 	}{
-		"of the signing key":    {in: ours, want: token.Facts{TriedWith: known.ID(), UnverifiedClaims: builder, VerifiedBy: known.Signing().PublicKey().ID()}},
-		"of another known key":  {in: mustSignLegacy(t, newSet(t, "p256")), want: token.Facts{TriedWith: known.ID(), UnverifiedClaims: builder, VerifiedBy: newSet(t, "p256").Signing().PublicKey().ID()}},
-		"of an unknown key":     {in: mustSignLegacy(t, newSet(t, "p384")), want: token.Facts{TriedWith: known.ID(), UnverifiedClaims: builder}},
-		"with a bad signature":  {in: tampered, want: token.Facts{TriedWith: known.ID(), UnverifiedClaims: builder}},
+		"of the signing key":    {in: ours, want: token.Inspection{TriedWith: known.ID(), UnverifiedClaims: builder, VerifiedBy: known.Signing().PublicKey().ID()}},
+		"of another known key":  {in: mustSignLegacy(t, newSet(t, "p256")), want: token.Inspection{TriedWith: known.ID(), UnverifiedClaims: builder, VerifiedBy: newSet(t, "p256").Signing().PublicKey().ID()}},
+		"of an unknown key":     {in: mustSignLegacy(t, newSet(t, "p384")), want: token.Inspection{TriedWith: known.ID(), UnverifiedClaims: builder}},
+		"with a bad signature":  {in: tampered, want: token.Inspection{TriedWith: known.ID(), UnverifiedClaims: builder}},
 		"of another issuer":     {in: signRS256(t, `{"alg":"RS256"}`, `{"iss":"https://example.com"}`), wantErr: token.ErrIssuer},
 		"no token":              {in: "garbage", wantErr: token.ErrMalformed},
 		"a megabyte of garbage": {in: strings.Repeat("eyJ", 350000), wantErr: token.ErrMalformed},

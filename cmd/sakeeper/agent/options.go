@@ -237,17 +237,17 @@ func canonical(file string) string {
 func (o *Options) writer() (agent.Writer, error) {
 	access, err := o.access()
 	if o.swap {
-		swap := &agent.Swap{Access: access}
+		swap := &agent.SymlinkWriter{FileAccess: access}
 		for _, t := range o.tokens() {
 			swap.Files = append(swap.Files, t.File)
 		}
 		return swap, err
 	}
-	return agent.Rename{Access: access}, err
+	return agent.RenameWriter{FileAccess: access}, err
 }
 
-func (o *Options) access() (agent.Access, error) {
-	access := agent.Access{UID: -1, GID: -1}
+func (o *Options) access() (agent.FileAccess, error) {
+	access := agent.FileAccess{UID: -1, GID: -1}
 	mode, err := strconv.ParseUint(o.mode, 8, 32)
 	if err != nil || mode > 0o777 || mode == 0 {
 		return access, fmt.Errorf("--mode: %q is not octal permissions, such as 0640", o.mode)

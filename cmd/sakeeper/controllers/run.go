@@ -90,7 +90,7 @@ func (p *Process) ready(*http.Request) error {
 	if election == nil || election.Leading() {
 		return p.cfg.suite.Ready()
 	}
-	if !election.Observed() {
+	if !election.OtherLeader() {
 		return errNoLeader
 	}
 	return nil

@@ -35,9 +35,9 @@ you know: --max-token-expiration is required for the states signing and retired.
 			if m.State != keys.StateLegacy && m.State != keys.StatePublished && !cmd.Flags().Changed("max-token-expiration") {
 				return errors.New("--max-token-expiration is required with a key that has signed: give what the API server had in --service-account-max-token-expiration; where it had none, the longest duration that a client has requested (8760h is what pods get at most). Its tokens are valid for so long")
 			}
-			m.Note.MaxExpiration = o.settings.MaxExpiration
+			m.Metadata.MaxExpiration = o.settings.MaxExpiration
 			return o.change(cmd.Context(), func(s rotation.Store, _ *kubernetes.Clientset) error {
-				m := m.In(m.State, clock.Now())
+				m := m.WithState(m.State, clock.Now())
 				added, err := rotation.Import(cmd.Context(), s, m)
 				switch {
 				case err != nil:
@@ -60,31 +60,31 @@ you know: --max-token-expiration is required for the states signing and retired.
 	return cmd
 }
 
-func readMember(file string, state keys.State) (keys.Member, error) {
+func readMember(file string, state keys.State) (keys.Entry, error) {
 	if !slices.Contains(keys.States(), state) {
-		return keys.Member{}, fmt.Errorf("--state: %q is not one of %v", state, keys.States())
+		return keys.Entry{}, fmt.Errorf("--state: %q is not one of %v", state, keys.States())
 	}
 	if file == "" {
-		return keys.Member{}, errors.New("--file is required")
+		return keys.Entry{}, errors.New("--file is required")
 	}
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return keys.Member{}, fmt.Errorf("--file: %w", err)
+		return keys.Entry{}, fmt.Errorf("--file: %w", err)
 	}
-	m := keys.Member{State: state}
+	m := keys.Entry{State: state}
 	if state == keys.StatePublished || state == keys.StateSigning {
 		m.Private, err = keys.ParsePrivate(data)
 	} else {
 		var found []keys.PublicKey
 		if found, err = keys.ParsePublic(data); err == nil {
-			m.Private = keys.Elsewhere(found[0])
+			m.Private = keys.PublicOnly(found[0])
 			if len(found) > 1 {
 				err = fmt.Errorf("holds %d keys; import each of a file of its own", len(found))
 			}
 		}
 	}
 	if err != nil {
-		return keys.Member{}, fmt.Errorf("--file: %s: %w", file, err)
+		return keys.Entry{}, fmt.Errorf("--file: %s: %w", file, err)
 	}
 	return m, nil
 }

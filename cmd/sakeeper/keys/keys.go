@@ -61,7 +61,7 @@ func newOptions(version string, clock clock.Clock) *Options {
 func (o *Options) addFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.dir, "key-dir", o.dir, "Directory with the keys. It is made where it does not exist.")
 	fs.StringVar(&o.secret, "secret", o.secret,
-		"Secret with the keys, as namespace/name; usually sakeeper-system/"+rotation.SecretName+". Its public halves go to the ConfigMap "+rotation.PublicName+" beside it.")
+		"Secret with the keys, as namespace/name; usually sakeeper-system/"+rotation.SecretName+". Its public halves go to the ConfigMap "+rotation.PublicConfigMapName+" beside it.")
 	fs.StringVar(&o.kubeconfig, "kubeconfig", o.kubeconfig,
 		"File with the address of and the credentials for the API server. Empty with --secret: those that a pod finds in its file system.")
 	fs.DurationVar(&o.settings.MaxExpiration, "max-token-expiration", o.settings.MaxExpiration,
@@ -142,15 +142,15 @@ func (o *Options) change(ctx context.Context, f func(rotation.Store, *kubernetes
 
 // applyStep does a step, and prints it.
 func applyStep(ctx context.Context, out io.Writer, s rotation.Store, step rotation.Step, algorithm jose.SignatureAlgorithm, settings rotation.Settings) error {
-	m, err := rotation.Do(ctx, s, step, algorithm, settings)
+	m, err := rotation.ApplyStep(ctx, s, step, algorithm, settings)
 	if err != nil {
 		return err
 	}
 	text := map[rotation.Action]string{
-		rotation.ActionTidy: "removed the file " + step.File, rotation.ActionFirst: "made the first key", rotation.ActionPublish: "published",
+		rotation.ActionCleanUp: "removed the file " + step.File, rotation.ActionFirst: "made the first key", rotation.ActionPublish: "published",
 		rotation.ActionPromote: "signs now", rotation.ActionRetire: "retired, and its private half destroyed", rotation.ActionHide: "made legacy", rotation.ActionRemove: "removed",
 	}[step.Action]
-	if step.Action != rotation.ActionTidy {
+	if step.Action != rotation.ActionCleanUp {
 		text = "key " + m.ID() + ": " + text
 	}
 	fmt.Fprintf(out, "%s (%s)\n", text, step.Reason)
@@ -159,11 +159,11 @@ func applyStep(ctx context.Context, out io.Writer, s rotation.Store, step rotati
 
 // loadWithCarriers reads the keys, and counts the token Secrets that carry a token of each. Without a
 // client it returns nil for the counts.
-func loadWithCarriers(ctx context.Context, s rotation.Store, client *kubernetes.Clientset) (*keys.Ring, rotation.Carriers, error) {
+func loadWithCarriers(ctx context.Context, s rotation.Store, client *kubernetes.Clientset) (*keys.Keyring, rotation.TokenSecretCounts, error) {
 	ring, err := s.Load(ctx)
 	if err != nil || client == nil {
 		return ring, nil, err
 	}
-	carriers, err := rotation.AskCarriers(ctx, client.CoreV1(), ring)
+	carriers, err := rotation.CountTokenSecrets(ctx, client.CoreV1(), ring)
 	return ring, carriers, err
 }

@@ -61,7 +61,7 @@ func prune(ctx context.Context, out io.Writer, o *Options, s rotation.Store, cli
 	if o.settings.Force {
 		return forceRemove(ctx, out, o, s, ring, id)
 	}
-	steps := rotation.Prunable(ring, o.clock.Now(), carriers, o.settings)
+	steps := rotation.PlanRemovals(ring, o.clock.Now(), carriers, o.settings)
 	steps = slices.DeleteFunc(steps, func(step rotation.Step) bool { return id != "" && !strings.HasPrefix(step.Key.ID(), id) })
 	switch {
 	case len(steps) == 0 && id != "":
@@ -89,7 +89,7 @@ func tidy(ctx context.Context, out io.Writer, o *Options, s rotation.Store) erro
 		if err != nil {
 			return err
 		}
-		step, ok := rotation.Tidy(ring)
+		step, ok := rotation.PlanCleanUp(ring)
 		if !ok {
 			return nil
 		}
@@ -100,8 +100,8 @@ func tidy(ctx context.Context, out io.Writer, o *Options, s rotation.Store) erro
 }
 
 // forceRemove removes the one key whose id begins with id.
-func forceRemove(ctx context.Context, out io.Writer, o *Options, s rotation.Store, ring *keys.Ring, id string) error {
-	found := slices.DeleteFunc(ring.Members(), func(m keys.Member) bool { return !strings.HasPrefix(m.ID(), id) })
+func forceRemove(ctx context.Context, out io.Writer, o *Options, s rotation.Store, ring *keys.Keyring, id string) error {
+	found := slices.DeleteFunc(ring.Entries(), func(m keys.Entry) bool { return !strings.HasPrefix(m.ID(), id) })
 	if len(found) != 1 {
 		return fmt.Errorf("--key: %d keys have an id that begins with %q", len(found), id)
 	}

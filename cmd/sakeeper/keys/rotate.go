@@ -21,7 +21,7 @@ import (
 
 // algorithm returns that of the flag, or that of the key that signs, so that a rotation changes
 // nothing else.
-func algorithm(flag string, ring *keys.Ring) jose.SignatureAlgorithm {
+func algorithm(flag string, ring *keys.Keyring) jose.SignatureAlgorithm {
 	if signing, ok := ring.Signing(); flag == "" && ok {
 		return signing.Public().Algorithm()
 	}
@@ -73,7 +73,7 @@ func rotate(ctx context.Context, out io.Writer, o *Options, s rotation.Store, fl
 		if err != nil {
 			return err
 		}
-		step := rotation.Rotate(ring, o.clock.Now(), o.settings)
+		step := rotation.PlanRotation(ring, o.clock.Now(), o.settings)
 		switch {
 		case promoted && slices.Contains([]rotation.Action{rotation.ActionPublish, rotation.ActionPromote, rotation.ActionNone}, step.Action):
 			return nil // the next rotation is left to the next run

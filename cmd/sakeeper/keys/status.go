@@ -77,12 +77,12 @@ type keyStatus struct {
 }
 
 // statusOf returns a line per key. It is a pure function.
-func statusOf(ring *keys.Ring, now time.Time, carriers rotation.Carriers, s rotation.Settings) []keyStatus {
-	rotate := rotation.Rotate(ring, now, s)
+func statusOf(ring *keys.Keyring, now time.Time, carriers rotation.TokenSecretCounts, s rotation.Settings) []keyStatus {
+	rotate := rotation.PlanRotation(ring, now, s)
 	signing, _ := ring.Signing()
 	lines := []keyStatus{}
-	for _, m := range ring.Members() {
-		step := rotation.Prune(ring, m, now, carriers, s)
+	for _, m := range ring.Entries() {
+		step := rotation.PlanRemoval(ring, m, now, carriers, s)
 		switch {
 		case rotate.Key.ID() == m.ID():
 			step = rotate

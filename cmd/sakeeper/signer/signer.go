@@ -216,7 +216,7 @@ func New(cfg *Config) (*Process, error) {
 	cfg.keys.OnError(failures.Count("keys", nil))
 	var err error
 	p.server, err = signer.New(signer.Config{
-		Keys: cfg.keys.Get, ReadAt: cfg.keys.ReadAt, RefreshHint: o.refreshHint, MaxExpiration: o.maxExpiration, Metrics: signer.NewMetrics(p.registry),
+		Keys: cfg.keys.Get, ReadAt: cfg.keys.ReadAt, RefreshHint: o.refreshHint, MaxExpiration: o.maxExpiration, Registerer: p.registry,
 	})
 	return p, err
 }

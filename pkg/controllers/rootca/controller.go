@@ -57,7 +57,7 @@ type Config struct {
 type Controller struct {
 	cfg     Config
 	queue   *workqueue.Queue[namespaceKey]
-	repairs *workqueue.Pace[namespaceKey]
+	repairs *workqueue.KeyedLimiter[namespaceKey]
 	backoff *writebackoff.Tracker[objectKey]
 	synced  []toolscache.DoneChecker
 }
@@ -79,7 +79,7 @@ func New(cfg Config) (*Controller, error) {
 	}
 	c := &Controller{
 		cfg:     cfg,
-		repairs: workqueue.NewPace[namespaceKey](cfg.Clock, repairsPerSecond, repairsBurst),
+		repairs: workqueue.NewKeyedLimiter[namespaceKey](cfg.Clock, repairsPerSecond, repairsBurst),
 		backoff: writebackoff.New[objectKey]("configmaps", cfg.Clock, cfg.Registerer),
 	}
 	var err error
@@ -129,7 +129,7 @@ func (c *Controller) sync(ctx context.Context, key namespaceKey) (requeueAfter t
 		return 0, nil
 	}
 	if act == repair {
-		if wait := c.repairs.Wait(key); wait > 0 {
+		if wait := c.repairs.When(key); wait > 0 {
 			return wait, workqueue.ErrRequeueLater
 		}
 	}

@@ -84,7 +84,7 @@ func TestResponses(t *testing.T) {
 		"a mark is refused by an error that quotes the token": {
 			inStep: "mark", inErrors: map[string]error{"patch secrets": quoting},
 			want:       []testkit.Request{markRequest(generated)},
-			wantEvents: []string{refuses("mark", fmt.Errorf("Invalid, in words that are withheld because they quote a token"))}, wantResult: "error", wantRetry: true,
+			wantEvents: []string{refuses("mark", fmt.Errorf("Invalid (the message is redacted, because it contains a token)"))}, wantResult: "error", wantRetry: true,
 		},
 		"a deletion is refused": {
 			inStep: "delete", inErrors: map[string]error{"delete secrets": forbidden},

@@ -100,7 +100,7 @@ type Controller struct {
 	// verified are namespaces whose cache was found to show every token Secret that
 	// existed after the start.
 	verified *lru.Cache
-	limiter  *workqueue.Pace[toolscache.ObjectName]
+	limiter  *workqueue.KeyedLimiter[toolscache.ObjectName]
 	backoff  *writebackoff.Tracker[objectKey]
 }
 
@@ -122,7 +122,7 @@ func New(cfg Config) (*Controller, error) {
 		requestTimeout: defaultRequestTimeout,
 		plans:          newPlans(),
 		verified:       lru.New(maxVerifiedNamespaces),
-		limiter:        workqueue.NewPace[toolscache.ObjectName](cfg.Clock, perSecond, burst),
+		limiter:        workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, perSecond, burst),
 		backoff:        writebackoff.New[objectKey]("generated tokens", cfg.Clock, cfg.Registerer),
 	}
 	var err error
@@ -231,7 +231,7 @@ func (c *Controller) finish(key toolscache.ObjectName, s state) {
 
 // writeDelay returns how long rate limit and write backoff delay new work for account.
 func (c *Controller) writeDelay(ctx context.Context, account *corev1.ServiceAccount) time.Duration {
-	if wait := c.limiter.Wait(toolscache.MetaObjectToName(account)); wait > 0 {
+	if wait := c.limiter.When(toolscache.MetaObjectToName(account)); wait > 0 {
 		return wait
 	}
 	verdict := c.backoff.Allow(objectKeyOf(account), content)

@@ -96,7 +96,7 @@ func TestSync(t *testing.T) {
 		},
 		"create: refused in words that quote the token": {
 			inResponses: responses{"create secrets": quotesToken()}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace},
-			wantErr: "create secret team/robot-token-ddddd: Forbidden, in words that are withheld because they quote a token", wantEvent: "Warning FailedGenerateToken The API server refuses to create secret team/robot-token-ddddd: Forbidden, in words",
+			wantErr: "create secret team/robot-token-ddddd: Forbidden (the message is redacted, because it contains a token)", wantEvent: "Warning FailedGenerateToken The API server refuses to create secret team/robot-token-ddddd: Forbidden (the message is redacted",
 			wantPlan: never,
 		},
 		"create: too many requests": {

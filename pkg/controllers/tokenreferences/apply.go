@@ -34,7 +34,7 @@ func (c *Controller) waitForLookups(account *corev1.ServiceAccount, deleted dele
 		return decided == lookUp || decided == count
 	}
 	if len(deleted) == 0 && slices.ContainsFunc(account.Secrets, needsLookup) {
-		return c.lookups.Wait(key)
+		return c.lookups.When(key)
 	}
 	c.lookups.Forget(key)
 	return 0

@@ -78,7 +78,7 @@ type Controller struct {
 	// deletedAccounts holds the UIDs of deleted ServiceAccounts.
 	deletedAccounts *lru.Cache
 	dangling        *dangling
-	lookups         *workqueue.Pace[toolscache.ObjectName]
+	lookups         *workqueue.KeyedLimiter[toolscache.ObjectName]
 	writes          *writebackoff.Tracker[objectKey]
 }
 
@@ -96,7 +96,7 @@ func New(cfg Config) (*Controller, error) {
 		deletions:       newDeletions(),
 		deletedAccounts: lru.New(rememberedAccounts),
 		dangling:        newDangling(),
-		lookups:         workqueue.NewPace[toolscache.ObjectName](cfg.Clock, lookupsPerSecond, lookupsAtOnce),
+		lookups:         workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, lookupsPerSecond, lookupsAtOnce),
 		writes:          writebackoff.New[objectKey]("references", cfg.Clock, cfg.Registerer),
 	}
 	var err error

@@ -60,7 +60,7 @@ func (c *Controller) renew(ctx context.Context, s state, d decision) (time.Durat
 		c.backoff.Record(objectKeyOf(s.secret), content)
 	}
 	klog.FromContext(ctx).V(2).Info("Renewed the token of secret", "secret", klog.KObj(s.secret), "serviceAccount", klog.KObj(s.account),
-		"reason", d.reason, "credentialID", claims.ID, "lifetime", claims.Term.Lifetime())
+		"reason", d.reason, "credentialID", claims.ID, "lifetime", claims.Validity.Lifetime())
 	return 0, nil
 }
 
@@ -68,7 +68,7 @@ func (c *Controller) renew(ctx context.Context, s state, d decision) (time.Durat
 // due by age do not need it.
 func (c *Controller) writeDelay(ctx context.Context, secret *cache.ManagedSecret, d decision, content string) time.Duration {
 	if d.rateLimited {
-		if wait := c.limiter.Wait(toolscache.MetaObjectToName(secret)); wait > 0 {
+		if wait := c.limiter.When(toolscache.MetaObjectToName(secret)); wait > 0 {
 			return wait
 		}
 	}

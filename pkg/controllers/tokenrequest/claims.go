@@ -32,8 +32,8 @@ type results struct{ issuedAt, expiresAt, credentialID string }
 
 func resultsOf(c token.BoundClaims) results {
 	r := results{
-		issuedAt:  c.Term.Issued.UTC().Format(time.RFC3339),
-		expiresAt: c.Term.Expires.UTC().Format(time.RFC3339),
+		issuedAt:  c.Validity.Issued.UTC().Format(time.RFC3339),
+		expiresAt: c.Validity.Expires.UTC().Format(time.RFC3339),
 	}
 	if c.ID != "" {
 		r.credentialID = "JTI=" + c.ID // as in audit logs
@@ -42,8 +42,8 @@ func resultsOf(c token.BoundClaims) results {
 }
 
 // term returns when the token was issued and when it expires, or false if results do not say.
-func (r results) term() (token.Term, bool) {
+func (r results) term() (token.Validity, bool) {
 	issued, err1 := time.Parse(time.RFC3339, r.issuedAt)
 	expires, err2 := time.Parse(time.RFC3339, r.expiresAt)
-	return token.Term{Issued: issued, Expires: expires}, err1 == nil && err2 == nil && expires.After(issued)
+	return token.Validity{Issued: issued, Expires: expires}, err1 == nil && err2 == nil && expires.After(issued)
 }

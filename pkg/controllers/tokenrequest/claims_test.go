@@ -55,10 +55,10 @@ func TestTerm(t *testing.T) {
 	start := testkit.Instant()
 	cases := map[string]struct {
 		in     results
-		want   token.Term
+		want   token.Validity
 		wantOK bool
 	}{
-		"valid times":           {in: results{issuedAt: "2026-01-02T03:04:05Z", expiresAt: "2026-01-02T04:04:05Z"}, want: token.Term{Issued: start, Expires: start.Add(time.Hour)}, wantOK: true},
+		"valid times":           {in: results{issuedAt: "2026-01-02T03:04:05Z", expiresAt: "2026-01-02T04:04:05Z"}, want: token.Validity{Issued: start, Expires: start.Add(time.Hour)}, wantOK: true},
 		"no results":            {},
 		"no time":               {in: results{issuedAt: "2026-01-02T03:04:05Z", expiresAt: "tomorrow"}},
 		"an expiry in the past": {in: results{issuedAt: "2026-01-02T03:04:05Z", expiresAt: "2026-01-02T03:04:05Z"}},

@@ -80,7 +80,7 @@ type Controller struct {
 	synced    []toolscache.DoneChecker
 	notes     *notes
 	stopwatch *stopwatch.Stopwatch
-	limiter   *workqueue.Pace[toolscache.ObjectName]
+	limiter   *workqueue.KeyedLimiter[toolscache.ObjectName]
 	backoff   *writebackoff.Tracker[objectKey]
 }
 
@@ -105,7 +105,7 @@ func New(cfg Config) (*Controller, error) {
 		cfg:       cfg,
 		notes:     newNotes(),
 		stopwatch: stopwatch.New(cfg.Clock, cfg.Monotonic),
-		limiter:   workqueue.NewPace[toolscache.ObjectName](cfg.Clock, perSecond, burst),
+		limiter:   workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, perSecond, burst),
 		backoff:   writebackoff.NewGrouped("managed tokens", func(s objectKey) string { return s.namespace }, cfg.Clock, cfg.Registerer),
 	}
 	var err error
@@ -126,7 +126,7 @@ func New(cfg Config) (*Controller, error) {
 func (c *Controller) Run(ctx context.Context) error {
 	var background sync.WaitGroup
 	defer background.Wait()
-	background.Go(func() { c.stopwatch.Watch(ctx, c.EnqueueAll) })
+	background.Go(func() { c.stopwatch.WatchClocks(ctx, c.EnqueueAll) })
 	return c.queue.Run(ctx, c.synced...)
 }
 

@@ -168,14 +168,14 @@ func outdated(s state, spec tokenSpec) decision {
 	case rotate != "" && rotate != s.secret.Annotations[api.RotatedAnnotation]:
 		return decision{action: renew, reason: "a rotation was requested", spec: spec}
 	}
-	dueIn := term.DueIn(s.now, string(s.secret.UID))
+	dueIn := term.RenewIn(s.now, string(s.secret.UID))
 	if s.age != nil {
-		dueIn = term.DueInSince(*s.age, s.now, string(s.secret.UID))
+		dueIn = term.RenewInWithAge(*s.age, s.now, string(s.secret.UID))
 	}
 	if dueIn <= 0 {
 		return decision{action: renew, reason: "it is due", spec: spec, dueByAge: true}
 	}
-	return decision{action: none, reason: "its token is valid", wait: term.Look(dueIn)}
+	return decision{action: none, reason: "its token is valid", wait: term.RequeueAfter(dueIn)}
 }
 
 func refuseWith(reason, text string) decision {

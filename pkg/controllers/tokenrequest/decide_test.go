@@ -60,7 +60,7 @@ func TestDecide(t *testing.T) {
 	}
 	immutable := func(o metav1.Object) { o.(*corev1.Secret).Immutable = new(true) }
 	withoutData := func(key string) testkit.Option { return func(o metav1.Object) { delete(o.(*corev1.Secret).Data, key) } }
-	due := token.Term{Issued: testkit.Instant(), Expires: testkit.Instant().Add(24 * time.Hour)}.Due(string(testkit.SecretUID))
+	due := token.Validity{Issued: testkit.Instant(), Expires: testkit.Instant().Add(24 * time.Hour)}.RenewAt(string(testkit.SecretUID))
 	in := func(change func(*state)) state {
 		s := state{namespace: served(), account: robot(), publicServer: "https://api.example.com", caSum: testkit.Bundle().Sum(), now: testkit.Instant().Add(time.Hour)}
 		change(&s)

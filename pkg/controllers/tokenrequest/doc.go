@@ -13,7 +13,7 @@
 //
 // A token is renewed when 70 to 80 % of the lifetime that the API server granted have
 // passed, a share that is fixed by the Secret's UID, and at the latest a minute before it
-// expires, but never before half of it has passed ([token.Term.Due]). It is renewed at
+// expires, but never before half of it has passed ([token.Validity.Due]). It is renewed at
 // once when what it was filled from has changed: the annotations, the ServiceAccount (by
 // UID), the CA, or the keys that were filled. An annotation holds one hash of all of
 // these. Another value of sakeeper.io/rotate renews it too.

@@ -37,11 +37,11 @@ func TestFailures(t *testing.T) {
 		"a terminating namespace": {inTokensErr: testkit.NamespaceTerminating(), wantAgain: requeueAfter},
 		"a response without a token": {
 			inToken: "opaque-" + secretBytes, wantErr: true,
-			wantLater: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: request a token for service account team/robot: read the response of the API server: it is no token with claims"},
+			wantLater: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: request a token for service account team/robot: read the response of the API server: it is not a token with claims"},
 		},
 		"an error that quotes a token": {
 			inTokensErr: testkit.Invalid("spec", secretBytes), wantErr: true,
-			want: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: request a token for service account team/robot: Invalid, in words that are withheld because they quote a token"},
+			want: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: request a token for service account team/robot: Invalid (the message is redacted, because it contains a token)"},
 		},
 		"a conflict": {
 			inWritesErr: testkit.Conflict(), wantAgain: requeueAfter, wantErr: true,
@@ -53,7 +53,7 @@ func TestFailures(t *testing.T) {
 		},
 		"a rejected write": {
 			inWritesErr: testkit.Invalid("data", secretBytes), wantErr: true,
-			want: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: write secret team/s: Invalid, in words that are withheld because they quote a token"},
+			want: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: write secret team/s: Invalid (the message is redacted, because it contains a token)"},
 		},
 		"a lost write": {
 			inWritesErr: testkit.InternalError(), wantErr: true,

@@ -109,7 +109,7 @@ func TestTokensAreRenewedAfterAnyOutage(t *testing.T) {
 				s.expectNotExpired(step, "after the longest delay of a retry")
 				s.pass(maxDelay)
 				for range s.random.IntN(4) {
-					if late := s.server.Now().Sub(s.currentTerm().Due(string(s.secret().UID))); late > 2*time.Second {
+					if late := s.server.Now().Sub(s.currentTerm().RenewAt(string(s.secret().UID))); late > 2*time.Second {
 						overdue = append(overdue, fmt.Sprintf("step %d: due for %v", step, late))
 					}
 					s.pass(s.upTo(lifetime / 3))
@@ -134,7 +134,7 @@ func TestManySecretsAreRenewedEvenly(t *testing.T) {
 	for i := range secrets {
 		uid := fmt.Sprintf("c0000000-0000-4000-8000-%012d", i)
 		for at := testkit.Instant(); at.Before(end); {
-			at = token.Term{Issued: at, Expires: at.Add(lifetime)}.Due(uid)
+			at = token.Validity{Issued: at, Expires: at.Add(lifetime)}.RenewAt(uid)
 			if left := end.Sub(at); left >= 0 && left < lifetime {
 				counts[int(left*windows/lifetime)]++
 			}

@@ -150,7 +150,7 @@ func (s *simulation) upTo(d time.Duration) time.Duration {
 	return time.Duration(s.random.Int64N(int64(d) + 1))
 }
 
-func (s *simulation) currentTerm() token.Term {
+func (s *simulation) currentTerm() token.Validity {
 	term, ok := resultsOn(reduced(s.secret())).term()
 	if !ok {
 		s.Fatal("it has no token")

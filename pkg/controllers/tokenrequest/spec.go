@@ -135,7 +135,7 @@ func CheckServer(text string) error {
 
 // quote quotes text for an event, unless text may hold a token.
 func quote(text string) string {
-	if token.Quotes(text) {
+	if token.ContainsToken(text) {
 		return "the value (withheld: it looks like a token)"
 	}
 	if len(text) > maxQuote {

@@ -232,7 +232,7 @@ func TestANewCAIsWrittenAtABoundedRate(t *testing.T) {
 	f.cache(t, f.api.secret())
 	f.requests()
 	for i := range burst + 50 {
-		f.limiter.Wait(toolscache.ObjectName{Name: strconv.Itoa(i)})
+		f.limiter.When(toolscache.ObjectName{Name: strconv.Itoa(i)})
 	}
 	*f.ca = testkit.OtherBundle()
 	if again := f.mustSync(t); again < time.Second || again > 2*time.Second || len(f.requests()) > 0 {
@@ -244,7 +244,7 @@ func TestANewCAIsWrittenAtABoundedRate(t *testing.T) {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
 	for i := range burst + 50 {
-		f.limiter.Wait(toolscache.ObjectName{Name: "again " + strconv.Itoa(i)})
+		f.limiter.When(toolscache.ObjectName{Name: "again " + strconv.Itoa(i)})
 	}
 	if err := f.api.updateSecret(func(s *corev1.Secret) { s.Annotations[api.RotateAnnotation] = "now" }); err != nil {
 		t.Fatal(err)

@@ -61,7 +61,7 @@ func (c *Controller) fill(ctx context.Context, cached *cache.TokenSecret, accoun
 // resign replaces a token, and whatever else differs. All copies of the old token become invalid.
 func (c *Controller) resign(ctx context.Context, cached *cache.TokenSecret, account types.UID, ca cabundle.Bundle, reason string) (requeueAfter time.Duration, err error) {
 	key, content := secretKey(cached), c.contentOfToken()
-	if wait := c.limiters.resigns.Wait(toolscache.MetaObjectToName(cached)); wait > 0 {
+	if wait := c.limiters.resigns.When(toolscache.MetaObjectToName(cached)); wait > 0 {
 		return wait, workqueue.ErrRequeueLater
 	}
 	if wait := c.writeBackoff(ctx, c.limiters.contents, key, content, cached); wait > 0 {
@@ -124,7 +124,7 @@ func (c *Controller) undoFill(ctx context.Context, cached *cache.TokenSecret, re
 
 // waitToRepair returns how long a repair must wait.
 func (c *Controller) waitToRepair(ctx context.Context, cached *cache.TokenSecret, ca cabundle.Bundle) (requeueAfter time.Duration, err error) {
-	if wait := c.limiters.repairs.Wait(toolscache.MetaObjectToName(cached)); wait > 0 {
+	if wait := c.limiters.repairs.When(toolscache.MetaObjectToName(cached)); wait > 0 {
 		return wait, workqueue.ErrRequeueLater
 	}
 	return c.writeBackoff(ctx, c.limiters.contents, secretKey(cached), contentOfCA(ca), cached), nil

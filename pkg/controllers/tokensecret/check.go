@@ -40,7 +40,7 @@ const (
 
 // tokenReviewer asks the API server about tokens. Every review is a use of the token.
 type tokenReviewer interface {
-	Ask(ctx context.Context, compact string) (tokenreview.Answer, error)
+	Review(ctx context.Context, compact string) (tokenreview.Result, error)
 }
 
 // tokenCheck is what was found out about one token with one set of keys.
@@ -226,7 +226,7 @@ func (c *Controller) reviewToken(ctx context.Context, cached *cache.TokenSecret,
 		return wait, err
 	}
 	check = c.checkOf(cached, set)
-	review, err := c.reviewer.Ask(ctx, compact)
+	review, err := c.reviewer.Review(ctx, compact)
 	if err != nil {
 		return 0, fmt.Errorf("check the token of secret %s: %w", klog.KObj(cached), err)
 	}
@@ -237,7 +237,7 @@ func (c *Controller) reviewToken(ctx context.Context, cached *cache.TokenSecret,
 		check.refusals++
 		check.refused = now
 		klog.FromContext(ctx).V(2).Info("Reviewed a token that may be dead: the API server refuses it", "secret", klog.KObj(cached), "serviceAccountUID", account,
-			"refusals", check.refusals, "needed", refusalsNeeded, "reason", review.Words)
+			"refusals", check.refusals, "needed", refusalsNeeded, "reason", review.Reason)
 	}
 	check.noted = false
 	c.storeAndRequeue(cached, check)
@@ -256,7 +256,7 @@ func (c *Controller) findKey(ctx context.Context, cached *cache.TokenSecret) (re
 // readAndVerify reads the token live, because it is not cached, and verifies it with keys that may
 // be newer than the cached Secret. It returns the token if no key verifies it that did not before.
 func (c *Controller) readAndVerify(ctx context.Context, cached *cache.TokenSecret, set *keys.Set) (compact string, requeueAfter time.Duration, err error) {
-	if wait := c.limiters.checks.Wait(toolscache.MetaObjectToName(cached)); wait > 0 {
+	if wait := c.limiters.checks.When(toolscache.MetaObjectToName(cached)); wait > 0 {
 		return "", wait, workqueue.ErrRequeueLater
 	}
 	live, err := c.cfg.Client.Secrets(cached.Namespace).Get(ctx, cached.Name, metav1.GetOptions{})

@@ -42,7 +42,7 @@ func TestOnlyTokensThatMayBeDeadAreReviewed(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			f := newCheckFixture(t, tc.inToken, tc.inOpts...)
-			f.reviewer.answer = tokenreview.Answer{Words: "no"}
+			f.reviewer.answer = tokenreview.Result{Reason: "no"}
 			cached, _ := cache.Get(f.cfg.Secrets, "team/s")
 			if got := f.statusOf(cached); got != tc.want {
 				t.Errorf("status %d, want %d", got, tc.want)
@@ -64,7 +64,7 @@ func TestOnlyTokensThatMayBeDeadAreReviewed(t *testing.T) {
 
 func TestATokenIsDeadAfterThreeRefusalsOverTenMinutes(t *testing.T) {
 	f := newCheckFixture(t, signedBy(t, "p384"))
-	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
 	began := f.clock.Now()
 	for len(f.writes()) == 0 && f.clock.Now().Sub(began) < time.Hour {
 		if requeueAfter := f.syncS(t); requeueAfter > 5*time.Minute {
@@ -90,7 +90,7 @@ func TestATokenIsDeadAfterThreeRefusalsOverTenMinutes(t *testing.T) {
 
 func TestATokenThatTheAPIServerAcceptsIsKeptAndReviewedOnce(t *testing.T) {
 	f := newCheckFixture(t, signedBy(t, "p384"))
-	f.reviewer.answer = tokenreview.Answer{Username: "system:serviceaccount:team:robot"}
+	f.reviewer.answer = tokenreview.Result{Username: "system:serviceaccount:team:robot"}
 	for range 100 {
 		f.syncS(t)
 		f.advance(time.Hour)
@@ -167,14 +167,14 @@ func TestTokensThatStayAreCountedByNewKeysToo(t *testing.T) {
 
 func TestOneAcceptanceEndsACheck(t *testing.T) {
 	f := newCheckFixture(t, signedBy(t, "p384"))
-	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
 	f.syncS(t)
 	f.advance(5 * time.Minute)
 	f.syncS(t)
 	f.advance(5 * time.Minute)
-	f.reviewer.answer = tokenreview.Answer{Username: "system:serviceaccount:team:robot"}
+	f.reviewer.answer = tokenreview.Result{Username: "system:serviceaccount:team:robot"}
 	f.syncS(t)
-	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
 	for range 10 {
 		f.advance(5 * time.Minute)
 		f.syncS(t)
@@ -214,7 +214,7 @@ func TestAKeyThatCameAfterTheTokenWasCachedVerifiesIt(t *testing.T) {
 
 func TestACheckIsOfOneToken(t *testing.T) {
 	f := newCheckFixture(t, signedBy(t, "p384"))
-	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
 	f.syncS(t)
 	f.advance(5 * time.Minute)
 	f.syncS(t)
@@ -244,7 +244,7 @@ func TestACheckIsOfOneToken(t *testing.T) {
 
 func TestOldRefusalsDoNotCount(t *testing.T) {
 	f := newCheckFixture(t, signedBy(t, "p384"))
-	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
 	f.syncS(t)
 	f.advance(5 * time.Minute)
 	f.syncS(t)
@@ -277,7 +277,7 @@ func TestAKeyThatComesBackIsTriedAgain(t *testing.T) {
 func TestEqualSetsOfKeysShareACheck(t *testing.T) {
 	f := newCheckFixture(t, signedBy(t, "p384"))
 	f.cfg.Keys = func() *keys.Set { return testkit.Keys("p256", "rsa2048") } // a set of its own each time
-	f.reviewer.answer = tokenreview.Answer{Username: "system:serviceaccount:team:robot"}
+	f.reviewer.answer = tokenreview.Result{Username: "system:serviceaccount:team:robot"}
 	f.syncS(t)
 	f.syncS(t)
 	if len(f.reviewer.reviewed) != 1 {

@@ -47,12 +47,12 @@ func (s tokens) Write(ctx context.Context, c token.LegacyClaims, _ func(), write
 
 // fakeReviewer gives the same answer to all reviews, and records the tokens.
 type fakeReviewer struct {
-	answer   tokenreview.Answer
+	answer   tokenreview.Result
 	err      error
 	reviewed []string
 }
 
-func (r *fakeReviewer) Ask(_ context.Context, compact string) (tokenreview.Answer, error) {
+func (r *fakeReviewer) Review(_ context.Context, compact string) (tokenreview.Result, error) {
 	r.reviewed = append(r.reviewed, compact)
 	return r.answer, r.err
 }

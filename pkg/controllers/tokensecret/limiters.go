@@ -30,7 +30,7 @@ const (
 // limiters keep writes few: rate limiters for those that can wait, and write backoffs for those that
 // another client keeps undoing.
 type limiters struct {
-	repairs, resigns, checks *workqueue.Pace[toolscache.ObjectName]
+	repairs, resigns, checks *workqueue.KeyedLimiter[toolscache.ObjectName]
 
 	contents, deletions *writebackoff.Tracker[objectKey]
 	// notes are apart, so that a client that removes them does not keep tokens from being written.
@@ -39,9 +39,9 @@ type limiters struct {
 
 func newLimiters(cfg Config) limiters {
 	return limiters{
-		repairs:   workqueue.NewPace[toolscache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
-		resigns:   workqueue.NewPace[toolscache.ObjectName](cfg.Clock, cfg.ResignQPS, 1),
-		checks:    workqueue.NewPace[toolscache.ObjectName](cfg.Clock, checksPerSecond, checksAtOnce),
+		repairs:   workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
+		resigns:   workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, cfg.ResignQPS, 1),
+		checks:    workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, checksPerSecond, checksAtOnce),
 		contents:  writebackoff.New[objectKey]("secrets", cfg.Clock, cfg.Registerer),
 		deletions: writebackoff.New[objectKey]("secret deletions", cfg.Clock, cfg.Registerer),
 		notes:     writebackoff.New[objectKey]("review notes", cfg.Clock, cfg.Registerer),
@@ -51,7 +51,7 @@ func newLimiters(cfg Config) limiters {
 // forgetUnless gives back the slots of a Secret in each rate limiter that none of the wanted actions
 // uses.
 func (l limiters) forgetUnless(secret toolscache.ObjectName, wanted ...action) {
-	for limiter, uses := range map[*workqueue.Pace[toolscache.ObjectName]][]action{
+	for limiter, uses := range map[*workqueue.KeyedLimiter[toolscache.ObjectName]][]action{
 		l.repairs: {repair}, l.resigns: {resign}, l.checks: {reviewToken, findKey, noteReview},
 	} {
 		if !slices.ContainsFunc(uses, func(use action) bool { return slices.Contains(wanted, use) }) {

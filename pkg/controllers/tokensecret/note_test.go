@@ -19,7 +19,7 @@ import (
 func TestACheckContinuesAfterARestart(t *testing.T) {
 	compact := signedBy(t, "p384")
 	f := newCheckFixture(t, compact)
-	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
 	for range 3 {
 		if got := f.writes(); len(got) > 0 {
 			t.Fatalf("wrote %v", got)
@@ -46,7 +46,7 @@ func TestACheckContinuesAfterARestart(t *testing.T) {
 
 func TestAnAcceptedTokenIsNotReviewedAfterARestart(t *testing.T) {
 	f := newCheckFixture(t, signedBy(t, "p384"))
-	f.reviewer.answer = tokenreview.Answer{Username: "system:serviceaccount:team:robot"}
+	f.reviewer.answer = tokenreview.Result{Username: "system:serviceaccount:team:robot"}
 	for range 5 {
 		f.syncS(t)
 		f = f.restarted(t)
@@ -62,7 +62,7 @@ func TestACheckContinuesIfItsNotesAreRemoved(t *testing.T) {
 	stored := secret(testkit.WithData("token", signedBy(t, "p384")))
 	f.cache(t, stored) // as if each note were removed at once
 	f.client.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) { return true, stored, nil })
-	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
 	for len(f.writes()) == 0 && f.clock.Since(testkit.Instant()) < time.Hour {
 		f.syncS(t)
 		f.advance(time.Minute)
@@ -142,7 +142,7 @@ func TestACheckContinuesIfItsNotesAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newCheckFixture(t, signedBy(t, "p384"))
-			f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+			f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
 			f.client.PrependReactor("patch", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
 				note := noteOf(testkit.Requests([]clienttesting.Action{action})[0])
 				return note != "", nil, refusal
@@ -161,10 +161,10 @@ func TestACheckContinuesIfItsNotesAreRefused(t *testing.T) {
 func TestATokenIsCheckedAgainIfTheNoteIsRemoved(t *testing.T) {
 	compact := signedBy(t, "p384")
 	f := newCheckFixture(t, compact)
-	f.reviewer.answer = tokenreview.Answer{Username: "system:serviceaccount:team:robot"}
+	f.reviewer.answer = tokenreview.Result{Username: "system:serviceaccount:team:robot"}
 	f.syncS(t)
 	f.cache(t, secret(testkit.WithData("token", compact))) // without a note
-	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
 	for i := 0; i < 15 && len(f.writes()) == 0; i++ {
 		if _, err := f.sync(f.context(t), objectName("team/s")); err != nil {
 			t.Fatal(err)

@@ -46,7 +46,7 @@ func TestResigningIsRateLimited(t *testing.T) {
 
 func TestADeadTokenIsReplacedThoughTheCACannotBeWritten(t *testing.T) {
 	f := newCheckFixture(t, signedBy(t, "p384"), testkit.WithData("ca.crt", "another"))
-	f.reviewer.answer = tokenreview.Answer{Words: "unknown key"}
+	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
 	f.client.PrependReactor("patch", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		data, _ := testkit.Requests([]clienttesting.Action{action})[0].Body.(map[string]any)["data"].(map[string]any)
 		if data["ca.crt"] != nil && data["token"] == nil {

@@ -194,7 +194,7 @@ func TestAPIErrorsOfWrites(t *testing.T) {
 	toRemove := []metav1.Object{secret()}
 	internal, quota, immutable := testkit.InternalError(), testkit.QuotaExceeded(), testkit.Invalid("data", secretBytes)
 	// The text of immutable quotes a token.
-	const invalidText = "Invalid, in words that are withheld because they quote a token"
+	const invalidText = "Invalid (the message is redacted, because it contains a token)"
 	event := func(text string) []string {
 		return []string{"Warning FailedUpdateTokenSecret " + text + " involvedObject{kind=Secret,apiVersion=v1}"}
 	}

@@ -35,7 +35,7 @@ func TestWrite(t *testing.T) {
 	event := func(err error) string {
 		return "Warning FailedWrite The API server refuses to write secret team/s: " + err.Error()
 	}
-	redacted := "write secret team/s: Invalid, in words that are withheld because they quote a token"
+	redacted := "write secret team/s: Invalid (the message is redacted, because it contains a token)"
 
 	type result struct {
 		RequeueAfter time.Duration
@@ -59,7 +59,7 @@ func TestWrite(t *testing.T) {
 		"an internal error":                      {in: testkit.InternalError(), wantCreate: failed(testkit.InternalError()), wantChange: failed(testkit.InternalError())},
 		"an error that is not the API server's":  {in: errBoom, wantCreate: failed(errBoom), wantChange: failed(errBoom)},
 		"invalid, in a message with the token":   {in: quoting, wantCreate: result{Err: redacted, Event: "Warning FailedWrite The API server refuses to " + redacted}, wantChange: result{Err: redacted, Event: "Warning FailedWrite The API server refuses to " + redacted}},
-		"not the API server's, and with a token": {in: errors.New("read " + token), wantCreate: result{Err: "write secret team/s: failed, in words that are withheld because they quote a token"}, wantChange: result{Err: "write secret team/s: failed, in words that are withheld because they quote a token"}},
+		"not the API server's, and with a token": {in: errors.New("read " + token), wantCreate: result{Err: "write secret team/s: failed (the message is redacted, because it contains a token)"}, wantChange: result{Err: "write secret team/s: failed (the message is redacted, because it contains a token)"}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

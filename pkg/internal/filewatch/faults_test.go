@@ -93,7 +93,7 @@ func TestEveryCallbackRuns(t *testing.T) {
 }
 
 // The package promises to see the swap of a symlink above the file, also when that
-// symlink is a directory of the path and nobody removes the old target.
+// symlink is a directory of the path and the old target stays.
 func TestRunSeesTheSwapOfADirectoryAboveTheFile(t *testing.T) {
 	dir := t.TempDir()
 	for _, version := range []string{"v1", "v2", "v3"} {
@@ -128,8 +128,8 @@ func TestRunSeesAChangeOfANewTargetDuringLoad(t *testing.T) {
 	f.expectCall(t, "changed to three")
 }
 
-// Somebody else writes into the directory of the file without a pause: that neither
-// hides a change of the file nor makes Load run.
+// Another process writes into the directory of the file without a pause: this neither hides a
+// change of the file nor makes Load run.
 func TestRunSeesAChangeInABusyDirectory(t *testing.T) {
 	dir := t.TempDir()
 	file, log := filepath.Join(dir, "file"), filepath.Join(dir, "log")

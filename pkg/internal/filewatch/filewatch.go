@@ -1,16 +1,14 @@
-// Package filewatch keeps a value that is made from files current while the
-// process runs: signing keys, a CA bundle.
+// Package filewatch reloads a value from files when the files change: signing keys, a CA
+// bundle.
 //
-// It keeps true:
-//
-//   - [Value.Get] always returns a good value: New refuses to start from a bad
-//     one, and a bad new file leaves the last good value in place.
-//   - A change is seen however it is made: a write, a rename over the file, or
-//     the swap of a symlink above it, which is how kubelet updates a mounted
-//     Secret or ConfigMap. Directories are watched, not files, because a watch
-//     on a file ends when the file is replaced.
-//   - A change that no notification reports (a network file system, a directory
-//     that was removed and made again) is seen at the next poll.
+//   - [Value.Get] always returns a good value: [New] fails if the files are bad, and a later
+//     bad file leaves the last good value in place.
+//   - Every kind of change is seen: a write, a rename over the file, or the swap of a
+//     symlink above it, which is how kubelet updates a mounted Secret or ConfigMap.
+//     Directories are watched, not files, because a watch on a file ends when the file is
+//     replaced.
+//   - A change without a notification (a network file system, a directory that was removed
+//     and made again) is seen by polling once a minute.
 package filewatch
 
 import (
@@ -28,30 +26,31 @@ import (
 )
 
 const (
-	// settle is how long after a change the files are read: a writer that truncates
-	// and then writes should not be caught half way.
-	settle = 100 * time.Millisecond
-	// poll is how often the files are read when nothing reports a change.
-	poll = time.Minute
+	// readDelay is the time between a change and the read, so that a writer that truncates
+	// and then writes has finished.
+	readDelay = 100 * time.Millisecond
+	// pollInterval is how often the files are read without a notification.
+	pollInterval = time.Minute
 )
 
-// Config says what to load. All fields are required, of Files and Dirs one.
+// Config says what to load. All fields are required, but only one of Files and Dirs.
 type Config[T any] struct {
-	// What names the value in logs, for example "signing keys".
+	// What is the name of the value in logs, for example "signing keys".
 	What string
 	// Files are the paths whose change makes Load run again.
 	Files []string
-	// Dirs are directories of which every file matters.
+	// Dirs are directories; a change of any file in them makes Load run again.
 	Dirs []string
 	// Load reads and checks the files. Its errors must not hold key material.
 	Load func() (T, error)
-	// Describe says in a word which value it is, for logs: a key id, a hash.
+	// Describe identifies a value in logs: a key id, a hash.
 	Describe func(T) string
-	// Equal tells whether a newly loaded value is the one already in use.
+	// Equal returns true if a newly loaded value is the same as the one in use.
 	Equal func(a, b T) bool
 }
 
-// Value is the current value. Its methods may be called concurrently.
+// Value is a value that follows its files. Its methods may be called concurrently; Run may
+// be called once.
 type Value[T any] struct {
 	cfg     Config[T]
 	current atomic.Pointer[T]
@@ -63,7 +62,7 @@ type Value[T any] struct {
 	lastError string
 }
 
-// New loads the value once and fails when that fails.
+// New loads the value. It returns the error of Load, or that of an incomplete config.
 func New[T any](cfg Config[T]) (*Value[T], error) {
 	if cfg.What == "" || len(cfg.Files)+len(cfg.Dirs) == 0 || cfg.Load == nil || cfg.Describe == nil || cfg.Equal == nil {
 		return nil, errors.New("filewatch: What, Files or Dirs, Load, Describe and Equal are required")
@@ -82,35 +81,34 @@ func New[T any](cfg Config[T]) (*Value[T], error) {
 // Get returns the last good value. Callers must not change what it points to.
 func (v *Value[T]) Get() T { return *v.current.Load() }
 
-// ReadAt is when the last reading began that found the files good, changed or not: what a
-// Get after it returns was the truth then.
+// ReadAt returns the start of the last read that found good files, changed or not: what a
+// later Get returns was in the files at that time, or after it.
 func (v *Value[T]) ReadAt() time.Time { return *v.read.Load() }
 
-// OnChange makes f run after every change of the value, in the goroutine of Run:
-// f must not block.
+// OnChange makes Run call f after every change of the value. F must not block.
 func (v *Value[T]) OnChange(f func()) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.onChange = append(v.onChange, f)
 }
 
-// OnError makes f run when the files cannot be used, once per reason, in the
-// goroutine of Run: f must not block.
+// OnError makes Run call f when the files cannot be used, once per error text until the text
+// changes or the files are good again. F must not block.
 func (v *Value[T]) OnError(f func(error)) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.onError = append(v.onError, f)
 }
 
-// Run follows the files until ctx ends. It returns nil: a watch that cannot be
-// had is logged, and polling goes on without it.
+// Run follows the files until ctx ends, and returns nil. If the files cannot be watched, the
+// error is logged and the files are only polled.
 func (v *Value[T]) Run(ctx context.Context) error {
 	logger := klog.FromContext(ctx)
 	var events <-chan fsnotify.Event
 	var failures <-chan error
 	watch := func() {}
 	if w, err := fsnotify.NewWatcher(); err != nil {
-		logger.Error(err, "Could not watch files, polling them instead", "what", v.cfg.What, "interval", poll)
+		logger.Error(err, "Could not watch files, polling them instead", "what", v.cfg.What, "interval", pollInterval)
 	} else {
 		defer func() { _ = w.Close() }()
 		events, failures = w.Events, w.Errors
@@ -119,34 +117,34 @@ func (v *Value[T]) Run(ctx context.Context) error {
 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	due := false
+	pending := false // a read after readDelay
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case event := <-events:
-			// No reset while one is due: a directory that never rests must not put it off.
-			if !due && v.matters(event.Name) {
-				due = true
-				timer.Reset(settle)
+			// Without a reset while a read is pending: steady changes must not delay it.
+			if !pending && v.affects(event.Name) {
+				pending = true
+				timer.Reset(readDelay)
 			}
 		case err := <-failures:
 			logger.Error(err, "Watching files reported an error", "what", v.cfg.What)
-			due = true
-			timer.Reset(settle)
+			pending = true
+			timer.Reset(readDelay)
 		case <-timer.C:
-			due = false
-			watch() // before the load, so that no change falls between the two
+			pending = false
+			watch() // before the load, so that no change between the two is missed
 			v.load(ctx)
-			timer.Reset(poll)
+			timer.Reset(pollInterval)
 		}
 	}
 }
 
-// matters tells whether an event at path can change what the files hold: it is
-// one of them, or a symlink or directory on the way to one, or gone. Other files
-// of a directory, logs for example, may change all the time.
-func (v *Value[T]) matters(path string) bool {
+// affects returns true if an event at path can change what the files hold: path is one of
+// them, or a symlink or directory above one, or was removed. Other files in the same
+// directory, such as logs, may change all the time.
+func (v *Value[T]) affects(path string) bool {
 	for _, file := range v.cfg.Files {
 		if target, err := filepath.EvalSymlinks(file); path == filepath.Clean(file) || (err == nil && path == target) {
 			return true
@@ -161,9 +159,9 @@ func (v *Value[T]) matters(path string) bool {
 	return err != nil || !info.Mode().IsRegular()
 }
 
-// watch adds the directory of every file and that of every symlink's target. It
-// is run after each load, because targets move. A directory that does not exist
-// at this moment is found by a later poll.
+// watch watches the directory of every file and of every symlink's target. It runs before
+// each load, because targets change. A directory that does not exist yet is found by a later
+// poll.
 func (v *Value[T]) watch(w *fsnotify.Watcher) {
 	for _, dir := range v.cfg.Dirs {
 		_ = w.Add(dir)
@@ -185,7 +183,7 @@ func (v *Value[T]) load(ctx context.Context) {
 	logger := klog.FromContext(ctx)
 	began := time.Now()
 	next, err := v.cfg.Load()
-	onChange, onError, before := v.note(err)
+	onChange, onError, before := v.recordResult(err)
 	switch {
 	case err != nil && err.Error() == before:
 	case err != nil:
@@ -203,13 +201,12 @@ func (v *Value[T]) load(ctx context.Context) {
 		logger.Info("The files hold the value in use again", "what", v.cfg.What)
 	}
 	if err == nil {
-		v.read.Store(&began) // after the value, which must not be older
+		v.read.Store(&began) // after the value, so that ReadAt is never later than what Get returns
 	}
 }
 
-// note remembers the outcome of a load and returns the error text of the one
-// before.
-func (v *Value[T]) note(err error) (onChange []func(), onError []func(error), before string) {
+// recordResult records the error of a load and returns the error text of the load before.
+func (v *Value[T]) recordResult(err error) (onChange []func(), onError []func(error), before string) {
 	text := ""
 	if err != nil {
 		text = err.Error()

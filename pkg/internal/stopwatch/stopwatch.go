@@ -1,5 +1,5 @@
-// Package stopwatch tells how much time has passed, and when a clock has jumped, on
-// machines that sleep and whose clocks people and NTP set.
+// Package stopwatch measures elapsed time, and notices clock jumps, on machines that are
+// suspended or whose clock is set.
 package stopwatch
 
 import (
@@ -11,80 +11,80 @@ import (
 )
 
 const (
-	// tick is how often the clocks are compared.
-	tick = 5 * time.Second
-	// jump is how far they move apart in a tick when something happened; a clock that
-	// is only corrected by and by stays far below.
-	jump = 3 * time.Second
+	// checkInterval is how often the clocks are compared.
+	checkInterval = 5 * time.Second
+	// jumpThreshold is the difference per check from which on it counts as a jump. A clock
+	// that NTP slews stays far below it.
+	jumpThreshold = 3 * time.Second
 )
 
-// Stopwatch tells how much time has passed by two clocks neither of which can be trusted
-// alone: the wall clock, which is set, and the one that only runs, which stands still
-// while the machine sleeps. Where they disagree the longer time counts: what is renewed
-// too early costs a request, and what is renewed too late fails whoever uses it. It is
-// safe for concurrent use.
+// Stopwatch measures elapsed time with two clocks: the wall clock, which can be set, and the
+// monotonic clock, which stops while the machine is suspended. If they disagree, the longer
+// time counts: a token that is renewed too early costs a request, one that is renewed too
+// late is refused. It is safe for concurrent use.
 type Stopwatch struct {
-	wall, running clock.PassiveClock
-	start         time.Time
+	wall, monotonic clock.PassiveClock
+	start           time.Time
 
-	mu     sync.Mutex
-	before reading
-	// ahead is by how much more has passed than the running clock says.
-	ahead time.Duration
-	jumps int
+	mu   sync.Mutex
+	last reading
+	// suspended is the time that the monotonic clock missed.
+	suspended time.Duration
+	jumps     int
 }
 
 type reading struct {
-	wall time.Time
-	ran  time.Duration
+	wall      time.Time
+	monotonic time.Duration
 }
 
-// New takes the time of day from wall, and the time that has passed from running,
-// which nobody corrects ([clock.RealClock]).
-func New(wall, running clock.PassiveClock) *Stopwatch {
-	s := &Stopwatch{wall: wall, running: running, start: running.Now()}
-	s.before = s.read()
+// New starts a stopwatch. Wall gives the time of day. Monotonic is a clock whose Since does
+// not change when the time is set, such as [clock.RealClock].
+func New(wall, monotonic clock.PassiveClock) *Stopwatch {
+	s := &Stopwatch{wall: wall, monotonic: monotonic, start: monotonic.Now()}
+	s.last = s.read()
 	return s
 }
 
 func (s *Stopwatch) read() reading {
-	return reading{wall: s.wall.Now().Round(0), ran: s.running.Since(s.start)}
+	return reading{wall: s.wall.Now().Round(0), monotonic: s.monotonic.Since(s.start)}
 }
 
-// Elapsed is how much time has passed since the stopwatch was made.
+// Elapsed returns the time since New.
 func (s *Stopwatch) Elapsed() time.Duration {
-	elapsed, _ := s.look()
+	elapsed, _ := s.advance()
 	return elapsed
 }
 
-// look also returns how often the clocks have moved apart.
-func (s *Stopwatch) look() (elapsed time.Duration, jumps int) {
+// advance reads both clocks. It returns the time since New and the number of jumps so far.
+func (s *Stopwatch) advance() (elapsed time.Duration, jumps int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.read()
-	apart := now.wall.Sub(s.before.wall) - (now.ran - s.before.ran)
-	s.before = now
-	if apart.Abs() >= jump {
+	difference := now.wall.Sub(s.last.wall) - (now.monotonic - s.last.monotonic)
+	s.last = now
+	if difference.Abs() >= jumpThreshold {
 		s.jumps++
-		s.ahead += max(apart, 0)
+		s.suspended += max(difference, 0)
 	}
-	return now.ran + s.ahead, s.jumps
+	return now.monotonic + s.suspended, s.jumps
 }
 
-// Watch calls jumped within seconds of a wall clock that was set or a machine that has
-// slept, when timers are late and what has a lifetime is older than it seems. It returns when ctx ends.
-func (s *Stopwatch) Watch(ctx context.Context, jumped func()) {
-	ticker := time.NewTicker(tick)
+// WatchClocks calls onJump within seconds after the wall clock was set or the machine was
+// resumed: timers are late then, and what has a lifetime is older than it seems. It returns
+// when ctx ends.
+func (s *Stopwatch) WatchClocks(ctx context.Context, onJump func()) {
+	ticker := time.NewTicker(checkInterval)
 	defer ticker.Stop()
-	for _, before := s.look(); ; {
+	for _, before := s.advance(); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		if _, jumps := s.look(); jumps != before {
+		if _, jumps := s.advance(); jumps != before {
 			before = jumps
-			jumped()
+			onJump()
 		}
 	}
 }

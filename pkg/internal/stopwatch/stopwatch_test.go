@@ -12,11 +12,12 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// machine has a wall clock that can be set, and one that runs only while it is awake.
+// machine has a wall clock that can be set, and a monotonic clock that stops while the machine
+// is suspended.
 type machine struct {
-	mu   sync.Mutex
-	wall time.Time
-	ran  time.Duration
+	mu        sync.Mutex
+	wall      time.Time
+	monotonic time.Duration
 }
 
 func (m *machine) Now() time.Time {
@@ -28,18 +29,18 @@ func (m *machine) Now() time.Time {
 func (m *machine) Since(time.Time) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.ran
+	return m.monotonic
 }
 
-func (m *machine) change(wall, ran time.Duration) {
+func (m *machine) change(wall, monotonic time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.wall, m.ran = m.wall.Add(wall), m.ran+ran
+	m.wall, m.monotonic = m.wall.Add(wall), m.monotonic+monotonic
 }
 
-func (m *machine) pass(d time.Duration)  { m.change(d, d) }
-func (m *machine) sleep(d time.Duration) { m.change(d, 0) }
-func (m *machine) set(d time.Duration)   { m.change(d, 0) }
+func (m *machine) pass(d time.Duration)    { m.change(d, d) }
+func (m *machine) suspend(d time.Duration) { m.change(d, 0) }
+func (m *machine) set(d time.Duration)     { m.change(d, 0) }
 
 func TestTheLongerTimeCounts(t *testing.T) {
 	cases := map[string]struct {
@@ -48,19 +49,19 @@ func TestTheLongerTimeCounts(t *testing.T) {
 	}{
 		"nothing passed": {},
 		"an hour":        {in: []func(*machine){func(m *machine) { m.pass(time.Hour) }}, want: time.Hour},
-		"asleep":         {in: []func(*machine){func(m *machine) { m.pass(time.Hour); m.sleep(6 * time.Hour) }}, want: 7 * time.Hour},
+		"suspended":      {in: []func(*machine){func(m *machine) { m.pass(time.Hour); m.suspend(6 * time.Hour) }}, want: 7 * time.Hour},
 		"set ahead":      {in: []func(*machine){func(m *machine) { m.pass(time.Hour); m.set(time.Minute) }}, want: 61 * time.Minute},
 		"set back":       {in: []func(*machine){func(m *machine) { m.pass(time.Hour); m.set(-24 * time.Hour) }}, want: time.Hour},
-		"set back, and then asleep": {
-			in: []func(*machine){func(m *machine) { m.set(-24 * time.Hour) }, func(m *machine) { m.sleep(time.Hour) }}, want: time.Hour,
+		"set back, and then suspended": {
+			in: []func(*machine){func(m *machine) { m.set(-24 * time.Hour) }, func(m *machine) { m.suspend(time.Hour) }}, want: time.Hour,
 		},
-		"corrected by and by": {
+		"slewed by NTP": {
 			in: []func(*machine){func(m *machine) { m.set(time.Second) }, func(m *machine) { m.set(-time.Second) }, func(m *machine) { m.set(time.Second) }},
 		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			m := &machine{wall: testkit.Instant(), ran: 12345}
+			m := &machine{wall: testkit.Instant(), monotonic: 12345}
 			watch := New(m, m)
 			before := watch.Elapsed()
 			for _, happen := range tc.in {
@@ -88,7 +89,7 @@ func TestJumpsAreNoticed(t *testing.T) {
 		m := &machine{wall: testkit.Instant()}
 		watch, jumps := New(m, m), 0
 		defer testkit.Start(t.Context(), t, func(ctx context.Context) error {
-			watch.Watch(ctx, func() { jumps++ })
+			watch.WatchClocks(ctx, func() { jumps++ })
 			return nil
 		})()
 		synctest.Wait()
@@ -97,16 +98,16 @@ func TestJumpsAreNoticed(t *testing.T) {
 			change func()
 			want   int
 		}{
-			{"time passes", func() { m.pass(tick) }, 0},
-			{"NTP corrects a little", func() { m.pass(tick); m.set(time.Second) }, 0},
-			{"asleep", func() { m.pass(time.Second); m.sleep(time.Hour) }, 1},
-			{"nothing more", func() { m.pass(tick) }, 1},
-			{"set back", func() { m.pass(tick); m.set(-time.Minute) }, 2},
+			{"time passes", func() { m.pass(checkInterval) }, 0},
+			{"NTP corrects a little", func() { m.pass(checkInterval); m.set(time.Second) }, 0},
+			{"suspended", func() { m.pass(time.Second); m.suspend(time.Hour) }, 1},
+			{"nothing more", func() { m.pass(checkInterval) }, 1},
+			{"set back", func() { m.pass(checkInterval); m.set(-time.Minute) }, 2},
 			{"a late timer", func() { m.pass(time.Hour) }, 2},
-			{"asleep, and somebody looks first", func() { m.sleep(time.Hour); watch.Elapsed() }, 3},
+			{"suspended, and Elapsed is called first", func() { m.suspend(time.Hour); watch.Elapsed() }, 3},
 		} {
 			step.change()
-			time.Sleep(tick)
+			time.Sleep(checkInterval)
 			synctest.Wait()
 			if jumps != step.want {
 				t.Fatalf("%s: %d jumps, want %d", step.what, jumps, step.want)

@@ -1,8 +1,8 @@
 // Package tokenreview asks the API server whether it accepts a token.
 //
-// A review is a use of the token: for a legacy token the API server notes the date
-// of today in the label kubernetes.io/legacy-token-last-used of its Secret. Ask only
-// about tokens that were made just now or that should be dead.
+// A review is a use of the token: for a legacy token the API server writes today's date to
+// the label kubernetes.io/legacy-token-last-used of its Secret. Review only tokens that were
+// just made, or that are expected to be refused.
 package tokenreview
 
 import (
@@ -20,12 +20,13 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// Answer is what the API server says of a token.
-type Answer struct {
-	// Username is whom the token stands for; empty: it is refused.
+// Result is the API server's answer about a token.
+type Result struct {
+	// Username is the user that the token authenticates. It is empty if the API server
+	// refused the token.
 	Username string
-	// Words are the API server's reason for a refusal.
-	Words string
+	// Reason is the API server's reason for a refusal, without any token in it.
+	Reason string
 }
 
 func newCounter(reg prometheus.Registerer) *prometheus.CounterVec {
@@ -35,46 +36,47 @@ func newCounter(reg prometheus.Registerer) *prometheus.CounterVec {
 	}, []string{"purpose", "result"}))
 }
 
-// Reviewer asks about tokens for one purpose. It is safe for concurrent use.
+// Reviewer makes TokenReviews for one purpose. It is safe for concurrent use.
 type Reviewer struct {
 	client  typedv1.TokenReviewInterface
 	purpose string
 	reviews *prometheus.CounterVec
 }
 
-// New makes a reviewer; purpose is a label of its metric. A nil registerer exports none.
+// New returns a reviewer. Purpose is a label of its metric. If registerer is nil, the metric
+// is not exported.
 func New(client typedv1.TokenReviewInterface, purpose string, registerer prometheus.Registerer) *Reviewer {
 	return &Reviewer{client: client, purpose: purpose, reviews: newCounter(registerer)}
 }
 
-// patience is how long an answer is waited for. A healthy API server takes
-// milliseconds.
-const patience = 10 * time.Second
+// requestTimeout bounds a review. A healthy API server answers within milliseconds.
+const requestTimeout = 10 * time.Second
 
-// Ask asks for compact. An error means that there is no answer, neither yes nor no.
-func (r *Reviewer) Ask(ctx context.Context, compact string) (Answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// Review asks the API server about a token in compact serialization. An error means that
+// there is no answer: the token is neither accepted nor refused. It never holds the token.
+func (r *Reviewer) Review(ctx context.Context, compact string) (Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	review, err := r.client.Create(ctx, &authenticationv1.TokenReview{
 		Spec: authenticationv1.TokenReviewSpec{Token: compact},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		r.count("error")
-		return Answer{}, fmt.Errorf("review token: %w", kube.Redact(err))
+		return Result{}, fmt.Errorf("review token: %w", kube.Redact(err))
 	}
 	if review.Status.Authenticated {
 		r.count("accepted")
-		return Answer{Username: review.Status.User.Username}, nil
+		return Result{Username: review.Status.User.Username}, nil
 	}
 	r.count("refused")
-	words := review.Status.Error
+	reason := review.Status.Error
 	switch {
-	case words == "":
-		words = "no reason given"
-	case token.Quotes(words):
-		words = "words that are withheld because they quote a token"
+	case reason == "":
+		reason = "no reason given"
+	case token.ContainsToken(reason):
+		reason = "redacted, because it contains a token"
 	}
-	return Answer{Words: words}, nil
+	return Result{Reason: reason}, nil
 }
 
 func (r *Reviewer) count(result string) {

@@ -21,22 +21,22 @@ import (
 
 var errBoom = errors.New("boom")
 
-func TestAsk(t *testing.T) {
+func TestReview(t *testing.T) {
 	yes := authenticationv1.TokenReviewStatus{Authenticated: true, User: authenticationv1.UserInfo{Username: "system:serviceaccount:team:robot"}}
 	cases := map[string]struct {
 		in         authenticationv1.TokenReviewStatus
 		inErr      error
-		want       Answer
+		want       Result
 		wantErr    string
 		wantResult string
 	}{
-		"yes":                             {in: yes, want: Answer{Username: "system:serviceaccount:team:robot"}, wantResult: "accepted"},
-		"no":                              {in: authenticationv1.TokenReviewStatus{Error: "expired"}, want: Answer{Words: "expired"}, wantResult: "refused"},
-		"no, without a reason":            {want: Answer{Words: "no reason given"}, wantResult: "refused"},
-		"no, with words that quote it":    {in: authenticationv1.TokenReviewStatus{Error: "bad token eyJhbGciOi"}, want: Answer{Words: "words that are withheld because they quote a token"}, wantResult: "refused"},
+		"yes":                             {in: yes, want: Result{Username: "system:serviceaccount:team:robot"}, wantResult: "accepted"},
+		"no":                              {in: authenticationv1.TokenReviewStatus{Error: "expired"}, want: Result{Reason: "expired"}, wantResult: "refused"},
+		"no, without a reason":            {want: Result{Reason: "no reason given"}, wantResult: "refused"},
+		"no, with words that quote it":    {in: authenticationv1.TokenReviewStatus{Error: "bad token eyJhbGciOi"}, want: Result{Reason: "redacted, because it contains a token"}, wantResult: "refused"},
 		"an error is neither yes nor no":  {inErr: errBoom, wantErr: "review token: boom", wantResult: "error"},
-		"an error that quotes it":         {inErr: errors.New("policy: token eyJhbGciOi is not allowed"), wantErr: "review token: failed, in words that are withheld because they quote a token", wantResult: "error"},
-		"a user without yes is a refusal": {in: authenticationv1.TokenReviewStatus{User: yes.User}, want: Answer{Words: "no reason given"}, wantResult: "refused"},
+		"an error that quotes it":         {inErr: errors.New("policy: token eyJhbGciOi is not allowed"), wantErr: "review token: failed (the message is redacted, because it contains a token)", wantResult: "error"},
+		"a user without yes is a refusal": {in: authenticationv1.TokenReviewStatus{User: yes.User}, want: Result{Reason: "no reason given"}, wantResult: "refused"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -48,7 +48,7 @@ func TestAsk(t *testing.T) {
 				return true, &authenticationv1.TokenReview{Status: tc.in}, tc.inErr
 			})
 			registry := prometheus.NewRegistry()
-			got, err := New(client.AuthenticationV1().TokenReviews(), "test", registry).Ask(t.Context(), "the token")
+			got, err := New(client.AuthenticationV1().TokenReviews(), "test", registry).Review(t.Context(), "the token")
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("answer (-want +got):\n%s", diff)
 			}
@@ -73,8 +73,8 @@ sakeeper_token_reviews_total{purpose="test",result="` + tc.wantResult + `"} 1
 func TestAnAnswerIsNotWaitedForWithoutEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		_, err := New(silent{}, "test", nil).Ask(t.Context(), "the token")
-		if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took != patience {
+		_, err := New(silent{}, "test", nil).Review(t.Context(), "the token")
+		if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took != requestTimeout {
 			t.Errorf("got %v after %v", err, took)
 		}
 	})

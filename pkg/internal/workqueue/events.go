@@ -5,32 +5,33 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 )
 
-// Object is what an informer may hold to be watched here.
+// Object is an object of an informer that [Watch] takes.
 type Object interface {
 	toolscache.Object
 	GetUID() types.UID
 }
 
-// Events are the mappers of one informer: they turn an object into keys and do
-// nothing else. Each may be nil.
+// Events are the event handlers of one informer. A handler maps an object to keys and adds
+// them to a queue; it must not block. Each may be nil.
 type Events[T Object] struct {
 	// Changed is called for every object of the initial list and for every later
 	// addition and update.
 	Changed func(T)
-	// Listed, where set, is called instead of Changed for those of the initial list.
+	// Listed, if set, is called instead of Changed for the objects of the initial list.
 	Listed func(T)
-	// Deleted is called with the last known state of every object that went, also
-	// when only the next list or a new object of the same name told of it.
+	// Deleted is called with the last known state of every deleted object, also if the
+	// informer missed the deletion and found it with the next list or through a new object
+	// of the same name.
 	Deleted func(T)
-	// Vanished, where set, is called instead of Deleted when the deletion itself was
-	// missed: the object is as it was last seen, which may be long before it went.
+	// Vanished, if set, is called instead of Deleted if the informer missed the deletion:
+	// the last known state may be old then.
 	Vanished func(T)
-	// Ignore, where set, tells that an update cannot matter.
+	// Ignore, if set, returns true for an update that needs no call of Changed.
 	Ignore func(old, updated T) bool
 }
 
-// Watch registers events with informer. The result is done when the initial list
-// has been delivered; pass it to [Queue.Run].
+// Watch registers events with informer. The result is done when the handlers have seen the
+// initial list; pass it to [Queue.Run].
 func Watch[T Object](informer toolscache.TypedSharedIndexInformer[T], events Events[T]) (toolscache.DoneChecker, error) {
 	registration, err := informer.AddTypedEventHandler(events)
 	if err != nil {
@@ -52,7 +53,7 @@ func (e Events[T]) OnAdd(obj T, isInInitialList bool) {
 // OnUpdate implements [toolscache.TypedResourceEventHandler].
 func (e Events[T]) OnUpdate(old, updated T) {
 	if old.GetUID() != updated.GetUID() {
-		// The informer missed the deletion in between; a controller must not.
+		// The informer missed the deletion between the two.
 		e.deleted(old, false)
 		e.OnAdd(updated, false)
 		return
@@ -63,10 +64,10 @@ func (e Events[T]) OnUpdate(old, updated T) {
 }
 
 // OnDelete implements [toolscache.TypedResourceEventHandler].
-func (e Events[T]) OnDelete(gone toolscache.DeletedObject[T]) {
+func (e Events[T]) OnDelete(deleted toolscache.DeletedObject[T]) {
 	var none T
-	if gone.OptionalObj != none { // none: it was never seen, so nothing hangs on it
-		e.deleted(gone.OptionalObj, gone.FinalStateUnknown == nil)
+	if deleted.OptionalObj != none { // none: the informer never had the object
+		e.deleted(deleted.OptionalObj, deleted.FinalStateUnknown == nil)
 	}
 }
 

@@ -115,7 +115,7 @@ func TestEvents(t *testing.T) {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
-		t.Run(name+", and nobody listens", func(*testing.T) {
+		t.Run(name+", without a handler", func(*testing.T) {
 			tc.in(Events[*corev1.Namespace]{Ignore: tc.inIgnore}) // must not panic
 		})
 	}

@@ -8,8 +8,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/internal/metrics"
 )
 
-// metricSet is shared by all queues with one registerer.
-type metricSet struct {
+// queueMetrics are shared by all queues with one registerer.
+type queueMetrics struct {
 	duration *prometheus.HistogramVec
 	failing  *prometheus.GaugeVec
 	panics   *prometheus.CounterVec
@@ -20,8 +20,8 @@ const labelController = "controller"
 
 // newMetrics registers the metrics of work queues, or returns those that are registered
 // already. The label controller is the name of a queue; result is "success" or "error".
-func newMetrics(reg prometheus.Registerer) *metricSet {
-	return &metricSet{
+func newMetrics(reg prometheus.Registerer) *queueMetrics {
+	return &queueMetrics{
 		duration: metrics.Shared(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "sakeeper_sync_duration_seconds",
 			Help:    "Time to sync one key, by controller and result.",
@@ -43,7 +43,7 @@ func newMetrics(reg prometheus.Registerer) *metricSet {
 	}
 }
 
-func (m *metricSet) observe(name string, took time.Duration, err error) {
+func (m *queueMetrics) observe(name string, took time.Duration, err error) {
 	result := "success"
 	if err != nil {
 		result = "error"
@@ -51,19 +51,19 @@ func (m *metricSet) observe(name string, took time.Duration, err error) {
 	m.duration.WithLabelValues(name, result).Observe(took.Seconds())
 }
 
-// begin makes the series of a loop, so that the first panic is an increase.
-func (m *metricSet) begin(name string) {
+// begin makes the series of a queue, so that the first panic is an increase.
+func (m *queueMetrics) begin(name string) {
 	m.panics.WithLabelValues(name)
 }
 
-func (m *metricSet) setFailing(name string, n int) {
+func (m *queueMetrics) setFailing(name string, n int) {
 	m.failing.WithLabelValues(name).Set(float64(n))
 }
 
-func (m *metricSet) panicked(name string) {
+func (m *queueMetrics) panicked(name string) {
 	m.panics.WithLabelValues(name).Inc()
 }
 
-func (m *metricSet) observeReady(name string, took time.Duration) {
+func (m *queueMetrics) observeReady(name string, took time.Duration) {
 	m.ready.WithLabelValues(name).Observe(max(0, took).Seconds())
 }

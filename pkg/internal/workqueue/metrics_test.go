@@ -28,15 +28,15 @@ func TestFailingKeysAreVisibleUntilTheySucceed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := prometheus.NewRegistry()
 		var mended sync.Map
-		l := newLoop(t, Config[string]{MaxDelay: time.Second, Registerer: registry, Sync: func(_ context.Context, key string) (time.Duration, error) {
+		q := newQueue(t, Config[string]{MaxDelay: time.Second, Registerer: registry, Sync: func(_ context.Context, key string) (time.Duration, error) {
 			if _, ok := mended.Load(key); ok || key == "c" {
 				return 0, nil
 			}
 			return 0, errBoom
 		}})
-		defer start(t, l)()
+		defer start(t, q)()
 		for _, key := range []string{"a", "b", "c"} {
-			l.Add(key)
+			q.Add(key)
 		}
 		wait(10 * time.Second)
 		expectMetrics(t, registry, failingHelp+`sakeeper_failing_keys{controller="test"} 2`+"\n", "sakeeper_failing_keys")
@@ -53,7 +53,7 @@ func TestDurationsAndPanicsAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := prometheus.NewRegistry()
 		attempts := 0
-		l := newLoop(t, Config[string]{Registerer: registry, Sync: func(context.Context, string) (time.Duration, error) {
+		q := newQueue(t, Config[string]{Registerer: registry, Sync: func(context.Context, string) (time.Duration, error) {
 			time.Sleep(2 * time.Second)
 			switch attempts++; attempts {
 			case 1:
@@ -64,8 +64,8 @@ func TestDurationsAndPanicsAreCounted(t *testing.T) {
 				return 0, nil
 			}
 		}})
-		defer start(t, l)()
-		l.Add("key")
+		defer start(t, q)()
+		q.Add("key")
 		wait(time.Minute)
 		expectMetrics(t, registry, `
 # HELP sakeeper_sync_duration_seconds Time to sync one key, by controller and result.
@@ -102,12 +102,12 @@ sakeeper_sync_panics_total{controller="test"} 1
 func TestBeingStoppedIsNoFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := prometheus.NewRegistry()
-		l := newLoop(t, Config[string]{Registerer: registry, Sync: func(ctx context.Context, _ string) (time.Duration, error) {
+		q := newQueue(t, Config[string]{Registerer: registry, Sync: func(ctx context.Context, _ string) (time.Duration, error) {
 			<-ctx.Done()
 			return 0, ctx.Err()
 		}})
-		l.Add("key")
-		stop := start(t, l)
+		q.Add("key")
+		stop := start(t, q)
 		synctest.Wait()
 		stop()
 		expectMetrics(t, registry, "", "sakeeper_failing_keys", "sakeeper_sync_duration_seconds")
@@ -117,15 +117,15 @@ func TestBeingStoppedIsNoFailure(t *testing.T) {
 func TestTimeToReadyCountsForWhatCameAfterTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := prometheus.NewRegistry()
-		l := newLoop(t, Config[string]{Registerer: registry, Sync: func(context.Context, string) (time.Duration, error) { return 0, nil }})
+		q := newQueue(t, Config[string]{Registerer: registry, Sync: func(context.Context, string) (time.Duration, error) { return 0, nil }})
 		before := time.Now()
-		l.Completed(before.Add(-time.Hour)) // nothing has started
+		q.Completed(before.Add(-time.Hour)) // nothing has started
 		wait(time.Minute)
-		stop := start(t, l)
+		stop := start(t, q)
 		wait(time.Minute)
-		l.Completed(before)
-		l.Completed(time.Now().Add(-20 * time.Second))
-		l.Completed(time.Now().Add(time.Second)) // a clock that is behind
+		q.Completed(before)
+		q.Completed(time.Now().Add(-20 * time.Second))
+		q.Completed(time.Now().Add(time.Second)) // a clock that is behind
 		stop()
 		expectMetrics(t, registry, `
 # HELP sakeeper_creation_to_ready_seconds Time from the creation of a namespace or token Secret, which API servers note in whole seconds, until it has what the controller gives it, by controller. Objects from before its start do not count.

@@ -20,49 +20,50 @@ const (
 	defaultMaxDelay = 5 * time.Minute
 )
 
-// ErrRequeueLater is returned by a sync, as it is or wrapped, that could do nothing yet: the
-// key has neither succeeded nor failed, and goes on to be tried ever more seldom if it
-// had failed before. It is looked at again after the duration that is returned beside it;
-// where that is zero, when somebody adds it.
+// ErrRequeueLater is returned, also wrapped, by a sync that could do nothing yet: the key
+// has neither succeeded nor failed, and keeps the retry delay that it had. The queue syncs
+// it again after the duration that sync returns beside the error; if that is zero, when
+// the key is added again.
 var ErrRequeueLater = errors.New("requeue later")
 
-// Config describes a loop over keys of type K.
+// Config describes a queue of keys of type K.
 type Config[K comparable] struct {
 	// Name is used for the queue, the logger and the metrics' label. Required.
 	Name string
-	// Sync handles one key. An error means "failed, retry with a growing delay"; a
-	// positive duration means "done for now, look again then"; see also ErrRequeueLater.
-	// Required.
-	Sync func(ctx context.Context, key K) (again time.Duration, err error)
-	// Workers is how many keys are handled at a time. Zero: one.
+	// Sync handles one key. If it returns an error, the key is retried with a growing delay;
+	// if it returns a positive requeueAfter, the key is synced again after that time. See
+	// also ErrRequeueLater. Required.
+	Sync func(ctx context.Context, key K) (requeueAfter time.Duration, err error)
+	// Workers is the number of keys that are synced at a time. Zero: one.
 	Workers int
-	// BaseDelay is that between the first two attempts at a key that fails; it doubles
-	// with each. Zero: 5 ms.
+	// BaseDelay is the delay before the first retry of a key; it doubles with each retry.
+	// Zero: 5 ms.
 	BaseDelay time.Duration
-	// MaxDelay caps the delay between two attempts at a key. Zero: 5 minutes.
+	// MaxDelay caps the delay between two retries of a key. Zero: 5 minutes.
 	MaxDelay time.Duration
-	// Registerer gets the metrics, which all queues with one registerer share. Nil: they are
-	// not exported.
+	// Registerer gets the metrics; all queues with the same one share them. Nil: no metrics
+	// are exported.
 	Registerer prometheus.Registerer
 }
 
-// Loop is a work queue and the workers that serve it. Its methods may be called
-// concurrently; Run may be called once.
+// Queue is a work queue and its workers. Its methods may be called concurrently; Run may be
+// called once.
 type Queue[K comparable] struct {
 	cfg     Config[K]
-	metrics *metricSet
+	metrics *queueMetrics
 	queue   clientqueue.TypedRateLimitingInterface[K]
 
 	mu      sync.Mutex
-	failing map[K]bool // by key, whether the failure was reported
-	// initial are the keys that were added before the workers started and that have
-	// not been handled yet.
-	initial map[K]struct{}
-	started bool
-	since   time.Time // started
+	failing map[K]bool // the value is true if the failure was reported
+	// initial has the keys that were added before the workers started and were not handled
+	// yet.
+	initial   map[K]struct{}
+	started   bool
+	startedAt time.Time // started
 }
 
-// New makes a loop. No key is handled before Run, but keys may already be added.
+// New returns a queue, or an error if a required field is missing. Keys may be added before
+// Run.
 func New[K comparable](cfg Config[K]) (*Queue[K], error) {
 	if cfg.Name == "" || cfg.Sync == nil {
 		return nil, errors.New("workqueue: Name and Sync are required")
@@ -83,7 +84,7 @@ func New[K comparable](cfg Config[K]) (*Queue[K], error) {
 	}, nil
 }
 
-// Add queues key now. A key that is being synced is synced once more afterwards.
+// Add queues key. A key that a worker is syncing is synced once more afterwards.
 func (q *Queue[K]) Add(key K) {
 	q.mu.Lock()
 	if !q.started {
@@ -93,29 +94,32 @@ func (q *Queue[K]) Add(key K) {
 	q.queue.Add(key)
 }
 
-// AddAfter queues key after d. Of several delays for one key the shortest counts.
+// AddAfter queues key after d. If a key has several delays, the shortest counts.
 func (q *Queue[K]) AddAfter(key K, d time.Duration) { q.queue.AddAfter(key, d) }
 
-// Ready tells whether every key of the initial lists has been handled once.
+// Ready returns true if every key that was added before Run started its workers was handled
+// once, whether it succeeded or failed.
 func (q *Queue[K]) Ready() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.started && len(q.initial) == 0
 }
 
-// Completed notes that an object that was created at that time has now got what it was
-// to get. One from before the loop started says nothing of how long that takes.
+// Completed observes the time since an object was created, in
+// sakeeper_creation_to_ready_seconds: the controller has just finished its work on the
+// object. Objects from before Run are ignored.
 func (q *Queue[K]) Completed(created time.Time) {
 	q.mu.Lock()
-	since := q.since
+	since := q.startedAt
 	q.mu.Unlock()
 	if !since.IsZero() && created.After(since) {
 		q.metrics.observeReady(q.cfg.Name, time.Since(created))
 	}
 }
 
-// Run waits for synced, which must cover every cache that sync reads and every
-// handler that adds keys, then serves the queue until ctx ends. It returns nil.
+// Run waits for synced, then syncs keys until ctx ends and the last worker has returned. It
+// returns nil. Synced must cover every cache that Sync reads and every handler that adds
+// keys.
 func (q *Queue[K]) Run(ctx context.Context, synced ...toolscache.DoneChecker) error {
 	logger := klog.FromContext(ctx).WithName(q.cfg.Name)
 	ctx = klog.NewContext(ctx, logger)
@@ -124,7 +128,7 @@ func (q *Queue[K]) Run(ctx context.Context, synced ...toolscache.DoneChecker) er
 		return nil
 	}
 	q.mu.Lock()
-	q.started, q.since = true, time.Now()
+	q.started, q.startedAt = true, time.Now()
 	q.mu.Unlock()
 	logger.Info("Started", "workers", q.cfg.Workers)
 	defer logger.Info("Stopped")
@@ -142,7 +146,7 @@ func (q *Queue[K]) Run(ctx context.Context, synced ...toolscache.DoneChecker) er
 	return nil
 }
 
-// next handles one key and tells whether there may be more.
+// next handles one key. It returns false when the queue is shut down.
 func (q *Queue[K]) next(ctx context.Context) bool {
 	key, shutdown := q.queue.Get()
 	if shutdown {
@@ -150,7 +154,7 @@ func (q *Queue[K]) next(ctx context.Context) bool {
 	}
 	defer q.queue.Done(key)
 	if ctx.Err() != nil {
-		return false // what is left in the queue is for the next start
+		return false
 	}
 	q.handle(ctx, key)
 	return true
@@ -159,54 +163,53 @@ func (q *Queue[K]) next(ctx context.Context) bool {
 func (q *Queue[K]) handle(ctx context.Context, key K) {
 	logger := klog.LoggerWithValues(klog.FromContext(ctx), "key", key)
 	ctx = klog.NewContext(ctx, logger)
-	ctx = context.WithValue(ctx, reportKey{}, func() bool { return q.report(key) })
+	ctx = context.WithValue(ctx, reportKey{}, func() bool { return q.firstReport(key) })
 
 	began := time.Now()
-	again, err := q.guard(ctx, key)
+	requeueAfter, err := q.syncRecovering(ctx, key)
 	if err != nil && ctx.Err() != nil {
-		return // stopped half way: not the key's fault
+		return // the sync was interrupted by the shutdown
 	}
 	if errors.Is(err, ErrRequeueLater) {
-		q.handled(key)
-		if again > 0 {
-			q.queue.AddAfter(key, again)
+		q.markHandled(key)
+		if requeueAfter > 0 {
+			q.queue.AddAfter(key, requeueAfter)
 		}
 		return
 	}
 	q.metrics.observe(q.cfg.Name, time.Since(began), err)
-	q.note(key, err)
+	q.recordResult(key, err)
 	if err != nil {
 		logger.Error(err, "Sync failed, it will be retried", "retries", q.queue.NumRequeues(key))
 		q.queue.AddRateLimited(key)
 		return
 	}
 	q.queue.Forget(key)
-	if again > 0 {
-		q.queue.AddAfter(key, again)
+	if requeueAfter > 0 {
+		q.queue.AddAfter(key, requeueAfter)
 	}
 }
 
-// guard turns a panic into an error of the key.
-func (q *Queue[K]) guard(ctx context.Context, key K) (again time.Duration, err error) {
+// syncRecovering calls Sync and turns a panic into an error of the key.
+func (q *Queue[K]) syncRecovering(ctx context.Context, key K) (requeueAfter time.Duration, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			q.metrics.panicked(q.cfg.Name)
-			// The panic's value stays out: it may quote an object.
+			// Without the value of the panic, which may hold parts of an object.
 			err = fmt.Errorf("sync panicked (%T) at\n%s", p, debug.Stack())
 		}
 	}()
 	return q.cfg.Sync(ctx, key)
 }
 
-func (q *Queue[K]) handled(key K) {
+func (q *Queue[K]) markHandled(key K) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.initial, key)
 }
 
-// note remembers how key was handled.
-func (q *Queue[K]) note(key K, err error) {
-	q.handled(key)
+func (q *Queue[K]) recordResult(key K, err error) {
+	q.markHandled(key)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if err == nil {
@@ -217,7 +220,7 @@ func (q *Queue[K]) note(key K, err error) {
 	q.metrics.setFailing(q.cfg.Name, len(q.failing))
 }
 
-func (q *Queue[K]) report(key K) bool {
+func (q *Queue[K]) firstReport(key K) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	first := !q.failing[key]
@@ -227,8 +230,8 @@ func (q *Queue[K]) report(key K) bool {
 
 type reportKey struct{}
 
-// Report tells whether the failure that sync is about to return should be reported
-// to people: true once per key, until the key succeeds.
+// Report returns true if an event should be recorded for the failure that sync is about to
+// return: once per key, until the key succeeds. Ctx is that of the sync.
 func Report(ctx context.Context) bool {
 	report, ok := ctx.Value(reportKey{}).(func() bool)
 	return !ok || report()

@@ -22,28 +22,28 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var errBoom = errors.New("boom")
 
-func newLoop(t *testing.T, cfg Config[string]) *Queue[string] {
+func newQueue(t *testing.T, cfg Config[string]) *Queue[string] {
 	t.Helper()
 	cfg.Name = "test"
-	l, err := New(cfg)
+	q, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l
+	return q
 }
 
-// start runs l until the returned function is called, which waits for the end.
-// Logs go to the test's own.
-func start(t *testing.T, l *Queue[string], synced ...toolscache.DoneChecker) (stop func()) {
+// start runs the queue until the returned function is called, which waits for its end.
+// Logs go to the log of the test.
+func start(t *testing.T, q *Queue[string], synced ...toolscache.DoneChecker) (stop func()) {
 	t.Helper()
-	return startWith(t, klog.NewContext(context.Background(), ktesting.NewLogger(t, ktesting.NewConfig())), l, synced...)
+	return startWith(t, klog.NewContext(context.Background(), ktesting.NewLogger(t, ktesting.NewConfig())), q, synced...)
 }
 
-func startWith(t *testing.T, ctx context.Context, l *Queue[string], synced ...toolscache.DoneChecker) (stop func()) {
+func startWith(t *testing.T, ctx context.Context, q *Queue[string], synced ...toolscache.DoneChecker) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
-	go func() { ended <- l.Run(ctx, synced...) }()
+	go func() { ended <- q.Run(ctx, synced...) }()
 	return func() {
 		t.Helper()
 		cancel()
@@ -53,13 +53,13 @@ func startWith(t *testing.T, ctx context.Context, l *Queue[string], synced ...to
 	}
 }
 
-// wait lets time pass, and then everything happen that is due by now.
+// wait waits for a time, and then until all goroutines are blocked.
 func wait(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-// gate is a cache that counts as synced once it is closed.
+// gate is a cache that is synced when it is closed.
 type gate chan struct{}
 
 func (g gate) Name() string          { return "gate" }
@@ -91,18 +91,18 @@ func TestAFailedKeyIsRetriedWithADelayThatDoublesUpToTheCap(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				const failures = 100 // far more than any retry limit that was ever tried
+				const failures = 100 // far more than any usual retry limit
 				var delays, want []time.Duration
 				last := time.Now()
-				l := newLoop(t, Config[string]{MaxDelay: tc.inMaxDelay, Sync: func(context.Context, string) (time.Duration, error) {
+				q := newQueue(t, Config[string]{MaxDelay: tc.inMaxDelay, Sync: func(context.Context, string) (time.Duration, error) {
 					delays, last = append(delays, time.Since(last)), time.Now()
 					if len(delays) <= failures {
 						return 0, errBoom
 					}
 					return 0, nil
 				}})
-				l.Add("key")
-				defer start(t, l)()
+				q.Add("key")
+				defer start(t, q)()
 				wait(10 * time.Hour)
 
 				want = append(want, 0)
@@ -119,7 +119,7 @@ func TestAFailedKeyIsRetriedWithADelayThatDoublesUpToTheCap(t *testing.T) {
 
 func TestAFailureIsReportedOnceUntilSuccess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		// What is worth a report comes after a failure that is not, and twice.
+		// The second and third failures ask for a report.
 		outcomes := []struct {
 			err    error
 			report bool
@@ -127,17 +127,17 @@ func TestAFailureIsReportedOnceUntilSuccess(t *testing.T) {
 		var delays []time.Duration
 		var reported []bool
 		last := time.Now()
-		l := newLoop(t, Config[string]{Sync: func(ctx context.Context, _ string) (time.Duration, error) {
+		q := newQueue(t, Config[string]{Sync: func(ctx context.Context, _ string) (time.Duration, error) {
 			delays, last = append(delays, time.Since(last)), time.Now()
 			outcome := outcomes[len(reported)]
 			reported = append(reported, outcome.report && Report(ctx))
 			return 0, outcome.err
 		}})
-		defer start(t, l)()
-		l.Add("key")
+		defer start(t, q)()
+		q.Add("key")
 		wait(time.Minute)
 		last = time.Now()
-		l.Add("key")
+		q.Add("key")
 		wait(time.Minute)
 		if diff := cmp.Diff([]bool{false, true, false, false, true, false}, reported); diff != "" {
 			t.Errorf("reported (-want +got):\n%s", diff)
@@ -148,7 +148,7 @@ func TestAFailureIsReportedOnceUntilSuccess(t *testing.T) {
 	})
 }
 
-func TestOutsideALoopEverythingIsReported(t *testing.T) {
+func TestOutsideAQueueEverythingIsReported(t *testing.T) {
 	for range 2 {
 		if !Report(t.Context()) {
 			t.Error("not reported")
@@ -156,19 +156,19 @@ func TestOutsideALoopEverythingIsReported(t *testing.T) {
 	}
 }
 
-func TestAgainAndAddAfterLookAgainLater(t *testing.T) {
+func TestRequeueAfterAndAddAfterSyncLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var at []time.Duration
 		began := time.Now()
-		l := newLoop(t, Config[string]{Sync: func(context.Context, string) (time.Duration, error) {
+		q := newQueue(t, Config[string]{Sync: func(context.Context, string) (time.Duration, error) {
 			if at = append(at, time.Since(began)); len(at) < 4 {
 				return time.Minute, nil
 			}
 			return 0, nil
 		}})
-		defer start(t, l)()
-		l.AddAfter("key", time.Hour)
-		l.AddAfter("key", time.Second) // the shortest counts
+		defer start(t, q)()
+		q.AddAfter("key", time.Hour)
+		q.AddAfter("key", time.Second) // the shortest counts
 		wait(30 * time.Minute)
 		want := []time.Duration{time.Second, 61 * time.Second, 121 * time.Second, 181 * time.Second}
 		if diff := cmp.Diff(want, at); diff != "" {
@@ -180,7 +180,7 @@ func TestAgainAndAddAfterLookAgainLater(t *testing.T) {
 func TestAKeyIsSyncedByOneWorkerAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var running, most, syncs atomic.Int32
-		l := newLoop(t, Config[string]{Workers: 4, Sync: func(context.Context, string) (time.Duration, error) {
+		q := newQueue(t, Config[string]{Workers: 4, Sync: func(context.Context, string) (time.Duration, error) {
 			if n := running.Add(1); n > most.Load() {
 				most.Store(n)
 			}
@@ -189,11 +189,11 @@ func TestAKeyIsSyncedByOneWorkerAtATime(t *testing.T) {
 			time.Sleep(time.Second)
 			return 0, nil
 		}})
-		defer start(t, l)()
-		l.Add("key")
+		defer start(t, q)()
+		q.Add("key")
 		wait(500 * time.Millisecond)
-		l.Add("key") // while it is being synced: once more, however often
-		l.Add("key")
+		q.Add("key") // while it is synced: once more, however often
+		q.Add("key")
 		wait(time.Minute)
 		if most.Load() != 1 || syncs.Load() != 2 {
 			t.Errorf("%d syncs, at most %d at a time; want 2 and 1", syncs.Load(), most.Load())
@@ -215,15 +215,15 @@ func TestWorkersSyncDifferentKeysAtATime(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ended := make(chan time.Duration, 3)
 				began := time.Now()
-				l := newLoop(t, Config[string]{Workers: tc.inWorkers, Sync: func(context.Context, string) (time.Duration, error) {
+				q := newQueue(t, Config[string]{Workers: tc.inWorkers, Sync: func(context.Context, string) (time.Duration, error) {
 					time.Sleep(time.Second)
 					ended <- time.Since(began)
 					return 0, nil
 				}})
 				for _, key := range []string{"a", "b", "c"} {
-					l.Add(key)
+					q.Add(key)
 				}
-				defer start(t, l)()
+				defer start(t, q)()
 				got := []time.Duration{<-ended, <-ended, <-ended}
 				if diff := cmp.Diff(tc.want, got); diff != "" {
 					t.Errorf("ends (-want +got):\n%s", diff)
@@ -236,18 +236,18 @@ func TestWorkersSyncDifferentKeysAtATime(t *testing.T) {
 func TestAFailingKeyDoesNotHoldUpOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var good []string
-		l := newLoop(t, Config[string]{Sync: func(_ context.Context, key string) (time.Duration, error) {
+		q := newQueue(t, Config[string]{Sync: func(_ context.Context, key string) (time.Duration, error) {
 			if key == "bad" {
 				return 0, errBoom
 			}
 			good = append(good, key)
 			return 0, nil
 		}})
-		defer start(t, l)()
-		l.Add("bad")
+		defer start(t, q)()
+		q.Add("bad")
 		wait(time.Minute)
 		began := time.Now()
-		l.Add("good")
+		q.Add("good")
 		synctest.Wait()
 		if !slices.Equal(good, []string{"good"}) || time.Since(began) != 0 {
 			t.Errorf("synced %v after %v", good, time.Since(began))
@@ -259,15 +259,15 @@ func TestAPanicIsAFailureOfItsKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
 		synced := map[string]int{}
-		l := newLoop(t, Config[string]{Sync: func(_ context.Context, key string) (time.Duration, error) {
+		q := newQueue(t, Config[string]{Sync: func(_ context.Context, key string) (time.Duration, error) {
 			if synced[key]++; key == "bad" && synced[key] < 3 {
 				panic("eyJ-a-token")
 			}
 			return 0, nil
 		}})
-		defer startWith(t, klog.NewContext(context.Background(), logger), l)()
-		l.Add("bad")
-		l.Add("good")
+		defer startWith(t, klog.NewContext(context.Background(), logger), q)()
+		q.Add("bad")
+		q.Add("good")
 		wait(time.Minute)
 		if diff := cmp.Diff(map[string]int{"bad": 3, "good": 1}, synced); diff != "" {
 			t.Errorf("syncs (-want +got):\n%s", diff)
@@ -285,15 +285,15 @@ func TestAPanicIsAFailureOfItsKey(t *testing.T) {
 func TestRunReturnsAfterTheLastWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ended atomic.Int32
-		l := newLoop(t, Config[string]{Workers: 3, Sync: func(ctx context.Context, _ string) (time.Duration, error) {
+		q := newQueue(t, Config[string]{Workers: 3, Sync: func(ctx context.Context, _ string) (time.Duration, error) {
 			<-ctx.Done()
-			time.Sleep(time.Second) // what a request under way may take
+			time.Sleep(time.Second) // as a running request may take
 			ended.Add(1)
 			return 0, ctx.Err()
 		}})
-		l.Add("a")
-		l.Add("b")
-		stop := start(t, l)
+		q.Add("a")
+		q.Add("b")
+		stop := start(t, q)
 		synctest.Wait()
 		began := time.Now()
 		stop()
@@ -303,17 +303,17 @@ func TestRunReturnsAfterTheLastWorker(t *testing.T) {
 	})
 }
 
-func TestWhatIsQueuedWhenTheLoopStopsIsNotSynced(t *testing.T) {
+func TestWhatIsQueuedWhenTheQueueStopsIsNotSynced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var synced []string
-		l := newLoop(t, Config[string]{Sync: func(ctx context.Context, key string) (time.Duration, error) {
+		q := newQueue(t, Config[string]{Sync: func(ctx context.Context, key string) (time.Duration, error) {
 			synced = append(synced, key)
 			<-ctx.Done()
 			return 0, nil
 		}})
-		l.Add("a")
-		l.Add("b")
-		stop := start(t, l)
+		q.Add("a")
+		q.Add("b")
+		stop := start(t, q)
 		synctest.Wait()
 		stop()
 		if diff := cmp.Diff([]string{"a"}, synced); diff != "" {
@@ -335,18 +335,18 @@ func TestNothingIsSyncedBeforeTheCachesAre(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var synced []string
-				l := newLoop(t, Config[string]{Sync: func(_ context.Context, key string) (time.Duration, error) {
+				q := newQueue(t, Config[string]{Sync: func(_ context.Context, key string) (time.Duration, error) {
 					synced = append(synced, key)
 					return 0, nil
 				}})
-				l.Add("key")
+				q.Add("key")
 				gates := []gate{make(gate), make(gate)}
-				stop := start(t, l, gates[0], gates[1])
+				stop := start(t, q, gates[0], gates[1])
 				for _, g := range gates[:tc.inOpen] {
 					close(g)
 				}
 				wait(time.Hour)
-				if ready, want := l.Ready(), tc.want != nil; ready != want {
+				if ready, want := q.Ready(), tc.want != nil; ready != want {
 					t.Errorf("Ready is %t, want %t", ready, want)
 				}
 				stop()
@@ -358,29 +358,29 @@ func TestNothingIsSyncedBeforeTheCachesAre(t *testing.T) {
 	}
 }
 
-func TestAKeyThatWasPutOffHasNeitherSucceededNorFailed(t *testing.T) {
+func TestAKeyThatIsRequeuedLaterHasNeitherSucceededNorFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		answers := []error{errBoom, fmt.Errorf("not yet: %w", ErrRequeueLater), errBoom, nil, errBoom}
 		var attempts, reports atomic.Int32
-		l := newLoop(t, Config[string]{Sync: func(ctx context.Context, _ string) (time.Duration, error) {
+		q := newQueue(t, Config[string]{Sync: func(ctx context.Context, _ string) (time.Duration, error) {
 			err := answers[min(int(attempts.Add(1)), len(answers))-1]
 			if errors.Is(err, errBoom) && Report(ctx) {
 				reports.Add(1)
 			}
 			return 0, err
 		}})
-		l.Add("a")
-		defer start(t, l)()
+		q.Add("a")
+		defer start(t, q)()
 		wait(time.Hour)
-		if got := attempts.Load(); got != 2 || !l.Ready() {
-			t.Errorf("%d attempts, ready %t: it was put off until somebody adds it", got, l.Ready())
+		if got := attempts.Load(); got != 2 || !q.Ready() {
+			t.Errorf("%d attempts, ready %t: it must wait until it is added again", got, q.Ready())
 		}
-		l.Add("a") // fails again, and succeeds
+		q.Add("a") // fails again, and succeeds
 		wait(time.Hour)
 		if got := reports.Load(); got != 1 {
 			t.Errorf("one failure was reported %d times", got)
 		}
-		l.Add("a")
+		q.Add("a")
 		wait(time.Second)
 		if got := reports.Load(); got != 2 {
 			t.Errorf("%d reports after a success and another failure", got)
@@ -388,19 +388,19 @@ func TestAKeyThatWasPutOffHasNeitherSucceededNorFailed(t *testing.T) {
 	})
 }
 
-func TestAKeyThatIsPutOffForATimeIsTriedEverMoreSeldomAllTheSame(t *testing.T) {
+func TestAKeyThatIsRequeuedLaterKeepsItsRetryDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var attempts, failures int
-		l := newLoop(t, Config[string]{Sync: func(context.Context, string) (time.Duration, error) {
+		q := newQueue(t, Config[string]{Sync: func(context.Context, string) (time.Duration, error) {
 			attempts++
-			if attempts%2 == 1 { // its turn comes a tenth of a second later
+			if attempts%2 == 1 { // requeued a tenth of a second later
 				return 100 * time.Millisecond, ErrRequeueLater
 			}
 			failures++
 			return 0, errBoom
 		}})
-		l.Add("a")
-		defer start(t, l)()
+		q.Add("a")
+		defer start(t, q)()
 		wait(time.Minute)
 		if failures < 10 || failures > 16 {
 			t.Errorf("%d failures in a minute, want a dozen", failures)

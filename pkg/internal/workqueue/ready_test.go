@@ -39,7 +39,7 @@ func TestReadyWhenEveryInitialKeyWasHandledOnce(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := newLoop(t, Config[string]{Workers: tc.inWorkers, Sync: func(_ context.Context, key string) (time.Duration, error) {
+				q := newQueue(t, Config[string]{Workers: tc.inWorkers, Sync: func(_ context.Context, key string) (time.Duration, error) {
 					time.Sleep(tc.inKeys[key])
 					if key == tc.inFails {
 						return 0, errBoom
@@ -47,28 +47,28 @@ func TestReadyWhenEveryInitialKeyWasHandledOnce(t *testing.T) {
 					return 0, nil
 				}})
 				for key := range tc.inKeys {
-					l.Add(key)
+					q.Add(key)
 				}
-				if l.Ready() {
+				if q.Ready() {
 					t.Error("ready before Run")
 				}
-				defer start(t, l)()
+				defer start(t, q)()
 				if tc.want > 0 {
 					wait(tc.want - 1)
-					if l.Ready() {
+					if q.Ready() {
 						t.Errorf("ready before %v", tc.want)
 					}
 					wait(1)
 				}
-				if wait(0); !l.Ready() {
+				if wait(0); !q.Ready() {
 					t.Errorf("not ready after %v", tc.want)
 				}
-				l.Add("later")
-				if !l.Ready() {
+				q.Add("later")
+				if !q.Ready() {
 					t.Error("not ready while a later key is queued")
 				}
 				wait(time.Hour)
-				if !l.Ready() {
+				if !q.Ready() {
 					t.Error("did not stay ready")
 				}
 			})
@@ -76,43 +76,43 @@ func TestReadyWhenEveryInitialKeyWasHandledOnce(t *testing.T) {
 	}
 }
 
-// TestNotReadyWhileAWorkerIsBetweenItsQueueAndItsKey holds the first worker up
-// at the point where it has taken the last initial key out of the queue and has
-// told nobody. Without that it happens once in some 50,000 starts.
-func TestNotReadyWhileAWorkerIsBetweenItsQueueAndItsKey(t *testing.T) {
+// TestNotReadyWhileAWorkerHasTakenItsKey stops the first worker after it has taken the last
+// initial key out of the queue and before it has marked it. Without the delay this happens once
+// in some 50,000 starts.
+func TestNotReadyWhileAWorkerHasTakenItsKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var handled atomic.Bool
-		l := newLoop(t, Config[string]{Workers: 2, Sync: func(context.Context, string) (time.Duration, error) {
+		q := newQueue(t, Config[string]{Workers: 2, Sync: func(context.Context, string) (time.Duration, error) {
 			handled.Store(true)
 			return 0, nil
 		}})
-		l.queue = dawdling(l.queue)
-		l.Add("key")
-		defer start(t, l)()
+		q.queue = slow(q.queue)
+		q.Add("key")
+		defer start(t, q)()
 		wait(time.Millisecond)
-		if l.Ready() && !handled.Load() {
+		if q.Ready() && !handled.Load() {
 			t.Error("ready, and the initial key was not handled")
 		}
 		wait(time.Hour)
-		if !l.Ready() || !handled.Load() {
-			t.Errorf("after an hour: ready %t, handled %t", l.Ready(), handled.Load())
+		if !q.Ready() || !handled.Load() {
+			t.Errorf("after an hour: ready %t, handled %t", q.Ready(), handled.Load())
 		}
 	})
 }
 
-type dawdlingQueue[T comparable] struct {
+type slowQueue[T comparable] struct {
 	clientqueue.TypedRateLimitingInterface[T]
 	first chan struct{}
 }
 
-func dawdling[T comparable](queue clientqueue.TypedRateLimitingInterface[T]) clientqueue.TypedRateLimitingInterface[T] {
+func slow[T comparable](queue clientqueue.TypedRateLimitingInterface[T]) clientqueue.TypedRateLimitingInterface[T] {
 	first := make(chan struct{}, 1)
 	first <- struct{}{}
-	return dawdlingQueue[T]{queue, first}
+	return slowQueue[T]{queue, first}
 }
 
 // Get takes a minute to return with the first item.
-func (q dawdlingQueue[T]) Get() (T, bool) {
+func (q slowQueue[T]) Get() (T, bool) {
 	it, shutdown := q.TypedRateLimitingInterface.Get()
 	select {
 	case <-q.first:

@@ -10,36 +10,39 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/keys"
 )
 
-// Store is where keys are kept: a [Directory] or a [Secret].
+// Store holds the keys: a [Directory] or a [Secret]. It is not safe for concurrent use.
 type Store interface {
-	// Begin comes before changes, and mends what an earlier one has left. Whoever only
-	// reads does without.
+	// Begin prepares changes, and completes or removes what an interrupted change has left.
+	// It is not needed for Load alone.
 	Begin(ctx context.Context) error
-	// Close ends what Begin began.
+	// Close releases what Begin acquired. It may be called without Begin.
 	Close() error
-	// Load reads the keys. None at all is no error.
-	Load(ctx context.Context) (*keys.Ring, error)
-	// Apply does one change to what Load has read last. Nothing is lost when it fails in
-	// between: what is new is there before what is old goes.
+	// Load reads the keys. An empty store is not an error.
+	Load(ctx context.Context) (*keys.Keyring, error)
+	// Apply makes one change to what the last Load returned. If it is interrupted, no key is
+	// lost: the new file is written before the old one is removed.
 	Apply(ctx context.Context, change Change) error
 }
 
-// Change replaces at most one file by at most one. Of an equal content it is a rename.
+// Change adds a file, removes one, or replaces one by another. If both have the same content,
+// it is a rename.
 type Change struct {
+	// Old is the name of the file to remove; empty for none.
 	Old string
-	// New and Content are empty when Old goes.
-	New     string
+	// New is the name of the file to add; empty for none.
+	New string
+	// Content is that of New.
 	Content []byte
 }
 
-// change is what a step does to the files.
-func (s Step) change(algorithm jose.SignatureAlgorithm, maxExpiration time.Duration) (Change, keys.Member, error) {
-	var next keys.Member
+// change returns what the step does to the files, and the key after it.
+func (s Step) change(algorithm jose.SignatureAlgorithm, maxExpiration time.Duration) (Change, keys.Entry, error) {
+	var next keys.Entry
 	switch s.Action {
-	case ActionTidy:
+	case ActionCleanUp:
 		return Change{Old: s.File}, next, nil
 	case ActionRemove:
-		return Change{Old: s.Key.Name()}, s.Key, nil
+		return Change{Old: s.Key.FileName()}, s.Key, nil
 	case ActionFirst, ActionPublish:
 		private, err := keys.Generate(algorithm)
 		if err != nil {
@@ -49,15 +52,15 @@ func (s Step) change(algorithm jose.SignatureAlgorithm, maxExpiration time.Durat
 		if s.Action == ActionFirst {
 			state = keys.StateSigning
 		}
-		next = keys.Member{Private: private, Note: keys.Note{MaxExpiration: maxExpiration}}.In(state, s.Since)
+		next = keys.Entry{Private: private, Metadata: keys.Metadata{MaxExpiration: maxExpiration}}.WithState(state, s.Since)
 	case ActionPromote:
-		next = s.Key.In(keys.StateSigning, s.Since)
+		next = s.Key.WithState(keys.StateSigning, s.Since)
 	case ActionRetire:
-		next = s.Key.In(keys.StateRetired, s.Since)
-		// It may have signed such tokens, whatever will be the longest when it is to go.
-		next.Note.MaxExpiration = max(next.Note.MaxExpiration, maxExpiration)
+		next = s.Key.WithState(keys.StateRetired, s.Since)
+		// It may have signed such tokens, even if the setting is lower when it is removed.
+		next.Metadata.MaxExpiration = max(next.Metadata.MaxExpiration, maxExpiration)
 	case ActionHide:
-		next = s.Key.In(keys.StateLegacy, s.Since)
+		next = s.Key.WithState(keys.StateLegacy, s.Since)
 	default:
 		return Change{}, next, fmt.Errorf("rotation: internal error: no change for %q", s.Action)
 	}
@@ -65,44 +68,46 @@ func (s Step) change(algorithm jose.SignatureAlgorithm, maxExpiration time.Durat
 	return change, next, err
 }
 
-func replace(old, next keys.Member) (Change, error) {
-	change := Change{New: next.Name()}
+func replace(old, next keys.Entry) (Change, error) {
+	change := Change{New: next.FileName()}
 	if old.State != "" {
-		change.Old = old.Name()
+		change.Old = old.FileName()
 	}
 	var err error
 	change.Content, err = next.Encode()
 	return change, err
 }
 
-// Do does a step of [Rotate] or [Prune], and returns the key as it is then. New keys are
-// made for the algorithm; what they sign lives as long as the settings say.
-func Do(ctx context.Context, store Store, step Step, algorithm jose.SignatureAlgorithm, s Settings) (keys.Member, error) {
+// ApplyStep applies a step of [PlanRotation], [PlanRemoval] or [PlanCleanUp] to the store, and
+// returns the key after it. A new key is made for the algorithm, and its file gets the
+// MaxExpiration of the settings.
+func ApplyStep(ctx context.Context, store Store, step Step, algorithm jose.SignatureAlgorithm, s Settings) (keys.Entry, error) {
 	change, next, err := step.change(algorithm, s.MaxExpiration)
 	if err != nil {
-		return keys.Member{}, err
+		return keys.Entry{}, err
 	}
 	return next, store.Apply(ctx, change)
 }
 
-// Import brings a key that exists into the store, as its first key that signs, or as one
-// that verifies. A key that is there already stays as it is.
-func Import(ctx context.Context, store Store, m keys.Member) (added bool, err error) {
+// Import adds an existing key to the store, as the first key that signs or as one that
+// verifies. It returns false if the key is there already in the same state, and an error if it
+// is there in another state, or if m is to sign and another key signs.
+func Import(ctx context.Context, store Store, m keys.Entry) (added bool, err error) {
 	ring, err := store.Load(ctx)
 	if err != nil {
 		return false, err
 	}
-	for _, other := range ring.Members() {
+	for _, other := range ring.Entries() {
 		switch {
 		case other.ID() == m.ID() && other.State != m.State:
-			return false, fmt.Errorf("import key %s: it is there already, and is %s", m.ID(), other.State)
+			return false, fmt.Errorf("import key %s: it is there already, in the state %s", m.ID(), other.State)
 		case other.ID() == m.ID():
 			return false, nil
 		case m.State == keys.StateSigning && other.State == keys.StateSigning:
 			return false, fmt.Errorf("import key %s: key %s signs already; import it as %s, and let 'sakeeper keys rotate' promote it", m.ID(), other.ID(), keys.StatePublished)
 		}
 	}
-	change, err := replace(keys.Member{}, m)
+	change, err := replace(keys.Entry{}, m)
 	if err != nil {
 		return false, err
 	}

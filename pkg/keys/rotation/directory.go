@@ -15,17 +15,18 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/keys"
 )
 
-// Directory keeps keys in a directory of this machine.
+// Directory is a [Store] in a directory of this machine. It is not safe for concurrent use; a
+// lock file excludes other processes.
 type Directory struct {
 	path string
 	lock *os.File
 }
 
-// OpenDirectory touches nothing yet.
+// OpenDirectory returns the store in the directory at path. It does not access the directory.
 func OpenDirectory(path string) *Directory { return &Directory{path: path} }
 
-// Begin implements [Store]: it makes the directory where it does not exist, and locks it,
-// so that one process at a time changes it.
+// Begin implements [Store]: it makes the directory if it does not exist, locks it, and removes
+// incomplete files. It returns an error if another process has the lock.
 func (d *Directory) Begin(context.Context) error {
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
 		return fmt.Errorf("--key-dir: %w", err)
@@ -38,10 +39,10 @@ func (d *Directory) Begin(context.Context) error {
 		return fmt.Errorf("--key-dir: %s: another 'sakeeper keys' is changing it; wait until that has ended", d.path)
 	}
 	parts, err := filepath.Glob(filepath.Join(d.path, temporary+"*"))
-	for _, part := range parts { // of a command that was cut short
-		err = errors.Join(err, destroy(part))
+	for _, part := range parts { // of a command that was interrupted
+		err = errors.Join(err, overwriteAndRemove(part))
 	}
-	err = errors.Join(err, d.own(d.lock))
+	err = errors.Join(err, d.chownToDirectoryOwner(d.lock))
 	if err != nil {
 		return fmt.Errorf("--key-dir: %w", err)
 	}
@@ -57,9 +58,11 @@ func (d *Directory) Close() error {
 }
 
 // Load implements [Store].
-func (d *Directory) Load(context.Context) (*keys.Ring, error) { return keys.Directory(d.path).Ring() }
+func (d *Directory) Load(context.Context) (*keys.Keyring, error) {
+	return keys.Directory(d.path).Keyring()
+}
 
-// temporary begins the names of files that are being written. Readers pass over them.
+// temporary is the prefix of files that are being written. Readers ignore them.
 const temporary = ".new-"
 
 // Apply implements [Store].
@@ -92,7 +95,7 @@ func (d *Directory) apply(change Change) error {
 	return nil
 }
 
-// write makes the whole file, or none.
+// write creates the whole file, or none.
 func (d *Directory) write(path string, content []byte) error {
 	if _, err := os.Lstat(path); err == nil {
 		return fmt.Errorf("%s: %w", path, fs.ErrExist)
@@ -102,7 +105,7 @@ func (d *Directory) write(path string, content []byte) error {
 		return err
 	}
 	_, err = part.Write(content)
-	err = errors.Join(err, d.own(part), part.Sync(), part.Close())
+	err = errors.Join(err, d.chownToDirectoryOwner(part), part.Sync(), part.Close())
 	if err == nil {
 		err = os.Rename(part.Name(), path)
 	}
@@ -112,8 +115,8 @@ func (d *Directory) write(path string, content []byte) error {
 	return d.sync()
 }
 
-// erase removes a file. A private half is written over first, out of the sight of
-// readers. That is worth little on the disks of today, and costs nothing.
+// erase removes a file. A private half is hidden from readers and overwritten first, which
+// has little effect on current disks, but costs nothing.
 func (d *Directory) erase(path string) error {
 	if !strings.HasSuffix(path, ".key") {
 		return os.Remove(path)
@@ -122,11 +125,11 @@ func (d *Directory) erase(path string) error {
 	if err := errors.Join(os.Rename(path, hidden), d.sync()); err != nil {
 		return err
 	}
-	return destroy(hidden)
+	return overwriteAndRemove(hidden)
 }
 
-// destroy writes over what nobody reads any more, and removes it.
-func destroy(path string) error {
+// overwriteAndRemove overwrites a file with zeros and removes it.
+func overwriteAndRemove(path string) error {
 	if file, err := os.OpenFile(path, os.O_WRONLY, 0); err == nil {
 		if info, err := file.Stat(); err == nil {
 			_, _ = file.Write(make([]byte, info.Size()))
@@ -136,9 +139,9 @@ func destroy(path string) error {
 	return os.Remove(path)
 }
 
-// own gives a file to the owner of the directory, who is not always root that runs this
-// command: a signer that cannot read the next key would end with the last one.
-func (d *Directory) own(file *os.File) error {
+// chownToDirectoryOwner gives a file to the owner of the directory if root runs this command:
+// the signer, which may run as another user, must be able to read the next key.
+func (d *Directory) chownToDirectoryOwner(file *os.File) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
@@ -149,7 +152,7 @@ func (d *Directory) own(file *os.File) error {
 	return file.Chown(int(info.Uid), int(info.Gid))
 }
 
-// sync makes renames and removals last.
+// sync makes renames and removals durable.
 func (d *Directory) sync() error {
 	dir, err := os.Open(d.path)
 	if err != nil {

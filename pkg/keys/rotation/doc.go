@@ -1,18 +1,17 @@
-// Package rotation changes the states of signing keys ([keys.Ring]) so that no bound
-// token is refused: a key is published before it signs, and verifies until the last token
-// that it signed has expired.
+// Package rotation changes the states of signing keys ([keys.Keyring]) so that no bound token
+// is refused: a key is published before it signs, and verifies until the last token that it
+// signed has expired.
 //
-// It keeps true:
-//
-//   - A key signs only after everybody had the time to fetch it, and goes only after
-//     everything that it signed is dead: bound tokens by their time, legacy ones because
-//     no token Secret carries one. Force overrules both, by a word of a person alone.
-//   - A change is one write: a rename in a directory, an update with a resourceVersion of
-//     a Secret. Where a directory needs two, to destroy a private half, the state between
-//     them counts as the one after them, and the next run ends what was begun.
-//   - What is decided is pure ([Rotate], [Prune]); a [Store] does one change of it.
-//   - The same command again does nothing, or the next step. Nothing is remembered but in
-//     the keys' own files.
-//   - Of a Secret, the public halves are mirrored to a ConfigMap, which verifiers mount. The
-//     mirror is never behind: a key is in it before it counts as published.
+//   - A key signs only after all verifiers had time to fetch it. It is removed only after all
+//     tokens that it signed are invalid: bound tokens have expired, and no token Secret holds
+//     a legacy token of it. Only a user can skip the waits, with [Settings.Force].
+//   - [PlanRotation] and [PlanRemovals] are pure: they return a [Step], or when the next one is
+//     possible. [ApplyStep] applies one to a [Store].
+//   - A step is one write: a rename in a directory, or an update of a Secret with a
+//     resourceVersion. To destroy a private half, a directory needs two writes; the state
+//     between them counts as the one after them, and the next run completes it.
+//   - If the same command runs again, it does nothing or the next step. All state is in the
+//     files of the keys.
+//   - The public halves of a Secret are mirrored to a ConfigMap, which verifiers mount. A key
+//     is in the mirror before it counts as published.
 package rotation

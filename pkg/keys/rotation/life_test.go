@@ -31,7 +31,7 @@ var errKilled = errors.New("killed")
 func (c crash) Apply(ctx context.Context, change rotation.Change) error {
 	switch c.at {
 	case 0:
-		// Half of a file, under the name of no key.
+		// Half of a file, under a temporary name.
 		return errors.Join(errKilled, os.WriteFile(filepath.Join(c.dir, ".new-123"), []byte("half"), 0o600))
 	case 1:
 		if change.New != "" && change.Old != "" {
@@ -44,19 +44,19 @@ func (c crash) Apply(ctx context.Context, change rotation.Change) error {
 	return errors.Join(errKilled, c.Store.Apply(ctx, change))
 }
 
-// world checks what must hold whatever happens.
+// world checks the guarantees of the package after every step.
 type world struct {
 	t         *testing.T
 	now       time.Time
 	settings  rotation.Settings
-	published map[string]time.Time // when everybody could fetch it
+	published map[string]time.Time // when verifiers could fetch it
 	signed    map[string]time.Time // when it signed last
 }
 
-func (w *world) look(ring *keys.Ring) {
+func (w *world) check(ring *keys.Keyring) {
 	w.t.Helper()
 	present := map[string]bool{}
-	for _, m := range ring.Members() {
+	for _, m := range ring.Entries() {
 		present[m.ID()] = true
 		if _, known := w.published[m.ID()]; !known {
 			w.published[m.ID()] = w.now
@@ -93,10 +93,10 @@ func TestNoTokenIsRefusedWhateverHappens(t *testing.T) {
 			mustDo(t, store.Begin(t.Context()))
 			ring, err := store.Load(t.Context())
 			mustDo(t, err)
-			w.look(ring)
-			steps := rotation.Prunable(ring, w.now, rotation.Carriers{}, w.settings)
+			w.check(ring)
+			steps := rotation.PlanRemovals(ring, w.now, rotation.TokenSecretCounts{}, w.settings)
 			if random.IntN(2) == 0 {
-				steps = []rotation.Step{rotation.Rotate(ring, w.now, w.settings)}
+				steps = []rotation.Step{rotation.PlanRotation(ring, w.now, w.settings)}
 			}
 			for _, step := range steps {
 				if step.Action == rotation.ActionNone {
@@ -106,7 +106,7 @@ func TestNoTokenIsRefusedWhateverHappens(t *testing.T) {
 				if random.IntN(3) == 0 {
 					on = crash{store, dir, random.IntN(3)}
 				}
-				switch _, err := rotation.Do(t.Context(), on, step, jose.ES256, w.settings); {
+				switch _, err := rotation.ApplyStep(t.Context(), on, step, jose.ES256, w.settings); {
 				case errors.Is(err, errKilled):
 				case err != nil:
 					t.Fatal(err)
@@ -116,9 +116,9 @@ func TestNoTokenIsRefusedWhateverHappens(t *testing.T) {
 					removals++
 				}
 			}
-			ring, err = keys.Directory(dir).Ring()
+			ring, err = keys.Directory(dir).Keyring()
 			mustDo(t, err)
-			w.look(ring)
+			w.check(ring)
 			mustDo(t, store.Close())
 		}
 		if promotions < 5 || removals < 5 {
@@ -155,7 +155,7 @@ func contentsOf(t *testing.T, dir string) map[string][]byte {
 	return found
 }
 
-func TestDirectoryIsChangedByOneAtATime(t *testing.T) {
+func TestOneProcessAtATimeChangesADirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	first, second := rotation.OpenDirectory(dir), rotation.OpenDirectory(dir)
 	mustDo(t, first.Begin(t.Context()))
@@ -176,53 +176,53 @@ func TestStepsOnADirectory(t *testing.T) {
 	mustDo(t, store.Begin(t.Context()))
 	defer func() { mustDo(t, store.Close()) }()
 	settings := rotation.Settings{MaxExpiration: time.Hour}
-	signing, published := member("p256", keys.StateSigning, 1), member("p384", keys.StatePublished, 2)
-	for _, m := range []keys.Member{signing, published} {
+	signing, published := entry("p256", keys.StateSigning, 1), entry("p384", keys.StatePublished, 2)
+	for _, m := range []keys.Entry{signing, published} {
 		if added, err := rotation.Import(t.Context(), store, m); err != nil || !added {
 			t.Fatalf("%t, %v", added, err)
 		}
-		if added, err := rotation.Import(t.Context(), store, m.In(m.State, at(9))); err != nil || added {
+		if added, err := rotation.Import(t.Context(), store, m.WithState(m.State, at(9))); err != nil || added {
 			t.Errorf("again: %t, %v", added, err)
 		}
 	}
-	expect := func(want ...keys.Member) {
+	expect := func(want ...keys.Entry) {
 		t.Helper()
 		if diff := cmp.Diff(filesOf(t, want...), contentsOf(t, dir)); diff != "" {
 			t.Errorf("files (-want +got):\n%s", diff)
 		}
 	}
-	step := func(action rotation.Action, m keys.Member, hours float64) keys.Member {
+	step := func(action rotation.Action, m keys.Entry, hours float64) keys.Entry {
 		t.Helper()
-		next, err := rotation.Do(t.Context(), store, rotation.Step{Action: action, Key: m, Since: at(hours)}, jose.ES256, settings)
+		next, err := rotation.ApplyStep(t.Context(), store, rotation.Step{Action: action, Key: m, Since: at(hours)}, jose.ES256, settings)
 		mustDo(t, err)
 		return next
 	}
 	expect(signing, published)
 	promoted := step(rotation.ActionPromote, published, 3)
 	expect(signing, promoted)
-	if promoted.Name() != published.In(keys.StateSigning, at(3)).Name() {
-		t.Errorf("promoted to %s", promoted.Name())
+	if promoted.FileName() != published.WithState(keys.StateSigning, at(3)).FileName() {
+		t.Errorf("promoted to %s", promoted.FileName())
 	}
 	retired := step(rotation.ActionRetire, signing, 3)
-	expect(noted(signing.In(keys.StateRetired, at(3)), keys.Note{RetiredAt: at(3), MaxExpiration: time.Hour}), promoted)
+	expect(noted(signing.WithState(keys.StateRetired, at(3)), keys.Metadata{RetiredAt: at(3), MaxExpiration: time.Hour}), promoted)
 	legacy := step(rotation.ActionHide, retired, 5)
-	if legacy.Note.RetiredAt != at(3) {
-		t.Errorf("retired at %v, by its note", legacy.Note.RetiredAt)
+	if legacy.Metadata.RetiredAt != at(3) {
+		t.Errorf("retired at %v, by its note", legacy.Metadata.RetiredAt)
 	}
 	expect(legacy, promoted)
 	step(rotation.ActionRemove, legacy, 6)
 	expect(promoted)
 
-	if _, err := rotation.Import(t.Context(), store, member("p521", keys.StateSigning, 7)); err == nil || !strings.Contains(err.Error(), " signs already; import it as published") {
+	if _, err := rotation.Import(t.Context(), store, entry("p521", keys.StateSigning, 7)); err == nil || !strings.Contains(err.Error(), " signs already; import it as published") {
 		t.Errorf("a second one that signs: %v", err)
 	}
-	if _, err := rotation.Import(t.Context(), store, promoted.In(keys.StateRetired, at(7))); err == nil || !strings.HasSuffix(err.Error(), " it is there already, and is signing") {
+	if _, err := rotation.Import(t.Context(), store, promoted.WithState(keys.StateRetired, at(7))); err == nil || !strings.HasSuffix(err.Error(), " it is there already, in the state signing") {
 		t.Errorf("in another state: %v", err)
 	}
 	expect(promoted)
-	made, err := rotation.Do(t.Context(), store, rotation.Step{Action: rotation.ActionPublish, Since: at(8)}, jose.ES384, settings)
+	made, err := rotation.ApplyStep(t.Context(), store, rotation.Step{Action: rotation.ActionPublish, Since: at(8)}, jose.ES384, settings)
 	mustDo(t, err)
-	if made.Public().Algorithm() != jose.ES384 || made.Note.MaxExpiration != time.Hour || len(maps.Clone(contentsOf(t, dir))) != 2 {
-		t.Errorf("made %s with %v", made.Name(), made.Note)
+	if made.Public().Algorithm() != jose.ES384 || made.Metadata.MaxExpiration != time.Hour || len(maps.Clone(contentsOf(t, dir))) != 2 {
+		t.Errorf("made %s with %v", made.FileName(), made.Metadata)
 	}
 }

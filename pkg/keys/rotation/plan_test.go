@@ -16,40 +16,40 @@ var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 func at(hours float64) time.Time { return start.Add(time.Duration(hours * float64(time.Hour))) }
 
-// member is the key of a vector, in a state since so many hours.
-func member(vector string, state keys.State, since float64) keys.Member {
-	return keys.Member{Private: testkit.Keys(vector).Signing()}.In(state, at(since))
+// entry returns the key of a vector, in a state since an hour of the test.
+func entry(vector string, state keys.State, since float64) keys.Entry {
+	return keys.Entry{Private: testkit.Keys(vector).Signing()}.WithState(state, at(since))
 }
 
-func noted(m keys.Member, note keys.Note) keys.Member {
-	m.Note = note
+func noted(m keys.Entry, note keys.Metadata) keys.Entry {
+	m.Metadata = note
 	return m
 }
 
-func filesOf(t testing.TB, members ...keys.Member) map[string][]byte {
+func filesOf(t testing.TB, entries ...keys.Entry) map[string][]byte {
 	t.Helper()
 	files := map[string][]byte{}
-	for _, m := range members {
+	for _, m := range entries {
 		content, err := m.Encode()
 		if err != nil {
 			t.Fatal(err)
 		}
-		files[m.Name()] = content
+		files[m.FileName()] = content
 	}
 	return files
 }
 
-func ringOf(t testing.TB, members ...keys.Member) *keys.Ring {
+func keyringOf(t testing.TB, entries ...keys.Entry) *keys.Keyring {
 	t.Helper()
-	ring, err := keys.ParseRing(filesOf(t, members...))
+	ring, err := keys.ParseKeyring(filesOf(t, entries...))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return ring
 }
 
-// told is what people see of a step.
-type told struct {
+// stepFields is a step with the file name in place of the key.
+type stepFields struct {
 	Action    rotation.Action
 	Key       string
 	Since     time.Time
@@ -57,107 +57,107 @@ type told struct {
 	Reason    string
 }
 
-func tell(step rotation.Step) told {
+func fieldsOf(step rotation.Step) stepFields {
 	key := step.File
 	if step.Key.State != "" {
-		key = step.Key.Name()
+		key = step.Key.FileName()
 	}
-	return told{step.Action, key, step.Since, step.NotBefore, step.Reason}
+	return stepFields{step.Action, key, step.Since, step.NotBefore, step.Reason}
 }
 
-func TestRotate(t *testing.T) {
+func TestPlanRotation(t *testing.T) {
 	settings := rotation.Settings{PublishFor: time.Hour, MaxExpiration: 24 * time.Hour}
 	forced, later := settings, settings
 	forced.Force, later.RotateAfter = true, 30*24*time.Hour
-	old, next, other := member("p256", keys.StateSigning, 0), member("p384", keys.StatePublished, 2), member("p521", keys.StatePublished, 3)
+	old, next, other := entry("p256", keys.StateSigning, 0), entry("p384", keys.StatePublished, 2), entry("p521", keys.StatePublished, 3)
 	const tooEarly = "the next key must be published for 1h0m0s before it signs, because copies of the published keys are kept that long"
 	cases := map[string]struct {
-		in       []keys.Member
+		in       []keys.Entry
 		now      float64
 		settings rotation.Settings
-		want     told
+		want     stepFields
 	}{
-		"nothing is there":                       {nil, 1, settings, told{Action: rotation.ActionFirst, Since: at(1), Reason: "there is no key that signs"}},
-		"only keys that verify":                  {[]keys.Member{member("p256", keys.StateRetired, 0)}, 1, settings, told{Action: rotation.ActionPublish, Since: at(1), Reason: "there is no key that signs, and a new one must be published first"}},
-		"only keys that verify, and forced":      {[]keys.Member{member("p256", keys.StateRetired, 0)}, 1, forced, told{Action: rotation.ActionFirst, Since: at(1), Reason: "there is no key that signs"}},
-		"a published key without private half":   {[]keys.Member{old, next.PublicHalf()}, 9, forced, told{Action: rotation.ActionNone, Key: next.PublicHalf().Name(), Reason: "key " + next.ID() + " cannot sign: only its public half is here. Bring its private half, or remove it with 'sakeeper keys prune --force'"}},
-		"a signing key without private half":     {[]keys.Member{old, member("p384", keys.StateSigning, 3).PublicHalf()}, 3, settings, told{Action: rotation.ActionPublish, Since: at(3), Reason: "no key is published as the next one"}},
-		"a key signs":                            {[]keys.Member{old}, 1, settings, told{Action: rotation.ActionPublish, Since: at(1), Reason: "no key is published as the next one"}},
-		"it is to sign longer":                   {[]keys.Member{old}, 1, later, told{Action: rotation.ActionNone, Key: old.Name(), NotBefore: at(30 * 24), Reason: "the key that signs is to sign for 720h0m0s"}},
-		"it has signed long enough":              {[]keys.Member{old}, 30 * 24, later, told{Action: rotation.ActionPublish, Since: at(30 * 24), Reason: "no key is published as the next one"}},
-		"the next one is published":              {[]keys.Member{old, next}, 2.9, settings, told{Action: rotation.ActionNone, Key: next.Name(), NotBefore: at(3), Reason: tooEarly}},
-		"the next one is published, and forced":  {[]keys.Member{old, next}, 2.9, forced, told{Action: rotation.ActionPromote, Key: next.Name(), Since: at(2.9), Reason: "forced, before everybody could have fetched it"}},
-		"it was published long enough":           {[]keys.Member{old, next}, 3, settings, told{Action: rotation.ActionPromote, Key: next.Name(), Since: at(3), Reason: "it was published long enough"}},
-		"of two the one that waited longest":     {[]keys.Member{old, next, other}, 3.5, settings, told{Action: rotation.ActionPromote, Key: next.Name(), Since: at(3.5), Reason: "it was published long enough"}},
-		"nothing signs, and one is published":    {[]keys.Member{next}, 2.5, settings, told{Action: rotation.ActionNone, Key: next.Name(), NotBefore: at(3), Reason: tooEarly}},
-		"a clock that is behind the signing key": {[]keys.Member{member("p256", keys.StateSigning, 9), member("p384", keys.StatePublished, 2)}, 4, settings, told{Action: rotation.ActionPromote, Key: next.Name(), Since: at(9).Add(time.Second), Reason: "it was published long enough"}},
-		"one has overtaken another":              {[]keys.Member{old, member("p384", keys.StateSigning, 3)}, 3, settings, told{Action: rotation.ActionRetire, Key: old.Name(), Since: at(3), Reason: "a newer key signs"}},
+		"nothing is there":                       {nil, 1, settings, stepFields{Action: rotation.ActionFirst, Since: at(1), Reason: "there is no key that signs"}},
+		"only keys that verify":                  {[]keys.Entry{entry("p256", keys.StateRetired, 0)}, 1, settings, stepFields{Action: rotation.ActionPublish, Since: at(1), Reason: "there is no key that signs, and a new one must be published first"}},
+		"only keys that verify, and forced":      {[]keys.Entry{entry("p256", keys.StateRetired, 0)}, 1, forced, stepFields{Action: rotation.ActionFirst, Since: at(1), Reason: "there is no key that signs"}},
+		"a published key without private half":   {[]keys.Entry{old, next.WithoutPrivateKey()}, 9, forced, stepFields{Action: rotation.ActionNone, Key: next.WithoutPrivateKey().FileName(), Reason: "key " + next.ID() + " cannot sign: only its public half is here. Add its private half, or remove it with 'sakeeper keys prune --force'"}},
+		"a signing key without private half":     {[]keys.Entry{old, entry("p384", keys.StateSigning, 3).WithoutPrivateKey()}, 3, settings, stepFields{Action: rotation.ActionPublish, Since: at(3), Reason: "no key is published as the next one"}},
+		"a key signs":                            {[]keys.Entry{old}, 1, settings, stepFields{Action: rotation.ActionPublish, Since: at(1), Reason: "no key is published as the next one"}},
+		"it is to sign longer":                   {[]keys.Entry{old}, 1, later, stepFields{Action: rotation.ActionNone, Key: old.FileName(), NotBefore: at(30 * 24), Reason: "the key that signs is to sign for 720h0m0s"}},
+		"it has signed long enough":              {[]keys.Entry{old}, 30 * 24, later, stepFields{Action: rotation.ActionPublish, Since: at(30 * 24), Reason: "no key is published as the next one"}},
+		"the next one is published":              {[]keys.Entry{old, next}, 2.9, settings, stepFields{Action: rotation.ActionNone, Key: next.FileName(), NotBefore: at(3), Reason: tooEarly}},
+		"the next one is published, and forced":  {[]keys.Entry{old, next}, 2.9, forced, stepFields{Action: rotation.ActionPromote, Key: next.FileName(), Since: at(2.9), Reason: "forced, before all verifiers could fetch it"}},
+		"it was published long enough":           {[]keys.Entry{old, next}, 3, settings, stepFields{Action: rotation.ActionPromote, Key: next.FileName(), Since: at(3), Reason: "it was published long enough"}},
+		"of two the one that waited longest":     {[]keys.Entry{old, next, other}, 3.5, settings, stepFields{Action: rotation.ActionPromote, Key: next.FileName(), Since: at(3.5), Reason: "it was published long enough"}},
+		"nothing signs, and one is published":    {[]keys.Entry{next}, 2.5, settings, stepFields{Action: rotation.ActionNone, Key: next.FileName(), NotBefore: at(3), Reason: tooEarly}},
+		"a clock that is behind the signing key": {[]keys.Entry{entry("p256", keys.StateSigning, 9), entry("p384", keys.StatePublished, 2)}, 4, settings, stepFields{Action: rotation.ActionPromote, Key: next.FileName(), Since: at(9).Add(time.Second), Reason: "it was published long enough"}},
+		"a newer key signs":                      {[]keys.Entry{old, entry("p384", keys.StateSigning, 3)}, 3, settings, stepFields{Action: rotation.ActionRetire, Key: old.FileName(), Since: at(3), Reason: "a newer key signs"}},
 		"retiring was cut short": {
-			[]keys.Member{old, member("p384", keys.StateSigning, 3), member("p256", keys.StateRetired, 4)}, 5, settings,
-			told{Action: rotation.ActionTidy, Key: old.Name(), Reason: "its key has another state since"},
+			[]keys.Entry{old, entry("p384", keys.StateSigning, 3), entry("p256", keys.StateRetired, 4)}, 5, settings,
+			stepFields{Action: rotation.ActionCleanUp, Key: old.FileName(), Reason: "its key has another state since"},
 		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(tc.want, tell(rotation.Rotate(ringOf(t, tc.in...), at(tc.now), tc.settings))); diff != "" {
+			if diff := cmp.Diff(tc.want, fieldsOf(rotation.PlanRotation(keyringOf(t, tc.in...), at(tc.now), tc.settings))); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
 	}
 }
 
-func TestPrunable(t *testing.T) {
+func TestPlanRemovals(t *testing.T) {
 	settings := rotation.Settings{MaxExpiration: 24 * time.Hour}
-	signing, retired, legacy := member("p256", keys.StateSigning, 10), member("p384", keys.StateRetired, 10), member("p521", keys.StateLegacy, 10)
-	longer := noted(retired, keys.Note{RetiredAt: at(9), MaxExpiration: 48 * time.Hour})
-	none, carried := rotation.Carriers{}, rotation.Carriers{retired.ID(): 3, legacy.ID(): 2}
+	signing, retired, legacy := entry("p256", keys.StateSigning, 10), entry("p384", keys.StateRetired, 10), entry("p521", keys.StateLegacy, 10)
+	longer := noted(retired, keys.Metadata{RetiredAt: at(9), MaxExpiration: 48 * time.Hour})
+	none, carried := rotation.TokenSecretCounts{}, rotation.TokenSecretCounts{retired.ID(): 3, legacy.ID(): 2}
 	dead := 10 + 24 + 5.0/60
 	cases := map[string]struct {
-		in       []keys.Member
-		now      float64
-		carriers rotation.Carriers
-		want     []told
+		in     []keys.Entry
+		now    float64
+		counts rotation.TokenSecretCounts
+		want   []stepFields
 	}{
-		"a key that signs":    {[]keys.Member{signing}, 1000, none, nil},
-		"a key that may sign": {[]keys.Member{signing, member("p384", keys.StatePublished, 10)}, 1000, none, nil},
+		"a key that signs":    {[]keys.Entry{signing}, 1000, none, nil},
+		"a key that may sign": {[]keys.Entry{signing, entry("p384", keys.StatePublished, 10)}, 1000, none, nil},
 		"a key that has to be retired first": {
-			[]keys.Member{signing, member("p384", keys.StateSigning, 9)}, 1000, none,
-			[]told{{Action: rotation.ActionNone, Key: member("p384", keys.StateSigning, 9).Name(), Reason: "it is to be retired: run 'sakeeper keys rotate'"}},
+			[]keys.Entry{signing, entry("p384", keys.StateSigning, 9)}, 1000, none,
+			[]stepFields{{Action: rotation.ActionNone, Key: entry("p384", keys.StateSigning, 9).FileName(), Reason: "it is to be retired: run 'sakeeper keys rotate'"}},
 		},
-		"a moment too early":     {[]keys.Member{signing, retired}, dead - 0.001, none, []told{{Action: rotation.ActionNone, Key: retired.Name(), NotBefore: at(dead), Reason: "bound tokens that it signed live up to 24h0m0s"}}},
-		"its last token is dead": {[]keys.Member{signing, retired}, dead, none, []told{{Action: rotation.ActionRemove, Key: retired.Name(), Reason: "no token of it is alive"}}},
+		"a moment too early":     {[]keys.Entry{signing, retired}, dead - 0.001, none, []stepFields{{Action: rotation.ActionNone, Key: retired.FileName(), NotBefore: at(dead), Reason: "bound tokens that it signed live up to 24h0m0s"}}},
+		"its last token is dead": {[]keys.Entry{signing, retired}, dead, none, []stepFields{{Action: rotation.ActionRemove, Key: retired.FileName(), Reason: "no token of it is alive"}}},
 		"its tokens lived longer": {
-			[]keys.Member{signing, longer}, dead, none,
-			[]told{{Action: rotation.ActionNone, Key: longer.Name(), NotBefore: at(9 + 48 + 5.0/60), Reason: "bound tokens that it signed live up to 48h0m0s"}},
+			[]keys.Entry{signing, longer}, dead, none,
+			[]stepFields{{Action: rotation.ActionNone, Key: longer.FileName(), NotBefore: at(9 + 48 + 5.0/60), Reason: "bound tokens that it signed live up to 48h0m0s"}},
 		},
-		"nobody was asked": {
-			[]keys.Member{signing, retired, legacy}, dead, nil,
-			[]told{
-				{Action: rotation.ActionNone, Key: retired.Name(), Reason: "token Secrets may carry tokens of it; ask the API server with --kubeconfig"},
-				{Action: rotation.ActionNone, Key: legacy.Name(), Reason: "token Secrets may carry tokens of it; ask the API server with --kubeconfig"},
+		"token Secrets were not counted": {
+			[]keys.Entry{signing, retired, legacy}, dead, nil,
+			[]stepFields{
+				{Action: rotation.ActionNone, Key: retired.FileName(), Reason: "token Secrets may carry tokens of it; ask the API server with --kubeconfig"},
+				{Action: rotation.ActionNone, Key: legacy.FileName(), Reason: "token Secrets may carry tokens of it; ask the API server with --kubeconfig"},
 			},
 		},
 		"Secrets carry its tokens": {
-			[]keys.Member{signing, retired, legacy}, dead, carried,
-			[]told{
-				{Action: rotation.ActionHide, Key: retired.Name(), Since: at(dead), Reason: "no bound token of it is alive, and 3 token Secrets carry one"},
-				{Action: rotation.ActionNone, Key: legacy.Name(), Reason: "2 token Secrets carry a token of it; 'sakeeper controllers --resign-tokens=all' gives them new ones"},
+			[]keys.Entry{signing, retired, legacy}, dead, carried,
+			[]stepFields{
+				{Action: rotation.ActionHide, Key: retired.FileName(), Since: at(dead), Reason: "no bound token of it is alive, and 3 token Secrets carry one"},
+				{Action: rotation.ActionNone, Key: legacy.FileName(), Reason: "2 token Secrets carry a token of it; 'sakeeper controllers --resign-tokens=all' gives them new ones"},
 			},
 		},
-		"a legacy key that nobody needs": {[]keys.Member{signing, legacy}, dead, none, []told{{Action: rotation.ActionRemove, Key: legacy.Name(), Reason: "no token of it is alive"}}},
-		"a legacy key of a moment ago":   {[]keys.Member{signing, legacy}, 11, none, []told{{Action: rotation.ActionNone, Key: legacy.Name(), NotBefore: at(dead), Reason: "bound tokens that it signed live up to 24h0m0s"}}},
+		"a legacy key without tokens":  {[]keys.Entry{signing, legacy}, dead, none, []stepFields{{Action: rotation.ActionRemove, Key: legacy.FileName(), Reason: "no token of it is alive"}}},
+		"a legacy key of a moment ago": {[]keys.Entry{signing, legacy}, 11, none, []stepFields{{Action: rotation.ActionNone, Key: legacy.FileName(), NotBefore: at(dead), Reason: "bound tokens that it signed live up to 24h0m0s"}}},
 		"what was cut short": {
-			[]keys.Member{signing, retired, member("p384", keys.StateSigning, 9)}, dead, none,
-			[]told{{Action: rotation.ActionTidy, Key: member("p384", keys.StateSigning, 9).Name(), Reason: "its key has another state since"}},
+			[]keys.Entry{signing, retired, entry("p384", keys.StateSigning, 9)}, dead, none,
+			[]stepFields{{Action: rotation.ActionCleanUp, Key: entry("p384", keys.StateSigning, 9).FileName(), Reason: "its key has another state since"}},
 		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			var got []told
-			for _, step := range rotation.Prunable(ringOf(t, tc.in...), at(tc.now), tc.carriers, settings) {
-				got = append(got, tell(step))
+			var got []stepFields
+			for _, step := range rotation.PlanRemovals(keyringOf(t, tc.in...), at(tc.now), tc.counts, settings) {
+				got = append(got, fieldsOf(step))
 			}
-			byName := func(list []told) string {
+			byName := func(list []stepFields) string {
 				var lines []string
 				for _, line := range list {
 					lines = append(lines, string(line.Action)+" "+line.Key+" "+line.Since.String()+" "+line.NotBefore.String()+" "+line.Reason)
@@ -168,8 +168,8 @@ func TestPrunable(t *testing.T) {
 				t.Fatalf("got\n%s\nwant\n%s", byName(got), byName(tc.want))
 			}
 			for _, want := range tc.want {
-				if !strings.Contains(byName(got), byName([]told{want})) {
-					t.Errorf("got\n%s\nwant\n%s", byName(got), byName([]told{want}))
+				if !strings.Contains(byName(got), byName([]stepFields{want})) {
+					t.Errorf("got\n%s\nwant\n%s", byName(got), byName([]stepFields{want}))
 				}
 			}
 		})

@@ -18,42 +18,45 @@ import (
 )
 
 const (
-	// SecretName is the usual Secret of the keys.
+	// SecretName is the default name of the Secret with the keys.
 	SecretName = "sakeeper-signing-keys"
-	// PublicName is the ConfigMap with the public halves, in the Secret's namespace.
-	PublicName = "sakeeper-public-keys"
+	// PublicConfigMapName is the name of the ConfigMap with the public halves, in the namespace
+	// of the Secret.
+	PublicConfigMapName = "sakeeper-public-keys"
 )
 
-// Secret keeps keys in a Secret, and their public halves in the ConfigMap [PublicName].
-// The type is Opaque; the data are the files of a key directory.
+// Secret is a [Store] in a Secret of type Opaque, whose data are the files of a key directory.
+// The public halves are in the ConfigMap [PublicConfigMapName]. It is not safe for concurrent
+// use; changes by other processes are found by the resourceVersion.
 type Secret struct {
 	client typedcorev1.CoreV1Interface
 	name   toolscache.ObjectName
 	clock  clock.PassiveClock
-	loaded *corev1.Secret // as it was read last; nil: there was none
+	loaded *corev1.Secret // as it was last read; nil if it does not exist
 }
 
-// OpenSecret asks nothing yet.
+// OpenSecret returns the store in the Secret with that name. It makes no request.
 func OpenSecret(client typedcorev1.CoreV1Interface, name toolscache.ObjectName, clock clock.PassiveClock) *Secret {
 	return &Secret{client: client, name: name, clock: clock}
 }
 
-// Begin implements [Store]: it mends the mirror. A published key that verifiers did not
-// have, because somebody removed the mirror, is published anew: its wait begins again.
+// Begin implements [Store]: it repairs the mirror. A published key that was missing in the
+// mirror, for example because a user removed the ConfigMap, is published anew, and its wait
+// starts again.
 func (s *Secret) Begin(ctx context.Context) error {
 	ring, err := s.Load(ctx)
 	if err != nil || s.loaded == nil {
 		return err
 	}
-	lacking, err := s.mirror(ctx, ring)
+	missing, err := s.mirror(ctx, ring)
 	if err != nil {
 		return err
 	}
-	for _, m := range ring.In(keys.StatePublished) {
-		if !slices.Contains(lacking, m.ID()) {
+	for _, m := range ring.InState(keys.StatePublished) {
+		if !slices.Contains(missing, m.ID()) {
 			continue
 		}
-		change, err := replace(m, m.In(keys.StatePublished, after(s.clock.Now(), m.Since)))
+		change, err := replace(m, m.WithState(keys.StatePublished, after(s.clock.Now(), m.Since)))
 		if err != nil {
 			return err
 		}
@@ -68,24 +71,24 @@ func (s *Secret) Begin(ctx context.Context) error {
 func (s *Secret) Close() error { return nil }
 
 // Load implements [Store].
-func (s *Secret) Load(ctx context.Context) (*keys.Ring, error) {
+func (s *Secret) Load(ctx context.Context) (*keys.Keyring, error) {
 	found, err := s.client.Secrets(s.name.Namespace).Get(ctx, s.name.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		s.loaded = nil
-		return keys.ParseRing(nil)
+		return keys.ParseKeyring(nil)
 	case err != nil:
 		return nil, fmt.Errorf("read secret %s: %w", s.name, err)
 	}
 	s.loaded = found
-	ring, err := keys.ParseRing(found.Data)
+	ring, err := keys.ParseKeyring(found.Data)
 	if err != nil {
 		return nil, fmt.Errorf("secret %s: %w", s.name, err)
 	}
 	return ring, nil
 }
 
-// Apply implements [Store]. What somebody else changed since Load is an error.
+// Apply implements [Store]. It returns an error if the Secret was changed since Load.
 func (s *Secret) Apply(ctx context.Context, change Change) error {
 	next := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.name.Namespace, Name: s.name.Name}}
 	if s.loaded != nil {
@@ -102,18 +105,18 @@ func (s *Secret) Apply(ctx context.Context, change Change) error {
 		delete(data, change.Old)
 	}
 	next.Data = data
-	ring, err := keys.ParseRing(data)
+	ring, err := keys.ParseKeyring(data)
 	if err != nil {
 		return fmt.Errorf("secret %s: %w", s.name, err)
 	}
-	if change.New != "" { // verifiers first
+	if change.New != "" { // the mirror before the Secret
 		if _, err := s.mirror(ctx, ring); err != nil {
 			return err
 		}
 	}
 	written, err := s.write(ctx, next)
 	if errors.Is(err, errChanged) {
-		return errors.Join(err, s.restore(ctx))
+		return errors.Join(err, s.remirror(ctx))
 	}
 	if err != nil {
 		return err
@@ -123,8 +126,8 @@ func (s *Secret) Apply(ctx context.Context, change Change) error {
 	return err
 }
 
-// restore makes the mirror that of the Secret as somebody else has written it.
-func (s *Secret) restore(ctx context.Context) error {
+// remirror reads the Secret, which another process has changed, and updates the mirror.
+func (s *Secret) remirror(ctx context.Context) error {
 	ring, err := s.Load(ctx)
 	if err != nil {
 		return err
@@ -133,7 +136,7 @@ func (s *Secret) restore(ctx context.Context) error {
 	return err
 }
 
-var errChanged = errors.New("somebody else changed it meanwhile; run the command again")
+var errChanged = errors.New("it was changed at the same time; run the command again")
 
 func (s *Secret) write(ctx context.Context, next *corev1.Secret) (*corev1.Secret, error) {
 	secrets := s.client.Secrets(s.name.Namespace)
@@ -153,8 +156,8 @@ func (s *Secret) write(ctx context.Context, next *corev1.Secret) (*corev1.Secret
 	return written, nil
 }
 
-// withoutObject keeps an answer that may quote what was sent out of the error: an
-// admission webhook can.
+// withoutObject drops the message of an API status, because that of an admission webhook may
+// hold the object that was sent.
 func withoutObject(doing, err error) error {
 	if status := apierrors.APIStatus(nil); errors.As(err, &status) {
 		return fmt.Errorf("%w: the API server answered %d %s", doing, status.Status().Code, status.Status().Reason)
@@ -162,34 +165,34 @@ func withoutObject(doing, err error) error {
 	return fmt.Errorf("%w: %w", doing, err)
 }
 
-// mirror makes the ConfigMap hold the public halves, and returns the ids of the keys that
-// it did not hold.
-func (s *Secret) mirror(ctx context.Context, ring *keys.Ring) (lacking []string, err error) {
+// mirror writes the public halves to the ConfigMap, and returns the ids of the keys that were
+// missing there.
+func (s *Secret) mirror(ctx context.Context, ring *keys.Keyring) (missing []string, err error) {
 	want := map[string]string{}
-	for _, m := range ring.Members() {
-		content, err := m.PublicHalf().Encode()
+	for _, m := range ring.Entries() {
+		content, err := m.WithoutPrivateKey().Encode()
 		if err != nil {
 			return nil, err
 		}
-		want[m.PublicHalf().Name()] = string(content)
+		want[m.WithoutPrivateKey().FileName()] = string(content)
 	}
 	configMaps := s.client.ConfigMaps(s.name.Namespace)
-	found, err := configMaps.Get(ctx, PublicName, metav1.GetOptions{})
+	found, err := configMaps.Get(ctx, PublicConfigMapName, metav1.GetOptions{})
 	exists := err == nil
 	switch {
 	case apierrors.IsNotFound(err):
-		found = &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: s.name.Namespace, Name: PublicName}}
+		found = &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: s.name.Namespace, Name: PublicConfigMapName}}
 	case err != nil:
-		return nil, fmt.Errorf("read configmap %s/%s: %w", s.name.Namespace, PublicName, err)
+		return nil, fmt.Errorf("read configmap %s/%s: %w", s.name.Namespace, PublicConfigMapName, err)
 	}
-	held := heldKeys(found.Data)
-	for _, m := range ring.Members() {
-		if !held[m.ID()] {
-			lacking = append(lacking, m.ID())
+	mirrored := mirroredKeys(found.Data)
+	for _, m := range ring.Entries() {
+		if !mirrored[m.ID()] {
+			missing = append(missing, m.ID())
 		}
 	}
 	if exists && maps.Equal(found.Data, want) {
-		return lacking, nil
+		return missing, nil
 	}
 	next := found.DeepCopy()
 	next.Data = want
@@ -199,21 +202,21 @@ func (s *Secret) mirror(ctx context.Context, ring *keys.Ring) (lacking []string,
 		_, err = configMaps.Create(ctx, next, metav1.CreateOptions{})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("write configmap %s/%s: %w", s.name.Namespace, PublicName, err)
+		return nil, fmt.Errorf("write configmap %s/%s: %w", s.name.Namespace, PublicConfigMapName, err)
 	}
-	return lacking, nil
+	return missing, nil
 }
 
-func heldKeys(data map[string]string) map[string]bool {
-	held := map[string]bool{}
+func mirroredKeys(data map[string]string) map[string]bool {
+	mirrored := map[string]bool{}
 	for name, content := range data {
-		ring, err := keys.ParseRing(map[string][]byte{name: []byte(content)})
+		ring, err := keys.ParseKeyring(map[string][]byte{name: []byte(content)})
 		if err != nil {
-			continue // what is damaged is not held
+			continue // a damaged entry is as good as none
 		}
-		for _, m := range ring.Members() {
-			held[m.ID()] = true
+		for _, m := range ring.Entries() {
+			mirrored[m.ID()] = true
 		}
 	}
-	return held
+	return mirrored
 }

@@ -31,15 +31,15 @@ type secretFixture struct {
 	client *fake.Clientset
 }
 
-func newSecretFixture(t *testing.T, now float64, members ...keys.Member) secretFixture {
+func newSecretFixture(t *testing.T, now float64, entries ...keys.Entry) secretFixture {
 	t.Helper()
 	client := fake.NewClientset()
 	f := secretFixture{
 		Secret: rotation.OpenSecret(client.CoreV1(), toolscache.ObjectName{Namespace: "ours", Name: "keys"}, testingclock.NewFakePassiveClock(at(now))),
 		t:      t, client: client,
 	}
-	if len(members) > 0 {
-		_, err := client.CoreV1().Secrets("ours").Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "ours", Name: "keys"}, Data: filesOf(t, members...)}, metav1.CreateOptions{})
+	if len(entries) > 0 {
+		_, err := client.CoreV1().Secrets("ours").Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "ours", Name: "keys"}, Data: filesOf(t, entries...)}, metav1.CreateOptions{})
 		mustDo(t, err)
 	}
 	client.ClearActions()
@@ -47,7 +47,7 @@ func newSecretFixture(t *testing.T, now float64, members ...keys.Member) secretF
 }
 
 // expect compares the Secret, the ConfigMap, and the writes since the last time.
-func (f secretFixture) expect(step string, writes string, want ...keys.Member) {
+func (f secretFixture) expect(step string, writes string, want ...keys.Entry) {
 	f.t.Helper()
 	var got []string
 	for _, action := range f.client.Actions() {
@@ -63,13 +63,13 @@ func (f secretFixture) expect(step string, writes string, want ...keys.Member) {
 	if diff := cmp.Diff(filesOf(f.t, want...), secret.Data); diff != "" {
 		f.t.Errorf("%s: secret (-want +got):\n%s", step, diff)
 	}
-	mirror, err := f.client.CoreV1().ConfigMaps("ours").Get(f.t.Context(), rotation.PublicName, metav1.GetOptions{})
+	mirror, err := f.client.CoreV1().ConfigMaps("ours").Get(f.t.Context(), rotation.PublicConfigMapName, metav1.GetOptions{})
 	mustDo(f.t, err)
 	public := map[string]string{}
 	for _, m := range want {
-		content, err := m.PublicHalf().Encode()
+		content, err := m.WithoutPrivateKey().Encode()
 		mustDo(f.t, err)
-		public[m.PublicHalf().Name()] = string(content)
+		public[m.WithoutPrivateKey().FileName()] = string(content)
 	}
 	if diff := cmp.Diff(public, mirror.Data); diff != "" {
 		f.t.Errorf("%s: config map (-want +got):\n%s", step, diff)
@@ -79,20 +79,20 @@ func (f secretFixture) expect(step string, writes string, want ...keys.Member) {
 
 func TestStepsOnASecret(t *testing.T) {
 	f := newSecretFixture(t, 0)
-	step := func(action rotation.Action, m keys.Member, hours float64) keys.Member {
+	step := func(action rotation.Action, m keys.Entry, hours float64) keys.Entry {
 		t.Helper()
 		_, err := f.Load(t.Context())
 		mustDo(t, err)
-		next, err := rotation.Do(t.Context(), f, rotation.Step{Action: action, Key: m, Since: at(hours)}, jose.ES256, rotation.Settings{MaxExpiration: time.Hour})
+		next, err := rotation.ApplyStep(t.Context(), f, rotation.Step{Action: action, Key: m, Since: at(hours)}, jose.ES256, rotation.Settings{MaxExpiration: time.Hour})
 		mustDo(t, err)
 		return next
 	}
 	mustDo(t, f.Begin(t.Context()))
-	first := step(rotation.ActionFirst, keys.Member{}, 0)
+	first := step(rotation.ActionFirst, keys.Entry{}, 0)
 	f.expect("the first key", "create configmaps, create secrets", first)
 	mustDo(t, f.Begin(t.Context()))
 	f.expect("nothing is to be mended", "", first)
-	published := step(rotation.ActionPublish, keys.Member{}, 1)
+	published := step(rotation.ActionPublish, keys.Entry{}, 1)
 	f.expect("published: verifiers have it first", "update configmaps, update secrets", first, published)
 	promoted := step(rotation.ActionPromote, published, 2)
 	f.expect("promoted", "update configmaps, update secrets", first, promoted)
@@ -103,25 +103,25 @@ func TestStepsOnASecret(t *testing.T) {
 }
 
 func TestALostMirrorBeginsTheWaitAnew(t *testing.T) {
-	signing, published := member("p256", keys.StateSigning, 1), member("p384", keys.StatePublished, 2)
+	signing, published := entry("p256", keys.StateSigning, 1), entry("p384", keys.StatePublished, 2)
 	f := newSecretFixture(t, 5, signing, published)
 	mustDo(t, f.Begin(t.Context()))
-	f.expect("it was removed", "create configmaps, update configmaps, update secrets", signing, published.In(keys.StatePublished, at(5)))
+	f.expect("it was removed", "create configmaps, update configmaps, update secrets", signing, published.WithState(keys.StatePublished, at(5)))
 	mustDo(t, f.Begin(t.Context()))
-	f.expect("again", "", signing, published.In(keys.StatePublished, at(5)))
+	f.expect("again", "", signing, published.WithState(keys.StatePublished, at(5)))
 
-	mirror, err := f.client.CoreV1().ConfigMaps("ours").Get(t.Context(), rotation.PublicName, metav1.GetOptions{})
+	mirror, err := f.client.CoreV1().ConfigMaps("ours").Get(t.Context(), rotation.PublicConfigMapName, metav1.GetOptions{})
 	mustDo(t, err)
-	mirror.Data[signing.PublicHalf().Name()] = "spoiled"
+	mirror.Data[signing.WithoutPrivateKey().FileName()] = "spoiled"
 	_, err = f.client.CoreV1().ConfigMaps("ours").Update(t.Context(), mirror, metav1.UpdateOptions{})
 	mustDo(t, err)
 	f.client.ClearActions()
 	mustDo(t, f.Begin(t.Context()))
-	f.expect("the signing key was spoiled", "update configmaps", signing, published.In(keys.StatePublished, at(5)))
+	f.expect("the signing key was spoiled", "update configmaps", signing, published.WithState(keys.StatePublished, at(5)))
 }
 
-func TestASecretThatIsNotAsItWas(t *testing.T) {
-	signing := member("p256", keys.StateSigning, 1)
+func TestASecretThatWasChangedSinceLoad(t *testing.T) {
+	signing := entry("p256", keys.StateSigning, 1)
 	f := newSecretFixture(t, 5, signing)
 	_, err := f.Load(t.Context())
 	mustDo(t, err)
@@ -130,22 +130,22 @@ func TestASecretThatIsNotAsItWas(t *testing.T) {
 		in   error
 		want string
 	}{
-		"a conflict": {apierrors.NewConflict(secrets, "keys", nil), "write secret ours/keys: somebody else changed it meanwhile; run the command again"},
-		"a deletion": {apierrors.NewNotFound(secrets, "keys"), "write secret ours/keys: somebody else changed it meanwhile; run the command again"},
+		"a conflict": {apierrors.NewConflict(secrets, "keys", nil), "write secret ours/keys: it was changed at the same time; run the command again"},
+		"a deletion": {apierrors.NewNotFound(secrets, "keys"), "write secret ours/keys: it was changed at the same time; run the command again"},
 		"a refusal that quotes the keys": {
 			apierrors.NewForbidden(secrets, "keys", &quoting{}), "write secret ours/keys: the API server answered 403 Forbidden",
 		},
 	}
 	for name, tc := range answers {
 		f.client.PrependReactor("update", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, tc.in })
-		_, err := rotation.Do(t.Context(), f, rotation.Step{Action: rotation.ActionPublish, Since: at(2)}, jose.ES256, rotation.Settings{})
+		_, err := rotation.ApplyStep(t.Context(), f, rotation.Step{Action: rotation.ActionPublish, Since: at(2)}, jose.ES256, rotation.Settings{})
 		if err == nil || err.Error() != tc.want {
 			t.Errorf("%s: %v", name, err)
 		}
 		if tc.want == answers["a conflict"].want { // verifiers have what the Secret has
-			mirror, err := f.client.CoreV1().ConfigMaps("ours").Get(t.Context(), rotation.PublicName, metav1.GetOptions{})
+			mirror, err := f.client.CoreV1().ConfigMaps("ours").Get(t.Context(), rotation.PublicConfigMapName, metav1.GetOptions{})
 			mustDo(t, err)
-			if names := slices.Collect(maps.Keys(mirror.Data)); len(names) != 1 || names[0] != signing.PublicHalf().Name() {
+			if names := slices.Collect(maps.Keys(mirror.Data)); len(names) != 1 || names[0] != signing.WithoutPrivateKey().FileName() {
 				t.Errorf("%s: the mirror has %v", name, names)
 			}
 		}
@@ -162,7 +162,7 @@ type quoting struct{}
 
 func (*quoting) Error() string { return "denied: -----BEGIN PRIVATE KEY-----" }
 
-func TestAskCarriers(t *testing.T) {
+func TestCountTokenSecrets(t *testing.T) {
 	builder := token.LegacyClaims{Namespace: "build", SecretName: "t", ServiceAccountName: "builder", ServiceAccountUID: "c0ffee"}
 	sign := func(vector string) string {
 		set := testkit.Keys(vector)
@@ -175,10 +175,10 @@ func TestAskCarriers(t *testing.T) {
 		objects = append(objects, testkit.Secret("build/"+name, testkit.WithData(corev1.ServiceAccountTokenKey, compact)))
 	}
 	client := fake.NewClientset(objects...)
-	ring := ringOf(t, member("p256", keys.StateSigning, 1), member("p384", keys.StateLegacy, 1), member("rsa2048", keys.StateRetired, 1))
-	got, err := rotation.AskCarriers(t.Context(), client.CoreV1(), ring)
+	ring := keyringOf(t, entry("p256", keys.StateSigning, 1), entry("p384", keys.StateLegacy, 1), entry("rsa2048", keys.StateRetired, 1))
+	got, err := rotation.CountTokenSecrets(t.Context(), client.CoreV1(), ring)
 	mustDo(t, err)
-	want := rotation.Carriers{testkit.Keys("p256").Signing().String(): 2, testkit.Keys("p384").Signing().String(): 1}
+	want := rotation.TokenSecretCounts{testkit.Keys("p256").Signing().String(): 2, testkit.Keys("p384").Signing().String(): 1}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
@@ -189,7 +189,7 @@ func TestAskCarriers(t *testing.T) {
 	client.PrependReactor("list", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) {
 		return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, "", nil)
 	})
-	if carriers, err := rotation.AskCarriers(t.Context(), client.CoreV1(), ring); err == nil || carriers != nil {
-		t.Errorf("forbidden: %v, %v", carriers, err)
+	if counts, err := rotation.CountTokenSecrets(t.Context(), client.CoreV1(), ring); err == nil || counts != nil {
+		t.Errorf("forbidden: %v, %v", counts, err)
 	}
 }

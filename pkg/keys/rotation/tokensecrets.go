@@ -15,15 +15,19 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// AskCarriers counts the token Secrets of the cluster by the key that verifies their
-// token. Nothing of a token is kept.
-func AskCarriers(ctx context.Context, secrets typedcorev1.SecretsGetter, ring *keys.Ring) (Carriers, error) {
+// TokenSecretCounts is the number of token Secrets by the id of the key that verifies their
+// token. Nil means that they were not counted.
+type TokenSecretCounts map[string]int
+
+// CountTokenSecrets lists the token Secrets of the cluster and counts them by the key of the
+// keyring that verifies their token. The result is never nil without an error.
+func CountTokenSecrets(ctx context.Context, secrets typedcorev1.SecretsGetter, ring *keys.Keyring) (TokenSecretCounts, error) {
 	set, err := ring.VerificationSet()
 	if err != nil {
-		return Carriers{}, nil //nolint:nilerr // without keys nothing is carried
+		return TokenSecretCounts{}, nil //nolint:nilerr // without keys no token is verified
 	}
 	verifier := token.NewVerifier(func() *keys.Set { return set })
-	carriers := Carriers{}
+	counts := TokenSecretCounts{}
 	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 		return secrets.Secrets(metav1.NamespaceAll).List(ctx, options)
 	})
@@ -33,14 +37,14 @@ func AskCarriers(ctx context.Context, secrets typedcorev1.SecretsGetter, ring *k
 		if !ok {
 			return nil
 		}
-		held := secret.Data[corev1.ServiceAccountTokenKey]
-		if facts, err := verifier.Inspect(string(held)); err == nil && facts.VerifiedBy != "" {
-			carriers[facts.VerifiedBy]++
+		compact := secret.Data[corev1.ServiceAccountTokenKey]
+		if inspection, err := verifier.Inspect(string(compact)); err == nil && inspection.VerifiedBy != "" {
+			counts[inspection.VerifiedBy]++
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list token secrets: %w", err)
 	}
-	return carriers, nil
+	return counts, nil
 }

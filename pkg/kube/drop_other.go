@@ -7,5 +7,5 @@ import (
 	"syscall"
 )
 
-// ignoreNew is not known here: connections that are being made are lost.
+// dropNewConnections is not implemented: connections that are not accepted yet are reset.
 func ignoreNew(syscall.Conn) error { return errors.ErrUnsupported }

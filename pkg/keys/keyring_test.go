@@ -93,10 +93,11 @@ func TestDirectoryLoad(t *testing.T) {
 			if got := set.Signing().String(); got != tc.wantSigning || !set.Signing().CanSign() {
 				t.Errorf("%s signs, want %s", got, tc.wantSigning)
 			}
-			verifying, err := dir.LoadVerification()
+			loader, err := dir.OpenVerification()
 			if err != nil {
 				t.Fatal(err)
 			}
+			verifying := loader.Get()
 			if verifying.Signing().CanSign() || verifying.Signing().String() != "" {
 				t.Errorf("a set that verifies signs with %s", verifying.Signing())
 			}
@@ -120,7 +121,7 @@ func TestDirectoryLoadReportsWhatIsIllegal(t *testing.T) {
 		in   map[string]string
 		want []string
 	}{
-		"an empty directory": {nil, []string{"no key is in the state signing: bring one with 'sakeeper keys import', or make one with 'sakeeper keys rotate'"}},
+		"an empty directory": {nil, []string{"no key is in the state signing: import one with 'sakeeper keys import', or make one with 'sakeeper keys rotate'"}},
 		"nothing that signs": {
 			map[string]string{nameIn(keys.StatePublished, p256At1): "p256-pkcs8"}, []string{"no key is in the state signing"},
 		},
@@ -132,7 +133,7 @@ func TestDirectoryLoadReportsWhatIsIllegal(t *testing.T) {
 			map[string]string{good: "p256-pkcs8", "sa.key": "p384-pkcs8"}, []string{"sa.key: is not named <YYYYMMDDThhmmssZ>.<state>."},
 		},
 		"a time that is none": {
-			map[string]string{strings.Replace(good, "0101T", "0230T", 1): "p256-pkcs8"}, []string{"20260230T010000Z.signing.SoABiieYuNx4UdqY.key: there is no time 20260230T010000Z"},
+			map[string]string{strings.Replace(good, "0101T", "0230T", 1): "p256-pkcs8"}, []string{"20260230T010000Z.signing.SoABiieYuNx4UdqY.key: 20260230T010000Z is not a time"},
 		},
 		"an unknown state": {
 			map[string]string{nameIn("active", p256At1): "p256-public"}, []string{nameIn("active", p256At1) + `: state "active" is not one of [published signing retired legacy]`},
@@ -155,7 +156,7 @@ func TestDirectoryLoadReportsWhatIsIllegal(t *testing.T) {
 			map[string]string{good: "p384-pkcs8"}, []string{good + ": holds key " + p384ID + ", and its name says SoABiieYuNx4UdqY"},
 		},
 		"a note that means nothing": {
-			map[string]string{good: "sakeeper: retired-by=me\n" + mustRead(t, "p256-pkcs8")}, []string{good + `: the note "retired-by" does not parse`},
+			map[string]string{good: "sakeeper: retired-by=me\n" + mustRead(t, "p256-pkcs8")}, []string{good + `: the metadata "retired-by" does not parse`},
 		},
 		"all of it at once": {
 			map[string]string{"README": "to be removed", good: "damaged indeed", nameIn(keys.StateRetired, rsaAt4): "rsa1024-public"},
@@ -186,49 +187,49 @@ func TestDirectoryLoadReportsWhatIsIllegal(t *testing.T) {
 	}
 }
 
-// TestMemberLives follows a key through its files.
-func TestMemberLives(t *testing.T) {
+// TestEntryGoesThroughItsStates follows the file of a key through all states.
+func TestEntryGoesThroughItsStates(t *testing.T) {
 	for _, vector := range []string{"p256-pkcs8", "p384-pkcs8", "p521-pkcs8", "rsa2048-pkcs8"} {
 		t.Run(vector, func(t *testing.T) {
-			born := keys.Member{Private: mustParsePrivate(t, vector), Note: keys.Note{MaxExpiration: 8760 * time.Hour}}.In(keys.StatePublished, hour(1))
-			signing := born.In(keys.StateSigning, hour(2))
-			retired := signing.In(keys.StateRetired, hour(3))
-			legacy := retired.In(keys.StateLegacy, hour(4))
-			for _, want := range []keys.Member{born, signing, signing.PublicHalf(), retired, legacy} {
+			born := keys.Entry{Private: mustParsePrivate(t, vector), Metadata: keys.Metadata{MaxExpiration: 8760 * time.Hour}}.WithState(keys.StatePublished, hour(1))
+			signing := born.WithState(keys.StateSigning, hour(2))
+			retired := signing.WithState(keys.StateRetired, hour(3))
+			legacy := retired.WithState(keys.StateLegacy, hour(4))
+			for _, want := range []keys.Entry{born, signing, signing.WithoutPrivateKey(), retired, legacy} {
 				content, err := want.Encode()
 				if err != nil {
 					t.Fatal(err)
 				}
-				ring, err := keys.ParseRing(map[string][]byte{want.Name(): content})
+				ring, err := keys.ParseKeyring(map[string][]byte{want.FileName(): content})
 				if err != nil {
 					t.Fatal(err)
 				}
-				got := ring.Members()[0]
-				if got.Name() != want.Name() || got.ID() != want.ID() || got.Note != want.Note || got.Private.CanSign() != want.Private.CanSign() {
-					t.Errorf("%s was read as %s with note %v, want %v", want.Name(), got.Name(), got.Note, want.Note)
+				got := ring.Entries()[0]
+				if got.FileName() != want.FileName() || got.ID() != want.ID() || got.Metadata != want.Metadata || got.Private.CanSign() != want.Private.CanSign() {
+					t.Errorf("%s was read as %s with note %v, want %v", want.FileName(), got.FileName(), got.Metadata, want.Metadata)
 				}
 				if hasPrivate := strings.Contains(string(content), "PRIVATE"); hasPrivate != want.Private.CanSign() {
-					t.Errorf("%s: private half in the file: %t", want.Name(), hasPrivate)
+					t.Errorf("%s: private half in the file: %t", want.FileName(), hasPrivate)
 				}
 			}
-			if legacy.Note.RetiredAt != hour(3) || !signing.Note.RetiredAt.IsZero() {
-				t.Errorf("retired at %v, and while it signs %v", legacy.Note.RetiredAt, signing.Note.RetiredAt)
+			if legacy.Metadata.RetiredAt != hour(3) || !signing.Metadata.RetiredAt.IsZero() {
+				t.Errorf("retired at %v, and while it signs %v", legacy.Metadata.RetiredAt, signing.Metadata.RetiredAt)
 			}
 		})
 	}
 }
 
-func TestRingRetiredAt(t *testing.T) {
+func TestKeyringRetiredAt(t *testing.T) {
 	dir := directory(t, map[string]string{
 		nameIn(keys.StateSigning, p256At1): "p256-pkcs8", nameIn(keys.StateSigning, p384At2): "p384-pkcs8", nameIn(keys.StateSigning, p521At3): "p521-pkcs8",
 		nameIn(keys.StateLegacy, rsaAt4): "sakeeper: retired-at=20251231T230000Z\n" + mustRead(t, "rsa2048-public"),
 	})
-	ring, err := dir.Ring()
+	ring, err := dir.Keyring()
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := map[string]time.Time{}
-	for _, m := range ring.Members() {
+	for _, m := range ring.Entries() {
 		got[m.ID()] = ring.RetiredAt(m)
 	}
 	want := map[string]time.Time{p256ID: hour(2), p384ID: hour(3), p521ID: {}, rsaID: hour(-1)}
@@ -259,23 +260,23 @@ func TestSetWithLegacyKeys(t *testing.T) {
 	}
 }
 
-// FuzzParseRing: what is read can be written, and is the same again.
-func FuzzParseRing(f *testing.F) {
+// FuzzParseKeyring: what is parsed can be encoded and parsed again, with the same result.
+func FuzzParseKeyring(f *testing.F) {
 	f.Add(nameIn(keys.StateSigning, p256At1), []byte(mustRead(f, "p256-pkcs8")))
 	f.Add(nameIn(keys.StateLegacy, rsaAt4), []byte("sakeeper: retired-at=20251231T230000Z max-token-expiration=1h0m0s\n"+mustRead(f, "rsa2048-public")))
 	f.Fuzz(func(t *testing.T, name string, data []byte) {
-		ring, err := keys.ParseRing(map[string][]byte{name: data})
+		ring, err := keys.ParseKeyring(map[string][]byte{name: data})
 		if err != nil {
 			return
 		}
-		for _, m := range ring.Members() {
+		for _, m := range ring.Entries() {
 			content, err := m.Encode()
 			if err != nil {
 				t.Fatal(err)
 			}
-			again, err := keys.ParseRing(map[string][]byte{m.Name(): content})
-			if err != nil || m.Name() != name || again.Members()[0].Note != m.Note {
-				t.Errorf("%s was written as %s: %v", name, m.Name(), err)
+			again, err := keys.ParseKeyring(map[string][]byte{m.FileName(): content})
+			if err != nil || m.FileName() != name || again.Entries()[0].Metadata != m.Metadata {
+				t.Errorf("%s was written as %s: %v", name, m.FileName(), err)
 			}
 		}
 	})

@@ -7,10 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ignoreNew lets a listening socket drop the packets that ask for a new connection, which
-// have SYN and not ACK among the flags in byte 13 of a TCP header (RFC 9293, 3.1). What it
-// has begun goes on.
-func ignoreNew(listener syscall.Conn) error {
+// dropNewConnections makes a listening socket drop the packets that ask for a new connection,
+// which have SYN and not ACK among the flags in byte 13 of the TCP header (RFC 9293, 3.1).
+// Handshakes that have begun go on.
+func dropNewConnections(listener syscall.Conn) error {
 	const flags, syn, ack = 13, 0x02, 0x10
 	program := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: flags},

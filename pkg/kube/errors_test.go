@@ -13,7 +13,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-func TestWhatAnErrorSaysOfAWrite(t *testing.T) {
+func TestIsPermanentAndDefinitelyRejected(t *testing.T) {
 	cases := map[string]struct {
 		in                          error
 		wantRefused, wantNotWritten bool
@@ -43,7 +43,7 @@ func TestWhatAnErrorSaysOfAWrite(t *testing.T) {
 	}
 }
 
-func TestWithhold(t *testing.T) {
+func TestRedact(t *testing.T) {
 	plain := errors.New("quota")
 	if got := kube.Redact(plain); !errors.Is(got, plain) {
 		t.Errorf("got %v", got)
@@ -52,12 +52,12 @@ func TestWithhold(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 	unknown := &apierrors.StatusError{ErrStatus: metav1.Status{Code: 418, Message: "eyJhbGciOi"}}
-	if got := kube.Redact(unknown); got.Error() != "failed, in words that are withheld because they quote a token" {
+	if got := kube.Redact(unknown); got.Error() != "failed (the message is redacted, because it contains a token)" {
 		t.Errorf("got %v", got)
 	}
 	for want, err := range map[string]error{
-		"Invalid, in words that are withheld because they quote a token": testkit.Invalid("data", "eyJhbGciOi"),
-		"failed, in words that are withheld because they quote a token":  errors.New("proxy said eyJhbGciOi"),
+		"Invalid (the message is redacted, because it contains a token)": testkit.Invalid("data", "eyJhbGciOi"),
+		"failed (the message is redacted, because it contains a token)":  errors.New("proxy said eyJhbGciOi"),
 	} {
 		if got := kube.Redact(err); got.Error() != want || kube.IsPermanent(got) != kube.IsPermanent(err) {
 			t.Errorf("got %v, want %s", got, want)

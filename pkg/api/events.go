@@ -53,7 +53,7 @@ const (
 	// ReasonTokenNotServed: the label of the namespace does not allow token requests.
 	ReasonTokenNotServed = "TokenNotServed"
 	// ReasonUnusableTokenSecret: the Secret cannot hold a managed token.
-	ReasonUnusableTokenSecret = "UnusableTokenSecret"
+	ReasonUnusableTokenSecret = "UnusableTokenSecret" //nolint:gosec // no credential
 	// ReasonInvalidTokenSetting: an annotation has no valid value.
 	ReasonInvalidTokenSetting = "InvalidTokenSetting"
 	// ReasonNoServiceAccount: the ServiceAccount does not exist.

@@ -4,7 +4,7 @@ import "time"
 
 // ServiceAccountDir is where a container finds the token, the CA and the namespace of its
 // pod's ServiceAccount.
-const ServiceAccountDir = "/var/run/secrets/kubernetes.io/serviceaccount" //nolint:gosec // a directory
+const ServiceAccountDir = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 // ControllersLease is the Lease whose holder runs the controllers.
 const ControllersLease = "sakeeper-controllers"

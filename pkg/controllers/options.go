@@ -17,7 +17,6 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
-	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
@@ -124,11 +123,11 @@ type TokenRequestOptions struct {
 // Defaults are options with the default of each setting that has one.
 func Defaults() Options {
 	var o Options
-	o.setDefaults()
+	setDefaults(&o)
 	return o
 }
 
-func (o *Options) setDefaults() {
+func setDefaults(o *Options) {
 	if len(o.Controllers) == 0 {
 		o.Controllers = []string{"*"}
 	}
@@ -161,7 +160,7 @@ func setDefault[T comparable](field *T, value T) {
 // Enabled returns the names of the controllers that run with these options. Its error names every
 // entry of Controllers that is no controller.
 func (o Options) Enabled() (map[string]bool, error) {
-	o.setDefaults()
+	setDefaults(&o)
 	enabled, err := selectControllers(o.Controllers)
 	if o.TokenGeneration.Mode == tokengeneration.ModeNone {
 		delete(enabled, tokengeneration.Name)
@@ -201,7 +200,13 @@ func (o Options) validate() error {
 	if o.NeedsRootCA() && o.RootCA == nil {
 		problem("RootCA is required by the %s, the %s and the %s", rootca.Name, tokensecret.Name, tokengeneration.Name)
 	}
-	if enabled[serviceaccount.Name] && len(o.ServiceAccount.Names) == 0 {
+	o.validateSettings(problem)
+	return errors.Join(errs...)
+}
+
+// validateSettings reports what is wrong with the settings of single controllers.
+func (o Options) validateSettings(problem func(format string, args ...any)) {
+	if len(o.ServiceAccount.Names) == 0 {
 		problem("ServiceAccount.Names is empty")
 	}
 	for _, name := range o.ServiceAccount.Names {
@@ -233,5 +238,4 @@ func (o Options) validate() error {
 			problem("TokenRequest.PublicServer: %q %w", server, err)
 		}
 	}
-	return errors.Join(errs...)
 }

@@ -119,13 +119,14 @@ func (p *parts) makeInformers(client kubernetes.Interface) error {
 }
 
 // own makes an informer that the suite runs itself, if it is needed.
-func own[T toolscache.Object](p *parts, needed bool, make func(kubernetes.Interface) (toolscache.TypedSharedIndexInformer[T], error), client kubernetes.Interface) (toolscache.TypedSharedIndexInformer[T], error) {
+func own[T toolscache.Object](p *parts, needed bool, newInformer func(kubernetes.Interface) (toolscache.TypedSharedIndexInformer[T], error), client kubernetes.Interface) (toolscache.TypedSharedIndexInformer[T], error) {
+	var none toolscache.TypedSharedIndexInformer[T]
 	if !needed {
-		return nil, nil
+		return none, nil
 	}
-	informer, err := make(client)
+	informer, err := newInformer(client)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	p.informers = append(p.informers, informer)
 	return informer, nil

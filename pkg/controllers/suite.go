@@ -42,7 +42,7 @@ type Suite struct {
 // New checks options, and returns everything that is wrong with them in one error. It does no I/O
 // and starts no goroutine.
 func New(options Options) (*Suite, error) {
-	options.setDefaults()
+	setDefaults(&options)
 	if err := options.validate(); err != nil {
 		return nil, err
 	}
@@ -130,10 +130,11 @@ func (s *Suite) Run(ctx context.Context) error {
 		group.Go(func() error { return s.ca.Run(ctx) })
 	}
 	group.Go(func() error {
-		if err := kube.WaitForServer(ctx, s.client.Discovery().RESTClient(), s.options.Config.Host); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
+		err := kube.WaitForServer(ctx, s.client.Discovery().RESTClient(), s.options.Config.Host)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // stopped before the API server answered
+		}
+		if err != nil {
 			return err
 		}
 		startEvents()

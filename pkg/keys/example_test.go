@@ -36,7 +36,7 @@ func Example() {
 
 // Follow a key directory: the keys are reloaded when its files change.
 func ExampleDirectory_Open() {
-	loader, err := keys.Directory("/etc/sakeeper/keys").Open()
+	loader, err := keys.Directory("/does/not/exist").Open()
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -45,6 +45,7 @@ func ExampleDirectory_Open() {
 	defer stop()
 	loader.OnChange(func() { fmt.Println("signs now:", loader.Get().Signing()) })
 	_ = loader.Run(ctx) // returns nil when ctx ends
+	// Output: --key-dir: /does/not/exist: no such file or directory
 }
 
 // Make a key and a set in memory.

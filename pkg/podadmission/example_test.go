@@ -67,7 +67,11 @@ func ExampleReviewer_MutateHandler() {
 	server := httptest.NewServer(mux) // API servers call HTTPS only
 	defer server.Close()
 
-	body, _ := json.Marshal(newReview())
+	body, err := json.Marshal(newReview())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
 	response, err := http.Post(server.URL+"/mutate/pods", "application/json", bytes.NewReader(body))
 	if err != nil {
 		fmt.Println(err)
@@ -79,8 +83,14 @@ func ExampleReviewer_MutateHandler() {
 		fmt.Println(err)
 		return
 	}
-	var patch []struct{ Op, Path string }
-	_ = json.Unmarshal(answer.Response.Patch, &patch)
+	var patch []struct {
+		Op   string `json:"op"`
+		Path string `json:"path"`
+	}
+	if err := json.Unmarshal(answer.Response.Patch, &patch); err != nil {
+		fmt.Println(err)
+		return
+	}
 	fmt.Println("allowed:", answer.Response.Allowed)
 	for _, operation := range patch {
 		fmt.Println(operation.Op, operation.Path)

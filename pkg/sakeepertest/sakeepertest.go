@@ -36,6 +36,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	toolscache "k8s.io/client-go/tools/cache"
 	watchtools "k8s.io/client-go/tools/watch"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/sakeeper/sakeeper/pkg/api"
@@ -107,7 +108,9 @@ func Start(ctx context.Context, env *envtest.Environment) (stop func(), err erro
 	stop = func() {
 		once.Do(func() {
 			cancel()
-			<-ended
+			if err := <-ended; err != nil {
+				klog.FromContext(ctx).Error(err, "The controllers of the test environment ended")
+			}
 			running.Delete(env)
 		})
 	}
@@ -117,7 +120,6 @@ func Start(ctx context.Context, env *envtest.Environment) (stop func(), err erro
 	case err = <-first:
 	case err = <-ended:
 		cancel()
-		<-first
 		ended <- err // for stop
 		err = fmt.Errorf("the controllers ended: %w", err)
 	}
@@ -130,7 +132,7 @@ func Start(ctx context.Context, env *envtest.Environment) (stop func(), err erro
 
 // running holds the environments that Start serves at this moment, so that it can refuse to serve
 // one twice. An environment has no other place to note that.
-var running sync.Map
+var running sync.Map //nolint:gochecknoglobals // see above
 
 // check returns the signing key of an environment that can be served.
 func check(env *envtest.Environment) (keyFile string, err error) {

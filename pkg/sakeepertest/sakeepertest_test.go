@@ -15,7 +15,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/sakeeper/sakeeper/pkg/api"
@@ -180,7 +179,7 @@ func TestStartRefusesWhatItCannotServe(t *testing.T) {
 		want string
 	}{
 		"an environment that is not started": {in: &envtest.Environment{}, want: "not started"},
-		"one that uses an existing cluster":  {in: &envtest.Environment{UseExistingCluster: ptr.To(true)}, want: "existing cluster"},
+		"one that uses an existing cluster":  {in: &envtest.Environment{UseExistingCluster: new(true)}, want: "existing cluster"},
 		"one whose signing key is missing":   {in: &elsewhere, want: filepath.Join(server.CertDir, "sa-signer.key")},
 		"one that is served already":         {in: started, want: "before"},
 	}

@@ -339,7 +339,7 @@ func (c *Config) identify(own token.BoundClaims) error {
 		errs = append(errs, errors.New("--service-account is required: the credentials are no token of one"))
 	}
 	host, _ := os.Hostname()
-	c.seed = host + string(own.Pod.UID)
+	c.seed = host + own.Pod.UID
 	return errors.Join(append(errs, c.bind(own))...)
 }
 

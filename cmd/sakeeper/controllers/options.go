@@ -161,10 +161,10 @@ func (o *Options) validateTokens() []error {
 // enabled returns the controllers that the flags turn on.
 func (o *Options) enabled() (map[string]bool, error) {
 	if len(o.suite.Controllers) == 0 {
-		return nil, nil // to the library, this is the default
+		return map[string]bool{}, nil // to the library, this is the default
 	}
 	enabled, err := o.suite.Enabled()
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the errors of one flag, to be named each
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var errs []error
 		for _, err := range joined.Unwrap() {
 			errs = append(errs, fmt.Errorf("--controllers: %w", err))

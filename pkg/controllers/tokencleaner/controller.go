@@ -171,20 +171,19 @@ func (c *Controller) apply(ctx context.Context, s state, d decision) error {
 }
 
 // namespace returns a namespace, or nil if there is none of that name.
-func (c *Controller) namespace(ctx context.Context, name string) (*corev1.Namespace, error) {
+func (c *Controller) namespace(ctx context.Context, name string) (found *corev1.Namespace, err error) {
 	cached, ok := cache.Get(c.cfg.Namespaces, name)
 	if !ok || !c.cfg.ConfirmLive {
 		return cached, nil
 	}
-	live, err := c.cfg.Client.Namespaces().Get(ctx, name, metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("get namespace %s: %w", name, err)
-	default:
-		return live, nil
+	found, err = c.cfg.Client.Namespaces().Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return cached, nil // its Secrets go with it
 	}
+	if err != nil {
+		return nil, fmt.Errorf("get namespace %s: %w", name, err)
+	}
+	return found, nil
 }
 
 func (c *Controller) gather(secret *cache.TokenSecret, namespace *corev1.Namespace) state {

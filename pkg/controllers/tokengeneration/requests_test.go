@@ -50,7 +50,7 @@ func dryRuns(names ...string) testkit.Request {
 	return r
 }
 
-// deletes deletes the planned Secret.
+// deletes removes the planned Secret.
 func deletes(uid types.UID) testkit.Request {
 	return testkit.Request{Verb: "delete", Resource: "secrets", Name: "team/" + planned, Body: &metav1.Preconditions{UID: &uid}}
 }

@@ -257,7 +257,7 @@ func (c *Controller) annotationsOf(ctx context.Context, namespace string, status
 	if ns, ok := cache.Get(c.cfg.Namespaces, namespace); ok {
 		return ns.Annotations, nil
 	}
-	return nil, nil
+	return map[string]string{}, nil
 }
 
 func (c *Controller) enqueue(secret *cache.TokenSecret) {

@@ -19,7 +19,7 @@ func Shared[C prometheus.Collector](registerer prometheus.Registerer, c C) C {
 	}
 	err := registerer.Register(c)
 	if registered, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
-		return registered.ExistingCollector.(C)
+		return registered.ExistingCollector.(C) //nolint:forcetypeassert // see above
 	}
 	if err != nil {
 		panic("metrics: internal error: " + err.Error())

@@ -55,8 +55,9 @@ bench: control-plane kube-controller-manager build ## Measure side by side with 
 manifests: kubectl ## Render the overlays of manifests into manifests/rendered
 	go test ./manifests -run TestRendered -count 1 -update
 
-test: control-plane kubectl ## Run the unit and integration tests, with the race detector
+test: control-plane kubectl ## Run the unit and integration tests, with the race detector, and the programs of e2e/embed
 	go test -race -timeout 10m ./cmd/... ./pkg/... ./hack/... ./manifests/...
+	cd e2e/embed && go vet ./... && KUBEBUILDER_ASSETS=$${KUBEBUILDER_ASSETS:-$(CURDIR)/bin/k8s/$(K8S_VERSION)} go test ./...
 
 test-long: ## Run the tests that must take their time: e2e, faults, comparison with in-tree
 	cd hack/differential && go test -count 1 -timeout 20m ./...
@@ -79,7 +80,7 @@ $(KIND): hack/tools/kind/go.mod hack/tools/kind/go.sum
 
 lint: $(LINT) $(LOGCHECK) ## Run the linters
 	$(LINT) run
-	cd hack/differential && ../../$(LINT) run --config ../../.golangci.yml ./... && go mod tidy -diff
+	for dir in hack/differential e2e/embed; do (cd $$dir && ../../$(LINT) run --config ../../.golangci.yml ./... && go mod tidy -diff) || exit 1; done
 	$(LOGCHECK) -check-contextual ./pkg/... ./cmd/...
 	go mod verify >/dev/null && go mod tidy -diff
 

@@ -23,19 +23,24 @@ func main() {
 	kubeconfig := flag.String("kubeconfig", "", "File with the address of and the credentials for the API server.")
 	keyFile := flag.String("key", "", "PEM file with the key that signs tokens. It is read once.")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	config, err := clientcmd.BuildConfigFromFlags("", *kubeconfig)
-	if err == nil {
-		var pem []byte
-		if pem, err = os.ReadFile(*keyFile); err == nil {
-			err = run(ctx, config, pem)
-		}
-	}
-	if err != nil {
+	if err := start(*kubeconfig, *keyFile); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+func start(kubeconfig, keyFile string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return err
+	}
+	pem, err := os.ReadFile(keyFile)
+	if err != nil {
+		return err
+	}
+	return run(ctx, config, pem)
 }
 
 func run(ctx context.Context, config *rest.Config, keyPEM []byte) error {

@@ -23,12 +23,15 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// state is a cluster: objects by "namespace/name", nodes by name.
+// state is a cluster: objects by "namespace/name", nodes and webhook configurations by name.
 type state struct {
 	Accounts map[string]object `json:"accounts,omitempty"`
 	Pods     map[string]object `json:"pods,omitempty"`
 	Secrets  map[string]object `json:"secrets,omitempty"`
 	Nodes    map[string]object `json:"nodes,omitempty"`
+
+	ValidatingWebhooks map[string]object `json:"validatingWebhooks,omitempty"`
+	MutatingWebhooks   map[string]object `json:"mutatingWebhooks,omitempty"`
 }
 
 // object is what the answer may depend on. Token and InvalidSince belong to Secrets.
@@ -71,6 +74,16 @@ func (s state) Pod(_ context.Context, namespace, name string) (authenticator.Obj
 
 func (s state) Node(_ context.Context, name string) (authenticator.Object, error) {
 	meta, _, err := find(s.Nodes, "", name)
+	return meta, err
+}
+
+func (s state) ValidatingWebhookConfiguration(_ context.Context, name string) (authenticator.Object, error) {
+	meta, _, err := find(s.ValidatingWebhooks, "", name)
+	return meta, err
+}
+
+func (s state) MutatingWebhookConfiguration(_ context.Context, name string) (authenticator.Object, error) {
+	meta, _, err := find(s.MutatingWebhooks, "", name)
 	return meta, err
 }
 

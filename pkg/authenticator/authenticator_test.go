@@ -52,6 +52,7 @@ func whole() state {
 	return state{
 		Accounts: map[string]object{"team/robot": {UID: "u-robot"}}, Pods: map[string]object{"team/app": {UID: "u-app"}},
 		Secrets: map[string]object{"team/robot-token": {UID: "u-secret"}}, Nodes: map[string]object{"node-1": {UID: "u-node"}},
+		ValidatingWebhooks: map[string]object{"check": {UID: "u-check"}}, MutatingWebhooks: map[string]object{"change": {UID: "u-change"}},
 	}
 }
 
@@ -84,6 +85,19 @@ func user(extra ...string) authenticationv1.UserInfo {
 
 const pod, secret, node = `,"pod":{"name":"app","uid":"u-app"}`, `,"secret":{"name":"robot-token","uid":"u-secret"}`, `,"node":{"name":"node-1","uid":"u-node"}`
 
+// The claims of tokens that are bound to webhook configurations.
+const (
+	validating = `,"validatingwebhookconfiguration":{"name":"check","uid":"u-check"}`
+	mutating   = `,"mutatingwebhookconfiguration":{"name":"change","uid":"u-change"}`
+	attested   = `,"attestations":{"admissionReviewAPIGroups":["apps"]}`
+)
+
+// withAPIGroups adds what a token for a webhook configuration attests.
+func withAPIGroups(info authenticationv1.UserInfo) authenticationv1.UserInfo {
+	info.Extra["attestation.authentication.kubernetes.io/admissionReviewAPIGroups"] = authenticationv1.ExtraValue{"apps"}
+	return info
+}
+
 // TestAuthenticate has one token of each kind; hack/differential compares the answers for
 // thousands of others with those of kube-apiserver.
 func TestAuthenticate(t *testing.T) {
@@ -103,11 +117,37 @@ func TestAuthenticate(t *testing.T) {
 		want      authenticationv1.UserInfo
 		err       error
 	}{
-		"a token for an account":           {in: boundToken(t, keySet("p256"), clusterIssuer, ""), state: whole(), want: user("credential-id:JTI=id-1")},
-		"a token for a pod":                {in: boundToken(t, keySet("rsa2048"), clusterIssuer, pod+node), state: whole(), want: user("credential-id:JTI=id-1", "pod-name:app", "pod-uid:u-app", "node-name:node-1", "node-uid:u-node")},
-		"a token for a Secret":             {in: boundToken(t, keySet("p256"), clusterIssuer, secret), state: whole(), want: user("credential-id:JTI=id-1")},
-		"a token for a node":               {in: boundToken(t, keySet("p256"), clusterIssuer, node), state: whole(), want: user("credential-id:JTI=id-1", "node-name:node-1", "node-uid:u-node")},
-		"a legacy token":                   {in: legacy, state: stored(nil), want: user()},
+		"a token for an account": {in: boundToken(t, keySet("p256"), clusterIssuer, ""), state: whole(), want: user("credential-id:JTI=id-1")},
+		"a token for a pod":      {in: boundToken(t, keySet("rsa2048"), clusterIssuer, pod+node), state: whole(), want: user("credential-id:JTI=id-1", "pod-name:app", "pod-uid:u-app", "node-name:node-1", "node-uid:u-node")},
+		"a token for a Secret":   {in: boundToken(t, keySet("p256"), clusterIssuer, secret), state: whole(), want: user("credential-id:JTI=id-1")},
+		"a token for a node":     {in: boundToken(t, keySet("p256"), clusterIssuer, node), state: whole(), want: user("credential-id:JTI=id-1", "node-name:node-1", "node-uid:u-node")},
+		"a legacy token":         {in: legacy, state: stored(nil), want: user()},
+		"a token for a validating webhook configuration": {
+			in: boundToken(t, keySet("p256"), clusterIssuer, validating+attested), state: whole(),
+			want: withAPIGroups(user("credential-id:JTI=id-1", "validatingwebhookconfiguration-name:check", "validatingwebhookconfiguration-uid:u-check")),
+		},
+		"a token for a mutating webhook configuration": {
+			in: boundToken(t, keySet("p256"), clusterIssuer, mutating+attested), state: whole(),
+			want: withAPIGroups(user("credential-id:JTI=id-1", "mutatingwebhookconfiguration-name:change", "mutatingwebhookconfiguration-uid:u-change")),
+		},
+		"a validating webhook configuration that is gone": {
+			in: boundToken(t, keySet("p256"), clusterIssuer, strings.Replace(validating, `"check"`, `"other"`, 1)+attested), state: whole(), err: authenticator.ErrGone,
+		},
+		"a validating webhook configuration with a new UID": {
+			in: boundToken(t, keySet("p256"), clusterIssuer, strings.Replace(validating, "u-check", "u-old", 1)+attested), state: whole(), err: authenticator.ErrGone,
+		},
+		"a mutating webhook configuration with a new UID": {
+			in: boundToken(t, keySet("p256"), clusterIssuer, strings.Replace(mutating, "u-change", "u-old", 1)+attested), state: whole(), err: authenticator.ErrGone,
+		},
+		"a webhook configuration of the other kind": {
+			in: boundToken(t, keySet("p256"), clusterIssuer, strings.Replace(mutating, "mutating", "validating", 1)+attested), state: whole(), err: authenticator.ErrGone,
+		},
+		"a webhook configuration without attestation":       {in: boundToken(t, keySet("p256"), clusterIssuer, validating), state: whole(), err: token.ErrClaims},
+		"an attestation without webhook configuration":      {in: boundToken(t, keySet("p256"), clusterIssuer, attested), state: whole(), want: user("credential-id:JTI=id-1")},
+		"an object of an unknown kind":                      {in: boundToken(t, keySet("p256"), clusterIssuer, `,"deployment":{"name":"d","uid":"u"}`), state: whole(), err: token.ErrUnknownKind},
+		"an object of an unknown kind beside a pod":         {in: boundToken(t, keySet("p256"), clusterIssuer, pod+`,"deployment":{"name":"d","uid":"u"}`), state: whole(), err: token.ErrUnknownKind},
+		"a member of a known kind, written in another case": {in: boundToken(t, keySet("p256"), clusterIssuer, `,"Pod":{"name":"app","uid":"u-app"}`), state: whole(), err: token.ErrUnknownKind},
+		"a member that is no reference, and may become one": {in: boundToken(t, keySet("p256"), clusterIssuer, `,"more":null`), state: whole(), err: token.ErrUnknownKind},
 		"no token":                         {in: "", err: token.ErrMalformed},
 		"a token of a megabyte":            {in: strings.Repeat("A", 1<<20), err: token.ErrMalformed},
 		"JSON serialization":               {in: `{"payload":"e30","signatures":[]}`, err: token.ErrMalformed},

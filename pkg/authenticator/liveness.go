@@ -35,6 +35,8 @@ type Objects interface {
 	ServiceAccount(ctx context.Context, namespace, name string) (Object, error)
 	Pod(ctx context.Context, namespace, name string) (Object, error)
 	Node(ctx context.Context, name string) (Object, error)
+	ValidatingWebhookConfiguration(ctx context.Context, name string) (Object, error)
+	MutatingWebhookConfiguration(ctx context.Context, name string) (Object, error)
 	// BoundSecret reads a Secret of any type.
 	BoundSecret(ctx context.Context, namespace, name string) (Object, error)
 	// TokenSecret reads a Secret of any type, with the sum of its token.
@@ -100,6 +102,12 @@ func checkBound(ctx context.Context, objects Objects, claims token.Claims, now t
 	// The node of a token for a pod is where the pod runs; the token is not bound to it.
 	if n := claims.Node; err == nil && n != nil && claims.Pod == nil {
 		err = check("node", *n, func() (Object, error) { return objects.Node(ctx, n.Name) })
+	}
+	if w := claims.ValidatingWebhookConfiguration; err == nil && w != nil {
+		err = check("validating webhook configuration", *w, func() (Object, error) { return objects.ValidatingWebhookConfiguration(ctx, w.Name) })
+	}
+	if w := claims.MutatingWebhookConfiguration; err == nil && w != nil {
+		err = check("mutating webhook configuration", *w, func() (Object, error) { return objects.MutatingWebhookConfiguration(ctx, w.Name) })
 	}
 	return err
 }

@@ -24,8 +24,8 @@ type TrustedIssuerConfig struct {
 	// returns other keys now. Its error becomes part of the refusal. Nil: such tokens are
 	// refused at once. See [github.com/sakeeper/sakeeper/pkg/issuer.RemoteKeys].
 	Refresh func(ctx context.Context) (changed bool, err error)
-	// Objects reads objects of the issuer's cluster. Nil: tokens that are bound to a Pod, Secret
-	// or Node are refused, unless AllowUnchecked is true.
+	// Objects reads objects of the issuer's cluster. Nil: tokens that are bound to a Pod, Secret,
+	// Node or webhook configuration are refused, unless AllowUnchecked is true.
 	Objects        Objects
 	AllowUnchecked bool
 }
@@ -64,7 +64,8 @@ func (t *TrustedIssuer) authenticate(ctx context.Context, compact string, audien
 	if err := claims.CheckTime(now); err != nil {
 		return Response{}, err
 	}
-	bound := claims.Pod != nil || claims.Secret != nil || claims.Node != nil
+	bound := claims.Pod != nil || claims.Secret != nil || claims.Node != nil ||
+		claims.ValidatingWebhookConfiguration != nil || claims.MutatingWebhookConfiguration != nil
 	switch {
 	case t.cfg.Objects != nil:
 		err = checkBound(ctx, t.cfg.Objects, claims, now)

@@ -97,6 +97,17 @@ func TestTrustedIssuers(t *testing.T) {
 	var noUser authenticationv1.UserInfo
 	expect("by discovery", boundToken(t, keySet("p384"), other.URL, ""), withPrefix("b:"), nil, "")
 	expect("bound, and no kubeconfig", boundToken(t, keySet("p384"), other.URL, pod), noUser, authenticator.ErrUnchecked, "give issuer "+other.URL+" a kubeconfig")
+	for what, claim := range map[string]string{"secret": secret, "node": node, "validating webhook configuration": validating + attested, "mutating webhook configuration": mutating + attested} {
+		expect("bound to a "+what+", and no kubeconfig", boundToken(t, keySet("p384"), other.URL, claim), noUser, authenticator.ErrUnchecked, "give issuer "+other.URL+" a kubeconfig")
+	}
+	for _, iss := range []string{"https://checked", "https://trusted"} {
+		expect("bound to an unknown kind at "+iss, boundToken(t, keySet("p521"), iss, `,"deployment":{"name":"d","uid":"u"}`), noUser, token.ErrUnknownKind, `kubernetes.io has the member "deployment"`)
+	}
+	expect("bound to a webhook configuration that exists", boundToken(t, keySet("p521"), "https://checked", validating+attested),
+		withAPIGroups(withPrefix("c:", "validatingwebhookconfiguration-name:check", "validatingwebhookconfiguration-uid:u-check")), nil, "")
+	expect("bound to a webhook configuration that is gone", boundToken(t, keySet("p521"), "https://checked", strings.Replace(validating, "u-check", "u-old", 1)+attested), noUser, authenticator.ErrGone, "")
+	expect("bound to a webhook configuration, and not checked", boundToken(t, keySet("p521"), "https://trusted", mutating+attested),
+		withAPIGroups(withPrefix("d:", "mutatingwebhookconfiguration-name:change", "mutatingwebhookconfiguration-uid:u-change")), nil, "")
 	expect("bound to a pod that exists", boundToken(t, keySet("p521"), "https://checked", pod), withPrefix("c:", "pod-name:app", "pod-uid:u-app"), nil, "")
 	expect("bound to a pod that is gone", boundToken(t, keySet("p521"), "https://checked", `,"pod":{"name":"app","uid":"u-old"}`), noUser, authenticator.ErrGone, "")
 	expect("bound, and not checked", boundToken(t, keySet("p521"), "https://trusted", pod), withPrefix("d:", "pod-name:app", "pod-uid:u-app"), nil, "")

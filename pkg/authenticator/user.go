@@ -13,13 +13,20 @@ const (
 	groupAuthenticated = "system:authenticated"
 )
 
-// Keys of UserInfo.Extra, as kube-apiserver names them (KEP-4193).
+// Keys of UserInfo.Extra, as kube-apiserver names them (KEP-4193; those of webhook configurations
+// since Kubernetes 1.37).
 const (
 	extraPodName      = "authentication.kubernetes.io/pod-name"
 	extraPodUID       = "authentication.kubernetes.io/pod-uid"
 	extraNodeName     = "authentication.kubernetes.io/node-name"
 	extraNodeUID      = "authentication.kubernetes.io/node-uid"
 	extraCredentialID = "authentication.kubernetes.io/credential-id"
+
+	extraValidatingWebhookName    = "authentication.kubernetes.io/validatingwebhookconfiguration-name"
+	extraValidatingWebhookUID     = "authentication.kubernetes.io/validatingwebhookconfiguration-uid"
+	extraMutatingWebhookName      = "authentication.kubernetes.io/mutatingwebhookconfiguration-name"
+	extraMutatingWebhookUID       = "authentication.kubernetes.io/mutatingwebhookconfiguration-uid"
+	extraAdmissionReviewAPIGroups = "attestation.authentication.kubernetes.io/admissionReviewAPIGroups"
 )
 
 func userOf(c token.Claims) authenticationv1.UserInfo {
@@ -29,8 +36,16 @@ func userOf(c token.Claims) authenticationv1.UserInfo {
 		Groups:   []string{groupAll, groupAll + ":" + c.Namespace, groupAuthenticated},
 		Extra:    map[string]authenticationv1.ExtraValue{},
 	}
-	if c.Pod != nil && c.Pod.Name != "" && c.Pod.UID != "" {
-		user.Extra[extraPodName], user.Extra[extraPodUID] = authenticationv1.ExtraValue{c.Pod.Name}, authenticationv1.ExtraValue{c.Pod.UID}
+	addRef := func(ref *token.Ref, nameKey, uidKey string) {
+		if ref != nil && ref.Name != "" && ref.UID != "" {
+			user.Extra[nameKey], user.Extra[uidKey] = authenticationv1.ExtraValue{ref.Name}, authenticationv1.ExtraValue{ref.UID}
+		}
+	}
+	addRef(c.Pod, extraPodName, extraPodUID)
+	addRef(c.ValidatingWebhookConfiguration, extraValidatingWebhookName, extraValidatingWebhookUID)
+	addRef(c.MutatingWebhookConfiguration, extraMutatingWebhookName, extraMutatingWebhookUID)
+	if len(c.AdmissionReviewAPIGroups) > 0 {
+		user.Extra[extraAdmissionReviewAPIGroups] = c.AdmissionReviewAPIGroups
 	}
 	if c.Node != nil && c.Node.Name != "" {
 		user.Extra[extraNodeName] = authenticationv1.ExtraValue{c.Node.Name}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +39,12 @@ type Claims struct {
 	// Pod, Secret and Node are the objects that a bound token is bound to, or nil. A token for
 	// a pod may also have the node of the pod.
 	Pod, Secret, Node *Ref
+	// ValidatingWebhookConfiguration and MutatingWebhookConfiguration are the webhook
+	// configurations that a bound token is bound to, or nil.
+	ValidatingWebhookConfiguration, MutatingWebhookConfiguration *Ref
+	// AdmissionReviewAPIGroups are the API groups that the bearer may ask an admission webhook
+	// about. Only a token that is bound to a webhook configuration has them.
+	AdmissionReviewAPIGroups []string
 
 	// Legacy are the claims of a legacy token; nil for a bound token.
 	Legacy *LegacyClaims
@@ -96,14 +104,38 @@ func UnverifiedIssuer(compact string) (string, error) {
 // not used; but if it is not a time, kube-apiserver refuses the token, and so does this type.
 type boundPrivate struct {
 	Kubernetes struct {
-		Namespace      string           `json:"namespace"`
-		ServiceAccount Ref              `json:"serviceaccount"`
-		Pod            *Ref             `json:"pod"`
-		Secret         *Ref             `json:"secret"`
-		Node           *Ref             `json:"node"`
-		WarnAfter      *jwt.NumericDate `json:"warnafter"`
+		Namespace                      string              `json:"namespace"`
+		ServiceAccount                 Ref                 `json:"serviceaccount"`
+		Pod                            *Ref                `json:"pod"`
+		Secret                         *Ref                `json:"secret"`
+		Node                           *Ref                `json:"node"`
+		ValidatingWebhookConfiguration *Ref                `json:"validatingwebhookconfiguration"`
+		MutatingWebhookConfiguration   *Ref                `json:"mutatingwebhookconfiguration"`
+		Attestations                   map[string][]string `json:"attestations"`
+		WarnAfter                      *jwt.NumericDate    `json:"warnafter"`
 	} `json:"kubernetes.io"`
 }
+
+// boundMembers has the members of the private claim of a bound token, to find those that
+// [boundPrivate] does not have.
+type boundMembers struct {
+	Kubernetes map[string]json.RawMessage `json:"kubernetes.io"`
+}
+
+// unknown returns the first member, in the order of the alphabet, that is not known.
+func (m boundMembers) unknown() (string, bool) {
+	for _, name := range slices.Sorted(maps.Keys(m.Kubernetes)) {
+		switch name {
+		case "namespace", "serviceaccount", "pod", "secret", "node", "validatingwebhookconfiguration", "mutatingwebhookconfiguration", "attestations", "warnafter":
+		default:
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// attestedAPIGroups is the attestation that a token for a webhook configuration must have.
+const attestedAPIGroups = "admissionReviewAPIGroups"
 
 // legacyPrivate is the JSON of the private claims of a legacy token.
 type legacyPrivate struct {
@@ -113,12 +145,23 @@ type legacyPrivate struct {
 	ServiceAccountUID  string `json:"kubernetes.io/serviceaccount/service-account.uid"`
 }
 
-func (p boundPrivate) verified(public jwt.Claims) Claims {
+func (p boundPrivate) verified(public jwt.Claims, members boundMembers) (Claims, error) {
+	if name, found := members.unknown(); found {
+		return Claims{}, fmt.Errorf("%w: kubernetes.io has the member %.64q", ErrUnknownKind, name)
+	}
 	k := p.Kubernetes
-	return Claims{
+	claims := Claims{
 		Issuer: public.Issuer, Subject: public.Subject, Audience: public.Audience, ID: public.ID, times: public,
 		Namespace: k.Namespace, ServiceAccount: k.ServiceAccount, Pod: k.Pod, Secret: k.Secret, Node: k.Node,
+		ValidatingWebhookConfiguration: k.ValidatingWebhookConfiguration, MutatingWebhookConfiguration: k.MutatingWebhookConfiguration,
 	}
+	if claims.ValidatingWebhookConfiguration != nil || claims.MutatingWebhookConfiguration != nil {
+		claims.AdmissionReviewAPIGroups = k.Attestations[attestedAPIGroups]
+		if len(claims.AdmissionReviewAPIGroups) == 0 {
+			return Claims{}, fmt.Errorf("%w: a token for a webhook configuration lacks the attestation %s", ErrClaims, attestedAPIGroups)
+		}
+	}
+	return claims, nil
 }
 
 func (p legacyPrivate) verified(public jwt.Claims) (Claims, error) {

@@ -22,8 +22,12 @@ var (
 	// ErrSignature is returned if no key of the set verifies the signature.
 	ErrSignature = errors.New("token signature is wrong")
 	// ErrClaims is returned if the signature is good, but the claims are not those of a legacy
-	// token.
+	// token, or those of a token for a webhook configuration without its attestation.
 	ErrClaims = errors.New("token claims are wrong")
+	// ErrUnknownKind is returned if the signature is good, but the private claims of a bound
+	// token have a member that this package does not know. It may name an object whose deletion
+	// revokes the token, which could not be noticed.
+	ErrUnknownKind = errors.New("token is bound to an object of an unknown kind")
 )
 
 // maxLength bounds what is parsed. Tokens are sent in HTTP headers, which are much smaller.
@@ -44,9 +48,10 @@ func NewVerifierWithCache(cache *Cache, current func() *keys.Set) *Verifier {
 }
 
 // Verify checks form and algorithm, key, signature, issuer and, for [LegacyIssuer], that all
-// claims of a legacy token are there. It does not check the time ([Claims.CheckTime]), the
-// audience, and whether the objects in the claims exist. Errors are, or wrap, [ErrMalformed],
-// [ErrIssuer], [ErrUnknownKey], [ErrSignature] or [ErrClaims].
+// claims of a legacy token are there, else that no private claim is unknown. It does not check
+// the time ([Claims.CheckTime]), the audience, and whether the objects in the claims exist.
+// Errors are, or wrap, [ErrMalformed], [ErrIssuer], [ErrUnknownKey], [ErrSignature],
+// [ErrClaims] or [ErrUnknownKind].
 func (v *Verifier) Verify(compact, issuer string) (Claims, error) {
 	parsed, err := parse(compact)
 	if err != nil {
@@ -58,13 +63,14 @@ func (v *Verifier) Verify(compact, issuer string) (Claims, error) {
 	}
 	var public jwt.Claims
 	var bound boundPrivate
+	var members boundMembers
 	var legacy legacyPrivate
-	private := any(&bound)
+	claims := []any{&public, &bound, &members}
 	if issuer == LegacyIssuer {
-		private = &legacy
+		claims = []any{&public, &legacy}
 	}
 	for _, key := range candidates {
-		if parsed.Claims(key.Key(), &public, private) != nil { // reads claims only after the signature was verified
+		if parsed.Claims(key.Key(), claims...) != nil { // reads claims only after the signature was verified
 			continue
 		}
 		if public.Issuer != issuer {
@@ -73,9 +79,9 @@ func (v *Verifier) Verify(compact, issuer string) (Claims, error) {
 		if issuer == LegacyIssuer {
 			return legacy.verified(public)
 		}
-		return bound.verified(public), nil
+		return bound.verified(public, members)
 	}
-	if parsed.UnsafeClaimsWithoutVerification(&public, private) != nil {
+	if parsed.UnsafeClaimsWithoutVerification(claims...) != nil {
 		return Claims{}, ErrMalformed // parsed.Claims returned the same error
 	}
 	return Claims{}, ErrSignature

@@ -39,7 +39,7 @@ type foreignIssuerEntry struct {
 	CAFile string `json:"caFile,omitempty"`
 	// Kubeconfig connects to its API server, which is asked whether bound objects exist.
 	Kubeconfig string `json:"kubeconfig,omitempty"`
-	// AllowUnchecked accepts tokens that are bound to pods, Secrets and nodes without that check.
+	// AllowUnchecked accepts tokens that are bound to objects without that check.
 	AllowUnchecked bool `json:"allowUnchecked,omitempty"`
 }
 

@@ -8,5 +8,6 @@
 //	DIFFERENTIAL_SEED=... go test ./tokens          the same ones again
 //
 // Where ours is stricter on purpose, nothing is generated: algorithms other than a key's
-// own, and white space, with which no client can send a token.
+// own, and white space, with which no client can send a token. Private claims that ours does
+// not know are generated, and only ours must refuse them.
 package tokens

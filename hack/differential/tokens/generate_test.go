@@ -22,6 +22,8 @@ type labelled struct {
 	question
 	kind   string
 	labels []string
+	// unknownKind is true if a private claim is unknown, which only kube-apiserver ignores.
+	unknownKind bool
 }
 
 func (l labelled) String() string {
@@ -46,13 +48,19 @@ func quoted(text string) string { return `"` + text + `"` }
 
 func ref(name, uid string) string { return `{"name":` + quoted(name) + `,"uid":` + quoted(uid) + `}` }
 
+const (
+	account  = `{"namespace":"team","serviceaccount":{"name":"robot","uid":"u-robot"}`
+	attested = `,"attestations":{"admissionReviewAPIGroups":["apps"]}`
+)
+
 // make is one case.
 func (g generator) make() labelled {
-	l := labelled{kind: pick(g, "legacy", "account", "pod", "pod on a node", "secret", "node")}
+	l := labelled{kind: pick(g, "legacy", "account", "pod", "pod on a node", "secret", "node", "validating webhook", "mutating webhook")}
 	l.Issuers, l.APIAudiences = []string{issuer, otherIssuer}, []string{issuer, "api"}
 	l.State = state{
 		Accounts: map[string]object{"team/robot": {UID: "u-robot"}}, Pods: map[string]object{"team/app": {UID: "u-app"}},
 		Secrets: map[string]object{"team/robot-token": {UID: "u-secret"}}, Nodes: map[string]object{"node-1": {UID: "u-node"}},
+		ValidatingWebhooks: map[string]object{"check": {UID: "u-check"}}, MutatingWebhooks: map[string]object{"change": {UID: "u-change"}},
 	}
 	claims := g.claims(l.kind)
 	if g.oneIn(2) {
@@ -102,6 +110,10 @@ func (g generator) claims(kind string) []claim {
 		bound += `,"secret":` + ref("robot-token", "u-secret")
 	case "node":
 		bound += `,"node":` + ref("node-1", "u-node")
+	case "validating webhook":
+		bound += `,"validatingwebhookconfiguration":` + ref("check", "u-check") + attested
+	case "mutating webhook":
+		bound += `,"mutatingwebhookconfiguration":` + ref("change", "u-change") + attested
 	}
 
 	return []claim{
@@ -115,7 +127,7 @@ func (g generator) spoilClaims(l *labelled, claims []claim) []claim {
 	at := g.IntN(len(claims))
 	name := claims[at].name
 	now := time.Now().Unix()
-	switch g.IntN(8) {
+	switch g.IntN(10) {
 	case 0:
 		l.labels = append(l.labels, "without "+name)
 
@@ -144,9 +156,25 @@ func (g generator) spoilClaims(l *labelled, claims []claim) []claim {
 			`{"namespace":"team","serviceaccount":{"name":"robot","uid":"u-robot"},"pod":null,"warnafter":1}`, `{"namespace":"team","namespace":"team","serviceaccount":{"name":"robot","uid":"u-robot"}}`,
 			`{"namespace":"team","serviceaccount":{"name":"robot","uid":"u-robot"},"node":{"name":"node-1"}}`, `{"namespace":"","serviceaccount":{"name":"robot","uid":"u-robot"}}`,
 			`{"namespace":"team","serviceaccount":{"name":"robot","uid":"u-robot"},"secret":{"name":"robot-token","uid":"u-secret"},"pod":{"name":"app","uid":"u-app"}}`,
-			`{"Namespace":"team","serviceaccount":{"name":"robot","uid":"u-robot"}}`, `{"namespace":"team","serviceaccount":{"name":"robot","uid":"u-robot"},"more":1}`)
+			`{"Namespace":"team","serviceaccount":{"name":"robot","uid":"u-robot"}}`)
 		l.labels = append(l.labels, "kubernetes.io is "+value)
 		claims = set(claims, "kubernetes.io", value)
+	case 7:
+		attestations := pick(g, attested, "", `,"attestations":null`, `,"attestations":{}`, `,"attestations":[]`, `,"attestations":"apps"`, `,"attestations":{"admissionReviewAPIGroups":"apps"}`,
+			`,"attestations":{"admissionReviewAPIGroups":[]}`, `,"attestations":{"admissionReviewAPIGroups":null}`, `,"attestations":{"admissionReviewAPIGroups":["apps","*"]}`,
+			`,"attestations":{"admissionReviewAPIGroups":[7]}`, `,"attestations":{"admissionReviewAPIGroups":[""]}`, `,"attestations":{"more":["x"],"admissionReviewAPIGroups":["*"]}`, `,"attestations":{"admissionreviewapigroups":["apps"]}`)
+		bound := pick(g, "", `,"validatingwebhookconfiguration":`+ref("check", "u-check"), `,"mutatingwebhookconfiguration":`+ref("change", "u-change"),
+			`,"validatingwebhookconfiguration":`+ref("check", "u-check")+`,"mutatingwebhookconfiguration":`+ref("change", "u-change"),
+			`,"validatingwebhookconfiguration":`+ref("check", "u-check")+`,"mutatingwebhookconfiguration":`+ref("change", "u-old"),
+			`,"validatingwebhookconfiguration":`+ref("change", "u-change"), `,"validatingwebhookconfiguration":{"name":"check"}`, `,"mutatingwebhookconfiguration":{}`, `,"mutatingwebhookconfiguration":null`, `,"validatingwebhookconfiguration":"check"`,
+			`,"pod":`+ref("app", "u-app")+`,"mutatingwebhookconfiguration":`+ref("change", "u-change"), `,"node":`+ref("node-1", "u-node")+`,"validatingwebhookconfiguration":`+ref("check", "u-check"))
+		l.labels = append(l.labels, "bound to ["+bound+attestations+"]")
+		claims = set(claims, "kubernetes.io", account+bound+attestations+"}")
+	case 8:
+		bound := pick(g, `,"deployment":`+ref("app", "u-app"), `,"more":1`, `,"more":null`, `,"Pod":`+ref("app", "u-app"), `,"":{}`, `,"pod":`+ref("app", "u-app")+`,"deployment":`+ref("app", "u-app"))
+		l.labels = append(l.labels, "an unknown kind")
+		l.unknownKind = true
+		claims = set(claims, "kubernetes.io", account+bound+"}")
 	default:
 		added := pick(g, claim{"ISS", quoted(issuer)}, claim{"Iss", quoted("other")}, claim{"extra", "1"}, claim{"iss", quoted("other")}, claim{"iss", quoted(legacy)}, claim{"sub", quoted("root")}, claim{"groups", `["system:masters"]`})
 		l.labels = append(l.labels, "with "+added.name+" "+added.value)
@@ -225,7 +253,7 @@ func (g generator) sign(l *labelled, claims []claim) string {
 
 // spoilState changes what the cluster knows.
 func (g generator) spoilState(l *labelled) {
-	kinds := map[string]map[string]object{"account": l.State.Accounts, "pod": l.State.Pods, "secret": l.State.Secrets, "node": l.State.Nodes}
+	kinds := map[string]map[string]object{"account": l.State.Accounts, "pod": l.State.Pods, "secret": l.State.Secrets, "node": l.State.Nodes, "validating webhook": l.State.ValidatingWebhooks, "mutating webhook": l.State.MutatingWebhooks}
 	which := pick(g, slices.Sorted(maps.Keys(kinds))...)
 	objects := kinds[which]
 	for name, found := range objects {

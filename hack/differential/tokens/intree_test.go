@@ -70,11 +70,15 @@ func (g getter) GetNode(_ context.Context, name string) (*corev1.Node, error) {
 }
 
 func (g getter) GetValidatingWebhookConfiguration(_ context.Context, name string) (*admissionregistrationv1.ValidatingWebhookConfiguration, error) {
-	return nil, apierrors.NewNotFound(schema.GroupResource{Group: "admissionregistration.k8s.io", Resource: "validatingwebhookconfigurations"}, name)
+	m, _, err := meta(g.state.ValidatingWebhooks, "", name)
+
+	return &admissionregistrationv1.ValidatingWebhookConfiguration{ObjectMeta: m}, err
 }
 
 func (g getter) GetMutatingWebhookConfiguration(_ context.Context, name string) (*admissionregistrationv1.MutatingWebhookConfiguration, error) {
-	return nil, apierrors.NewNotFound(schema.GroupResource{Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations"}, name)
+	m, _, err := meta(g.state.MutatingWebhooks, "", name)
+
+	return &admissionregistrationv1.MutatingWebhookConfiguration{ObjectMeta: m}, err
 }
 
 // inTree is the verdict of kube-apiserver: it tries its verifiers of both kinds, and gives

@@ -19,6 +19,9 @@ type (
 		Pods     map[string]object `json:"pods,omitempty"`
 		Secrets  map[string]object `json:"secrets,omitempty"`
 		Nodes    map[string]object `json:"nodes,omitempty"`
+
+		ValidatingWebhooks map[string]object `json:"validatingWebhooks,omitempty"`
+		MutatingWebhooks   map[string]object `json:"mutatingWebhooks,omitempty"`
 	}
 	object struct {
 		UID          string `json:"uid"`

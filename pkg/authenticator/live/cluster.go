@@ -23,9 +23,9 @@ import (
 )
 
 // Cluster implements [authenticator.Objects]. It reads an object from the cache of its kind, and
-// from the API server if it is not there. Pods and bound Secrets are always read from the API
-// server: a cache of all pods of a cluster costs more than it saves. It is safe for concurrent
-// use.
+// from the API server if it is not there. Pods, bound Secrets and webhook configurations are
+// always read from the API server: a cache of all pods of a cluster costs more than it saves. It is
+// safe for concurrent use.
 type Cluster struct {
 	// Metadata and Secrets read from the API server. Required.
 	Metadata metadata.Interface

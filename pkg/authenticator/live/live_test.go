@@ -34,6 +34,12 @@ func partial(kind, namespace, name string, uid types.UID) *metav1.PartialObjectM
 	}
 }
 
+func webhookConfiguration(kind, name string, uid types.UID) *metav1.PartialObjectMetadata {
+	made := partial(kind, "", name, uid)
+	made.APIVersion = "admissionregistration.k8s.io/v1"
+	return made
+}
+
 // requests lists the get requests.
 func requests(actions []clienttesting.Action) string {
 	var list []string
@@ -51,7 +57,8 @@ func TestClusterReadsObjectsThatAreNotCached(t *testing.T) {
 		t.Fatal(err)
 	}
 	meta := metadatafake.NewSimpleMetadataClient(scheme,
-		partial("ServiceAccount", "team", "robot", "u-robot"), partial("Pod", "team", "app", "u-app"), partial("Secret", "team", "bound", "u-bound"), partial("Node", "", "node-1", "u-node"))
+		partial("ServiceAccount", "team", "robot", "u-robot"), partial("Pod", "team", "app", "u-app"), partial("Secret", "team", "bound", "u-bound"), partial("Node", "", "node-1", "u-node"),
+		webhookConfiguration("ValidatingWebhookConfiguration", "check", "u-check"), webhookConfiguration("MutatingWebhookConfiguration", "change", "u-change"))
 	client := fake.NewClientset(testkit.Secret("team/new", testkit.WithData("token", "new token")))
 	cached, err := cache.TokenSecrets(client, nil)
 	if err != nil {
@@ -89,17 +96,21 @@ func TestClusterReadsObjectsThatAreNotCached(t *testing.T) {
 		want         types.UID
 		wantRequests string
 	}{
-		"a cached account":        {func() (types.UID, error) { return object(c.ServiceAccount(ctx, "team", "cached")) }, "u-cached", ""},
-		"an account that is new":  {func() (types.UID, error) { return object(c.ServiceAccount(ctx, "team", "robot")) }, "u-robot", "get serviceaccounts team/robot"},
-		"no account":              {func() (types.UID, error) { return object(c.ServiceAccount(ctx, "team", "none")) }, "", "get serviceaccounts team/none"},
-		"a pod":                   {func() (types.UID, error) { return object(c.Pod(ctx, "team", "app")) }, "u-app", "get pods team/app"},
-		"a bound Secret":          {func() (types.UID, error) { return object(c.BoundSecret(ctx, "team", "bound")) }, "u-bound", "get secrets team/bound"},
-		"a node":                  {func() (types.UID, error) { return object(c.Node(ctx, "node-1")) }, "u-node", "get nodes /node-1"},
-		"a cached token":          {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "team", "old")) }, "old token", ""},
-		"a token that is new":     {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "team", "new")) }, "new token", "get secrets team/new"},
-		"no token":                {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "team", "none")) }, "", "get secrets team/none"},
-		"a name that is a path":   {func() (types.UID, error) { return object(c.Pod(ctx, "team", "../../nodes/node-1")) }, "", ""},
-		"a namespace that is one": {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "a/b", "new")) }, "", ""},
+		"a cached account":         {func() (types.UID, error) { return object(c.ServiceAccount(ctx, "team", "cached")) }, "u-cached", ""},
+		"an account that is new":   {func() (types.UID, error) { return object(c.ServiceAccount(ctx, "team", "robot")) }, "u-robot", "get serviceaccounts team/robot"},
+		"no account":               {func() (types.UID, error) { return object(c.ServiceAccount(ctx, "team", "none")) }, "", "get serviceaccounts team/none"},
+		"a pod":                    {func() (types.UID, error) { return object(c.Pod(ctx, "team", "app")) }, "u-app", "get pods team/app"},
+		"a bound Secret":           {func() (types.UID, error) { return object(c.BoundSecret(ctx, "team", "bound")) }, "u-bound", "get secrets team/bound"},
+		"a node":                   {func() (types.UID, error) { return object(c.Node(ctx, "node-1")) }, "u-node", "get nodes /node-1"},
+		"a validating webhook":     {func() (types.UID, error) { return object(c.ValidatingWebhookConfiguration(ctx, "check")) }, "u-check", "get validatingwebhookconfigurations /check"},
+		"a mutating webhook":       {func() (types.UID, error) { return object(c.MutatingWebhookConfiguration(ctx, "change")) }, "u-change", "get mutatingwebhookconfigurations /change"},
+		"a webhook of that kind":   {func() (types.UID, error) { return object(c.MutatingWebhookConfiguration(ctx, "check")) }, "", "get mutatingwebhookconfigurations /check"},
+		"a webhook that is a path": {func() (types.UID, error) { return object(c.ValidatingWebhookConfiguration(ctx, "a/b")) }, "", ""},
+		"a cached token":           {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "team", "old")) }, "old token", ""},
+		"a token that is new":      {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "team", "new")) }, "new token", "get secrets team/new"},
+		"no token":                 {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "team", "none")) }, "", "get secrets team/none"},
+		"a name that is a path":    {func() (types.UID, error) { return object(c.Pod(ctx, "team", "../../nodes/node-1")) }, "", ""},
+		"a namespace that is one":  {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "a/b", "new")) }, "", ""},
 	} {
 		meta.ClearActions()
 		client.ClearActions()

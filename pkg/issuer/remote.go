@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
@@ -43,6 +42,8 @@ type RemoteKeys struct {
 	mu        sync.Mutex
 	lastFetch time.Time
 	lastErr   error
+	// unusable says which keys of the last JWKS were left out; nil if none was.
+	unusable error
 }
 
 // NewRemoteKeys makes no request: there are no keys until Run or Refresh has fetched them. It
@@ -96,7 +97,7 @@ func (r *RemoteKeys) Run(ctx context.Context) error {
 func (r *RemoteKeys) fetch(ctx context.Context) {
 	logger := klog.FromContext(ctx)
 	// Others wait for the keys too, so the end of one request's context must not end the fetch.
-	set, err := r.read(context.WithoutCancel(ctx))
+	set, unusable, err := r.read(context.WithoutCancel(ctx))
 	r.lastFetch = r.clock.Now()
 	switch {
 	case err != nil:
@@ -108,67 +109,68 @@ func (r *RemoteKeys) fetch(ctx context.Context) {
 		if !set.Equal(r.Get()) {
 			logger.Info("Fetched the keys of an issuer", "issuer", r.issuer, "keys", len(set.Verification()))
 		}
+		if unusable != nil && (r.unusable == nil || r.unusable.Error() != unusable.Error()) {
+			logger.Error(unusable, "Left out keys of an issuer that cannot be used", "issuer", r.issuer)
+		}
+		r.unusable = unusable
 		r.current.Store(set) // Equal compares key ids, and another key may have the same id
 	}
 	r.lastErr = err
 }
 
-func (r *RemoteKeys) read(ctx context.Context) (*keys.Set, error) {
+// read returns the keys, and an error that says which of them cannot be used.
+func (r *RemoteKeys) read(ctx context.Context) (set *keys.Set, unusable, err error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	var config struct {
 		Issuer  string `json:"issuer"`
 		JWKSURI string `json:"jwks_uri"`
 	}
-	if err := r.get(ctx, strings.TrimSuffix(r.issuer, "/")+ConfigPath, &config); err != nil {
-		return nil, err
+	body, err := r.get(ctx, strings.TrimSuffix(r.issuer, "/")+ConfigPath)
+	if err != nil {
+		return nil, nil, err
+	}
+	if json.Unmarshal(body, &config) != nil {
+		return nil, nil, errors.New("its discovery document is not a JSON document of that kind")
 	}
 	if config.Issuer != r.issuer {
-		return nil, fmt.Errorf("its discovery document is that of issuer %q", config.Issuer)
+		return nil, nil, fmt.Errorf("its discovery document is that of issuer %q", config.Issuer)
 	}
 	if found, err := url.Parse(config.JWKSURI); err != nil || found.Scheme != https {
-		return nil, fmt.Errorf("its jwks_uri %q is not an https URL", config.JWKSURI)
+		return nil, nil, fmt.Errorf("its jwks_uri %q is not an https URL", config.JWKSURI)
 	}
-	var document jose.JSONWebKeySet
-	if err := r.get(ctx, config.JWKSURI, &document); err != nil {
-		return nil, err
+	if body, err = r.get(ctx, config.JWKSURI); err != nil {
+		return nil, nil, err
 	}
-	var found []keys.PublicKey
-	for _, key := range document.Keys {
-		public, err := keys.NewPublicKey(key.Key)
-		if err != nil || (key.Use != "" && key.Use != "sig") {
-			continue // a key that cannot verify ServiceAccount tokens
-		}
-		if key.KeyID != "" {
-			public = public.WithID(key.KeyID)
-		}
-		found = append(found, public)
+	found, failures, err := keys.ParseJWKS(body)
+	unusable = errors.Join(failures...)
+	switch {
+	case err != nil:
+		return nil, nil, fmt.Errorf("%s: %w", config.JWKSURI, err)
+	case len(found) == 0 && unusable != nil:
+		return nil, nil, fmt.Errorf("it publishes no usable key: %w", unusable)
+	case len(found) == 0:
+		return nil, nil, errors.New("it publishes no usable key")
 	}
-	if len(found) == 0 {
-		return nil, errors.New("it publishes no usable key")
-	}
-	return keys.NewVerificationSet(found...), nil
+	return keys.NewVerificationSet(found...), unusable, nil
 }
 
-func (r *RemoteKeys) get(ctx context.Context, from string, into any) error {
+func (r *RemoteKeys) get(ctx context.Context, from string) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	response, err := r.client.Do(request)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %d", from, response.StatusCode)
+		return nil, fmt.Errorf("%s answers %d", from, response.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxDocument))
 	if err != nil {
-		return fmt.Errorf("%s: %w", from, err)
+		return nil, fmt.Errorf("%s: %w", from, err)
 	}
-	if err := json.Unmarshal(body, into); err != nil {
-		return fmt.Errorf("%s does not answer with a JSON document of that kind", from)
-	}
-	return nil
+	return body, nil
 }

@@ -3,6 +3,7 @@ package issuer_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -10,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 	testingclock "k8s.io/utils/clock/testing"
 
@@ -59,6 +62,47 @@ func TestRemoteKeys(t *testing.T) {
 	_ = server.Listener.Close()
 	steps.SetTime(steps.Now().Add(11 * time.Second))
 	refresh("without an answer", false, "keys of issuer "+server.URL+" cannot be fetched: ", second)
+}
+
+// TestAnUnusableKeyIsLostAlone, is logged once by its kid, and is in the error if it is the only one.
+func TestAnUnusableKeyIsLostAlone(t *testing.T) {
+	good, err := json.Marshal(testkit.Keys("p384").JWKS().Keys[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	const odd = `{"kty":"OKP","crv":"X25519","kid":"odd","x":"hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo"}`
+	var jwks atomic.Pointer[string]
+	var server *httptest.Server
+	server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/jwks" {
+			_, _ = w.Write([]byte(*jwks.Load()))
+			return
+		}
+		_ = json.NewEncoder(w).Encode(map[string]string{"issuer": server.URL, "jwks_uri": server.URL + "/jwks"})
+	}))
+	defer server.Close()
+	steps := testingclock.NewFakePassiveClock(testkit.Instant())
+	remote, err := issuer.NewRemoteKeys(server.URL, server.Client(), steps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	ctx := klog.NewContext(t.Context(), funcr.New(func(_, args string) { log.WriteString(args + "\n") }, funcr.Options{}))
+	for _, document := range []string{odd + "," + string(good), odd + "," + string(good), string(good) + "," + odd, odd} {
+		text := `{"keys":[` + document + `]}`
+		jwks.Store(&text)
+		steps.SetTime(steps.Now().Add(11 * time.Second))
+		_, err := remote.Refresh(ctx)
+		if _, found := remote.Get().Lookup(testkit.Keys("p384").Signing().String()); !found || (err != nil) != (document == odd) {
+			t.Errorf("%s: good key found %t, error %v", document, found, err)
+		}
+		if document == odd && !strings.Contains(err.Error(), `it publishes no usable key: key 1 with kid "odd": `) {
+			t.Errorf("the only key: %v", err)
+		}
+	}
+	if got := strings.Count(log.String(), `"Left out keys of an issuer that cannot be used"`); got != 2 || strings.Contains(log.String(), "hSDwCYkwp1R0i33c") {
+		t.Errorf("it was logged %d times:\n%s", got, &log)
+	}
 }
 
 func TestRemoteKeysNeedAnHTTPSIssuer(t *testing.T) {

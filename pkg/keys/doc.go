@@ -11,6 +11,8 @@
 //   - Parsing is strict and goes by the PEM type. A block that is damaged or does not parse
 //     is an error with the number of the block. It is never skipped, so that a damaged file
 //     does not mean fewer keys.
+//     The exception is the JWKS of another issuer ([ParseJWKS]), who may publish keys of any
+//     kind.
 //   - Only keys that the API server can use are accepted: RSA of at least 2048 bits, ECDSA on
 //     P-256, P-384 and P-521. One table maps a key to its JOSE algorithm.
 //   - The id of a key is the one that kube-apiserver computes, so tokens and JWKS of both are

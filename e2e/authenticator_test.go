@@ -54,6 +54,13 @@ func startAuthenticator(t *testing.T, jwksURI string) reviewer {
 	must(t, err)
 	kubeconfig, err := shared.cp.Kubeconfig("authenticator.kubeconfig", identity)
 	must(t, err)
+	r, _ := startAuthenticatorWith(t, kubeconfig, jwksURI)
+	return r
+}
+
+// startAuthenticatorWith is startAuthenticator with a kubeconfig; nothing is installed.
+func startAuthenticatorWith(t *testing.T, kubeconfig, jwksURI string) (reviewer, *controlplane.Sakeeper) {
+	t.Helper()
 	certificates := newCertificates(t)
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	must(t, err)
@@ -61,12 +68,12 @@ func startAuthenticator(t *testing.T, jwksURI string) reviewer {
 	must(t, listener.Close())
 	_, port, err := net.SplitHostPort(address)
 	must(t, err)
-	startReadySakeeper(t, []string{
+	s := startReadySakeeper(t, []string{
 		"authenticator", "--kubeconfig", kubeconfig, "--bind-address=127.0.0.1", "--secure-port", port, "--service-account-key-file", shared.cp.SigningKeyFile,
 		"--service-account-issuer", planeIssuer, "--service-account-jwks-uri", jwksURI, "--track-legacy-tokens", "-v=10",
 		"--tls-cert-file", certificates.file("server.crt"), "--tls-private-key-file", certificates.file("server.key"), "--client-ca-file", certificates.file("ca.crt"),
 	})
-	return reviewer{"https://" + address, certificates.client(t, "client"), certificates.client(t, "")}
+	return reviewer{"https://" + address, certificates.client(t, "client"), certificates.client(t, "")}, s
 }
 
 // certificates is a directory with a CA and what it has signed.

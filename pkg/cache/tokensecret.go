@@ -5,7 +5,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
@@ -16,6 +15,9 @@ import (
 
 // ByAccount is the name of the index of Secrets by "<namespace>/<service account>".
 const ByAccount = "account"
+
+// TokenSecretSelector selects Secrets of type kubernetes.io/service-account-token by field.
+const TokenSecretSelector = "type=" + string(corev1.SecretTypeServiceAccountToken)
 
 // TokenSecret is a reduced Secret of type kubernetes.io/service-account-token.
 type TokenSecret struct {
@@ -63,7 +65,7 @@ type Inspect func(compact string) (token.Inspection, error)
 // token only the sum is known.
 func TokenSecrets(client kubernetes.Interface, inspect Inspect) (toolscache.TypedSharedIndexInformer[*TokenSecret], error) {
 	informer := coreinformers.NewFilteredSecretInformer(client, "", 0, namespaceIndex(), func(o *metav1.ListOptions) {
-		o.FieldSelector = fields.OneTermEqualSelector("type", string(corev1.SecretTypeServiceAccountToken)).String()
+		o.FieldSelector = TokenSecretSelector
 	})
 	var typed toolscache.TypedSharedIndexInformer[*TokenSecret]
 	typed, err := Transformed(informer, func(secret *corev1.Secret) *TokenSecret {

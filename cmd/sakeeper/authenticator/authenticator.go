@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"strconv"
@@ -57,7 +58,14 @@ type Process struct {
 	certificates *certfiles.Files
 	handler      *http.ServeMux
 	runs         []func(context.Context) error
-	synced       []toolscache.InformerSynced
+	caches       []cacheState
+}
+
+// cacheState is what /readyz says about a cache.
+type cacheState struct {
+	name     string
+	synced   toolscache.InformerSynced
+	liveness *cache.Liveness
 }
 
 // New makes a process, of which nothing is started.
@@ -103,12 +111,26 @@ func (p *Process) makeReviews() error {
 	if err := errors.Join(errs[:]...); err != nil {
 		return err
 	}
-	for _, informer := range []toolscache.SharedIndexInformer{cluster.ServiceAccounts, cluster.Nodes, cluster.TokenSecrets} {
-		p.synced = append(p.synced, informer.HasSynced)
+	probe := client.CoreV1().RESTClient()
+	for i, c := range []struct {
+		name, resource, fieldSelector string
+		informer                      toolscache.SharedIndexInformer
+		liveness                      **cache.Liveness
+	}{
+		{"ServiceAccounts", "serviceaccounts", "", cluster.ServiceAccounts, &cluster.ServiceAccountsLiveness},
+		{"Nodes", "nodes", "", cluster.Nodes, &cluster.NodesLiveness},
+		{"token Secrets", "secrets", cache.TokenSecretSelector, cluster.TokenSecrets, &cluster.TokenSecretsLiveness},
+	} {
+		liveness, err := cache.NewLiveness(c.informer, cache.NewProbe(probe, c.resource, c.fieldSelector))
+		*c.liveness, errs[i] = liveness, err
+		p.caches = append(p.caches, cacheState{name: c.name, synced: c.informer.HasSynced, liveness: liveness})
 		p.runs = append(p.runs, func(ctx context.Context) error {
-			informer.RunWithContext(ctx)
+			c.informer.RunWithContext(ctx)
 			return nil
 		})
+	}
+	if err := errors.Join(errs[:]...); err != nil {
+		return err
 	}
 	cfg := authenticator.Config{
 		Keys: p.cfg.keys.Get, Issuers: o.issuers, Audiences: o.audiences, Objects: cluster, Clock: clock.RealClock{}, Registerer: p.registry,
@@ -162,13 +184,17 @@ var errNotSynced = errors.New("the caches of bound objects have not synced yet: 
 
 func (p *Process) probesHandler() http.Handler {
 	return process.ProbesHandler([]kube.Check{process.Ping()}, []kube.Check{
-		{Name: "caches", Probe: func(*http.Request) error {
-			for _, synced := range p.synced {
-				if !synced() {
+		{Name: "caches", Probe: func(r *http.Request) error {
+			var errs []error
+			for _, c := range p.caches {
+				if !c.synced() {
 					return errNotSynced
 				}
+				if err := c.liveness.Err(r.Context()); err != nil {
+					errs = append(errs, fmt.Errorf("the cache of %s is not alive, objects are read from the API server: %w", c.name, err))
+				}
 			}
-			return nil
+			return errors.Join(errs...)
 		}},
 		{Name: "certificate", Probe: func(*http.Request) error { return p.certificates.Ready() }},
 	})

@@ -1,6 +1,11 @@
 // Package live connects an [authenticator.Authenticator] to a cluster: [Cluster] reads objects
 // from caches of metadata and from the API server, and [Tracker] records on the Secrets of
 // legacy tokens that they are used. No cache holds a token.
+//
+// A cached object counts only while its cache is alive ([cache.Liveness]). Otherwise the object is
+// read from the API server, and if that does not answer either, the token is neither accepted nor
+// refused. A deleted ServiceAccount, Secret or Node is thus accepted for 10 s at most, also over a
+// connection that was cut or froze.
 package live
 
 import (
@@ -23,9 +28,9 @@ import (
 )
 
 // Cluster implements [authenticator.Objects]. It reads an object from the cache of its kind, and
-// from the API server if it is not there. Pods, bound Secrets and webhook configurations are
-// always read from the API server: a cache of all pods of a cluster costs more than it saves. It is
-// safe for concurrent use.
+// from the API server if it is not there or the cache is not alive. Pods, bound Secrets and webhook
+// configurations are always read from the API server: a cache of all pods of a cluster costs more
+// than it saves. It is safe for concurrent use.
 type Cluster struct {
 	// Metadata and Secrets read from the API server. Required.
 	Metadata metadata.Interface
@@ -33,6 +38,8 @@ type Cluster struct {
 	// The caches may each be nil. The caller runs them.
 	ServiceAccounts, Nodes toolscache.SharedIndexInformer
 	TokenSecrets           toolscache.TypedSharedIndexInformer[*cache.TokenSecret]
+	// The liveness of each cache. Nil: the cache is not used.
+	ServiceAccountsLiveness, NodesLiveness, TokenSecretsLiveness *cache.Liveness
 }
 
 var _ authenticator.Objects = Cluster{}
@@ -66,12 +73,12 @@ func gvr(resource string) schema.GroupVersionResource {
 
 // ServiceAccount implements [authenticator.Objects].
 func (c Cluster) ServiceAccount(ctx context.Context, namespace, name string) (authenticator.Object, error) {
-	return c.cached(ctx, c.ServiceAccounts, "serviceaccounts", namespace, name)
+	return c.cached(ctx, c.ServiceAccounts, c.ServiceAccountsLiveness, "serviceaccounts", namespace, name)
 }
 
 // Node implements [authenticator.Objects].
 func (c Cluster) Node(ctx context.Context, name string) (authenticator.Object, error) {
-	return c.cached(ctx, c.Nodes, "nodes", "", name)
+	return c.cached(ctx, c.Nodes, c.NodesLiveness, "nodes", "", name)
 }
 
 // Pod implements [authenticator.Objects].
@@ -86,7 +93,7 @@ func (c Cluster) BoundSecret(ctx context.Context, namespace, name string) (authe
 
 // TokenSecret implements [authenticator.Objects].
 func (c Cluster) TokenSecret(ctx context.Context, namespace, name string) (authenticator.Secret, error) {
-	if c.TokenSecrets != nil {
+	if c.TokenSecrets != nil && c.TokenSecretsLiveness.Alive(ctx) {
 		if found, ok := cache.Get(c.TokenSecrets, namespace+"/"+name); ok {
 			return authenticator.Secret{Object: found, Sum: found.Token.Sum}, nil
 		}
@@ -101,8 +108,8 @@ func (c Cluster) TokenSecret(ctx context.Context, namespace, name string) (authe
 	return authenticator.Secret{Object: &found.ObjectMeta, Sum: sha256.Sum256(found.Data[corev1.ServiceAccountTokenKey])}, nil
 }
 
-func (c Cluster) cached(ctx context.Context, informer toolscache.SharedIndexInformer, resource, namespace, name string) (authenticator.Object, error) {
-	if informer != nil && validNames(namespace, name) {
+func (c Cluster) cached(ctx context.Context, informer toolscache.SharedIndexInformer, liveness *cache.Liveness, resource, namespace, name string) (authenticator.Object, error) {
+	if informer != nil && validNames(namespace, name) && liveness.Alive(ctx) {
 		key := toolscache.ObjectName{Namespace: namespace, Name: name}.String()
 		if found, ok, err := informer.GetStore().GetByKey(key); err == nil && ok {
 			if object, ok := found.(*metav1.PartialObjectMetadata); ok {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	metadatafake "k8s.io/client-go/metadata/fake"
 	clienttesting "k8s.io/client-go/testing"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/authenticator"
@@ -51,6 +53,23 @@ func requests(actions []clienttesting.Action) string {
 	return strings.Join(list, ", ")
 }
 
+// alive returns the liveness of a cache for which a probe was answered.
+func alive(t *testing.T, informer toolscache.SharedIndexInformer) *cache.Liveness {
+	t.Helper()
+	liveness, err := cache.NewLiveness(informer, func(context.Context, string) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	informer.GetStore().Bookmark("7")
+	testkit.Await(t, time.Millisecond, time.Minute, "the probe", func(ctx context.Context) error {
+		if !liveness.Alive(ctx) {
+			return errors.New("not alive")
+		}
+		return nil
+	})
+	return liveness
+}
+
 func TestClusterReadsObjectsThatAreNotCached(t *testing.T) {
 	scheme := metadatafake.NewTestScheme()
 	if err := metav1.AddMetaToScheme(scheme); err != nil {
@@ -75,7 +94,9 @@ func TestClusterReadsObjectsThatAreNotCached(t *testing.T) {
 	if err := accounts.GetStore().Add(partial("ServiceAccount", "team", "cached", "u-cached")); err != nil {
 		t.Fatal(err)
 	}
-	c := live.Cluster{Metadata: meta, Secrets: client.CoreV1(), ServiceAccounts: accounts, TokenSecrets: cached}
+	dead := live.Cluster{Metadata: meta, Secrets: client.CoreV1(), ServiceAccounts: accounts, TokenSecrets: cached}
+	c := dead
+	c.ServiceAccountsLiveness, c.TokenSecretsLiveness = alive(t, accounts), alive(t, cached)
 	ctx := t.Context()
 	object := func(found authenticator.Object, err error) (types.UID, error) {
 		if err != nil {
@@ -106,11 +127,13 @@ func TestClusterReadsObjectsThatAreNotCached(t *testing.T) {
 		"a mutating webhook":       {func() (types.UID, error) { return object(c.MutatingWebhookConfiguration(ctx, "change")) }, "u-change", "get mutatingwebhookconfigurations /change"},
 		"a webhook of that kind":   {func() (types.UID, error) { return object(c.MutatingWebhookConfiguration(ctx, "check")) }, "", "get mutatingwebhookconfigurations /check"},
 		"a webhook that is a path": {func() (types.UID, error) { return object(c.ValidatingWebhookConfiguration(ctx, "a/b")) }, "", ""},
-		"a cached token":           {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "team", "old")) }, "old token", ""},
-		"a token that is new":      {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "team", "new")) }, "new token", "get secrets team/new"},
-		"no token":                 {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "team", "none")) }, "", "get secrets team/none"},
-		"a name that is a path":    {func() (types.UID, error) { return object(c.Pod(ctx, "team", "../../nodes/node-1")) }, "", ""},
-		"a namespace that is one":  {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "a/b", "new")) }, "", ""},
+		"a cached account of a cache that is not alive": {func() (types.UID, error) { return object(dead.ServiceAccount(ctx, "team", "cached")) }, "", "get serviceaccounts team/cached"},
+		"a cached token of a cache that is not alive":   {func() (types.UID, error) { return sum(dead.TokenSecret(ctx, "team", "old")) }, "", "get secrets team/old"},
+		"a cached token":          {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "team", "old")) }, "old token", ""},
+		"a token that is new":     {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "team", "new")) }, "new token", "get secrets team/new"},
+		"no token":                {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "team", "none")) }, "", "get secrets team/none"},
+		"a name that is a path":   {func() (types.UID, error) { return object(c.Pod(ctx, "team", "../../nodes/node-1")) }, "", ""},
+		"a namespace that is one": {func() (types.UID, error) { return sum(c.TokenSecret(ctx, "a/b", "new")) }, "", ""},
 	} {
 		meta.ClearActions()
 		client.ClearActions()

@@ -3,6 +3,7 @@ package faults
 import (
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -13,6 +14,8 @@ type Request struct {
 	// with a list.
 	Resumes   bool
 	UserAgent string
+	// TimeoutSeconds is how long a watch is to last. Zero: it does not say.
+	TimeoutSeconds int
 }
 
 // Kind is "<verb> <resource>" or "<verb> <resource>/<subresource>".
@@ -53,6 +56,7 @@ func read(r *http.Request) Request {
 	request.Verb = verb(r, request.Name)
 	query := r.URL.Query()
 	request.Resumes = request.Verb == "watch" && query.Get("resourceVersion") != "" && query.Get("sendInitialEvents") != "true"
+	request.TimeoutSeconds, _ = strconv.Atoi(query.Get("timeoutSeconds")) // what is no number says nothing
 	return request
 }
 

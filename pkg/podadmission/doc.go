@@ -14,8 +14,10 @@
 //     ServiceAccount that a controller creates, on the watch, and so briefly that there is time
 //     left to answer.
 //
-// The cache may lag without harm, as in kube-apiserver: a ServiceAccount that it does not have is
-// read live.
+// The cache may lag without harm, as in kube-apiserver, also if it is cut off: a ServiceAccount that
+// it does not have is read live. A pod that is admitted for a deleted one gets no token, because the
+// kubelet requests it from the API server, and the token in a Secret is refused with the deletion of
+// its ServiceAccount. Old imagePullSecrets or limits on Secrets apply as long as the cache lags.
 //
 // RBAC: get, list and watch serviceaccounts; get secrets with [rules.SecretTokens] only.
 package podadmission

@@ -8,6 +8,8 @@
 // added something that is not cached, by one JSON merge patch; both carry the UID and
 // resourceVersion.
 //
+// The caches may lag without harm: nothing is deleted, and no token or ServiceAccount is involved.
+//
 // RBAC: manifests/rbac/root-ca-certificate-publisher-controller.
 //
 // It replaces root-ca-certificate-publisher-controller of kube-controller-manager.

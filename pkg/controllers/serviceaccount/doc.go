@@ -6,6 +6,9 @@
 // does nothing in a namespace that is not active, and does not retry a create that the API
 // server refuses because the namespace is terminating.
 //
+// The caches may lag without harm: nothing is deleted, and a ServiceAccount that exists already makes
+// the create fail.
+//
 // RBAC: manifests/rbac/serviceaccount-controller.
 //
 // It replaces serviceaccount-controller of kube-controller-manager.

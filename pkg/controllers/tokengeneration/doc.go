@@ -28,6 +28,10 @@
 //   - A create that the API server did not answer is looked up for as long.
 //   - A referenced name that the cache does not have is read from the API server.
 //
+// A cache that is cut off from the API server causes no deletion, because only a Secret that this
+// process created is deleted, by UID, and after the API server answered the patch of the account. A
+// Secret that is created for an account that is gone has a token that the API server refuses.
+//
 // Where no reference can be written (the account is gone, it refers to another token,
 // the API server forbids it), the Secret is deleted by UID, unless a client may have
 // read a reference to it. After a rejection, a dry run of the next reference comes

@@ -15,6 +15,10 @@
 //     the account was written finds no such Secret. This covers deletions from the time when no
 //     controller ran.
 //
+// A cache of Secrets that is cut off from the API server therefore removes no reference: a Secret
+// that it does not have is no reason. One of ServiceAccounts removes none either, because the patch
+// carries the resourceVersion.
+//
 // Other references to Secrets that do not exist are counted in sakeeper_dangling_references.
 //
 // Deletions of an account's Secrets are handled in batches, so that many of them cost a few writes.

@@ -33,6 +33,13 @@
 // settings, with the name of another account that does not exist, or without its
 // namespace's or its own label keeps its token until that expires.
 //
+// # Caches that are cut off
+//
+// The TokenRequest is granted for the account that exists at that time, and the patch carries the
+// resourceVersion of the Secret, so that an old cache of either gives a token to no Secret that
+// changed. Content is removed only after the live GET. A namespace that is no longer allowed may get
+// renewals until the cache shows that.
+//
 // # Security
 //
 // A user who can create and read Secrets in a served namespace gets tokens of all of its

@@ -19,6 +19,11 @@
 // before it: the resourceVersion protects it. Of all other Secrets only a few values are cached, and
 // they are changed by one JSON merge patch.
 //
+// A cache that is cut off from the API server causes no deletion: the deletion of a ServiceAccount
+// must have been seen, and a UID never comes back, or else be confirmed live; a change of the Secret
+// makes the precondition fail. It may cause a token, which the API server refuses once the account
+// is gone.
+//
 // One mistake could only be avoided by a GET per Secret: a Secret without a UID may be filled for an
 // account that is deleted already, when the cache does not show that yet. When the deletion is seen,
 // the token is removed again and the Secret is filled for the new account of that name; in-tree

@@ -125,6 +125,37 @@ func TestResponses(t *testing.T) {
 	}
 }
 
+// TestNothingIsDeletedOnTheWordOfACache whose namespaces and ServiceAccounts are not what the API
+// server has.
+func TestNothingIsDeletedOnTheWordOfACache(t *testing.T) {
+	const name = "by-hand"
+	for what, tc := range map[string]struct {
+		live   []metav1.Object
+		errors map[string]error
+		want   []testkit.Request
+	}{
+		"the account no longer refers to the Secret": {live: []metav1.Object{testkit.Namespace("team"), robot()}},
+		"the account is gone":                        {live: []metav1.Object{testkit.Namespace("team")}},
+		"the namespace says that it is kept":         {live: []metav1.Object{testkit.Namespace("team", testkit.WithAnnotation("sakeeper.io/keep", "true")), robot(name)}},
+		"the account cannot be read": {
+			live: []metav1.Object{testkit.Namespace("team"), robot(name)}, errors: map[string]error{"list serviceaccounts": errBoom},
+		},
+		"nothing has changed": {live: []metav1.Object{testkit.Namespace("team"), robot(name)}, want: []testkit.Request{deleteRequest("team/" + name)}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t, nil, testkit.Namespace("team"), robot(name), secret("team/"+name, marked()))
+				f.server.change(func(s *server) { s.live = tc.live })
+				for what, err := range tc.errors {
+					f.server.failWith(what, err)
+				}
+				f.onePass(t)
+				f.expectRequests(t, append([]testkit.Request{getTracking(), listPods("team")}, tc.want...)...)
+			})
+		})
+	}
+}
+
 // TestTheFormerAnnotationIsRestored checks that the account gets its former annotation back
 // if a deletion does not happen.
 func TestTheFormerAnnotationIsRestored(t *testing.T) {

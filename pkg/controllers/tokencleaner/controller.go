@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
@@ -147,6 +148,13 @@ func (c *Controller) cleanUp(ctx context.Context, namespace string) error {
 			s.mounts = inPods.mounts(secret.Name)
 			d = decide(s)
 		}
+		if d.action == remove && !c.cfg.DryRun {
+			if s, err = c.readLive(ctx, s); err != nil {
+				failed.add(err)
+				continue
+			}
+			d = decide(s)
+		}
 		counts[d.verdict]++
 		failed.add(c.apply(ctx, s, d))
 		if ctx.Err() != nil {
@@ -186,11 +194,43 @@ func (c *Controller) namespace(ctx context.Context, name string) (found *corev1.
 	return found, nil
 }
 
+// readLive returns s with the namespace and the account that the API server has, because a deletion
+// must not depend on a cache that may be cut off. The Secret needs no read: the deletion carries its
+// resourceVersion. It lists, because the controller has no other right to read them.
+func (c *Controller) readLive(ctx context.Context, s state) (state, error) {
+	named := func(name string) metav1.ListOptions {
+		return metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()}
+	}
+	namespaces, err := c.cfg.Client.Namespaces().List(ctx, named(s.secret.Namespace))
+	if err != nil {
+		return s, fmt.Errorf("list namespace %s: %w", s.secret.Namespace, err)
+	}
+	accounts, err := c.cfg.Client.ServiceAccounts(s.secret.Namespace).List(ctx, named(s.secret.Account))
+	if err != nil {
+		return s, fmt.Errorf("list service account %s: %w", s.secret.AccountName(), err)
+	}
+	s.namespace, s.account = nil, nil
+	for i := range namespaces.Items {
+		s.namespace = &namespaces.Items[i]
+	}
+	for i := range accounts.Items {
+		s.account = accountOf(s.secret, &accounts.Items[i])
+	}
+	return s, nil
+}
+
+// accountOf returns account, or nil if secret names another UID.
+func accountOf(secret *cache.TokenSecret, account *corev1.ServiceAccount) *corev1.ServiceAccount {
+	if secret.AccountUID == "" || secret.AccountUID == account.UID {
+		return account
+	}
+	return nil
+}
+
 func (c *Controller) gather(secret *cache.TokenSecret, namespace *corev1.Namespace) state {
 	s := state{secret: secret, namespace: namespace, tracked: c.pass.tracked, period: c.cfg.Period, now: c.cfg.Clock.Now().UTC()}
-	account, ok := cache.Get(c.cfg.ServiceAccounts, secret.AccountName().String())
-	if ok && (secret.AccountUID == "" || secret.AccountUID == account.UID) {
-		s.account = account
+	if account, ok := cache.Get(c.cfg.ServiceAccounts, secret.AccountName().String()); ok {
+		s.account = accountOf(secret, account)
 	}
 	return s
 }

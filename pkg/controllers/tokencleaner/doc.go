@@ -36,6 +36,10 @@
 // resourceVersion of the decision. The API server records the first use of a day on the
 // Secret, so a use after the decision makes the write fail, and the next pass decides anew.
 //
+// A deletion does not depend on a cache that may be cut off from the API server: before it, the
+// namespace and the ServiceAccount are read live and the rules are applied once more, and the Secret
+// is protected by its resourceVersion. A mark may be wrong by what a cache lags; a user can remove it.
+//
 // Before a Secret with a generated name is deleted, a patch of the same kind sets the date as
 // an annotation of its ServiceAccount, so that token generation makes no new Secret, even if
 // it is switched on later.

@@ -43,6 +43,8 @@ type server struct {
 	tracking *corev1.ConfigMap
 	// pods are pages by namespace.
 	pods map[string][]corev1.PodList
+	// live are the namespaces and ServiceAccounts.
+	live []metav1.Object
 	// errors are responses by "<verb> <resource>[ <namespace>[/<name>]]".
 	errors map[string]error
 }
@@ -75,11 +77,32 @@ func (s *server) react(action clienttesting.Action) (bool, runtime.Object, error
 			page.Continue = strconv.Itoa(number + 1)
 		}
 		return true, page, nil
+	case "list namespaces":
+		list := &corev1.NamespaceList{}
+		for _, obj := range s.live {
+			if namespace, ok := obj.(*corev1.Namespace); ok && isListed(action, namespace) {
+				list.Items = append(list.Items, *namespace)
+			}
+		}
+		return true, list, nil
+	case "list serviceaccounts":
+		list := &corev1.ServiceAccountList{}
+		for _, obj := range s.live {
+			if account, ok := obj.(*corev1.ServiceAccount); ok && isListed(action, account) {
+				list.Items = append(list.Items, *account)
+			}
+		}
+		return true, list, nil
 	case "patch serviceaccounts":
 		return true, testkit.ServiceAccount(r.Name, testkit.WithResourceVersion("101")), nil
 	default:
 		return true, &corev1.Secret{}, nil
 	}
+}
+
+func isListed(action clienttesting.Action, object metav1.Object) bool {
+	list, ok := action.(clienttesting.ListActionImpl)
+	return ok && object.GetNamespace() == action.GetNamespace() && list.GetListOptions().FieldSelector == "metadata.name="+object.GetName()
 }
 
 // change calls f with the lock held, so that a test may change the server while it serves.
@@ -162,6 +185,7 @@ func newController(t testing.TB, client *fake.Clientset, change func(*Config)) *
 // cache adds obj to the cache of its kind.
 func (f fixture) cache(t testing.TB, obj metav1.Object) {
 	t.Helper()
+	f.server.change(func(s *server) { s.live = append(s.live, obj) })
 	var err error
 	switch obj := obj.(type) {
 	case *corev1.Secret:
@@ -192,9 +216,12 @@ func (f fixture) start(t *testing.T) (stop func()) {
 // onePass runs a first pass without retries.
 func (f fixture) onePass(t *testing.T) { f.start(t)() }
 
-// requests returns the requests since its last call. The name of a list has its options.
+// requests returns the requests since its last call, without the live reads before deletions. The
+// name of a list has its options.
 func (f fixture) requests() []testkit.Request {
-	actions := f.client.Actions()
+	actions := slices.DeleteFunc(f.client.Actions(), func(action clienttesting.Action) bool {
+		return action.GetVerb() == "list" && action.GetResource().Resource != "pods"
+	})
 	f.client.ClearActions()
 	requests := testkit.Requests(actions)
 	for i, action := range actions {

@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/agent"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
@@ -100,9 +101,9 @@ func TestAgentRenewsWhatIsDue(t *testing.T) {
 	outsider, err := p.User("machine")
 	must(t, err)
 	must(t, p.KillServer())
-	clock := &aheadClock{}
+	ahead := &aheadClock{}
 	kept, err := agent.New(agent.Config{
-		Client: mustClient(t, outsider).CoreV1(), Namespace: a.namespace, ServiceAccount: "robot", Lifetime: time.Hour, Clock: clock,
+		Client: mustClient(t, outsider).CoreV1(), Namespace: a.namespace, ServiceAccount: "robot", Lifetime: time.Hour, Clock: ahead,
 		Tokens: []agent.Token{{File: a.path("token")}}, Writer: agent.RenameWriter{FileAccess: agent.FileAccess{Mode: 0o600, UID: -1, GID: -1}},
 	})
 	must(t, err)
@@ -111,13 +112,40 @@ func TestAgentRenewsWhatIsDue(t *testing.T) {
 	first := a.expectAnother(t, a.path("token"), "")
 
 	must(t, p.KillServer())
-	clock.ahead.Store(int64(50 * time.Minute))
+	ahead.ahead.Store(int64(50 * time.Minute))
 	must(t, p.StartServer(t.Context()))
 	second := a.expectAnother(t, a.path("token"), first.ID)
 	must(t, kept.Ready())
 	a.expectToken(t, a.path("token"))
-	clock.ahead.Store(int64(100 * time.Minute))
+	ahead.ahead.Store(int64(100 * time.Minute))
 	a.expectAnother(t, a.path("token"), second.ID)
+}
+
+// TestLongAgentRenewsWhatIsNotValidYet: the clock of the API server was set back by two days since
+// it issued the token, as seen from an agent whose clock of the API server is two days behind.
+func TestLongAgentRenewsWhatIsNotValidYet(t *testing.T) {
+	t.Parallel()
+	a := newAgentPlace(t, plane{shared.cp, shared.client}, "machine")
+	server := &aheadClock{}
+	kept, err := agent.New(agent.Config{
+		Client: mustClient(t, a.outsider(t)).CoreV1(), Namespace: a.namespace, ServiceAccount: "robot", Lifetime: time.Hour, Clock: server, Local: clock.RealClock{},
+		Tokens: []agent.Token{{File: a.path("token")}}, Writer: agent.RenameWriter{FileAccess: agent.FileAccess{Mode: 0o600, UID: -1, GID: -1}},
+	})
+	must(t, err)
+	defer testkit.Start(t.Context(), t, kept.Run)()
+	first := a.expectAnother(t, a.path("token"), "")
+	must(t, kept.Ready())
+	server.ahead.Store(int64(-48 * time.Hour))
+	if err := kept.Ready(); err == nil {
+		t.Error("it is ready")
+	}
+	second := a.expectAnother(t, a.path("token"), first.ID)
+	server.ahead.Store(0)
+	must(t, kept.Ready())
+	time.Sleep(15 * time.Second)
+	if third := a.expectToken(t, a.path("token")); third.ID != second.ID {
+		t.Errorf("token %s was replaced by %s", second.ID, third.ID)
+	}
 }
 
 func TestAgentGivesFilesToTheirOwner(t *testing.T) {

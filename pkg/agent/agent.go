@@ -81,8 +81,12 @@ type Config struct {
 	Writer Writer
 	// Hooks run after a file was written.
 	Hooks []Hook
-	// Clock is the clock of the API server.
+	// Clock is the clock of the API server, such as a [kube.ServerClock] that follows the Date of
+	// the responses to Client.
 	Clock clock.PassiveClock
+	// Local is the clock of this machine, which measures the age of tokens. Nil: Clock, which must
+	// follow no response then.
+	Local clock.PassiveClock
 	// Seed spreads the renewals of many agents; the path of the file is added to it.
 	Seed string
 	// Registerer gets the metrics. Nil: no metrics are exported.
@@ -118,7 +122,10 @@ func New(cfg Config) (*Agent, error) {
 	case len(cfg.Tokens) == 0:
 		return nil, errors.New("agent: Tokens are required")
 	}
-	a := &Agent{cfg: cfg, stopwatch: stopwatch.New(cfg.Clock, cfg.Clock), tokens: map[string]Token{}, states: map[string]tokenState{}}
+	if cfg.Local == nil {
+		cfg.Local = cfg.Clock
+	}
+	a := &Agent{cfg: cfg, stopwatch: stopwatch.New(cfg.Local, cfg.Local), tokens: map[string]Token{}, states: map[string]tokenState{}}
 	for _, t := range cfg.Tokens {
 		if _, twice := a.tokens[t.File]; twice {
 			return nil, fmt.Errorf("agent: more than one token for file %s", t.File)
@@ -183,7 +190,7 @@ func (a *Agent) renewWithRetry(ctx context.Context, t Token) error {
 	}
 }
 
-// Ready returns nil if this process has written a token to every file and none has expired. The
+// Ready returns nil if this process has written a token to every file and all are valid. The
 // error names the files for which that is not true.
 func (a *Agent) Ready() error {
 	a.mu.Lock()
@@ -196,6 +203,8 @@ func (a *Agent) Ready() error {
 			errs = append(errs, fmt.Errorf("%s: there is no token yet", t.File))
 		case a.stopwatch.Elapsed()-h.requestedAt >= h.validity.Lifetime():
 			errs = append(errs, fmt.Errorf("%s: the token has expired", t.File))
+		case h.validity.NotYetValid(a.cfg.Clock.Now()):
+			errs = append(errs, fmt.Errorf("%s: the token is not valid before %s: the clock of the API server was set back", t.File, h.validity.Issued.UTC().Format(time.RFC3339)))
 		}
 	}
 	return errors.Join(errs...)

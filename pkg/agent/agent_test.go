@@ -50,7 +50,19 @@ type world struct {
 	specs   []authenticationv1.TokenRequestSpec
 	hooked  int
 	hookErr error
+	// server is the API server's clock as the agent knows it: corrected by each response.
+	server followingClock
 }
+
+// followingClock is a clock of this machine that is corrected by the responses of the API server,
+// as [kube.ServerClock] is.
+type followingClock struct {
+	local  clock.PassiveClock
+	offset atomic.Int64
+}
+
+func (c *followingClock) Now() time.Time                  { return c.local.Now().Add(time.Duration(c.offset.Load())) }
+func (c *followingClock) Since(t time.Time) time.Duration { return c.Now().Sub(t) }
 
 func newWorld(t *testing.T, change ...func(*Config)) *world {
 	t.Helper()
@@ -60,11 +72,12 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	client.PrependReactor("create", "serviceaccounts", w.grant)
 	w.cfg = Config{
 		Client: client.CoreV1(), Namespace: "team", ServiceAccount: "robot", Tokens: []Token{{File: w.file}},
-		Lifetime: time.Hour, Writer: RenameWriter{mine()}, Hooks: []Hook{w}, Clock: clock.RealClock{}, Registerer: prometheus.NewRegistry(),
+		Lifetime: time.Hour, Writer: RenameWriter{mine()}, Hooks: []Hook{w}, Clock: &w.server, Local: clock.RealClock{}, Registerer: prometheus.NewRegistry(),
 	}
 	for _, c := range change {
 		c(&w.cfg)
 	}
+	w.server.local = w.cfg.Local
 	var err error
 	w.agent, err = New(w.cfg)
 	must(t, err)
@@ -75,6 +88,7 @@ func (w *world) grant(action clienttesting.Action) (bool, runtime.Object, error)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.asked = append(w.asked, time.Now())
+	w.server.offset.Store(int64(time.Now().Add(w.skew).Sub(w.cfg.Local.Now())))
 	request, ok := action.(clienttesting.CreateAction).GetObject().(*authenticationv1.TokenRequest)
 	if !ok || action.GetNamespace() != "team" || action.GetSubresource() != "token" {
 		w.t.Errorf("asked for %v", action)
@@ -335,9 +349,49 @@ func TestAClockThatIsSetDelaysNoRenewal(t *testing.T) {
 					t.Errorf("%d tokens in 8 hours", n)
 				}
 				must(t, w.agent.Ready())
-			}, func(cfg *Config) { cfg.Clock = set })
+			}, func(cfg *Config) { cfg.Local = set })
 		})
 	}
+}
+
+// TestATokenThatIsNotValidYetIsRenewed: the clock of the API server was two days ahead, and is set
+// back. The agent notices that by its own clock, or by that of the API server where it knows it.
+func TestATokenThatIsNotValidYetIsRenewed(t *testing.T) {
+	live(t, func(w *world) {
+		pass(time.Minute)
+		w.expectAsked(1)
+		w.change(func() { w.skew = 0 })
+		w.server.offset.Store(0) // by the Date of any response
+		if err := w.agent.Ready(); err == nil || !strings.HasPrefix(err.Error(), w.file+": the token is not valid before 2000-01-03T") {
+			t.Errorf("ready: %v", err)
+		}
+		pass(fileCheckInterval)
+		w.expectAsked(2)
+		must(t, w.agent.Ready())
+		pass(10 * time.Minute)
+		w.expectAsked(2)
+	}, func(cfg *Config) {
+		server, ok := cfg.Hooks[0].(*world)
+		if !ok {
+			t.Fatal("the hook is no world")
+		}
+		server.skew = 48 * time.Hour
+	})
+	// The API server goes on to issue such tokens, as one of several may.
+	live(t, func(w *world) {
+		w.change(func() { w.skew = 48 * time.Hour })
+		pass(10 * time.Minute)
+		if n := len(w.asked); n < 10 || n > 11 {
+			t.Errorf("%d tokens in ten minutes", n)
+		}
+	}, func(cfg *Config) {
+		cfg.Clock = clock.RealClock{}
+		server, ok := cfg.Hooks[0].(*world)
+		if !ok {
+			t.Fatal("the hook is no world")
+		}
+		server.skew = 48 * time.Hour
+	})
 }
 
 // settable is a clock whose time can be set, and whose Since does not change by that.
@@ -356,7 +410,7 @@ func TestNothingExpiresThatCouldBeRenewed(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 0))
 				upTo := func(d time.Duration) time.Duration { return time.Duration(r.Int64N(int64(d) + 1)) }
 				set := &settable{}
-				w := newWorld(t, func(cfg *Config) { cfg.Seed, cfg.Clock, cfg.Lifetime = fmt.Sprint(seed), set, 24*time.Hour })
+				w := newWorld(t, func(cfg *Config) { cfg.Seed, cfg.Local, cfg.Lifetime = fmt.Sprint(seed), set, 24*time.Hour })
 				w.cfg.Writer = watched{w.cfg.Writer, w}
 				w.change(func() { w.skew = upTo(10*time.Minute) - 5*time.Minute })
 				start := func() (stop func()) {

@@ -11,7 +11,7 @@ import (
 // BoundClaims are the claims of a token from the TokenRequest API (KEP-1205) that its owner
 // needs. The signature is not verified.
 type BoundClaims struct {
-	// Validity has the claims iat and exp.
+	// Validity has the later of the claims iat and nbf, and exp.
 	Validity Validity
 	// ID is the claim jti, which audit logs show as JTI=<id>.
 	ID string
@@ -26,7 +26,7 @@ type BoundClaims struct {
 var (
 	// ErrNoClaims is returned for a text that is not a JWT with claims.
 	ErrNoClaims = errors.New("it is not a token with claims")
-	// ErrNoValidity is returned for a token without iat and exp, or with exp before iat.
+	// ErrNoValidity is returned for a token without iat and exp, or with exp before iat or nbf.
 	ErrNoValidity = errors.New("the token does not say when it was issued and when it expires")
 )
 
@@ -50,6 +50,7 @@ func UnverifiedGranted(compact string, expires time.Time) (BoundClaims, error) {
 func UnverifiedBoundClaims(compact string) (BoundClaims, error) {
 	var wire struct {
 		IssuedAt   int64  `json:"iat"`
+		NotBefore  int64  `json:"nbf"`
 		Expires    int64  `json:"exp"`
 		ID         string `json:"jti"`
 		Kubernetes struct {
@@ -67,11 +68,12 @@ func UnverifiedBoundClaims(compact string) (BoundClaims, error) {
 	if err != nil || json.Unmarshal(payload, &wire) != nil {
 		return BoundClaims{}, ErrNoClaims
 	}
-	if wire.IssuedAt <= 0 || wire.Expires <= wire.IssuedAt {
+	begins := max(wire.IssuedAt, wire.NotBefore)
+	if wire.IssuedAt <= 0 || wire.Expires <= begins {
 		return BoundClaims{}, ErrNoValidity
 	}
 	return BoundClaims{
-		Validity: Validity{Issued: time.Unix(wire.IssuedAt, 0), Expires: time.Unix(wire.Expires, 0)}, ID: wire.ID,
+		Validity: Validity{Issued: time.Unix(begins, 0), Expires: time.Unix(wire.Expires, 0)}, ID: wire.ID,
 		Namespace: wire.Kubernetes.Namespace, ServiceAccount: wire.Kubernetes.ServiceAccount, Pod: wire.Kubernetes.Pod, Secret: wire.Kubernetes.Secret,
 	}, nil
 }

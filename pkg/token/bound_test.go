@@ -31,13 +31,19 @@ func TestUnverifiedBoundClaims(t *testing.T) {
 			want: BoundClaims{Validity: hour, ID: "id", Namespace: "team", Secret: Ref{"s", "a"}, ServiceAccount: Ref{"robot", "b"}, Pod: Ref{"p", "c"}},
 		},
 		"one that is bound to nothing": {in: encoded(`{` + times + `}`), want: BoundClaims{Validity: hour}},
-		"nothing":                      {in: "", wantErr: ErrNoClaims},
-		"no JWT":                       {in: "opaque", wantErr: ErrNoClaims},
-		"no base64":                    {in: "a.!.c", wantErr: ErrNoClaims},
-		"no JSON":                      {in: encoded("x"), wantErr: ErrNoClaims},
-		"no times":                     {in: encoded(`{` + bound + `}`), wantErr: ErrNoValidity},
-		"no expiry":                    {in: encoded(`{"iat":1767323045,` + bound + `}`), wantErr: ErrNoValidity},
-		"no lifetime":                  {in: encoded(`{"iat":1767323045,"exp":1767323045,` + bound + `}`), wantErr: ErrNoValidity},
+		"good later than it was issued": {
+			in:   encoded(`{"iat":1767319445,"nbf":1767323045,"exp":1767326645}`),
+			want: BoundClaims{Validity: hour},
+		},
+		"good before it was issued": {in: encoded(`{"nbf":1767319445,` + times + `}`), want: BoundClaims{Validity: hour}},
+		"over before it is good":    {in: encoded(`{"nbf":1767326645,` + times + `}`), wantErr: ErrNoValidity},
+		"nothing":                   {in: "", wantErr: ErrNoClaims},
+		"no JWT":                    {in: "opaque", wantErr: ErrNoClaims},
+		"no base64":                 {in: "a.!.c", wantErr: ErrNoClaims},
+		"no JSON":                   {in: encoded("x"), wantErr: ErrNoClaims},
+		"no times":                  {in: encoded(`{` + bound + `}`), wantErr: ErrNoValidity},
+		"no expiry":                 {in: encoded(`{"iat":1767323045,` + bound + `}`), wantErr: ErrNoValidity},
+		"no lifetime":               {in: encoded(`{"iat":1767323045,"exp":1767323045,` + bound + `}`), wantErr: ErrNoValidity},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

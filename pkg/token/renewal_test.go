@@ -67,14 +67,17 @@ func TestRenewInWithAge(t *testing.T) {
 	}{
 		"clocks that agree":               {want: after},
 		"ours is five minutes ahead":      {clock: 5 * time.Minute, want: after - 5*time.Minute},
-		"ours is five minutes behind":     {clock: -5 * time.Minute, want: after},
+		"ours is a minute behind":         {clock: -time.Minute, want: after},
 		"ours is a year ahead":            {clock: 365 * 24 * time.Hour, want: half},
-		"ours is a year behind":           {clock: -365 * 24 * time.Hour, want: after},
 		"some time later":                 {age: time.Hour, want: after - time.Hour},
-		"later, with ours behind":         {age: time.Hour, clock: -24 * time.Hour, want: after - time.Hour},
 		"half of it over, with ours gone": {age: half, clock: 365 * 24 * time.Hour},
 		"it is due":                       {age: after},
 		"it was due, with ours behind":    {age: after + time.Minute, clock: -24 * time.Hour, want: -time.Minute},
+		"not valid yet":                   {clock: -61 * time.Second, want: time.Minute},
+		"not valid for two days":          {clock: -48 * time.Hour, want: time.Minute},
+		"not valid half a minute later":   {age: 30 * time.Second, clock: -48 * time.Hour, want: 30 * time.Second},
+		"not valid a minute later":        {age: time.Minute, clock: -48 * time.Hour},
+		"not valid two minutes later":     {age: 2 * time.Minute, clock: -48 * time.Hour, want: -time.Minute},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -83,6 +86,22 @@ func TestRenewInWithAge(t *testing.T) {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})
+	}
+}
+
+// TestNotYetValid: the clock of the control plane was set back since the token was issued.
+func TestNotYetValid(t *testing.T) {
+	day := validityOfLength(24 * time.Hour)
+	for ahead, want := range map[time.Duration]bool{
+		-time.Hour: false, 0: false, time.Minute: false, time.Minute + time.Nanosecond: true, 48 * time.Hour: true,
+	} {
+		now := day.Issued.Add(-ahead)
+		if got := day.NotYetValid(now); got != want {
+			t.Errorf("issued %v ahead: %t, want %t", ahead, got, want)
+		}
+		if got := day.RenewIn(now, "a uid") <= 0; got != want {
+			t.Errorf("issued %v ahead: due is %t, want %t", ahead, got, want)
+		}
 	}
 }
 

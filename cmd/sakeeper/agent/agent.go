@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
@@ -108,14 +109,17 @@ func delayShutdown(ctx context.Context, delay time.Duration, notify func(chan<- 
 }
 
 func newAgent(cfg *Config, registry *prometheus.Registry) (*agent.Agent, error) {
-	client, err := kubernetes.NewForConfig(cfg.rest)
+	serverClock := kube.NewServerClock(clock.RealClock{})
+	config := rest.CopyConfig(cfg.rest)
+	config.Wrap(serverClock.Wrap)
+	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, err
 	}
 	return agent.New(agent.Config{
 		Client: client.CoreV1(), Namespace: cfg.namespace, ServiceAccount: cfg.account,
 		Tokens: cfg.tokens, Lifetime: cfg.options.lifetime, Bound: cfg.bound,
-		Writer: cfg.writer, Hooks: cfg.hooks, Clock: clock.RealClock{}, Seed: cfg.seed,
+		Writer: cfg.writer, Hooks: cfg.hooks, Clock: serverClock, Local: clock.RealClock{}, Seed: cfg.seed,
 		Registerer: registry,
 	})
 }

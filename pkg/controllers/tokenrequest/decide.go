@@ -172,10 +172,13 @@ func outdated(s state, spec tokenSpec) decision {
 	if s.age != nil {
 		dueIn = term.RenewInWithAge(*s.age, s.now, string(s.secret.UID))
 	}
-	if dueIn <= 0 {
+	switch {
+	case dueIn <= 0 && term.NotYetValid(s.now):
+		return decision{action: renew, reason: "it is not valid yet", spec: spec, dueByAge: true}
+	case dueIn <= 0:
 		return decision{action: renew, reason: "it is due", spec: spec, dueByAge: true}
 	}
-	return decision{action: none, reason: "its token is valid", wait: term.RequeueAfter(dueIn)}
+	return decision{action: none, reason: "its token is not due", wait: term.RequeueAfter(dueIn)}
 }
 
 func refuseWith(reason, text string) decision {

@@ -140,17 +140,20 @@ func TestDecide(t *testing.T) {
 		"another account of that name":     {in: but(secret(filled()), func(s *state) { s.account = robot(testkit.WithUID(testkit.OtherUID)) }), wantAction: renew, wantReason: changed},
 
 		"no token":                           {in: secret(managed()), wantAction: renew, wantReason: "it has no token"},
-		"a valid token":                      {in: secret(filled()), wantAction: none, wantReason: "its token is valid", wantWait: true},
-		"valid in another format":            {in: secret(filledFrom(managed(with("format", "kubeconfig")))), wantAction: none, wantReason: "its token is valid", wantWait: true},
-		"valid with all settings":            {in: secret(filledFrom(managed(with("format", "custom"), with("token-key", "k"), with("audiences", "a,b"), with("lifetime", "48h")))), wantAction: none, wantReason: "its token is valid", wantWait: true},
-		"just before it is due":              {in: but(secret(filled()), func(s *state) { s.now = due.Add(-time.Nanosecond) }), wantAction: none, wantReason: "its token is valid", wantWait: true},
+		"a valid token":                      {in: secret(filled()), wantAction: none, wantReason: "its token is not due", wantWait: true},
+		"valid in another format":            {in: secret(filledFrom(managed(with("format", "kubeconfig")))), wantAction: none, wantReason: "its token is not due", wantWait: true},
+		"valid with all settings":            {in: secret(filledFrom(managed(with("format", "custom"), with("token-key", "k"), with("audiences", "a,b"), with("lifetime", "48h")))), wantAction: none, wantReason: "its token is not due", wantWait: true},
+		"just before it is due":              {in: but(secret(filled()), func(s *state) { s.now = due.Add(-time.Nanosecond) }), wantAction: none, wantReason: "its token is not due", wantWait: true},
 		"due":                                {in: but(secret(filled()), func(s *state) { s.now = due }), wantAction: renew, wantReason: "it is due", wantByAge: true},
 		"expired":                            {in: but(secret(filled()), func(s *state) { s.now = due.Add(1000 * time.Hour) }), wantAction: renew, wantReason: "it is due", wantByAge: true},
-		"due by a clock that is wrong":       {in: but(secret(filled()), func(s *state) { s.now, s.age = due.Add(1000*time.Hour), new(11*time.Hour) }), wantAction: none, wantReason: "its token is valid", wantWait: true},
+		"due by a clock that is wrong":       {in: but(secret(filled()), func(s *state) { s.now, s.age = due.Add(1000*time.Hour), new(11*time.Hour) }), wantAction: none, wantReason: "its token is not due", wantWait: true},
+		"not valid yet":                      {in: but(secret(filled()), func(s *state) { s.now = testkit.Instant().Add(-48 * time.Hour) }), wantAction: renew, wantReason: "it is not valid yet", wantByAge: true},
+		"not valid yet, requested just now":  {in: but(secret(filled()), func(s *state) { s.now, s.age = testkit.Instant().Add(-48*time.Hour), new(59*time.Second) }), wantAction: none, wantReason: "its token is not due", wantWait: true},
+		"not valid yet, a minute later":      {in: but(secret(filled()), func(s *state) { s.now, s.age = testkit.Instant().Add(-48*time.Hour), new(time.Minute) }), wantAction: renew, wantReason: "it is not valid yet", wantByAge: true},
 		"requested by this process long ago": {in: but(secret(filled()), func(s *state) { s.now, s.age = testkit.Instant(), new(20*time.Hour) }), wantAction: renew, wantReason: "it is due", wantByAge: true},
 
 		"another lifetime":      {in: secret(filled(with("lifetime", "23h"))), wantAction: renew, wantReason: changed},
-		"the default, explicit": {in: secret(filled(with("lifetime", "24h"), with("format", "token"))), wantAction: none, wantReason: "its token is valid", wantWait: true},
+		"the default, explicit": {in: secret(filled(with("lifetime", "24h"), with("format", "token"))), wantAction: none, wantReason: "its token is not due", wantWait: true},
 		"other audiences":       {in: secret(filled(with("audiences", "a"))), wantAction: renew, wantReason: changed},
 		"another format":        {in: secret(filled(with("format", "kubeconfig"))), wantAction: renew, wantReason: changed},
 		"another key":           {in: secret(filledFrom(managed(with("format", "custom"), with("token-key", "k")), with("token-key", "l"))), wantAction: renew, wantReason: changed},
@@ -158,13 +161,13 @@ func TestDecide(t *testing.T) {
 		"another server":        {in: secret(filledFrom(managed(with("format", "kubeconfig")), with("server", "https://other"))), wantAction: renew, wantReason: changed},
 		"another public server": {in: but(secret(filledFrom(managed(with("format", "kubeconfig")))), func(s *state) { s.publicServer = "https://other" }), wantAction: renew, wantReason: changed},
 		"a server that the format does not use": {
-			in: but(secret(filled(with("server", "https://other"))), func(s *state) { s.publicServer = "https://other" }), wantAction: none, wantReason: "its token is valid", wantWait: true,
+			in: but(secret(filled(with("server", "https://other"))), func(s *state) { s.publicServer = "https://other" }), wantAction: none, wantReason: "its token is not due", wantWait: true,
 		},
 		"another CA":               {in: but(secret(filled()), func(s *state) { s.caSum = testkit.OtherBundle().Sum() }), wantAction: renew, wantReason: changed},
 		"a copy of the secret":     {in: secret(filled(testkit.WithUID(testkit.OtherUID))), wantAction: renew, wantReason: changed},
 		"a key that was removed":   {in: secret(filled(withoutData("namespace"))), wantAction: renew, wantReason: changed},
 		"a key that was changed":   {in: secret(filled(testkit.WithData("token", "x"))), wantAction: renew, wantReason: changed},
-		"a key that is the user's": {in: secret(filled(testkit.WithData("mine", "no"))), wantAction: none, wantReason: "its token is valid", wantWait: true},
+		"a key that is the user's": {in: secret(filled(testkit.WithData("mine", "no"))), wantAction: none, wantReason: "its token is not due", wantWait: true},
 		"other data under the keys of the token": {
 			in: secret(managed(testkit.WithData("token", "mine"), testkit.WithData("ca.crt", "mine"), testkit.WithData("other", "mine"))), wantAction: refuse, wantEvent: api.ReasonUnusableTokenSecret,
 			wantReason: "This Secret has other data under ca.crt, token, where the token would be written; remove it, or ask for another format",
@@ -183,8 +186,8 @@ func TestDecide(t *testing.T) {
 		"no hash":                     {in: secret(filled(without(api.FilledHashAnnotation))), wantAction: renew, wantReason: "it has no token"},
 		"rotate":                      {in: secret(filled(with("rotate", "now"))), wantAction: renew, wantReason: "a rotation was requested"},
 		"rotate once more":            {in: secret(filled(with("rotate", "again"), with("rotated", "now"))), wantAction: renew, wantReason: "a rotation was requested"},
-		"rotated":                     {in: secret(filled(with("rotate", "now"), with("rotated", "now"))), wantAction: none, wantReason: "its token is valid", wantWait: true},
-		"rotated, and rotate removed": {in: secret(filled(with("rotated", "now"))), wantAction: none, wantReason: "its token is valid", wantWait: true},
+		"rotated":                     {in: secret(filled(with("rotate", "now"), with("rotated", "now"))), wantAction: none, wantReason: "its token is not due", wantWait: true},
+		"rotated, and rotate removed": {in: secret(filled(with("rotated", "now"))), wantAction: none, wantReason: "its token is not due", wantWait: true},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

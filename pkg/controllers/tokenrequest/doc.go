@@ -13,8 +13,9 @@
 //
 // A token is renewed when 70 to 80 % of the lifetime that the API server granted have
 // passed, a share that is fixed by the Secret's UID, and at the latest a minute before it
-// expires, but never before half of it has passed ([token.Validity.Due]). It is renewed at
-// once when what it was filled from has changed: the annotations, the ServiceAccount (by
+// expires, but never before half of it has passed ([token.Validity.RenewAt]). A token that
+// is not valid yet, because the clock of the control plane was set back, is renewed at once
+// and then once a minute. It is renewed at once too when what it was filled from has changed: the annotations, the ServiceAccount (by
 // UID), the CA, or the keys that were filled. An annotation holds one hash of all of
 // these. Another value of sakeeper.io/rotate renews it too.
 //

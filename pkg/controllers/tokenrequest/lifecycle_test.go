@@ -3,6 +3,7 @@ package tokenrequest
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -106,19 +107,74 @@ func TestATokenIsRenewedInTimeAfterARejection(t *testing.T) {
 	})
 }
 
-// TestAWrongClockCausesFewRenewals allows no more than two renewals in a lifetime.
+// TestAWrongClockCausesFewRenewals allows no more than two renewals in a lifetime, or one a minute
+// where every token is ahead of the clock.
 func TestAWrongClockCausesFewRenewals(t *testing.T) {
-	for name, off := range map[string]time.Duration{"ahead": 1000 * time.Hour, "behind": -1000 * time.Hour} {
+	cases := map[string]struct {
+		off     time.Duration
+		follows bool // the clock follows that of the API server, as [kube.ServerClock] does
+		most    int
+	}{
+		"ahead":                        {off: 1000 * time.Hour, most: 41},
+		"behind":                       {off: -1000 * time.Hour, most: 20*60 + 1},
+		"behind until the next answer": {off: -1000 * time.Hour, follows: true, most: 41},
+	}
+	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRunningController(t, served(), robot(), managed(with("lifetime", "1h")))
-				r.skew.Store(int64(off))
+				r.skew.Store(int64(tc.off))
+				check := r.onPatch
+				r.onPatch = func(before, after *corev1.Secret) {
+					check(before, after)
+					if tc.follows {
+						r.skew.Store(0)
+					}
+				}
 				r.start()
 				time.Sleep(20 * time.Hour)
 				synctest.Wait()
 				r.expectNoneExpired("after 20 hours")
-				if r.granted < 25 || r.granted > 41 {
+				if r.granted < 25 || r.granted > tc.most {
 					t.Errorf("%d tokens in 20 hours", r.granted)
+				}
+				r.stop()
+			})
+		})
+	}
+}
+
+// TestATokenThatIsNotValidYetIsRenewed: the clock of the control plane is two days ahead, and is
+// set back after a while.
+func TestATokenThatIsNotValidYetIsRenewed(t *testing.T) {
+	for name, restarts := range map[string]bool{"by the process that requested it": false, "by another process": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var ahead atomic.Int64
+				ahead.Store(int64(48 * time.Hour))
+				r := newRunningController(t, served(), robot(), managed())
+				r.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+				r.start()
+				time.Sleep(10*time.Minute + time.Second)
+				synctest.Wait()
+				if r.granted < 10 || r.granted > 12 {
+					t.Errorf("%d tokens in ten minutes", r.granted)
+				}
+				ahead.Store(0)
+				if restarts {
+					r.stop()
+					r.start()
+				}
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				term, _ := resultsOn(reduced(r.secret())).term()
+				if term.NotYetValid(time.Now()) {
+					t.Errorf("a minute later, it is good from %v on, and it is %v", term.Issued, time.Now())
+				}
+				before := r.granted
+				time.Sleep(10 * time.Minute)
+				if r.granted != before {
+					t.Errorf("%d tokens more", r.granted-before)
 				}
 				r.stop()
 			})

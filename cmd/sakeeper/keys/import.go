@@ -25,7 +25,9 @@ func newImportCommand(version string, clock clock.Clock) *cobra.Command {
 		Short: "Bring a key that exists, such as kubeadm's sa.key, into the directory or Secret",
 		Long: `Brings a key that exists, such as kubeadm's sa.key, into the directory or Secret. The
 file stays as it is. Again, it does nothing. How long tokens of the key live, only
-you know: --max-token-expiration is required for the states signing and retired.`,
+you know: --max-token-expiration is required for the states signing and retired. They
+count as 8760h at least, which tokens of pods live, unless you say
+--service-account-extend-token-expiration=false.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m, err := readMember(file, keys.State(state))
@@ -33,10 +35,11 @@ you know: --max-token-expiration is required for the states signing and retired.
 				return err
 			}
 			if m.State != keys.StateLegacy && m.State != keys.StatePublished && !cmd.Flags().Changed("max-token-expiration") {
-				return errors.New("--max-token-expiration is required with a key that has signed: give what the API server had in --service-account-max-token-expiration; where it had none, the longest duration that a client has requested (8760h is what pods get at most). Its tokens are valid for so long")
+				return errors.New("--max-token-expiration is required with a key that has signed: give what the API server had in --service-account-max-token-expiration; where it had none, the longest duration that a client has requested. Its tokens are valid for so long, and those of pods for 8760h")
 			}
-			m.Metadata.MaxExpiration = o.settings.MaxExpiration
+			o.extended = o.extended && m.State != keys.StatePublished // it has not signed
 			return o.change(cmd.Context(), func(s rotation.Store, _ *kubernetes.Clientset) error {
+				m.Metadata.MaxExpiration = o.settings.MaxExpiration
 				m := m.WithState(m.State, clock.Now())
 				added, err := rotation.Import(cmd.Context(), s, m)
 				switch {
@@ -54,6 +57,7 @@ you know: --max-token-expiration is required for the states signing and retired.
 	sections := &cliflag.NamedFlagSets{}
 	fs := sections.FlagSet("keys")
 	o.addFlags(fs)
+	o.addExtension(fs)
 	fs.StringVar(&file, "file", file, "PEM file with the key. A private key is needed for the states published and signing.")
 	fs.StringVar(&state, "state", string(keys.StateSigning), "State that the key is to have: signing, published, retired or legacy.")
 	options.AddSections(cmd, sections)

@@ -49,12 +49,19 @@ type Options struct {
 	hint       time.Duration
 	maxAge     time.Duration
 	publishFor time.Duration
+	// extended: kube-apiserver extends tokens of pods, whatever settings.MaxExpiration is.
+	extended bool
 }
+
+// extendedExpiration is the lifetime that kube-apiserver gives to the tokens of pods of which
+// kubelet requests an hour (3607 s), unless --service-account-extend-token-expiration is false.
+// --service-account-max-token-expiration does not limit it (KEP-1205).
+const extendedExpiration = 8760 * time.Hour
 
 func newOptions(version string, clock clock.Clock) *Options {
 	return &Options{
 		version: version, clock: clock, hint: time.Minute, maxAge: time.Hour, publishFor: time.Hour,
-		settings: rotation.Settings{MaxExpiration: 8760 * time.Hour},
+		settings: rotation.Settings{MaxExpiration: extendedExpiration},
 	}
 }
 
@@ -66,6 +73,14 @@ func (o *Options) addFlags(fs *pflag.FlagSet) {
 		"File with the address of and the credentials for the API server. Empty with --secret: those that a pod finds in its file system.")
 	fs.DurationVar(&o.settings.MaxExpiration, "max-token-expiration", o.settings.MaxExpiration,
 		"Longest lifetime of tokens, as the signer has it in its flag of this name. Each key remembers the longest that it was told of.")
+}
+
+// addExtension adds the flag that says whether tokens may live longer than the longest that a client
+// can request.
+func (o *Options) addExtension(fs *pflag.FlagSet) {
+	o.extended = true
+	fs.BoolVar(&o.extended, "service-account-extend-token-expiration", o.extended,
+		"The flag of this name of kube-apiserver: tokens of pods live 8760h, whatever --max-token-expiration says. False: kube-apiserver has it off, or a signer with a shorter --max-token-expiration has made all bound tokens.")
 }
 
 // addWaits adds the flags that decide how long a key is published before it signs.
@@ -94,6 +109,9 @@ func (o *Options) validate() error {
 	}
 	if o.settings.MaxExpiration < 10*time.Minute {
 		errs = append(errs, fmt.Errorf("--max-token-expiration: %v is less than 10m, the least that an API server grants", o.settings.MaxExpiration))
+	}
+	if o.extended {
+		o.settings.MaxExpiration = max(o.settings.MaxExpiration, extendedExpiration)
 	}
 	o.settings.PublishFor = max(o.publishFor, o.hint, o.maxAge)
 	return errors.Join(errs...)

@@ -196,6 +196,41 @@ func TestAPIServersReadTheFilesToo(t *testing.T) {
 	}
 }
 
+// TestKeysStayAsLongAsExtendedTokens: kube-apiserver gives pods tokens of a year, also where
+// --service-account-max-token-expiration is a day.
+func TestKeysStayAsLongAsExtendedTokens(t *testing.T) {
+	const off, until = " --service-account-extend-token-expiration=false", "key <id>: stays until "
+	const year, day = "2027-01-02T04:09:05Z: bound tokens that it signed live up to 8760h0m0s\n", "2026-01-03T04:09:05Z: bound tokens that it signed live up to 24h0m0s\n"
+	cases := map[string]struct{ inImport, inPrune, want string }{
+		"extended":                         {want: until + year},
+		"no longer extended":               {inPrune: off, want: until + year},
+		"never extended":                   {inImport: off, inPrune: off, want: until + day},
+		"extended since":                   {inImport: off, want: until + year},
+		"longer than a year, not extended": {inImport: " --max-token-expiration=17520h" + off, inPrune: off, want: until + "2028-01-02T04:09:05Z: bound tokens that it signed live up to 17520h0m0s\n"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			f := cmdtest.NewFiles(t)
+			clock := testingclock.NewFakeClock(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
+			run := func(line string) string {
+				out, err := keysRun(t, clock, append(strings.Fields(line), "--key-dir="+f.Path("keys"))...)
+				cmdtest.MustNil(t, err)
+				return out
+			}
+			run("import --max-token-expiration=24h --file=" + f.Path("good.key") + tc.inImport)
+			run("rotate --max-token-expiration=24h")
+			clock.Step(time.Hour)
+			run("rotate --max-token-expiration=24h")
+			if diff := cmp.Diff(tc.want, run("prune --max-token-expiration=24h"+tc.inPrune)); diff != "" {
+				t.Errorf("prune (-want +got):\n%s", diff)
+			}
+			if out := run("status --max-token-expiration=24h" + tc.inPrune); !strings.Contains(out, strings.TrimPrefix(tc.want, until)) {
+				t.Errorf("status: %s", out)
+			}
+		})
+	}
+}
+
 func TestKeysRefuses(t *testing.T) {
 	f := cmdtest.NewFiles(t)
 	cases := map[string]struct {

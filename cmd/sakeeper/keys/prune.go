@@ -27,7 +27,8 @@ func newPruneCommand(version string, clock clock.Clock) *cobra.Command {
 		Use:   "prune",
 		Short: "Remove keys of which no token can be alive",
 		Long: `Removes keys of which no token can be alive: those that were retired for longer than
-any token of theirs lives, and that no token Secret carries. To know the latter, it
+any token of theirs lives, which is 8760h at least unless you say
+--service-account-extend-token-expiration=false, and that no token Secret carries. To know the latter, it
 asks the API server: give it --kubeconfig. A key that only token Secrets carry
 becomes legacy: it verifies, and discovery does not show it.`,
 		Args: cobra.NoArgs,
@@ -43,6 +44,7 @@ becomes legacy: it verifies, and discovery does not show it.`,
 	sections := &cliflag.NamedFlagSets{}
 	fs := sections.FlagSet("keys")
 	o.addFlags(fs)
+	o.addExtension(fs)
 	fs.StringVar(&id, "key", id, "Look at this key alone: the beginning of its id.")
 	fs.BoolVar(&o.settings.Force, "force", o.settings.Force,
 		"Remove the key of --key, whatever it is needed for, unless it is the one that signs: all its tokens are refused from then on.")

@@ -53,6 +53,7 @@ step of each. It changes nothing.`,
 	sections := &cliflag.NamedFlagSets{}
 	fs := sections.FlagSet("keys")
 	o.addFlags(fs)
+	o.addExtension(fs)
 	o.addWaits(fs)
 	fs.DurationVar(&o.settings.RotateAfter, "rotate-after", o.settings.RotateAfter, "How long a key signs before the next one is published.")
 	fs.StringVarP(&output, "output", "o", output, "table or json.")

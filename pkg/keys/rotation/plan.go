@@ -13,7 +13,8 @@ type Settings struct {
 	// PublishFor is how long a key is published before it signs: as long as verifiers cache
 	// the published keys.
 	PublishFor time.Duration
-	// MaxExpiration is the longest lifetime of the tokens that are signed now.
+	// MaxExpiration is the longest lifetime of the tokens that are signed now. Kube-apiserver
+	// extends those of pods to 8760h, unless --service-account-extend-token-expiration is false.
 	MaxExpiration time.Duration
 	// RotateAfter is how long a key signs before the next one is published.
 	RotateAfter time.Duration

@@ -167,6 +167,34 @@ func TestKustomizationOfReadme(t *testing.T) {
 	}
 }
 
+// TestWebhookClients: the component reaches the pods of every overlay that has some, and no
+// overlay has it on.
+func TestWebhookClients(t *testing.T) {
+	for overlay, want := range map[string]int{"coexist": 1, "replace": 1, "static-pod": 0} {
+		dir := t.TempDir()
+		if err := os.CopyFS(filepath.Join(dir, "manifests"), os.DirFS(".")); err != nil {
+			t.Fatal(err)
+		}
+		const mine = "kind: Kustomization\nresources: [../manifests/overlays/%s]\ncomponents: [../manifests/components/webhook-clients]\n"
+		if err := os.Mkdir(filepath.Join(dir, "mine"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "mine", "kustomization.yaml"), fmt.Appendf(nil, mine, overlay), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		rendered := kustomize(t, filepath.Join(dir, "mine"))
+		objects(t, overlay, rendered)
+		for _, text := range []string{"- --client-ca-file=/etc/sakeeper/clients/ca.crt", "mountPath: /etc/sakeeper/clients", "name: sakeeper-webhook-clients"} {
+			if n := strings.Count(rendered, text); n != want {
+				t.Errorf("%s: %d times %q, want %d", overlay, n, text, want)
+			}
+		}
+		if strings.Contains(kustomize(t, filepath.Join("overlays", overlay)), "client-ca-file") {
+			t.Errorf("%s checks clients of the webhook", overlay)
+		}
+	}
+}
+
 func TestPodsAreHardened(t *testing.T) {
 	for _, p := range pods(t) {
 		for what, ok := range map[string]bool{

@@ -123,7 +123,7 @@ func exportedMetrics(t *testing.T) map[string][]string {
 	registries = append(registries, controllersConfig.Registry())
 
 	f.WriteServingCertificate(t, "localhost")
-	for _, certificates := range [][]string{nil, {"--tls-cert-file=%/tls.crt", "--tls-private-key-file=%/tls.key"}} {
+	for _, certificates := range [][]string{{"--client-ca-file=%/good.crt"}, {"--tls-cert-file=%/tls.crt", "--tls-private-key-file=%/tls.key"}} {
 		webhookConfig, err := cmdtest.ConfigOf(t, f, webhook.NewCommand, f.WithKubeconfig(t, certificates)...)
 		cmdtest.MustNil(t, err)
 		webhookProcess, err := webhook.New(t.Context(), webhookConfig)

@@ -9,5 +9,7 @@
 //   - When the context ends, no request is refused: the server goes on for the time of
 //     Config.Drain, asks clients to close their connections, and then finishes the requests
 //     that it has.
+//   - With Config.ClientCAs, no handler is called, and no body is read, for a client that may
+//     not call: the client gets the status 403 and a text that says why.
 //   - The certificate is asked for at every handshake, so it may change at any time.
 package webhook

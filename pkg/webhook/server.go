@@ -3,12 +3,14 @@ package webhook
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -36,13 +38,22 @@ const (
 	finishTimeout = writeTimeout
 )
 
-// Config configures a [Server]. All fields but Drain and Shared are required.
+// Config configures a [Server]. All fields but ClientCAs, ClientNames, Drain and Shared are
+// required.
 type Config struct {
 	// GetCertificate returns the current certificate. It is called for every handshake, and
 	// concurrently.
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// Handlers decide the reviews of each path. A path begins with "/".
 	Handlers map[string]review.Func
+	// ClientCAs returns the CAs of the clients that may call. It is called for each request, and
+	// concurrently; a pool that is empty or nil refuses all. A client without a certificate of
+	// them, for the key usage of clients, gets the status 403. Nil: any client may call.
+	ClientCAs func() *x509.CertPool
+	// ClientNames are the clients that may call: the common name, a DNS name or a URI of the
+	// certificate must be one of them, letter by letter. They need ClientCAs. Empty: any client
+	// with a certificate of ClientCAs may call.
+	ClientNames []string
 	// Drain is how long the server goes on as usual after ctx has ended, so that API servers
 	// and proxies notice that it stops. Zero: it does not go on.
 	Drain time.Duration
@@ -70,16 +81,20 @@ func New(cfg Config) (*Server, error) {
 	switch {
 	case cfg.GetCertificate == nil, cfg.Registerer == nil:
 		return nil, errors.New("webhook: GetCertificate and Registerer are required")
+	case cfg.ClientCAs == nil && len(cfg.ClientNames) > 0:
+		return nil, errors.New("webhook: ClientNames need ClientCAs")
+	case slices.Contains(cfg.ClientNames, ""):
+		return nil, errors.New("webhook: one of ClientNames is empty")
 	case len(cfg.Handlers) == 0:
 		return nil, errors.New("webhook: Handlers are required")
 	}
-	cfg.Handlers = maps.Clone(cfg.Handlers)
+	cfg.Handlers, cfg.ClientNames = maps.Clone(cfg.Handlers), slices.Clone(cfg.ClientNames)
 	for path, handler := range cfg.Handlers {
 		if !strings.HasPrefix(path, "/") || handler == nil {
 			return nil, fmt.Errorf("webhook: path %q must begin with / and have a handler", path)
 		}
 	}
-	m, err := newMetrics(cfg.Registerer)
+	m, err := newMetrics(cfg.Registerer, cfg.ClientCAs != nil)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +102,8 @@ func New(cfg Config) (*Server, error) {
 }
 
 // ServeHTTP answers one request, and logs and counts the answer. It implements [http.Handler]
-// for tests and for servers with TLS of their own.
+// for tests and for servers with TLS of their own, which must request a certificate of the
+// client if Config.ClientCAs is set.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	path, a := s.answer(w, r)
@@ -103,10 +119,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // answer also returns the path as metrics and logs show it.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request) (path string, a review.Answer) {
 	handler, ok := s.cfg.Handlers[r.URL.Path]
-	if !ok {
-		return otherPath, review.Refuse(http.StatusNotFound, "there is no such path")
+	if path = r.URL.Path; !ok {
+		path = otherPath
 	}
-	return r.URL.Path, review.Do(w, r, handler, &s.inFlight)
+	if err := s.checkClient(r); err != nil {
+		s.metrics.refuse(err)
+		return path, review.Refuse(http.StatusForbidden, err.Error())
+	}
+	if !ok {
+		return path, review.Refuse(http.StatusNotFound, "there is no such path")
+	}
+	return path, review.Do(w, r, handler, &s.inFlight)
 }
 
 // Run serves on listener, which it closes, until ctx ends and then until the requests in
@@ -117,7 +140,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	working := klog.NewContext(context.WithoutCancel(ctx), logger)
 	server := &http.Server{
 		Handler:           s,
-		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.cfg.GetCertificate},
+		TLSConfig:         s.tlsConfig(),
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,

@@ -34,6 +34,9 @@ type Options struct {
 	mutating          string
 	validating        string
 
+	clientCAFile string
+	clientNames  []string
+
 	serviceAccounts []string
 	tokenSource     string
 	limit           bool
@@ -81,6 +84,10 @@ func (o *Options) addFlags(fs *pflag.FlagSet) {
 func (o *Options) addServingFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.bindAddress, "bind-address", o.bindAddress, "IP address to serve on. Empty: all.")
 	fs.IntVar(&o.port, "secure-port", o.port, "Port to serve HTTPS on.")
+	fs.StringVar(&o.clientCAFile, "client-ca-file", o.clientCAFile,
+		"PEM file with the CAs of the clients that may ask for reviews. API servers have their certificates in the kubeConfigFile of a WebhookAdmissionConfiguration. A client without such a certificate gets the status 403. It is read again when it changes. Empty: any client that reaches --secure-port may ask.")
+	fs.StringArrayVar(&o.clientNames, "client-name", o.clientNames,
+		"Common name, DNS name or URI in the certificates of clients that may ask for reviews. May be repeated. Empty: any certificate of --client-ca-file.")
 	fs.BoolVar(&o.servers.Shared, "permit-port-sharing", o.servers.Shared,
 		"Let other processes of the host listen on --secure-port and the port of the metrics too (SO_REUSEPORT), so that a pod in the host's network can start before the one that it replaces has stopped. The port is opened when all else is ready. Give each a unix socket for its probes.")
 	fs.DurationVar(&o.shutdownDelay, "shutdown-delay-duration", o.shutdownDelay,
@@ -124,6 +131,12 @@ func (o *Options) validate() []error {
 	}
 	if o.port < 1 || o.port > 65535 {
 		errs = append(errs, fmt.Errorf("--secure-port: %d is not between 1 and 65535", o.port))
+	}
+	if o.clientCAFile == "" && len(o.clientNames) > 0 {
+		errs = append(errs, errors.New("--client-name needs --client-ca-file"))
+	}
+	if slices.Contains(o.clientNames, "") {
+		errs = append(errs, errors.New("--client-name: a name is empty"))
 	}
 	if o.shutdownDelay < 0 {
 		errs = append(errs, fmt.Errorf("--shutdown-delay-duration: %v is negative", o.shutdownDelay))

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -32,6 +33,12 @@ import (
 
 const component = "sakeeper-webhook"
 
+// The sources of reload failures.
+const (
+	sourceCertificate = "certificate"
+	sourceClientCA    = "client-ca"
+)
+
 // Run runs until ctx ends, which is no error, or until something fails that cannot be retried.
 func Run(ctx context.Context, cfg *Config) error {
 	ctx, listeners, err := process.Begin(ctx, component, cfg.version, cfg.options.logs, cfg.options.servers)
@@ -61,6 +68,9 @@ func Run(ctx context.Context, cfg *Config) error {
 	})
 	group.Go(func() error { return listeners.Serve(working, p.registry, p.probesHandler(ctx)) })
 	group.Go(func() error { return p.certificates.Run(working) })
+	if p.cfg.clientCA != nil {
+		group.Go(func() error { return p.cfg.clientCA.Run(working) })
+	}
 	for _, informer := range p.informers {
 		group.Go(func() error {
 			informer.RunWithContext(working)
@@ -103,6 +113,8 @@ func New(ctx context.Context, cfg *Config) (*Process, error) {
 	}
 	p.server, err = webhook.New(webhook.Config{
 		GetCertificate: p.certificates.GetCertificate,
+		ClientCAs:      p.clientCAs(),
+		ClientNames:    cfg.options.clientNames,
 		Handlers:       map[string]review.Func{"/mutate/pods": p.reviewer.Mutate, "/validate/pods": p.reviewer.Validate},
 		Drain:          cfg.options.shutdownDelay,
 		Shared:         cfg.options.servers.Shared,
@@ -188,17 +200,47 @@ func (p *Process) makeCertificates() error {
 		return err
 	}
 	p.certificates = files
-	p.followReloads(files)
+	p.followReloads(sourceCertificate, "certificate", files)
 	return nil
 }
 
-// followReloads counts changed certificate files that cannot be used, and records events about them.
-func (p *Process) followReloads(files *certfiles.Files) {
-	failures := kube.NewReloadFailures(p.registry, "certificate")
+// followReloads counts the changed files of a loader that cannot be used, and records events
+// about them. What is the content of the files.
+func (p *Process) followReloads(source, what string, files interface{ OnError(f func(error)) }) {
 	service := &corev1.ObjectReference{Kind: "Service", APIVersion: "v1", Namespace: p.cfg.options.ownNamespace(), Name: component}
-	files.OnError(failures.Count("certificate", func(err error) {
-		p.recorder.Eventf(service, corev1.EventTypeWarning, api.ReasonReloadFailed, "The last good certificate stays in use: %v", err)
+	files.OnError(p.failures().Count(source, func(err error) {
+		p.recorder.Eventf(service, corev1.EventTypeWarning, api.ReasonReloadFailed, "The last good "+what+" stays in use: %v", err)
 	}))
+}
+
+// failures is the counter of changed files, which has a series for each file that the flags name.
+func (p *Process) failures() kube.ReloadFailures {
+	var sources []string
+	if p.cfg.options.certFile != "" {
+		sources = append(sources, sourceCertificate)
+	}
+	if p.cfg.clientCA != nil {
+		sources = append(sources, sourceClientCA)
+	}
+	return kube.NewReloadFailures(p.registry, sources...)
+}
+
+// clientCAs returns nil if any client may ask for reviews.
+func (p *Process) clientCAs() func() *x509.CertPool {
+	loader := p.cfg.clientCA
+	if loader == nil {
+		return nil
+	}
+	p.followReloads(sourceClientCA, "client CA", loader)
+	current := func() *x509.CertPool {
+		pool := x509.NewCertPool()
+		pool.AppendCertsFromPEM(loader.Get().PEM())
+		return pool
+	}
+	var pool atomic.Pointer[x509.CertPool]
+	pool.Store(current())
+	loader.OnChange(func() { pool.Store(current()) })
+	return pool.Load
 }
 
 // makeOwnCertificates is for a webhook that issues certificates of its own CA.

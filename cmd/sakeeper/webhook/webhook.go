@@ -7,11 +7,13 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/rest"
 
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/options"
+	"github.com/sakeeper/sakeeper/pkg/cabundle"
 )
 
 // NewCommand makes the command, which calls start with the config that its flags result in.
@@ -41,6 +43,8 @@ type Config struct {
 	version string
 	options *Options
 	rest    *rest.Config
+	// clientCA is nil if any client may ask for reviews.
+	clientCA *cabundle.Loader
 }
 
 // certificates is the source of the serving certificate.
@@ -56,5 +60,11 @@ func (o *Options) complete(version string) (*Config, error) {
 	var err error
 	cfg := &Config{version: version, options: o}
 	cfg.rest, err = o.api.RESTConfig(component, version)
-	return cfg, errors.Join(append(errs, err)...)
+	errs = append(errs, err)
+	if o.clientCAFile != "" {
+		if cfg.clientCA, err = cabundle.OpenFile("client CA", o.clientCAFile); err != nil {
+			errs = append(errs, fmt.Errorf("--client-ca-file: %w", err))
+		}
+	}
+	return cfg, errors.Join(errs...)
 }

@@ -48,6 +48,9 @@ type Options struct {
 	// SigningEndpoint is the unix socket of a signer that runs already; the API server
 	// then has no keys of its own.
 	SigningEndpoint string
+	// AdmissionConfigFile is an AdmissionConfiguration, for example with the credentials for
+	// webhooks.
+	AdmissionConfigFile string
 }
 
 // ControlPlane is a running control plane.
@@ -113,6 +116,9 @@ func Start(opts Options) (*ControlPlane, error) {
 	}
 	if opts.MaxTokenLifetime > 0 {
 		apiserver.Configure().Set("service-account-max-token-expiration", opts.MaxTokenLifetime.String())
+	}
+	if opts.AdmissionConfigFile != "" {
+		apiserver.Configure().Set("admission-control-config-file", opts.AdmissionConfigFile)
 	}
 	if opts.PodAdmission { // envtest turns it off
 		apiserver.Configure().Disable("disable-admission-plugins")

@@ -115,6 +115,7 @@ func pods(t *testing.T) []pod {
 			switch o := object.(type) {
 			case *appsv1.Deployment:
 				all = append(all, pod{where: name + " " + o.Name, spec: o.Spec.Template.Spec})
+				expectLossOfANode(t, name, o)
 				if *o.Spec.Replicas != 2 || len(o.Spec.Template.Spec.TopologySpreadConstraints) == 0 {
 					t.Errorf("%s %s: %d replicas, spread by %v", name, o.Name, *o.Spec.Replicas, o.Spec.Template.Spec.TopologySpreadConstraints)
 				}
@@ -143,6 +144,32 @@ func pods(t *testing.T) []pod {
 		t.Errorf("found %d pods", len(all))
 	}
 	return all
+}
+
+// expectLossOfANode: a pod leaves a lost node after 30 s, and replicas that answer requests of
+// API servers are on different nodes where there are two.
+func expectLossOfANode(t *testing.T, where string, d *appsv1.Deployment) {
+	t.Helper()
+	spec := d.Spec.Template.Spec
+	for _, key := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {
+		if !slices.ContainsFunc(spec.Tolerations, func(to corev1.Toleration) bool {
+			return to.Key == key && to.Effect == corev1.TaintEffectNoExecute && to.TolerationSeconds != nil && *to.TolerationSeconds == 30
+		}) {
+			t.Errorf("%s %s does not leave nodes with the taint %s after 30 s: %v", where, d.Name, key, spec.Tolerations)
+		}
+	}
+	if d.Name == "sakeeper-controllers" { // one of them works
+		return
+	}
+	for _, c := range spec.TopologySpreadConstraints {
+		// A cordoned node must count, and nodes that count must be ones where the pod can run.
+		if c.WhenUnsatisfiable != corev1.DoNotSchedule || c.MaxSkew != 1 || c.TopologyKey != corev1.LabelHostname || c.NodeTaintsPolicy != nil {
+			t.Errorf("%s %s: the replicas may be on one node: %v", where, d.Name, c)
+		}
+	}
+	if !slices.ContainsFunc(spec.Tolerations, func(to corev1.Toleration) bool { return to.Key == "node-role.kubernetes.io/control-plane" }) {
+		t.Errorf("%s %s: a replica waits for a node of the control plane", where, d.Name)
+	}
 }
 
 // TestKustomizationOfReadme: an image of another name.

@@ -138,7 +138,10 @@ func history() []step {
 			s.Data = map[string][]byte{"token": []byte("mine")}
 		})},
 		{"immutable token secret", secret("immutable", "builder", func(s *corev1.Secret) { s.Immutable = new(true) })},
-		{"token secret of nobody", secret("orphan", "nobody", func(*corev1.Secret) {})},
+		// With a UID: without one, sakeeper waits five seconds for the account.
+		{"token secret of nobody", secret("orphan", "nobody", func(s *corev1.Secret) {
+			s.Annotations[corev1.ServiceAccountUIDKey] = "00000000-0000-0000-0000-000000000000"
+		})},
 		{"token secret of another uid", secret("stranger", "builder", func(s *corev1.Secret) {
 			s.Annotations[corev1.ServiceAccountUIDKey] = "00000000-0000-0000-0000-000000000000"
 		})},

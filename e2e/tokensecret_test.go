@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -203,7 +205,9 @@ func TestSecretWithoutServiceAccountIsDeletedAfterALiveLook(t *testing.T) {
 	t.Parallel()
 	namespace := newNamespace(t, shared.client)
 	mark := mustMark(t, shared.cp)
-	mustCreateSecret(t, shared.client, namespace, tokenSecret("orphan", "nobody"))
+	orphan := tokenSecret("orphan", "nobody")
+	orphan.Annotations[corev1.ServiceAccountUIDKey] = "00000000-0000-0000-0000-000000000000"
+	mustCreateSecret(t, shared.client, namespace, orphan)
 	expectGone(t, shared.client, namespace, "orphan")
 	if diff := cmp.Diff(map[string]int{"get serviceaccounts": 1, "delete secrets": 1}, controlplane.Count(requests(t, shared.cp, mark, namespace))); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
@@ -218,6 +222,79 @@ func TestSecretOfAnotherUIDIsDeleted(t *testing.T) {
 	secret.Annotations[corev1.ServiceAccountUIDKey] = "00000000-0000-0000-0000-000000000000"
 	mustCreateSecret(t, shared.client, namespace, secret)
 	expectGone(t, shared.client, namespace, "builder-token")
+}
+
+// TestSecretThatIsCreatedBeforeItsServiceAccountIsFilled creates 60 pairs, the Secret first.
+func TestSecretThatIsCreatedBeforeItsServiceAccountIsFilled(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, shared.client)
+	created := time.Now()
+	for i := range 60 {
+		mustCreateSecret(t, shared.client, namespace, tokenSecret(fmt.Sprintf("s%d", i), fmt.Sprintf("a%d", i)))
+	}
+	time.Sleep(2*time.Second - time.Since(created)) // the controller has seen all Secrets
+	for i := range 60 {
+		mustCreateAccount(t, shared.client, namespace, fmt.Sprintf("a%d", i))
+	}
+	for i := range 60 {
+		account := expectAccount(t, shared.client, namespace, fmt.Sprintf("a%d", i))
+		expectFilled(t, shared.client, namespace, fmt.Sprintf("s%d", i), account, shared.cp.Admin.CAData)
+	}
+}
+
+func TestSecretWhoseServiceAccountNeverAppearsIsDeletedAfterFiveSeconds(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, shared.client)
+	mark, created := mustMark(t, shared.cp), time.Now()
+	mustCreateSecret(t, shared.client, namespace, tokenSecret("orphan", "nobody"))
+	expectGone(t, shared.client, namespace, "orphan")
+	if took := time.Since(created); took < 5*time.Second {
+		t.Errorf("deleted after %v", took)
+	}
+	if diff := cmp.Diff(map[string]int{"get serviceaccounts": 2, "delete secrets": 1}, controlplane.Count(requests(t, shared.cp, mark, namespace))); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+	expectNamespaceEvent(t, shared.client, namespace, "Deleted token secret orphan, because its service account nobody does not exist")
+}
+
+// TestRestoredSecretOfAFormerServiceAccountIsDeletedWithAnEvent restores a Secret after its account
+// was created again.
+func TestRestoredSecretOfAFormerServiceAccountIsDeletedWithAnEvent(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, shared.client)
+	former := mustCreateAccount(t, shared.client, namespace, "one")
+	mustCreateSecret(t, shared.client, namespace, tokenSecret("one", "one"))
+	backup := expectFilled(t, shared.client, namespace, "one", former, shared.cp.Admin.CAData)
+	must(t, shared.client.CoreV1().ServiceAccounts(namespace).Delete(t.Context(), "one", metav1.DeleteOptions{}))
+	expectGone(t, shared.client, namespace, "one")
+	account := mustCreateAccount(t, shared.client, namespace, "one")
+	expectSettled(t, shared.client, namespace)
+	backup.ObjectMeta = metav1.ObjectMeta{Name: "one", Annotations: backup.Annotations}
+	mustCreateSecret(t, shared.client, namespace, backup)
+	expectGone(t, shared.client, namespace, "one")
+	expectNamespaceEvent(t, shared.client, namespace, fmt.Sprintf(
+		"Deleted token secret one, because it is for another UID of service account one: it names %s, and the account has %s", former.UID, account.UID))
+	if !strings.Contains(shared.sakeeper.Logs(), namespace+`/one" reason="service account has another UID"`) {
+		t.Error("the log does not say that the account has another UID")
+	}
+}
+
+func expectNamespaceEvent(t *testing.T, client kubernetes.Interface, namespace, message string) {
+	t.Helper()
+	eventually(t, "event "+message, func(ctx context.Context) error {
+		events, err := client.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.kind=Namespace,involvedObject.name=" + namespace})
+		if err != nil {
+			return err
+		}
+		var got []string
+		for _, event := range events.Items {
+			if event.Type == corev1.EventTypeWarning && event.Reason == api.ReasonDeletedTokenSecret && event.Message == message {
+				return nil
+			}
+			got = append(got, event.Message)
+		}
+		return fmt.Errorf("events %q", got)
+	})
 }
 
 func TestDeletedServiceAccountTakesItsSecretsAndNoOthers(t *testing.T) {

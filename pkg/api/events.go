@@ -11,6 +11,9 @@ const (
 	// ReasonFailedGenerateToken is the event on a ServiceAccount if the API server refuses its
 	// token Secret or the reference to it, for example because of a quota.
 	ReasonFailedGenerateToken = "FailedGenerateToken"
+	// ReasonDeletedTokenSecret is the event on a namespace if a token Secret in it was deleted,
+	// because its ServiceAccount does not exist or has another UID than the Secret names.
+	ReasonDeletedTokenSecret = "DeletedTokenSecret"
 )
 
 // Reasons of events on token Secrets (type kubernetes.io/service-account-token).

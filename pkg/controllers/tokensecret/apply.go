@@ -158,8 +158,8 @@ func (c *Controller) patch(ctx context.Context, cached *cache.TokenSecret, accou
 }
 
 // remove deletes the Secret with its UID and, because the decision is based on annotations, its
-// resourceVersion as preconditions.
-func (c *Controller) remove(ctx context.Context, cached *cache.TokenSecret, reason string) (requeueAfter time.Duration, err error) {
+// resourceVersion as preconditions. An event on the namespace says so.
+func (c *Controller) remove(ctx context.Context, cached *cache.TokenSecret, o owner, reason string) (requeueAfter time.Duration, err error) {
 	key := c.deletionKey(cached)
 	if wait := c.writeBackoff(ctx, c.limiters.deletions, key, contentOfDeletion, cached); wait > 0 {
 		return wait, nil
@@ -169,8 +169,27 @@ func (c *Controller) remove(ctx context.Context, cached *cache.TokenSecret, reas
 	})
 	if err == nil {
 		c.limiters.deletions.Record(key, contentOfDeletion)
+		c.recordDeletion(cached, o)
 	}
 	return c.handleAPIError(ctx, cached, "Deleted token secret", reason, err)
+}
+
+// recordDeletion records an event on the namespace of a deleted Secret, which cannot have events
+// itself any more. A namespace that is being deleted takes none.
+func (c *Controller) recordDeletion(deleted *cache.TokenSecret, o owner) {
+	ref := kube.NamespaceReference(deleted.Namespace)
+	ref.Namespace = deleted.Namespace // so that it is among the events of this namespace
+	if ns, ok := cache.Get(c.cfg.Namespaces, deleted.Namespace); ok {
+		if ns.Status.Phase == corev1.NamespaceTerminating {
+			return
+		}
+		ref.UID = ns.UID
+	}
+	why := fmt.Sprintf("its service account %s does not exist", deleted.Account)
+	if o.otherUID != "" {
+		why = fmt.Sprintf("it is for another UID of service account %s: it names %s, and the account has %s", deleted.Account, deleted.AccountUID, o.otherUID)
+	}
+	c.cfg.Recorder.Eventf(ref, corev1.EventTypeWarning, api.ReasonDeletedTokenSecret, "Deleted token secret %s, because %s", deleted.Name, why)
 }
 
 func claimsOf(secret *cache.TokenSecret, account types.UID) token.LegacyClaims {

@@ -36,6 +36,9 @@ const (
 	// requeueNotCached is when a Secret is synced again whose account the cache does not have: an
 	// account that is created and deleted while the watch is broken has no event.
 	requeueNotCached = 10 * time.Second
+	// accountGrace is how long the account of a Secret that names no UID may be missing: clients
+	// create or apply both in any order.
+	accountGrace = 5 * time.Second
 )
 
 // Tokens makes legacy tokens and decides whether they may be written; see
@@ -89,6 +92,7 @@ type Controller struct {
 	queue    *workqueue.Queue[toolscache.ObjectName]
 	synced   []toolscache.DoneChecker
 	owners   owners
+	missing  *missingAccounts
 	checks   *tokenChecks
 	limiters limiters
 }
@@ -106,6 +110,7 @@ func New(cfg Config) (*Controller, error) {
 		cfg:      cfg,
 		reviewer: tokenreview.New(cfg.TokenReviews, "repair", cfg.Registerer),
 		owners:   newOwners(),
+		missing:  newMissingAccounts(),
 		checks:   newTokenChecks(),
 		limiters: newLimiters(cfg),
 	}
@@ -122,7 +127,7 @@ func New(cfg Config) (*Controller, error) {
 		Changed: c.enqueue, Deleted: c.enqueue, // sync forgets what is remembered about a deleted Secret
 	})
 	accounts, errAccounts := workqueue.Watch(cfg.ServiceAccounts, workqueue.Events[*corev1.ServiceAccount]{
-		Deleted: c.accountDeleted, Vanished: c.accountVanished,
+		Changed: c.accountChanged, Deleted: c.accountDeleted, Vanished: c.accountVanished,
 	})
 	// Changes of namespaces' settings take effect with the next event of a Secret.
 	c.synced = []toolscache.DoneChecker{secrets, accounts, cfg.Namespaces.HasSyncedChecker()}
@@ -153,6 +158,7 @@ func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (reque
 	}
 	if s.secret == nil {
 		c.checks.forget(key)
+		c.missing.forget(key)
 	}
 	requeueAfter, err = c.reconcile(ctx, key, s, ca)
 	if err == nil && s.owner.notCached && (requeueAfter == 0 || requeueAfter > requeueNotCached) {
@@ -218,7 +224,10 @@ func (c *Controller) apply(ctx context.Context, s state, ca cabundle.Bundle, act
 	case undoFill:
 		return c.undoFill(ctx, s.secret, reason)
 	case remove:
-		return c.remove(ctx, s.secret, reason)
+		return c.remove(ctx, s.secret, s.owner, reason)
+	case awaitAccount:
+		klog.FromContext(ctx).V(4).Info("Waiting for the service account of a token secret", "serviceAccount", klog.KRef(s.secret.Namespace, s.secret.Account), "reason", reason)
+		return accountGrace - s.owner.missingFor, nil
 	default:
 		klog.FromContext(ctx).V(4).Info("Skipped token secret", "reason", reason)
 		return 0, nil
@@ -264,6 +273,18 @@ func (c *Controller) enqueue(secret *cache.TokenSecret) {
 	c.queue.Add(toolscache.MetaObjectToName(secret))
 }
 
+// accountChanged queues the Secrets that wait for this account.
+func (c *Controller) accountChanged(account *corev1.ServiceAccount) {
+	if c.missing.empty() {
+		return
+	}
+	for _, secret := range c.secretsOf(account) {
+		if c.missing.includes(toolscache.MetaObjectToName(secret)) {
+			c.enqueue(secret)
+		}
+	}
+}
+
 func (c *Controller) accountDeleted(account *corev1.ServiceAccount) {
 	c.enqueueSecretsOf(account, account.ResourceVersion)
 }
@@ -277,11 +298,16 @@ func (c *Controller) accountVanished(account *corev1.ServiceAccount) {
 // Among them may be Secrets of another account of that name, which sync leaves alone.
 func (c *Controller) enqueueSecretsOf(account *corev1.ServiceAccount, version string) {
 	c.owners.deleted.Add(account.UID, version)
+	for _, secret := range c.secretsOf(account) {
+		c.enqueue(secret)
+	}
+}
+
+// secretsOf returns the cached Secrets that name account.
+func (c *Controller) secretsOf(account *corev1.ServiceAccount) []*cache.TokenSecret {
 	secrets, err := c.cfg.Secrets.GetTypedIndexer().ByTypedIndex(cache.ByAccount, toolscache.MetaObjectToName(account).String())
 	if err != nil {
 		panic("tokensecret: internal error: " + err.Error()) // there is no such index
 	}
-	for _, secret := range secrets {
-		c.enqueue(secret)
-	}
+	return secrets
 }

@@ -2,6 +2,7 @@ package tokensecret
 
 import (
 	"crypto/sha256"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -64,20 +65,25 @@ type owner struct {
 	mistaken bool
 	// notCached: a live GET found it, and the cache does not have it.
 	notCached bool
+	// otherUID is the UID of the account that has the name now, if the Secret names another UID.
+	otherUID types.UID
+	// missingFor is for how long there has been no account, as far as this process knows.
+	missingFor time.Duration
 }
 
 type action int
 
 const (
-	none        action = iota
-	fill               // write the whole object, with a token
-	repair             // patch ca.crt or namespace of an object that has a token
-	resign             // patch the token too
-	noteReview         // patch the annotation about reviews
-	reviewToken        // ask the API server whether it accepts the token
-	findKey            // find the key that verifies the token
-	undoFill           // remove the token and the UID
-	remove             // delete the object
+	none         action = iota
+	fill                // write the whole object, with a token
+	repair              // patch ca.crt or namespace of an object that has a token
+	resign              // patch the token too
+	noteReview          // patch the annotation about reviews
+	reviewToken         // ask the API server whether it accepts the token
+	findKey             // find the key that verifies the token
+	undoFill            // remove the token and the UID
+	awaitAccount        // give the account time to appear
+	remove              // delete the object
 )
 
 func decide(s state) (action, string) {
@@ -90,6 +96,10 @@ func decide(s state) (action, string) {
 		return undoFill, "it was filled for an account that is gone"
 	case s.owner.account == "" && s.secret.DeletionTimestamp != nil:
 		return none, "secret is being deleted"
+	case s.owner.otherUID != "":
+		return remove, "service account has another UID"
+	case s.owner.account == "" && s.secret.AccountUID == "" && s.owner.missingFor < accountGrace:
+		return awaitAccount, "service account may still be created"
 	case s.owner.account == "":
 		return remove, "service account does not exist"
 	default:

@@ -2,6 +2,7 @@ package tokensecret
 
 import (
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,6 +40,8 @@ func TestDecide(t *testing.T) {
 		inSecret   *cache.TokenSecret
 		inAccount  types.UID
 		inMistaken bool
+		inOtherUID types.UID
+		inMissing  time.Duration
 		want       action
 		wantReason string
 	}{
@@ -51,8 +54,23 @@ func TestDecide(t *testing.T) {
 		"a secret without its account is removed": {
 			inSecret: secret(), want: remove, wantReason: "service account does not exist",
 		},
-		"also one that was never filled": {
-			inSecret: secret(unfilled, withoutUID), want: remove, wantReason: "service account does not exist",
+		"at once, if it names a UID": {
+			inSecret: secret(unfilled), want: remove, wantReason: "service account does not exist",
+		},
+		"one that names no UID waits for its account": {
+			inSecret: secret(unfilled, withoutUID), want: awaitAccount, wantReason: "service account may still be created",
+		},
+		"also if it has a token": {
+			inSecret: secret(withoutUID), inMissing: accountGrace - 1, want: awaitAccount, wantReason: "service account may still be created",
+		},
+		"and is removed after that": {
+			inSecret: secret(unfilled, withoutUID), inMissing: accountGrace, want: remove, wantReason: "service account does not exist",
+		},
+		"it does not wait while it is being deleted": {
+			inSecret: secret(unfilled, withoutUID, deleting), want: none, wantReason: "secret is being deleted",
+		},
+		"an account with another UID is another reason": {
+			inSecret: secret(), inOtherUID: testkit.OtherUID, want: remove, wantReason: "service account has another UID",
 		},
 		"but not one that is being deleted": {
 			inSecret: secret(deleting), want: none, wantReason: "secret is being deleted",
@@ -84,7 +102,7 @@ func TestDecide(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			got, reason := decide(state{secret: tc.inSecret, owner: owner{account: tc.inAccount, mistaken: tc.inMistaken}, caSum: sum})
+			got, reason := decide(state{secret: tc.inSecret, owner: owner{account: tc.inAccount, mistaken: tc.inMistaken, otherUID: tc.inOtherUID, missingFor: tc.inMissing}, caSum: sum})
 			if got != tc.want || reason != tc.wantReason {
 				t.Errorf("got %d, %q; want %d, %q", got, reason, tc.want, tc.wantReason)
 			}

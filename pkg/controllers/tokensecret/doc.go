@@ -11,9 +11,11 @@
 // A Secret names its ServiceAccount by annotation, and after it was filled its UID too. If the
 // account exists, a missing token or namespace is filled in and a differing ca.crt is replaced. The
 // same write sets both annotations, but they alone are no reason for a write. If the account does
-// not exist, the Secret is deleted, with its UID and resourceVersion as preconditions. The account
-// does not exist if this process saw the deletion of that very UID, or else if a live GET says so,
-// because a cache may lag.
+// not exist, the Secret is deleted, with its UID and resourceVersion as preconditions, and a Warning
+// event on its namespace says why. The account does not exist if this process saw the deletion of
+// that very UID, or else if a live GET says so, because a cache may lag. A Secret that names no UID is
+// deleted only if its account is still missing 5 seconds after that was first seen, because clients
+// create both in any order; in-tree deletes it at once.
 //
 // A Secret without a token is cached whole and filled by one PUT of that object, without a GET
 // before it: the resourceVersion protects it. Of all other Secrets only a few values are cached, and

@@ -149,7 +149,7 @@ func TestLife(t *testing.T) {
 		tracker := r.client.Tracker()
 
 		r.expectRequests("changes from the time when no controller ran",
-			"update secrets team/empty", "get serviceaccounts team/missing", "delete secrets team/orphan")
+			"update secrets team/empty", "get serviceaccounts team/missing", "get serviceaccounts team/missing", "delete secrets team/orphan")
 		if !r.Ready() {
 			t.Error("not ready")
 		}

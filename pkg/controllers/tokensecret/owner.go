@@ -7,6 +7,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/utils/lru"
 
 	"github.com/sakeeper/sakeeper/pkg/cache"
@@ -37,23 +38,30 @@ func (c *Controller) ownerOf(ctx context.Context, secret *cache.TokenSecret) (ow
 	if name.Name == "" {
 		return owner{}, nil
 	}
-	if cached, ok := cache.Get(c.cfg.ServiceAccounts, name.String()); ok && belongs(secret, cached.UID) {
+	cached, ok := cache.Get(c.cfg.ServiceAccounts, name.String())
+	if ok && belongs(secret, cached.UID) {
+		c.missing.forget(toolscache.MetaObjectToName(secret))
 		return owner{account: cached.UID}, nil
 	}
 	maybeMistaken := c.owners.filledAfterDeletion(secret)
 	if _, deleted := c.owners.deleted.Get(secret.AccountUID); deleted && !maybeMistaken && !c.cfg.ConfirmLive {
+		if ok {
+			return owner{otherUID: cached.UID}, nil
+		}
 		return owner{}, nil
 	}
+	c.missing.search(secret)
 	live, err := c.cfg.Client.ServiceAccounts(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return owner{}, nil
+		return owner{missingFor: c.missing.notFound(secret, c.cfg.Clock.Now())}, nil
 	case err != nil:
 		return owner{}, fmt.Errorf("get service account %s: %w", name, err)
 	case belongs(secret, live.UID):
+		c.missing.forget(toolscache.MetaObjectToName(secret))
 		return owner{account: live.UID, notCached: true}, nil
 	default:
-		return owner{mistaken: maybeMistaken && !secret.CreationTimestamp.Before(&live.CreationTimestamp)}, nil
+		return owner{otherUID: live.UID, mistaken: maybeMistaken && !secret.CreationTimestamp.Before(&live.CreationTimestamp)}, nil
 	}
 }
 

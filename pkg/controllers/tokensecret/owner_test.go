@@ -1,6 +1,7 @@
 package tokensecret
 
 import (
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -143,13 +144,81 @@ func TestAnAccountThatNoWatchEverShowed(t *testing.T) {
 		gone.Store(true)
 		time.Sleep(requeueNotCached)
 		synctest.Wait()
+		f.advance(accountGrace)
+		time.Sleep(accountGrace)
+		synctest.Wait()
 		var got []string
 		for _, r := range testkit.Requests(f.client.Actions()) {
 			got = append(got, r.Verb+" "+r.Resource)
 		}
-		want := []string{"get serviceaccounts", "update secrets", "get serviceaccounts", "delete secrets"}
+		want := []string{"get serviceaccounts", "update secrets", "get serviceaccounts", "get serviceaccounts", "delete secrets"}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("requests (-want +got):\n%s", diff)
 		}
 	})
+}
+
+func TestASecretIsFilledWhenItsAccountAppears(t *testing.T) {
+	accounts, secrets := corev1.SchemeGroupVersion.WithResource("serviceaccounts"), corev1.SchemeGroupVersion.WithResource("secrets")
+	synctest.Test(t, func(t *testing.T) {
+		r := startController(t)
+		defer r.stop()
+		synctest.Wait()
+		r.must(r.client.Tracker().Create(secrets, testkit.Secret("team/s", testkit.WithAccount("robot")), "team"))
+		time.Sleep(accountGrace - time.Second)
+		r.must(r.client.Tracker().Create(accounts, robot(), "team"))
+		r.expectRequests("the account appears", "get serviceaccounts team/robot", "update secrets team/s")
+		if !r.missing.empty() {
+			t.Errorf("remembered %v", r.missing.bySecret)
+		}
+	})
+}
+
+func TestADeletionForWantOfAnAccountIsToldOnTheNamespace(t *testing.T) {
+	reborn := testkit.ServiceAccount("team/robot", testkit.WithUID(testkit.OtherUID))
+	const other = "Deleted token secret s, because it is for another UID of service account robot: it names " +
+		string(testkit.AccountUID) + ", and the account has " + string(testkit.OtherUID)
+	cases := map[string]struct {
+		inLive, inCached *corev1.ServiceAccount
+		inDeleted        bool // the deletion of the account was seen
+		inTerminating    bool
+		want, wantLog    string
+	}{
+		"no account": {
+			want: "Deleted token secret s, because its service account robot does not exist", wantLog: `reason="service account does not exist"`,
+		},
+		"another account of that name":                      {inLive: reborn, want: other, wantLog: `reason="service account has another UID"`},
+		"another account, after the deletion of the former": {inCached: reborn, inDeleted: true, want: other, wantLog: `reason="service account has another UID"`},
+		"a namespace that is being deleted":                 {inTerminating: true, wantLog: `reason="service account does not exist"`},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			team := testkit.Namespace("team")
+			if tc.inTerminating {
+				team.Status.Phase = corev1.NamespaceTerminating
+			}
+			s := apiServer{}
+			if tc.inLive != nil {
+				s.accounts = []*corev1.ServiceAccount{tc.inLive}
+			}
+			f := newFixture(t, s, team, secret())
+			if tc.inCached != nil {
+				f.cache(t, tc.inCached)
+			}
+			if tc.inDeleted {
+				f.accountDeleted(robot())
+			}
+			f.mustSync(t, "team/s")
+			var want []string
+			if tc.want != "" {
+				want = []string{"Warning DeletedTokenSecret " + tc.want + " involvedObject{kind=Namespace,apiVersion=v1}"}
+			}
+			if diff := cmp.Diff(want, testkit.Events(f.recorder)); diff != "" {
+				t.Errorf("events (-want +got):\n%s", diff)
+			}
+			if !strings.Contains(f.logs(), tc.wantLog) {
+				t.Errorf("no %s in the log", tc.wantLog)
+			}
+		})
+	}
 }

@@ -113,9 +113,10 @@ func TestSync(t *testing.T) {
 			inSecret: secret(),
 			want:     []testkit.Request{getAccount(), removed()},
 		},
-		"also one that was never filled": {
-			inSecret: unfilled(),
-			want:     []testkit.Request{getAccount(), removed()},
+		"one that names no UID waits for its account": {
+			wantRequeue: accountGrace,
+			inSecret:    unfilled(),
+			want:        []testkit.Request{getAccount()},
 		},
 		"a secret that is being deleted already does not": {
 			inSecret: secret(testkit.Deleting()),

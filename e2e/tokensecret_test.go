@@ -414,3 +414,41 @@ func TestUnreadableTokenIsLeftAlone(t *testing.T) {
 		t.Errorf("annotations: %v", got.Annotations)
 	}
 }
+
+// TestManySecretsWithoutAccountsAtTheStartAreDeletedLate: a list that leaves so many Secrets without
+// their accounts may be wrong.
+func TestManySecretsWithoutAccountsAtTheStartAreDeletedLate(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t)
+	const n, saved = 25, "s0"
+	namespace := "left"
+	_, err := p.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
+	must(t, err)
+	for i := range n {
+		secret := tokenSecret(fmt.Sprintf("s%d", i), fmt.Sprintf("a%d", i))
+		if i > 0 {
+			secret.Annotations[corev1.ServiceAccountUIDKey] = "00000000-0000-0000-0000-000000000000"
+		}
+		mustCreateSecret(t, p.client, namespace, secret)
+	}
+	began := time.Now()
+	startReadySakeeper(t, p.sakeeperArgs(t))
+	time.Sleep(7 * time.Second) // longer than a single Secret has, shorter than these have
+	account := mustCreateAccount(t, p.client, namespace, "a0")
+	secrets, err := p.client.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{})
+	must(t, err)
+	if len(secrets.Items) != n {
+		t.Errorf("%d of %d Secrets are left", len(secrets.Items), n)
+	}
+	eventually(t, "all but one are deleted", func(ctx context.Context) error {
+		secrets, err := p.client.CoreV1().Secrets(namespace).List(ctx, metav1.ListOptions{})
+		if err == nil && len(secrets.Items) != 1 {
+			return fmt.Errorf("%d are left", len(secrets.Items))
+		}
+		return err
+	})
+	if took := time.Since(began); took < 12*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	expectFilled(t, p.client, namespace, saved, account, p.Admin.CAData)
+}

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	typedauthenticationv1 "k8s.io/client-go/kubernetes/typed/authentication/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -93,6 +94,7 @@ type Controller struct {
 	synced   []toolscache.DoneChecker
 	owners   owners
 	missing  *missingAccounts
+	doubts   *doubts
 	checks   *tokenChecks
 	limiters limiters
 }
@@ -111,6 +113,7 @@ func New(cfg Config) (*Controller, error) {
 		reviewer: tokenreview.New(cfg.TokenReviews, "repair", cfg.Registerer),
 		owners:   newOwners(),
 		missing:  newMissingAccounts(),
+		doubts:   newDoubts(),
 		checks:   newTokenChecks(),
 		limiters: newLimiters(cfg),
 	}
@@ -124,7 +127,7 @@ func New(cfg Config) (*Controller, error) {
 		return nil, err
 	}
 	secrets, errSecrets := workqueue.Watch(cfg.Secrets, workqueue.Events[*cache.TokenSecret]{
-		Changed: c.enqueue, Deleted: c.enqueue, // sync forgets what is remembered about a deleted Secret
+		Listed: c.secretListed, Changed: c.enqueue, Deleted: c.enqueue, // sync forgets what is remembered about a deleted Secret
 	})
 	accounts, errAccounts := workqueue.Watch(cfg.ServiceAccounts, workqueue.Events[*corev1.ServiceAccount]{
 		Changed: c.accountChanged, Deleted: c.accountDeleted, Vanished: c.accountVanished,
@@ -151,6 +154,9 @@ func (c *Controller) EnqueueAll() {
 }
 
 func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (requeueAfter time.Duration, err error) {
+	if wait := c.countOrphans(ctx, key); wait > 0 {
+		return wait, nil
+	}
 	ca := c.cfg.CA()
 	s, err := c.gatherState(ctx, key, ca)
 	if err != nil {
@@ -159,6 +165,7 @@ func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (reque
 	if s.secret == nil {
 		c.checks.forget(key)
 		c.missing.forget(key)
+		c.doubts.forget(key)
 	}
 	requeueAfter, err = c.reconcile(ctx, key, s, ca)
 	if err == nil && s.owner.notCached && (requeueAfter == 0 || requeueAfter > requeueNotCached) {
@@ -224,9 +231,17 @@ func (c *Controller) apply(ctx context.Context, s state, ca cabundle.Bundle, act
 	case undoFill:
 		return c.undoFill(ctx, s.secret, reason)
 	case remove:
+		if s.doubted {
+			if wait := c.limiters.doubted.When(toolscache.MetaObjectToName(s.secret)); wait > 0 {
+				return wait, workqueue.ErrRequeueLater
+			}
+		}
 		return c.remove(ctx, s.secret, s.owner, reason)
 	case awaitAccount:
 		klog.FromContext(ctx).V(4).Info("Waiting for the service account of a token secret", "serviceAccount", klog.KRef(s.secret.Namespace, s.secret.Account), "reason", reason)
+		if s.doubted {
+			return doubtedFor - s.owner.missingFor, nil
+		}
 		return accountGrace - s.owner.missingFor, nil
 	default:
 		klog.FromContext(ctx).V(4).Info("Skipped token secret", "reason", reason)
@@ -241,8 +256,13 @@ func (c *Controller) gatherState(ctx context.Context, key toolscache.ObjectName,
 		return s, nil
 	}
 	var err error
-	if s.owner, err = c.ownerOf(ctx, secret); err != nil {
+	s.doubted = c.doubts.includes(secret)
+	if s.owner, err = c.ownerOf(ctx, secret, s.doubted); err != nil {
 		return s, err
+	}
+	if s.owner.account != "" {
+		c.missing.forget(key)
+		c.doubts.forget(key)
 	}
 	set := c.cfg.Keys()
 	info := c.infoOf(secret, s.owner.account, set)
@@ -269,6 +289,29 @@ func (c *Controller) annotationsOf(ctx context.Context, namespace string, status
 	return map[string]string{}, nil
 }
 
+// countOrphans doubts the Secrets that a list left without their account, if they are too many, and
+// returns how long the sync of a Secret must wait for the rest of a list.
+func (c *Controller) countOrphans(ctx context.Context, key toolscache.ObjectName) time.Duration {
+	total := func() int { return len(c.cfg.Secrets.GetStore().ListKeys()) }
+	doubted, wait := c.doubts.count(key, c.cfg.Clock.Now(), total, func(name toolscache.ObjectName, uid types.UID) bool {
+		secret, ok := cache.Get(c.cfg.Secrets, name.String())
+		if !ok || secret.UID != uid || secret.Account == "" {
+			return false
+		}
+		account, ok := cache.Get(c.cfg.ServiceAccounts, secret.AccountName().String())
+		return !ok || !belongs(secret, account.UID)
+	})
+	if doubted > 0 {
+		klog.FromContext(ctx).Info("A list left many token secrets without their service accounts, they are deleted only if these are missing for long enough", "secrets", doubted, "for", doubtedFor)
+	}
+	return wait
+}
+
+func (c *Controller) secretListed(secret *cache.TokenSecret) {
+	c.doubts.addListed(secret)
+	c.enqueue(secret)
+}
+
 func (c *Controller) enqueue(secret *cache.TokenSecret) {
 	c.queue.Add(toolscache.MetaObjectToName(secret))
 }
@@ -291,6 +334,11 @@ func (c *Controller) accountDeleted(account *corev1.ServiceAccount) {
 
 // accountVanished handles a deletion that the watch missed, so that its resourceVersion is not known.
 func (c *Controller) accountVanished(account *corev1.ServiceAccount) {
+	for _, secret := range c.secretsOf(account) {
+		if belongs(secret, account.UID) {
+			c.doubts.addOrphaned(secret, c.cfg.Clock.Now())
+		}
+	}
 	c.enqueueSecretsOf(account, "")
 }
 

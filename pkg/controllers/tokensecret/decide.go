@@ -16,7 +16,9 @@ type state struct {
 	// secret is the cached Secret, nil if there is none.
 	secret *cache.TokenSecret
 	owner  owner
-	token  tokenStatus
+	// doubted: a list left it without its account, together with many others.
+	doubted bool
+	token   tokenStatus
 	// caSum is the SHA-256 of the CA bundle that Secrets should have.
 	caSum [sha256.Size]byte
 	// resign is the setting of the process, and resignAnnotation that of the Secret or its
@@ -96,6 +98,8 @@ func decide(s state) (action, string) {
 		return undoFill, "it was filled for an account that is gone"
 	case s.owner.account == "" && s.secret.DeletionTimestamp != nil:
 		return none, "secret is being deleted"
+	case s.owner.account == "" && s.doubted && s.owner.missingFor < doubtedFor:
+		return awaitAccount, "a list left many secrets without their service accounts"
 	case s.owner.otherUID != "":
 		return remove, "service account has another UID"
 	case s.owner.account == "" && s.secret.AccountUID == "" && s.owner.missingFor < accountGrace:

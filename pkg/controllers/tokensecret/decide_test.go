@@ -42,6 +42,7 @@ func TestDecide(t *testing.T) {
 		inMistaken bool
 		inOtherUID types.UID
 		inMissing  time.Duration
+		inDoubted  bool
 		want       action
 		wantReason string
 	}{
@@ -68,6 +69,18 @@ func TestDecide(t *testing.T) {
 		},
 		"it does not wait while it is being deleted": {
 			inSecret: secret(unfilled, withoutUID, deleting), want: none, wantReason: "secret is being deleted",
+		},
+		"after a list that left many without their account, it waits longer": {
+			inSecret: secret(), inDoubted: true, inMissing: doubtedFor - 1, want: awaitAccount, wantReason: "a list left many secrets without their service accounts",
+		},
+		"also if the account has another UID": {
+			inSecret: secret(), inDoubted: true, inOtherUID: testkit.OtherUID, want: awaitAccount, wantReason: "a list left many secrets without their service accounts",
+		},
+		"and is removed after that too": {
+			inSecret: secret(withoutUID), inDoubted: true, inMissing: doubtedFor, want: remove, wantReason: "service account does not exist",
+		},
+		"it does not wait if the account is found": {
+			inSecret: secret(), inDoubted: true, inAccount: testkit.AccountUID, want: none, wantReason: "secret is right",
 		},
 		"an account with another UID is another reason": {
 			inSecret: secret(), inOtherUID: testkit.OtherUID, want: remove, wantReason: "service account has another UID",
@@ -102,7 +115,7 @@ func TestDecide(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			got, reason := decide(state{secret: tc.inSecret, owner: owner{account: tc.inAccount, mistaken: tc.inMistaken, otherUID: tc.inOtherUID, missingFor: tc.inMissing}, caSum: sum})
+			got, reason := decide(state{secret: tc.inSecret, doubted: tc.inDoubted, owner: owner{account: tc.inAccount, mistaken: tc.inMistaken, otherUID: tc.inOtherUID, missingFor: tc.inMissing}, caSum: sum})
 			if got != tc.want || reason != tc.wantReason {
 				t.Errorf("got %d, %q; want %d, %q", got, reason, tc.want, tc.wantReason)
 			}

@@ -17,6 +17,10 @@
 // deleted only if its account is still missing 5 seconds after that was first seen, because clients
 // create both in any order; in-tree deletes it at once.
 //
+// If a list, the first too, leaves more than 20 Secrets or a tenth of all without their account, then
+// the API server may have answered wrongly. Each of these Secrets is deleted only if two GETs, at
+// least 10 seconds apart, do not find its account, and at most 10 of them are deleted in a second.
+//
 // A Secret without a token is cached whole and filled by one PUT of that object, without a GET
 // before it: the resourceVersion protects it. Of all other Secrets only a few values are cached, and
 // they are changed by one JSON merge patch.

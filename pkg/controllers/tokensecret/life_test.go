@@ -186,7 +186,8 @@ func TestAnAccountThatIsReplaced(t *testing.T) {
 		defer r.stop()
 		r.expectRequests("start", "get serviceaccounts team/robot")
 		r.must(r.client.Tracker().Update(accounts, testkit.ServiceAccount("team/robot", testkit.WithUID(testkit.OtherUID)), "team"))
-		r.expectRequests("replaced", "delete secrets team/s")
+		r.expectRequests("replaced, as a list says that has no account for many of the Secrets", "get serviceaccounts team/robot")
+		r.expectRequests("the account has another UID still", "get serviceaccounts team/robot", "delete secrets team/s")
 	})
 }
 

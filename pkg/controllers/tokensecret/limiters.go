@@ -30,7 +30,7 @@ const (
 // limiters keep writes few: rate limiters for those that can wait, and write backoffs for those that
 // another client keeps undoing.
 type limiters struct {
-	repairs, resigns, checks *workqueue.KeyedLimiter[toolscache.ObjectName]
+	repairs, resigns, checks, doubted *workqueue.KeyedLimiter[toolscache.ObjectName]
 
 	contents, deletions *writebackoff.Tracker[objectKey]
 	// notes are apart, so that a client that removes them does not keep tokens from being written.
@@ -42,6 +42,7 @@ func newLimiters(cfg Config) limiters {
 		repairs:   workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
 		resigns:   workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, cfg.ResignQPS, 1),
 		checks:    workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, checksPerSecond, checksAtOnce),
+		doubted:   workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, doubtedDeletionsPerSecond, 1),
 		contents:  writebackoff.New[objectKey]("secrets", cfg.Clock, cfg.Registerer),
 		deletions: writebackoff.New[objectKey]("secret deletions", cfg.Clock, cfg.Registerer),
 		notes:     writebackoff.New[objectKey]("review notes", cfg.Clock, cfg.Registerer),
@@ -52,7 +53,7 @@ func newLimiters(cfg Config) limiters {
 // uses.
 func (l limiters) forgetUnless(secret toolscache.ObjectName, wanted ...action) {
 	for limiter, uses := range map[*workqueue.KeyedLimiter[toolscache.ObjectName]][]action{
-		l.repairs: {repair}, l.resigns: {resign}, l.checks: {reviewToken, findKey, noteReview},
+		l.repairs: {repair}, l.resigns: {resign}, l.checks: {reviewToken, findKey, noteReview}, l.doubted: {remove},
 	} {
 		if !slices.ContainsFunc(uses, func(use action) bool { return slices.Contains(wanted, use) }) {
 			limiter.Forget(secret)

@@ -7,7 +7,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
-	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/utils/lru"
 
 	"github.com/sakeeper/sakeeper/pkg/cache"
@@ -32,19 +31,19 @@ func newOwners() owners {
 	return owners{deleted: lru.New(rememberedUIDs), filledFrom: lru.New(rememberedUIDs)}
 }
 
-// ownerOf finds the ServiceAccount of secret, in the cache or else by a live GET.
-func (c *Controller) ownerOf(ctx context.Context, secret *cache.TokenSecret) (owner, error) {
+// ownerOf finds the ServiceAccount of secret, in the cache or else by a live GET. If its absence is
+// doubted, what this process saw of deletions does not count.
+func (c *Controller) ownerOf(ctx context.Context, secret *cache.TokenSecret, doubted bool) (owner, error) {
 	name := secret.AccountName()
 	if name.Name == "" {
 		return owner{}, nil
 	}
 	cached, ok := cache.Get(c.cfg.ServiceAccounts, name.String())
 	if ok && belongs(secret, cached.UID) {
-		c.missing.forget(toolscache.MetaObjectToName(secret))
 		return owner{account: cached.UID}, nil
 	}
 	maybeMistaken := c.owners.filledAfterDeletion(secret)
-	if _, deleted := c.owners.deleted.Get(secret.AccountUID); deleted && !maybeMistaken && !c.cfg.ConfirmLive {
+	if _, deleted := c.owners.deleted.Get(secret.AccountUID); deleted && !maybeMistaken && !c.cfg.ConfirmLive && !doubted {
 		if ok {
 			return owner{otherUID: cached.UID}, nil
 		}
@@ -58,10 +57,13 @@ func (c *Controller) ownerOf(ctx context.Context, secret *cache.TokenSecret) (ow
 	case err != nil:
 		return owner{}, fmt.Errorf("get service account %s: %w", name, err)
 	case belongs(secret, live.UID):
-		c.missing.forget(toolscache.MetaObjectToName(secret))
+		c.owners.deleted.Remove(live.UID) // a list lacked it by mistake
 		return owner{account: live.UID, notCached: true}, nil
 	default:
-		return owner{otherUID: live.UID, mistaken: maybeMistaken && !secret.CreationTimestamp.Before(&live.CreationTimestamp)}, nil
+		return owner{
+			otherUID: live.UID, missingFor: c.missing.notFound(secret, c.cfg.Clock.Now()),
+			mistaken: maybeMistaken && !secret.CreationTimestamp.Before(&live.CreationTimestamp),
+		}, nil
 	}
 }
 

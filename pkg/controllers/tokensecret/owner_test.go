@@ -37,8 +37,9 @@ func TestASecretForAnAccountsSuccessor(t *testing.T) {
 		"is deleted if it was created before the successor": {
 			inVersion: newer, inCreated: before, inReplaced: true, want: []string{"update secrets", "get serviceaccounts", "delete secrets"},
 		},
-		"is deleted if the watch missed the deletion": {
-			inVersion: newer, inCreated: instant, inReplaced: true, inVanished: true, want: []string{"update secrets", "delete secrets"},
+		"is deleted if the watch missed the deletion, after two GETs": {
+			inVersion: newer, inCreated: instant, inReplaced: true, inVanished: true,
+			want: []string{"update secrets", "get serviceaccounts", "get serviceaccounts", "delete secrets"},
 		},
 		"is deleted if there is no successor": {
 			inVersion: newer, inCreated: instant, want: []string{"update secrets", "get serviceaccounts", "delete secrets"},
@@ -71,6 +72,9 @@ func TestASecretForAnAccountsSuccessor(t *testing.T) {
 			gone.ResourceVersion = deletedAt
 			if tc.inVanished {
 				f.accountVanished(gone)
+				f.advance(listWindow)
+				f.mustSync(t, "team/s")
+				f.advance(doubtedFor)
 			} else {
 				f.accountDeleted(gone)
 			}

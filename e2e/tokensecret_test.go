@@ -279,6 +279,61 @@ func TestRestoredSecretOfAFormerServiceAccountIsDeletedWithAnEvent(t *testing.T)
 	}
 }
 
+// TestRestoredTokenOfAFormerServiceAccountIsReplaced restores a Secret without the UID annotation, whose
+// token names the UID of the former account.
+func TestRestoredTokenOfAFormerServiceAccountIsReplaced(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, shared.client)
+	former := mustCreateAccount(t, shared.client, namespace, "two")
+	mustCreateSecret(t, shared.client, namespace, tokenSecret("two", "two"))
+	backup := expectFilled(t, shared.client, namespace, "two", former, shared.cp.Admin.CAData)
+	must(t, shared.client.CoreV1().ServiceAccounts(namespace).Delete(t.Context(), "two", metav1.DeleteOptions{}))
+	expectGone(t, shared.client, namespace, "two")
+	mustCreateAccount(t, shared.client, namespace, "two")
+	restored := tokenSecret("two", "two")
+	restored.Data = backup.Data
+	mustCreateSecret(t, shared.client, namespace, restored)
+	expectReplaced(t, namespace, "two", "two", string(backup.Data["token"]))
+}
+
+func TestTokenOfAnotherSecretOrAccountIsReplacedAtOnce(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, shared.client)
+	for _, name := range []string{"builder", "other"} {
+		account := mustCreateAccount(t, shared.client, namespace, name)
+		mustCreateSecret(t, shared.client, namespace, tokenSecret(name, name))
+		expectFilled(t, shared.client, namespace, name, account, shared.cp.Admin.CAData)
+	}
+	mark := mustMark(t, shared.cp)
+	for _, source := range []string{"builder", "other"} { // another Secret of the same account, and another account
+		found, err := shared.client.CoreV1().Secrets(namespace).Get(t.Context(), source, metav1.GetOptions{})
+		must(t, err)
+		target := tokenSecret("copy-of-"+source, "builder")
+		target.Data = map[string][]byte{"token": found.Data["token"]}
+		mustCreateSecret(t, shared.client, namespace, target)
+		expectReplaced(t, namespace, target.Name, "builder", string(found.Data["token"]))
+	}
+	for _, r := range requests(t, shared.cp, mark, "") {
+		if r.Object.Resource == "secrets" && r.Verb == "get" && r.Object.Namespace == namespace {
+			t.Errorf("request %+v: no review is needed", r)
+		}
+	}
+}
+
+// expectReplaced waits until the Secret has another token than the former one, and that works.
+func expectReplaced(t *testing.T, namespace, name, account, former string) {
+	t.Helper()
+	var secret *corev1.Secret
+	eventually(t, "another token", func(ctx context.Context) (err error) {
+		secret, err = shared.client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+		if err == nil && (string(secret.Data["token"]) == former || len(secret.Data["ca.crt"]) == 0) {
+			return errors.New("still the former one")
+		}
+		return err
+	})
+	expectUser(t, shared.cp, secret, "system:serviceaccount:"+namespace+":"+account)
+}
+
 func expectNamespaceEvent(t *testing.T, client kubernetes.Interface, namespace, message string) {
 	t.Helper()
 	eventually(t, "event "+message, func(ctx context.Context) error {

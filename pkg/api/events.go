@@ -24,6 +24,9 @@ const (
 	// ReasonResignedToken: the token was replaced by a new one. Copies of the old one are
 	// refused from now on.
 	ReasonResignedToken = "ResignedToken"
+	// ReasonKeptToken: the token was not made for this Secret, or the API server may refuse it, and
+	// it is not replaced: the API server accepts it, or a setting says so.
+	ReasonKeptToken = "KeptToken"
 	// ReasonSigningKeyRefused: the API server does not accept tokens of the signing key.
 	ReasonSigningKeyRefused = "SigningKeyRefused"
 )

@@ -45,9 +45,11 @@ type Token struct {
 	// Sum is the SHA-256 of the token; without a token, that of no bytes.
 	Sum [sha256.Size]byte
 	// Own is true for a legacy token whose claims name this namespace, this Secret and the
-	// ServiceAccount of the annotation. Any other content belongs to the user, and the
-	// following fields are empty.
+	// ServiceAccount of the annotation.
 	Own bool
+	// Other is true for a legacy token whose claims name another Secret or ServiceAccount. If
+	// neither is true, the content is not a legacy token, and the following fields are empty.
+	Other bool
 	// ClaimedUID is the UID of the ServiceAccount in the claims.
 	ClaimedUID types.UID
 	// VerifiedBy is the id of the key that verified the token; empty if none of the keys that
@@ -118,10 +120,12 @@ func (s *TokenSecret) inspectToken(compact []byte, former *TokenSecret, inspect 
 	}
 	inspection, err := inspect(string(compact))
 	claims := inspection.UnverifiedClaims
-	if err != nil || claims.Namespace != s.Namespace || claims.SecretName != s.Name || claims.ServiceAccountName != s.Account {
+	if err != nil {
 		return described
 	}
-	described.Own, described.VerifiedBy, described.TriedWith = true, inspection.VerifiedBy, inspection.TriedWith
+	described.Own = claims.Namespace == s.Namespace && claims.SecretName == s.Name && claims.ServiceAccountName == s.Account
+	described.Other = !described.Own
+	described.VerifiedBy, described.TriedWith = inspection.VerifiedBy, inspection.TriedWith
 	described.ClaimedUID = types.UID(claims.ServiceAccountUID)
 	return s.shareUID(described)
 }

@@ -91,6 +91,7 @@ func TestWhatIsKeptOfAToken(t *testing.T) {
 		change(&facts.UnverifiedClaims)
 		return facts
 	}
+	other := Token{Other: true, ClaimedUID: "uid of the claims", VerifiedBy: "key", TriedWith: "keys"}
 	cases := map[string]struct {
 		inFacts token.Inspection
 		inErr   error
@@ -102,9 +103,9 @@ func TestWhatIsKeptOfAToken(t *testing.T) {
 		},
 		"its own, of no known key": {inFacts: token.Inspection{UnverifiedClaims: own}, want: Token{Own: true, ClaimedUID: "uid of the claims"}},
 		"no legacy token":          {inFacts: token.Inspection{UnverifiedClaims: own}, inErr: token.ErrIssuer},
-		"of another namespace":     {inFacts: of(func(c *token.LegacyClaims) { c.Namespace = "other" })},
-		"of another secret":        {inFacts: of(func(c *token.LegacyClaims) { c.SecretName = "other" })},
-		"of another account":       {inFacts: of(func(c *token.LegacyClaims) { c.ServiceAccountName = "other" })},
+		"of another namespace":     {inFacts: of(func(c *token.LegacyClaims) { c.Namespace = "other" }), want: other},
+		"of another secret":        {inFacts: of(func(c *token.LegacyClaims) { c.SecretName = "other" }), want: other},
+		"of another account":       {inFacts: of(func(c *token.LegacyClaims) { c.ServiceAccountName = "other" }), want: other},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

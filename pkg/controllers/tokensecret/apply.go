@@ -192,6 +192,19 @@ func (c *Controller) recordDeletion(deleted *cache.TokenSecret, o owner) {
 	c.cfg.Recorder.Eventf(ref, corev1.EventTypeWarning, api.ReasonDeletedTokenSecret, "Deleted token secret %s, because %s", deleted.Name, why)
 }
 
+// leaveAlone records one event on a Secret that stays as it is on purpose.
+func (c *Controller) leaveAlone(ctx context.Context, s state, text string) {
+	if !c.told.first(s.secret, text) {
+		return
+	}
+	severity := corev1.EventTypeWarning
+	if s.token == accepted {
+		severity = corev1.EventTypeNormal
+	}
+	klog.FromContext(ctx).V(2).Info("Left a token secret alone", "secret", klog.KObj(s.secret), "reason", text)
+	c.cfg.Recorder.Event(kube.Reference("Secret", s.secret), severity, api.ReasonKeptToken, text)
+}
+
 func claimsOf(secret *cache.TokenSecret, account types.UID) token.LegacyClaims {
 	return token.LegacyClaims{
 		Namespace:          secret.Namespace,

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -31,6 +32,10 @@ const (
 	// minutes for three. The API server may have keys that are not known here.
 	refusalsNeeded = 3
 	reviewInterval = 5 * time.Minute
+	// formerRefusalsNeeded and formerReviewInterval are the same for a token that a known key verifies
+	// and that names a former account: the API server has that key too.
+	formerRefusalsNeeded = 2
+	formerReviewInterval = 5 * time.Second
 	// firstReviewDelay is how long a token must have looked dead before its first review: the API
 	// server's cache accepts a token for another ten seconds after the keys or the account changed.
 	firstReviewDelay = 15 * time.Second
@@ -58,19 +63,37 @@ type tokenCheck struct {
 	// refusals is how often the API server has refused it, the last time at refused.
 	refusals int
 	refused  time.Time
+	// fromNote: this process saw none of the refusals.
+	fromNote bool
 	// accepted: the API server accepts it, by a key that is not known here.
 	accepted bool
+	// otherAccount: it is a valid token of another ServiceAccount.
+	otherAccount bool
 	// noted: the Secret was seen to have the note. If the note is removed after that, the token is
 	// checked again.
 	noted bool
 }
 
-// untilReview returns how long the next review must wait.
-func (t tokenCheck) untilReview(now time.Time) time.Duration {
-	if t.refusals == 0 {
-		return min(t.since.Add(firstReviewDelay).Sub(now), firstReviewDelay)
+// untilReview returns how long the next review must wait. The first one of a token of a former
+// account does not wait, but see [tokenCheck.lagPossible].
+func (t tokenCheck) untilReview(now time.Time, former bool) time.Duration {
+	interval := reviewInterval
+	if former {
+		interval = formerReviewInterval
 	}
-	return min(t.refused.Add(reviewInterval).Sub(now), reviewInterval)
+	switch {
+	case t.refusals > 0:
+		return min(t.refused.Add(interval).Sub(now), interval)
+	case former:
+		return 0
+	default:
+		return t.lagPossible(now)
+	}
+}
+
+// lagPossible returns for how long the API server may still accept the token from its cache.
+func (t tokenCheck) lagPossible(now time.Time) time.Duration {
+	return min(t.since.Add(firstReviewDelay).Sub(now), firstReviewDelay)
 }
 
 // expired returns true if the refusals are too old to count.
@@ -102,6 +125,7 @@ func (t tokenCheck) continueFrom(note string, now time.Time) tokenCheck {
 		t.accepted = true
 	case len(fields) == 4 && fields[1] == "refused":
 		continued := t
+		continued.fromNote = true
 		var errTimes, errDate error
 		continued.refusals, errTimes = strconv.Atoi(fields[2])
 		continued.refused, errDate = time.Parse(time.RFC3339, fields[3])
@@ -165,7 +189,9 @@ func (c *tokenChecks) forget(secret toolscache.ObjectName) {
 
 // tokenInfo is what is known about one token.
 type tokenInfo struct {
+	none       bool   // there is no token
 	own        bool   // it was made for this Secret
+	other      bool   // it is a legacy token for another Secret or account
 	verifiedBy string // id of a key, empty if no known key verifies it
 	staleUID   bool   // it names another UID than the ServiceAccount has
 	check      tokenCheck
@@ -173,26 +199,33 @@ type tokenInfo struct {
 
 // status returns the status of the token, given the id of the key that signs now.
 func (i tokenInfo) status(signing string) tokenStatus {
-	looksDead := i.verifiedBy == "" || i.staleUID
+	needed := refusalsNeeded
+	if i.former() {
+		needed = formerRefusalsNeeded
+	}
+	good := i.own && i.verifiedBy != "" && !i.staleUID
 	switch {
-	case !i.own:
-		return foreign
-	case looksDead && i.check.accepted:
-		return foreign
-	case looksDead && i.check.refusals >= refusalsNeeded:
-		return dead
-	case looksDead:
-		return maybeDead
-	case i.verifiedBy != signing:
-		return older
-	default:
+	case i.none, good && i.verifiedBy == signing:
 		return current
+	case good:
+		return older
+	case i.other && i.verifiedBy != "", i.check.otherAccount:
+		return misplaced
+	case i.check.accepted:
+		return accepted
+	case i.check.refusals >= needed && !i.check.fromNote:
+		return dead
+	default:
+		return maybeDead
 	}
 }
 
+// former returns true if a known key verifies the token, and it names the UID of a former account.
+func (i tokenInfo) former() bool { return i.own && i.verifiedBy != "" && i.staleUID }
+
 func (c *Controller) infoOf(secret *cache.TokenSecret, account types.UID, set *keys.Set) tokenInfo {
 	return tokenInfo{
-		own: secret.Token.Own, verifiedBy: c.verifiedBy(secret, set), staleUID: secret.Token.ClaimedUID != account,
+		none: secret.Unfilled != nil, own: secret.Token.Own, other: secret.Token.Other, verifiedBy: c.verifiedBy(secret, set), staleUID: secret.Token.ClaimedUID != account,
 		check: c.checkOf(secret, set),
 	}
 }
@@ -213,12 +246,13 @@ func (c *Controller) checkOf(secret *cache.TokenSecret, set *keys.Set) tokenChec
 // current keys and, if none does, asks the API server.
 func (c *Controller) reviewToken(ctx context.Context, cached *cache.TokenSecret, account types.UID) (requeueAfter time.Duration, err error) {
 	set, now := c.cfg.Keys(), c.cfg.Clock.Now()
+	former := c.infoOf(cached, account, set).former()
 	check := c.checkOf(cached, set)
 	if check.refusals == 0 && check.since.IsZero() {
 		check.since = now
 		c.checks.store(cached, check)
 	}
-	if wait := check.untilReview(now); wait > 0 {
+	if wait := check.untilReview(now, former); wait > 0 {
 		return wait, nil
 	}
 	compact, wait, err := c.readAndVerify(ctx, cached, set)
@@ -226,22 +260,53 @@ func (c *Controller) reviewToken(ctx context.Context, cached *cache.TokenSecret,
 		return wait, err
 	}
 	check = c.checkOf(cached, set)
-	review, err := c.reviewer.Review(ctx, compact)
+	review, err := c.review(ctx, compact)
 	if err != nil {
 		return 0, fmt.Errorf("check the token of secret %s: %w", klog.KObj(cached), err)
 	}
-	if review.Username != "" {
-		klog.FromContext(ctx).Info("Kept a token that no known key verifies: the API server accepts it", "secret", klog.KObj(cached))
+	switch {
+	case review.Username != "" && former && check.lagPossible(now) > 0:
+		return check.lagPossible(now), nil
+	case strings.HasPrefix(review.Username, accountPrefix) && review.Username != claimsOf(cached, account).Subject():
+		klog.FromContext(ctx).V(2).Info("Reviewed a token: it is one of another service account", "secret", klog.KObj(cached), "user", review.Username)
+		check.otherAccount = true
+	case review.Username != "":
+		klog.FromContext(ctx).Info("Kept a token that no known key verifies: the API server accepts it", "secret", klog.KObj(cached), "user", review.Username)
 		check.accepted = true
-	} else {
+	default:
 		check.refusals++
-		check.refused = now
+		check.refused, check.fromNote = now, false
 		klog.FromContext(ctx).V(2).Info("Reviewed a token that may be dead: the API server refuses it", "secret", klog.KObj(cached), "serviceAccountUID", account,
 			"refusals", check.refusals, "needed", refusalsNeeded, "reason", review.Reason)
 	}
 	check.noted = false
 	c.storeAndRequeue(cached, check)
 	return 0, nil
+}
+
+// accountPrefix begins the user names of ServiceAccounts.
+const accountPrefix = "system:serviceaccount:"
+
+// review asks the API server about a token as clients send it: without white space around it, which
+// HTTP drops. What no client can send is refused.
+func (c *Controller) review(ctx context.Context, compact string) (tokenreview.Result, error) {
+	sent := strings.TrimSpace(compact)
+	if sent == "" || !utf8.ValidString(sent) {
+		return tokenreview.Result{Reason: "not a token"}, nil
+	}
+	return c.reviewer.Review(ctx, sent)
+}
+
+// ofOtherAccount returns true if compact is a bound token of another ServiceAccount that a known key
+// verifies.
+func ofOtherAccount(cached *cache.TokenSecret, verifier *token.Verifier, compact string) bool {
+	issuer, err := token.UnverifiedIssuer(compact)
+	if err != nil || issuer == token.LegacyIssuer {
+		return false
+	}
+	claims, err := verifier.Verify(compact, issuer)
+	return err == nil && claims.ServiceAccount.Name != "" &&
+		(claims.Namespace != cached.Namespace || claims.ServiceAccount.Name != cached.Account)
 }
 
 // findKey verifies a token with keys that are new, without asking the API server about it.
@@ -272,7 +337,13 @@ func (c *Controller) readAndVerify(ctx context.Context, cached *cache.TokenSecre
 	}
 	check, unverified := c.checkOf(cached, set), c.verifiedBy(cached, set) == ""
 	check.tried = true
-	facts, err := token.NewVerifier(func() *keys.Set { return set }).Inspect(string(data))
+	verifier := token.NewVerifier(func() *keys.Set { return set })
+	if ofOtherAccount(cached, verifier, string(data)) {
+		check.otherAccount = true
+		c.storeAndRequeue(cached, check)
+		return "", 0, nil
+	}
+	facts, err := verifier.Inspect(string(data))
 	if err == nil && unverified && facts.VerifiedBy != "" {
 		check.verifiedBy = facts.VerifiedBy
 		c.storeAndRequeue(cached, check)

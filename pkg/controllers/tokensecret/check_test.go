@@ -18,20 +18,20 @@ import (
 )
 
 func TestOnlyTokensThatMayBeDeadAreReviewed(t *testing.T) {
-	otherUID := func(c *token.LegacyClaims) { c.ServiceAccountUID = string(testkit.OtherUID) }
 	otherSecret := func(c *token.LegacyClaims) { c.SecretName = "another" }
 	cases := map[string]struct {
 		inToken string
 		inOpts  []testkit.Option
 		want    tokenStatus
 	}{
-		"signed by the key that signs":      {inToken: signedBy(t, "p256"), want: current},
-		"signed by a key that verifies":     {inToken: signedBy(t, "rsa2048"), want: older},
-		"signed by an unknown key":          {inToken: signedBy(t, "p384"), want: maybeDead},
-		"for a former account of that name": {inToken: signedBy(t, "p256", otherUID), want: maybeDead},
-		"made for another Secret":           {inToken: signedBy(t, "p384", otherSecret), want: foreign},
-		"no JWT":                            {inToken: "hunter2", want: foreign},
-		"a megabyte of garbage":             {inToken: strings.Repeat("garbage.", 1<<17), want: foreign},
+		"signed by the key that signs":  {inToken: signedBy(t, "p256"), want: current},
+		"signed by a key that verifies": {inToken: signedBy(t, "rsa2048"), want: older},
+		"signed by an unknown key":      {inToken: signedBy(t, "p384"), want: maybeDead},
+		"made for another Secret":       {inToken: signedBy(t, "p384", otherSecret), want: maybeDead},
+		"no JWT":                        {inToken: "hunter2", want: maybeDead},
+		"truncated":                     {inToken: truncated(signedBy(t, "p256")), want: maybeDead},
+		"with a line break":             {inToken: signedBy(t, "p256") + "\n", want: maybeDead},
+		"a megabyte of garbage":         {inToken: strings.Repeat("garbage.", 1<<17), want: maybeDead},
 		"unknown key, kept by annotation": {
 			inToken: signedBy(t, "p384"), inOpts: []testkit.Option{testkit.WithAnnotation(api.ResignAnnotation, "never")}, want: maybeDead,
 		},
@@ -113,7 +113,16 @@ func TestTokenStatus(t *testing.T) {
 		in   tokenInfo
 		want tokenStatus
 	}{
-		"not made for this Secret":          {in: tokenInfo{verifiedBy: "signs"}, want: foreign},
+		"none":                              {in: tokenInfo{none: true}, want: current},
+		"not made for this Secret":          {in: tokenInfo{}, want: maybeDead},
+		"that, refused three times":         {in: tokenInfo{check: tokenCheck{refusals: 3}}, want: dead},
+		"that, but accepted":                {in: tokenInfo{check: tokenCheck{accepted: true}}, want: accepted},
+		"made for another, of no known key": {in: tokenInfo{other: true}, want: maybeDead},
+		"made for another, of a known key":  {in: tokenInfo{other: true, verifiedBy: "former"}, want: misplaced},
+		"a bound one of another account":    {in: tokenInfo{check: tokenCheck{otherAccount: true}}, want: misplaced},
+		"of a former account, refused once": {in: tokenInfo{own: true, verifiedBy: "signs", staleUID: true, check: tokenCheck{refusals: 1}}, want: maybeDead},
+		"of a former account, and twice":    {in: tokenInfo{own: true, verifiedBy: "signs", staleUID: true, check: tokenCheck{refusals: 2}}, want: dead},
+		"of that, as a note says":           {in: tokenInfo{own: true, verifiedBy: "signs", staleUID: true, check: tokenCheck{refusals: 2, fromNote: true}}, want: maybeDead},
 		"of the key that signs":             {in: tokenInfo{own: true, verifiedBy: "signs"}, want: current},
 		"of a key that verifies":            {in: tokenInfo{own: true, verifiedBy: "former"}, want: older},
 		"of no known key":                   {in: tokenInfo{own: true}, want: maybeDead},
@@ -121,8 +130,8 @@ func TestTokenStatus(t *testing.T) {
 		"refused twice":                     {in: tokenInfo{own: true, check: tokenCheck{refusals: 2}}, want: maybeDead},
 		"refused three times":               {in: tokenInfo{own: true, check: tokenCheck{refusals: 3}}, want: dead},
 		"of a former account, and refused":  {in: tokenInfo{own: true, verifiedBy: "former", staleUID: true, check: tokenCheck{refusals: 3}}, want: dead},
-		"of no known key, but accepted":     {in: tokenInfo{own: true, check: tokenCheck{refusals: 2, accepted: true}}, want: foreign},
-		"of a former account, but accepted": {in: tokenInfo{own: true, verifiedBy: "signs", staleUID: true, check: tokenCheck{accepted: true}}, want: foreign},
+		"of no known key, but accepted":     {in: tokenInfo{own: true, check: tokenCheck{refusals: 2, accepted: true}}, want: accepted},
+		"of a former account, but accepted": {in: tokenInfo{own: true, verifiedBy: "signs", staleUID: true, check: tokenCheck{accepted: true}}, want: accepted},
 		"verified, though refused":          {in: tokenInfo{own: true, verifiedBy: "signs", check: tokenCheck{refusals: 3}}, want: current},
 	}
 	for name, tc := range cases {
@@ -282,5 +291,134 @@ func TestEqualSetsOfKeysShareACheck(t *testing.T) {
 	f.syncS(t)
 	if len(f.reviewer.reviewed) != 1 {
 		t.Errorf("%d reviews", len(f.reviewer.reviewed))
+	}
+}
+
+// truncated is a token that lacks its last part.
+func truncated(compact string) string { return compact[:strings.LastIndex(compact, ".")] }
+
+func TestMadeUpTokensAreReplacedAfterThreeRefusals(t *testing.T) {
+	for name, compact := range map[string]string{
+		"made up": "invalid", "truncated": truncated(signedBy(t, "p256")), "with a line break": signedBy(t, "p256") + "\n", "a line break": "\n", "no text": "\xff\xfe",
+		"of another Secret, by an unknown key": signedBy(t, "p384", func(c *token.LegacyClaims) { c.SecretName = "other" }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newCheckFixture(t, compact)
+			f.reviewer.answer = tokenreview.Result{Reason: "unknown"}
+			began := f.clock.Now()
+			for len(f.writes()) == 0 && f.clock.Now().Sub(began) < time.Hour {
+				f.syncS(t)
+				f.advance(time.Minute)
+			}
+			if took := f.clock.Now().Sub(began); took != 11*time.Minute { // the last step passed one more
+				t.Errorf("it took %v", took)
+			}
+			for _, sent := range f.reviewer.reviewed {
+				if sent != strings.TrimSpace(sent) {
+					t.Errorf("sent %q, which no client does", sent)
+				}
+			}
+		})
+	}
+}
+
+func TestATokenOfAFormerAccountIsReplacedAfterTwoRefusals(t *testing.T) {
+	f := newFixture(t, apiServer{}, testkit.ServiceAccount("team/robot"))
+	stored := secret(testkit.WithData("token", signedBy(t, "p256", func(c *token.LegacyClaims) { c.ServiceAccountUID = string(testkit.OtherUID) })))
+	f.cache(t, stored)
+	f.client.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) { return true, stored.DeepCopy(), nil })
+	f.takeNotes(t, stored)
+	f.reviewer.answer = tokenreview.Result{Reason: "another UID"}
+	f.syncS(t)
+	f.advance(formerReviewInterval - time.Second)
+	f.syncS(t)
+	if len(f.writes()) > 0 || len(f.reviewer.reviewed) != 1 {
+		t.Fatalf("%d reviews, writes %v", len(f.reviewer.reviewed), f.writes())
+	}
+	f.advance(time.Second)
+	f.syncS(t)
+	if diff := cmp.Diff([]string{"patch secrets team/s"}, f.writes()[:1]); diff != "" || len(f.reviewer.reviewed) != 2 {
+		t.Errorf("%d reviews, writes (-want +got):\n%s", len(f.reviewer.reviewed), diff)
+	}
+}
+
+// The API server's cache may accept a token for 10 seconds after its account was replaced.
+func TestAnEarlyAcceptanceOfAFormerAccountIsNotBelieved(t *testing.T) {
+	f := newFixture(t, apiServer{}, testkit.ServiceAccount("team/robot"))
+	stored := secret(testkit.WithData("token", signedBy(t, "p256", func(c *token.LegacyClaims) { c.ServiceAccountUID = string(testkit.OtherUID) })))
+	f.cache(t, stored)
+	f.client.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) { return true, stored.DeepCopy(), nil })
+	f.reviewer.answer = tokenreview.Result{Username: "system:serviceaccount:team:robot"}
+	if requeueAfter, err := f.sync(f.context(t), objectName("team/s")); err != nil || requeueAfter != firstReviewDelay {
+		t.Errorf("requeued after %v, %v", requeueAfter, err)
+	}
+	cached, _ := cache.Get(f.cfg.Secrets, "team/s")
+	if got := f.statusOf(cached); got != maybeDead {
+		t.Errorf("status %d", got)
+	}
+	f.advance(firstReviewDelay)
+	f.syncS(t)
+	if got := f.statusOf(cached); got != accepted {
+		t.Errorf("status %d after another acceptance", got)
+	}
+}
+
+func TestATokenOfAnotherIsReplacedAtOnceWithoutAReview(t *testing.T) {
+	for name, change := range map[string]func(*token.LegacyClaims){
+		"another Secret":    func(c *token.LegacyClaims) { c.SecretName = "other" },
+		"another account":   func(c *token.LegacyClaims) { c.ServiceAccountName = "other" },
+		"another namespace": func(c *token.LegacyClaims) { c.Namespace = "other" },
+	} {
+		for _, key := range []string{"p256", "rsa2048"} {
+			t.Run(name+" by "+key, func(t *testing.T) {
+				f := newFixture(t, apiServer{}, testkit.ServiceAccount("team/robot"), secret(testkit.WithData("token", signedBy(t, key, change))))
+				f.mustSync(t, "team/s")
+				if diff := cmp.Diff([]string{"patch secrets team/s"}, f.writes()); diff != "" || len(f.reviewer.reviewed) != 0 {
+					t.Errorf("%d reviews, writes (-want +got):\n%s", len(f.reviewer.reviewed), diff)
+				}
+			})
+		}
+	}
+}
+
+func TestATokenThatIsAcceptedAsAnotherAccountIsReplaced(t *testing.T) {
+	f := newCheckFixture(t, "opaque")
+	f.reviewer.answer = tokenreview.Result{Username: "system:serviceaccount:team:other"}
+	f.syncS(t)
+	if got := f.writes(); len(got) == 0 || got[0] != "patch secrets team/s" {
+		t.Errorf("writes %v", got)
+	}
+}
+
+func TestWhatIsLeftAloneHasOneEvent(t *testing.T) {
+	cases := map[string]struct {
+		inToken string
+		inOpts  []testkit.Option
+		inUser  string
+		want    string
+	}{
+		"accepted": {inToken: "opaque", inUser: "system:serviceaccount:team:robot", want: "Normal KeptToken The token in this secret stays: "},
+		"of another, kept by annotation": {
+			inToken: signedBy(t, "p256", func(c *token.LegacyClaims) { c.SecretName = "other" }), inOpts: []testkit.Option{testkit.WithAnnotation(api.ResignAnnotation, "never")},
+			want: "Warning KeptToken The token in this secret was made for another secret or service account. It stays, because the secret or its namespace has the annotation sakeeper.io/resign=never",
+		},
+		"made up, invalidated by the cleaner": {
+			inToken: "invalid", inOpts: []testkit.Option{testkit.WithLabel(token.InvalidSinceLabel, "2026-01-02")},
+			want: "Warning KeptToken No known key verifies the token",
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			f := newCheckFixture(t, tc.inToken, tc.inOpts...)
+			f.reviewer.answer = tokenreview.Result{Username: tc.inUser}
+			for range 10 {
+				f.syncS(t)
+				f.advance(time.Hour)
+			}
+			events := testkit.Events(f.recorder)
+			if len(events) != 1 || !strings.HasPrefix(events[0], tc.want) || len(f.writes()) > 0 {
+				t.Errorf("events %q, writes %v", events, f.writes())
+			}
+		})
 	}
 }

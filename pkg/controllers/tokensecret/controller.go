@@ -95,6 +95,7 @@ type Controller struct {
 	owners   owners
 	missing  *missingAccounts
 	doubts   *doubts
+	told     *told
 	checks   *tokenChecks
 	limiters limiters
 }
@@ -114,6 +115,7 @@ func New(cfg Config) (*Controller, error) {
 		owners:   newOwners(),
 		missing:  newMissingAccounts(),
 		doubts:   newDoubts(),
+		told:     newTold(),
 		checks:   newTokenChecks(),
 		limiters: newLimiters(cfg),
 	}
@@ -177,6 +179,9 @@ func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (reque
 // reconcile applies what is decided for a Secret.
 func (c *Controller) reconcile(ctx context.Context, key toolscache.ObjectName, s state, ca cabundle.Bundle) (requeueAfter time.Duration, err error) {
 	act, reason := decide(s)
+	if act != repair && act != leaveAlone {
+		c.told.forget(key)
+	}
 	if act != repair {
 		c.limiters.forgetUnless(key, act)
 		return c.apply(ctx, s, ca, act, reason)
@@ -237,6 +242,9 @@ func (c *Controller) apply(ctx context.Context, s state, ca cabundle.Bundle, act
 			}
 		}
 		return c.remove(ctx, s.secret, s.owner, reason)
+	case leaveAlone:
+		c.leaveAlone(ctx, s, reason)
+		return 0, nil
 	case awaitAccount:
 		klog.FromContext(ctx).V(4).Info("Waiting for the service account of a token secret", "serviceAccount", klog.KRef(s.secret.Namespace, s.secret.Account), "reason", reason)
 		if s.doubted {
@@ -267,7 +275,7 @@ func (c *Controller) gatherState(ctx context.Context, key toolscache.ObjectName,
 	set := c.cfg.Keys()
 	info := c.infoOf(secret, s.owner.account, set)
 	s.secret, s.token, s.note = secret, info.status(set.Signing().PublicKey().ID()), info.check.note()
-	s.newKeys = info.verifiedBy == "" && !info.check.tried && secret.Token.TriedWith != set.ID()
+	s.newKeys = (secret.Token.Own || secret.Token.Other) && info.verifiedBy == "" && !info.check.tried && secret.Token.TriedWith != set.ID()
 	annotations, err := c.annotationsOf(ctx, secret.Namespace, s.token)
 	s.resignAnnotation, _ = cache.Setting(api.ResignAnnotation, secret.Annotations, annotations)
 	return s, err
@@ -276,7 +284,7 @@ func (c *Controller) gatherState(ctx context.Context, key toolscache.ObjectName,
 // annotationsOf returns those of a namespace. Only for a token that may be replaced must they be
 // those of the API server.
 func (c *Controller) annotationsOf(ctx context.Context, namespace string, status tokenStatus) (map[string]string, error) {
-	if c.cfg.ConfirmLive && status != foreign && status != current {
+	if c.cfg.ConfirmLive && status != accepted && status != current {
 		live, err := c.cfg.Client.Namespaces().Get(ctx, namespace, metav1.GetOptions{})
 		if err != nil {
 			return nil, fmt.Errorf("get namespace %s: %w", namespace, err)

@@ -51,11 +51,12 @@ const (
 type tokenStatus int
 
 const (
-	foreign   tokenStatus = iota // not made for this Secret, or accepted by the API server for another reason
-	current                      // signed by the key that signs now
+	current   tokenStatus = iota // signed by the key that signs now, or no token
 	older                        // signed by a key that only verifies now
-	maybeDead                    // no known key verifies it, or it names another UID
+	accepted                     // the API server accepts it, although it looks dead
+	maybeDead                    // no known key verifies it as one of this Secret, or it names another UID
 	dead                         // also, the API server refused it often enough
+	misplaced                    // a known key verifies it, but it is for another Secret or account
 )
 
 // owner is the ServiceAccount that a Secret belongs to.
@@ -84,6 +85,7 @@ const (
 	reviewToken         // ask the API server whether it accepts the token
 	findKey             // find the key that verifies the token
 	undoFill            // remove the token and the UID
+	leaveAlone          // keep it as it is, and say so in an event
 	awaitAccount        // give the account time to appear
 	remove              // delete the object
 )
@@ -120,6 +122,8 @@ func decideContent(s state) (action, string) {
 		return repair, "ca.crt differs" // before a new signature, which may have to wait
 	case s.mayResign() && s.token == dead:
 		return resign, "no known key verifies its token, or it names a former service account"
+	case s.mayResign() && s.token == misplaced:
+		return resign, "its token was made for another secret or service account"
 	case s.mayResign() && s.resign == ResignAll && s.token == older:
 		return resign, "its token was signed by an older key"
 	case !s.secret.HasNamespace && !s.repairBlocked:
@@ -139,6 +143,14 @@ func decideCheck(s state) (action, string) {
 		return findKey, "keys have changed"
 	case s.mayResign() && s.token == maybeDead:
 		return reviewToken, "its token may be dead"
+	case s.token == accepted:
+		return leaveAlone, "The token in this secret stays: no known key verifies it as one that was made for this secret, but the API server accepts it"
+	case s.secret.DeletionTimestamp != nil:
+		return none, "secret is being deleted"
+	case s.token == maybeDead, s.token == dead:
+		return leaveAlone, "No known key verifies the token in this secret as one that was made for it, or the token names a former service account. It stays, because " + s.whyNotResign()
+	case s.token == misplaced:
+		return leaveAlone, "The token in this secret was made for another secret or service account. It stays, because " + s.whyNotResign()
 	default:
 		return none, "secret is right"
 	}
@@ -150,6 +162,18 @@ func (s state) mayResign() bool {
 	invalidated := s.secret.Labels[token.InvalidSinceLabel] != ""
 	wanted := s.resign == ResignDead || s.resign == ResignAll
 	return wanted && s.resignAnnotation != string(ResignNever) && !invalidated && s.secret.DeletionTimestamp == nil
+}
+
+// whyNotResign returns why mayResign returned false.
+func (s state) whyNotResign() string {
+	switch {
+	case s.secret.Labels[token.InvalidSinceLabel] != "":
+		return "it was marked as invalid with the label " + token.InvalidSinceLabel
+	case s.resignAnnotation == string(ResignNever):
+		return "the secret or its namespace has the annotation " + api.ResignAnnotation + "=never"
+	default:
+		return "no tokens are replaced (--resign-tokens=never)"
+	}
 }
 
 // belongs returns true if secret belongs to the ServiceAccount with the name that secret names and

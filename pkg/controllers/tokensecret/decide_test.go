@@ -126,6 +126,10 @@ func TestDecide(t *testing.T) {
 func TestDecideOnTokens(t *testing.T) {
 	marked := map[string]string{token.InvalidSinceLabel: "2026-01-02"}
 	deleting := metav1.NewTime(testkit.Instant())
+	// left is this action where tokens are replaced, and an event where they are not.
+	left := func(act action) map[Resign]action {
+		return map[Resign]action{ResignAll: act, ResignDead: act, ResignNever: leaveAlone, "": leaveAlone}
+	}
 	cases := map[string]struct {
 		inToken    tokenStatus
 		inSettings map[string]string // of the Secret or its namespace
@@ -135,18 +139,22 @@ func TestDecideOnTokens(t *testing.T) {
 		want       map[Resign]action // by --resign-tokens; none where it is not named
 	}{
 		"a good token":                             {inToken: current},
-		"one that was not made for this secret":    {inToken: foreign},
+		"one that the API server accepts":          {inToken: accepted, want: map[Resign]action{ResignAll: leaveAlone, ResignDead: leaveAlone, ResignNever: leaveAlone, "": leaveAlone}},
+		"one of another secret or account":         {inToken: misplaced, want: left(resign)},
+		"of another, kept by annotation":           {inToken: misplaced, inSettings: neverResign, want: left(leaveAlone)},
+		"of another, invalidated":                  {inToken: misplaced, inLabels: marked, want: left(leaveAlone)},
+		"of another, in a secret being deleted":    {inToken: misplaced, inDeleting: &deleting},
 		"one of an older key":                      {inToken: older, want: map[Resign]action{ResignAll: resign}},
-		"one that may be dead":                     {inToken: maybeDead, want: map[Resign]action{ResignAll: reviewToken, ResignDead: reviewToken}},
-		"a dead one":                               {inToken: dead, want: map[Resign]action{ResignAll: resign, ResignDead: resign}},
+		"one that may be dead":                     {inToken: maybeDead, want: left(reviewToken)},
+		"a dead one":                               {inToken: dead, want: left(resign)},
 		"of an older key, kept by annotation":      {inToken: older, inSettings: neverResign},
-		"perhaps dead, kept by annotation":         {inToken: maybeDead, inSettings: neverResign},
-		"dead, kept by annotation":                 {inToken: dead, inSettings: neverResign},
+		"perhaps dead, kept by annotation":         {inToken: maybeDead, inSettings: neverResign, want: left(leaveAlone)},
+		"dead, kept by annotation":                 {inToken: dead, inSettings: neverResign, want: left(leaveAlone)},
 		"of an older key, invalidated":             {inToken: older, inLabels: marked},
-		"perhaps dead, invalidated":                {inToken: maybeDead, inLabels: marked},
-		"dead, invalidated":                        {inToken: dead, inLabels: marked},
+		"perhaps dead, invalidated":                {inToken: maybeDead, inLabels: marked, want: left(leaveAlone)},
+		"dead, invalidated":                        {inToken: dead, inLabels: marked, want: left(leaveAlone)},
 		"dead, in a secret that is being deleted":  {inToken: dead, inDeleting: &deleting},
-		"dead, with a label that is empty":         {inToken: dead, inLabels: map[string]string{token.InvalidSinceLabel: ""}, want: map[Resign]action{ResignAll: resign, ResignDead: resign}},
+		"dead, with a label that is empty":         {inToken: dead, inLabels: map[string]string{token.InvalidSinceLabel: ""}, want: left(resign)},
 		"the CA is repaired before a review":       {inToken: maybeDead, inOtherCA: true, want: map[Resign]action{ResignAll: repair, ResignDead: repair, ResignNever: repair, "": repair}},
 		"and before a dead token is replaced":      {inToken: dead, inOtherCA: true, want: map[Resign]action{ResignAll: repair, ResignDead: repair, ResignNever: repair, "": repair}},
 		"the CA of an invalidated one is repaired": {inToken: dead, inOtherCA: true, inLabels: marked, want: map[Resign]action{ResignAll: repair, ResignDead: repair, ResignNever: repair, "": repair}},

@@ -37,11 +37,21 @@
 //
 // # Tokens
 //
-// The API server may refuse a token that was made for this Secret, if no known key verifies it or if
-// it names another UID than the account has. Such a token is sent to the API server in a
-// TokenReview. If the API server refuses it three times over 10 minutes, it is dead and a new one is
-// signed. Tokens that the API server accepts, and tokens that were not made for this Secret, stay.
-// Tokens of keys that only verify are signed anew on request. The result of a review is stored in an
+// Any content of "token" may be refused by the API server, except a legacy token for this Secret and
+// this UID that a known key verifies. It is replaced by a new token if it is
+//
+//   - a token for another Secret or ServiceAccount that a known key verifies, at once and without a
+//     TokenReview, which would count as a use; also one that the API server accepts as that of another
+//     ServiceAccount;
+//   - a token for this Secret that a known key verifies and that names another UID than the account
+//     has, when two TokenReviews 5 seconds apart were refused;
+//   - anything else, such as a token of an unknown key or one that is made up or truncated, when three
+//     TokenReviews over 10 minutes were refused.
+//
+// What the API server accepts as this ServiceAccount stays. So does, without reviews, the token of a
+// Secret that the cleaner marked, that is being deleted, or that has (or whose namespace has) the
+// annotation sakeeper.io/resign=never. One event on the Secret says so. Tokens of keys that only
+// verify are signed anew on request. The result of a review is stored in an
 // annotation of the Secret, for this token and these keys, so that the next process continues
 // with it.
 //

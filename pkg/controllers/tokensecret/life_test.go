@@ -103,6 +103,7 @@ func startController(t *testing.T, objects ...runtime.Object) *runningController
 	r := &runningController{t: t, ctx: ctx, client: fake.NewClientset(objects...)}
 	r.setCA(testkit.Bundle())
 	r.Controller = newController(t, r.client, record.NewFakeRecorder(100), clock.RealClock{}, func() cabundle.Bundle { return *r.ca.Load() }, &fakeReviewer{})
+	r.cfg.Resign = ResignNever // the tokens here are none
 	r.stop = testkit.Start(ctx, t, r.Run, testkit.Informer(r.cfg.Namespaces), testkit.Informer(r.cfg.Secrets), testkit.Informer(r.cfg.ServiceAccounts))
 	return r
 }

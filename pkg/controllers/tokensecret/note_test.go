@@ -86,7 +86,7 @@ func TestNotes(t *testing.T) {
 	}
 	refused := func(n int) tokenCheck {
 		c := fresh
-		c.refusals, c.refused = n, testkit.Instant()
+		c.refusals, c.refused, c.fromNote = n, testkit.Instant(), true
 		return c
 	}
 	accepted := fresh
@@ -130,7 +130,7 @@ func TestNotes(t *testing.T) {
 	for ahead, want := range map[time.Duration]time.Duration{-time.Hour: -55 * time.Minute, 0: reviewInterval, 24 * time.Hour: reviewInterval} {
 		c := refused(1)
 		c.refused = testkit.Instant().Add(ahead)
-		if got := c.untilReview(testkit.Instant()); got != want {
+		if got := c.untilReview(testkit.Instant(), false); got != want {
 			t.Errorf("refused %v from now: waits %v, want %v", ahead, got, want)
 		}
 	}

@@ -163,6 +163,7 @@ func TestSync(t *testing.T) {
 				s.accounts = append(s.accounts, tc.inLive)
 			}
 			f := newFixture(t, s)
+			f.cfg.Resign = ResignNever // the tokens here are none
 			if tc.inSecret != nil {
 				f.cache(t, tc.inSecret)
 			}

@@ -9,15 +9,15 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// Await looks every now and then until check returns nil, and fails the test with its last
-// error when that takes longer than patience.
-func Await(t *testing.T, every, patience time.Duration, what string, check func(ctx context.Context) error) {
+// Await calls check at each interval until it returns nil. It fails the test with check's
+// last error after the timeout.
+func Await(t *testing.T, interval, timeout time.Duration, what string, check func(ctx context.Context) error) {
 	t.Helper()
 	last := errors.New("never checked")
-	err := wait.PollUntilContextTimeout(t.Context(), every, patience, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(t.Context(), interval, timeout, true, func(ctx context.Context) (bool, error) {
 		err := check(ctx)
 		if ctx.Err() == nil {
-			last = err // later ones only say that time was up
+			last = err // not the error of the expired context
 		}
 		return err == nil, nil
 	})

@@ -16,7 +16,7 @@ func mustParse(pem string) cabundle.Bundle {
 	return b
 }
 
-// Nobody has the private keys of these.
+// The private keys of these certificates were not kept.
 const (
 	bundle = `-----BEGIN CERTIFICATE-----
 MIIBdDCCARmgAwIBAgIUeIk2aVk+DOqtGqH4YxXYMxk8HuYwCgYIKoZIzj0EAwIw

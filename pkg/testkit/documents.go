@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
-// Documents splits a YAML stream.
+// Documents splits a YAML stream into its documents.
 func Documents(content []byte) ([][]byte, error) {
 	var all [][]byte
 	reader := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(content)))

@@ -13,8 +13,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/keys"
 )
 
-// Keys is a set of the keys that package keys has for its tests ("p256", "rsa2048"
-// and so on): the first signs, the others verify.
+// Keys returns a set of the test keys of package keys, by name ("p256", "rsa2048" and so
+// on).
 func Keys(signing string, verification ...string) *keys.Set {
 	var public []keys.PublicKey
 	for _, name := range verification {
@@ -24,7 +24,7 @@ func Keys(signing string, verification ...string) *keys.Set {
 }
 
 func mustReadKey(name string) keys.PrivateKey {
-	_, here, _, _ := runtime.Caller(0) //nolint:dogsled // the file is all that is wanted
+	_, here, _, _ := runtime.Caller(0) //nolint:dogsled // only the file is needed
 	data, err := os.ReadFile(filepath.Join(filepath.Dir(here), "..", "keys", "testdata", "insecure-"+name+"-pkcs8.pem"))
 	if err != nil {
 		panic("testkit: internal error: " + err.Error())
@@ -36,7 +36,7 @@ func mustReadKey(name string) keys.PrivateKey {
 	return key
 }
 
-// WriteECKey makes a key of P-256 and writes it to that file.
+// WriteECKey generates a P-256 key and writes it to path.
 func WriteECKey(path string) (keys.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

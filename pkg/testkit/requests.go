@@ -7,7 +7,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 )
 
-// Request is what one call of a fake client would have sent, for comparing.
+// Request is a call of a fake client in a form that tests can compare.
 type Request struct {
 	Verb string
 	// Resource is "<resource>" or "<resource>/<subresource>".
@@ -19,8 +19,8 @@ type Request struct {
 	Body any
 }
 
-// Requests translates what fake clients recorded. Patches that are not JSON merge
-// patches get the verb "patch <type>".
+// Requests converts the actions that a fake client recorded. A patch that is not a JSON
+// merge patch gets the verb "patch <type>".
 func Requests(actions []clienttesting.Action) []Request {
 	var requests []Request
 	for _, action := range actions {

@@ -7,8 +7,8 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 )
 
-// Start runs every function until stop is called, which waits for all of them.
-// What they return is the test's error.
+// Start runs each function in a goroutine. stop cancels their context, waits for all of
+// them, and fails the test if one returned an error.
 func Start(ctx context.Context, t *testing.T, run ...func(context.Context) error) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
@@ -27,7 +27,7 @@ func Start(ctx context.Context, t *testing.T, run ...func(context.Context) error
 	}
 }
 
-// Informer makes a function for [Start] of an informer.
+// Informer returns a function for [Start] that runs informer.
 func Informer(informer toolscache.SharedIndexInformer) func(context.Context) error {
 	return func(ctx context.Context) error {
 		informer.RunWithContext(ctx)

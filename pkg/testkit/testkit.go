@@ -1,8 +1,7 @@
-// Package testkit builds the objects of unit tests: complete enough to be told
-// apart, the same in every run.
+// Package testkit builds Kubernetes objects for unit tests.
 //
-// Every object has a fixed UID of its kind, [ResourceVersion] and [Instant] as
-// its creation time, unless an [Option] says otherwise.
+// Every object has the fixed UID of its kind, [ResourceVersion], and [Instant] as its
+// creation time, unless an [Option] changes them.
 package testkit
 
 import (
@@ -14,8 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// What objects have when nothing else is said. OtherUID is for a second life of
-// an object, of whatever kind.
+// The defaults of the objects. OtherUID is for an object of any kind that was deleted and
+// created again.
 const (
 	NamespaceUID = types.UID("a0000000-0000-4000-8000-000000000001")
 	AccountUID   = types.UID("b0000000-0000-4000-8000-000000000001")
@@ -26,30 +25,30 @@ const (
 	ResourceVersion = "100"
 )
 
-// Instant is the one moment of all fixtures.
+// Instant is the time that all objects use.
 func Instant() time.Time { return time.Date(2026, time.January, 2, 3, 4, 5, 0, time.UTC) }
 
-// Option changes an object that is being built; one that does not fit the kind
-// panics.
+// Option changes an object that is being built. It panics if it does not fit the kind of
+// the object.
 type Option func(metav1.Object)
 
-// Namespace is an active namespace.
+// Namespace returns an active namespace.
 func Namespace(name string, opts ...Option) *corev1.Namespace {
 	return build(&corev1.Namespace{Status: corev1.NamespaceStatus{Phase: corev1.NamespaceActive}}, name, NamespaceUID, opts)
 }
 
-// ServiceAccount is an account without references; name is "namespace/name".
+// ServiceAccount returns one without references; name is "namespace/name".
 func ServiceAccount(name string, opts ...Option) *corev1.ServiceAccount {
 	return build(&corev1.ServiceAccount{}, name, AccountUID, opts)
 }
 
-// Secret is an empty Secret of type kubernetes.io/service-account-token that names
-// no account; name is "namespace/name".
+// Secret returns an empty Secret of type kubernetes.io/service-account-token, without the
+// annotation that names its ServiceAccount; name is "namespace/name".
 func Secret(name string, opts ...Option) *corev1.Secret {
 	return build(&corev1.Secret{Type: corev1.SecretTypeServiceAccountToken}, name, SecretUID, opts)
 }
 
-// ConfigMap is an empty one; name is "namespace/name".
+// ConfigMap returns an empty one; name is "namespace/name".
 func ConfigMap(name string, opts ...Option) *corev1.ConfigMap {
 	return build(&corev1.ConfigMap{}, name, ConfigMapUID, opts)
 }
@@ -103,10 +102,10 @@ func WithAnnotation(key, value string) Option {
 	}
 }
 
-// WithAccount makes a Secret name its ServiceAccount.
+// WithAccount sets the annotation of a Secret that names its ServiceAccount.
 func WithAccount(name string) Option { return WithAnnotation(corev1.ServiceAccountNameKey, name) }
 
-// WithAccountUID makes a Secret name the UID of its ServiceAccount.
+// WithAccountUID sets the annotation of a Secret that has the UID of its ServiceAccount.
 func WithAccountUID(uid types.UID) Option {
 	return WithAnnotation(corev1.ServiceAccountUIDKey, string(uid))
 }
@@ -131,7 +130,7 @@ func WithData(key, value string) Option {
 	}
 }
 
-// WithReferences adds names to the secrets of a ServiceAccount.
+// WithReferences adds Secrets of those names to the secrets field of a ServiceAccount.
 func WithReferences(names ...string) Option {
 	return func(o metav1.Object) {
 		account := o.(*corev1.ServiceAccount)
@@ -141,7 +140,7 @@ func WithReferences(names ...string) Option {
 	}
 }
 
-// WithManagedFields adds an entry as every API server does.
+// WithManagedFields sets managedFields as an API server does.
 func WithManagedFields() Option {
 	return func(o metav1.Object) {
 		o.SetManagedFields([]metav1.ManagedFieldsEntry{{
@@ -151,7 +150,7 @@ func WithManagedFields() Option {
 	}
 }
 
-// Deleting makes an object one that waits for its finalizers.
+// Deleting sets a deletion timestamp and a finalizer.
 func Deleting() Option {
 	return func(o metav1.Object) {
 		now := metav1.NewTime(Instant())
@@ -160,7 +159,7 @@ func Deleting() Option {
 	}
 }
 
-// Terminating makes a namespace one on its way out.
+// Terminating sets the phase of a namespace.
 func Terminating() Option {
 	return func(o metav1.Object) {
 		o.(*corev1.Namespace).Status.Phase = corev1.NamespaceTerminating

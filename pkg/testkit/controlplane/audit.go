@@ -17,13 +17,13 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// Audit reads the API server's audit log: what was really asked of it, by whom.
+// Audit reads the audit log of the API server.
 type Audit struct {
 	path  string
 	admin kubernetes.Interface
 }
 
-// Request is one request that the API server has answered.
+// Request is an audit event.
 type Request struct {
 	Verb      string `json:"verb"`
 	UserAgent string `json:"userAgent"`
@@ -42,15 +42,15 @@ type Request struct {
 		Code int `json:"code"`
 	} `json:"responseStatus"`
 	Stage string `json:"stage"`
-	// Annotations say, among others, what webhooks did.
+	// Annotations include those about admission webhooks.
 	Annotations map[string]string `json:"annotations"`
 }
 
-// Mark is a place in the log.
+// Mark is a position in the log, in bytes.
 type Mark int64
 
-// Mark returns the end of the log as it is now. Everything that was answered before the
-// call lies before it.
+// Mark returns the current end of the log. Every request that was answered before the call
+// is before it.
 func (a *Audit) Mark(ctx context.Context) (Mark, error) {
 	before, err := a.end()
 	if err != nil {
@@ -70,12 +70,12 @@ func (a *Audit) end() (Mark, error) {
 	return Mark(info.Size()), nil
 }
 
-// barrierPrefix begins the names of what Since asks for.
+// barrierPrefix begins the names of the namespaces that Since requests.
 const barrierPrefix = "audit-barrier-"
 
-// Since returns the requests from mark on that keep, which may be nil, is true
-// for. Everything that was answered before the call is in it: Since sends a
-// request of its own and waits until the log shows it.
+// Since returns the requests after mark for which keep returns true; a nil keep keeps all.
+// Every request that was answered before the call is included: Since sends a request of its
+// own and waits until the log has it.
 func (a *Audit) Since(ctx context.Context, mark Mark, keep func(Request) bool) ([]Request, error) {
 	barrier := barrierPrefix + rand.String(10)
 	if _, err := a.admin.CoreV1().Namespaces().Get(ctx, barrier, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
@@ -98,8 +98,8 @@ func (a *Audit) Since(ctx context.Context, mark Mark, keep func(Request) bool) (
 	return requests, err
 }
 
-// All passes every request that the log shows to each, of which watches may come twice.
-// The API server need not run.
+// All calls each for every audit event in the log; a watch may have two of them. The API
+// server need not run.
 func (a *Audit) All(each func(Request)) error { return a.read(0, each) }
 
 func (a *Audit) read(mark Mark, each func(Request)) error {
@@ -110,12 +110,12 @@ func (a *Audit) read(mark Mark, each func(Request)) error {
 	defer func() { _ = file.Close() }()
 	lines := bufio.NewReaderSize(file, 1<<20)
 	if mark > 0 {
-		// A mark may be in the midst of a line that was being written.
+		// The mark may be within a line that was being written.
 		if _, err := file.Seek(int64(mark)-1, io.SeekStart); err != nil {
 			return err
 		}
 		if _, err := lines.ReadBytes('\n'); err != nil {
-			return nil // it still is
+			return nil // the line is still being written
 		}
 	}
 	for {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// newRepository makes a repository with those files the working directory.
+// newRepository creates a repository with those files, and makes it the working directory.
 func newRepository(t *testing.T, files ...string) string {
 	t.Helper()
 	root := t.TempDir()

@@ -1,10 +1,10 @@
 // Package controlplane runs a real kube-apiserver with etcd on loopback, for
-// tests, the demo and benchmarks: no kubelet, no scheduler, and no
-// kube-controller-manager unless it is asked for.
+// tests, the demo and benchmarks. There is no kubelet and no scheduler, and a
+// kube-controller-manager only after [ControlPlane.StartControllerManager].
 //
 // The binaries are those that [Binary] finds. The API server authorizes by
-// RBAC, writes an audit log in which requests are counted ([Audit]), and runs
-// without the in-tree ServiceAccount admission plugin.
+// RBAC, writes an audit log ([Audit]), and by default runs without the in-tree
+// ServiceAccount admission plugin.
 package controlplane
 
 import (
@@ -33,20 +33,19 @@ import (
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
-// Options are the choices that a caller has.
+// Options configure a control plane.
 type Options struct {
-	// Dir keeps keys and logs. Required; the caller removes it. It is also removed
+	// Dir holds keys and logs. Required; the caller removes it. It is also removed
 	// when this process ends without [ControlPlane.Stop].
 	Dir string
-	// MoreKeyFiles are accepted by the API server beside the signing key.
+	// MoreKeyFiles are verification keys of the API server besides the signing key.
 	MoreKeyFiles []string
-	// PodAdmission turns the in-tree admission plugin ServiceAccount on.
+	// PodAdmission enables the in-tree admission plugin ServiceAccount.
 	PodAdmission bool
-	// MaxTokenLifetime is the longest that TokenRequests get; zero: as long as they ask
-	// for.
+	// MaxTokenLifetime is --service-account-max-token-expiration; zero is no limit.
 	MaxTokenLifetime time.Duration
-	// SigningEndpoint is the unix socket of a signer that runs already; the API server
-	// then has no keys of its own.
+	// SigningEndpoint is the unix socket of an external signer, which must be running. The
+	// API server then has no keys of its own.
 	SigningEndpoint string
 	// AdmissionConfigFile is an AdmissionConfiguration, for example with the credentials for
 	// webhooks.
@@ -55,17 +54,17 @@ type Options struct {
 
 // ControlPlane is a running control plane.
 type ControlPlane struct {
-	dir    string
-	env    *envtest.Environment
-	server *server
-	guard  guard
-	// Admin is a member of system:masters.
+	dir     string
+	env     *envtest.Environment
+	server  *server
+	cleanup cleanup
+	// Admin has the credentials of a member of system:masters.
 	Admin *rest.Config
-	// Audit counts requests.
+	// Audit reads the audit log.
 	Audit *Audit
-	// SigningKeyFile is what --service-account-private-key-file should name.
+	// SigningKeyFile is for --service-account-private-key-file.
 	SigningKeyFile string
-	// CAFile is what --root-ca-file should name.
+	// CAFile is for --root-ca-file.
 	CAFile string
 }
 
@@ -75,9 +74,9 @@ omitStages: [RequestReceived]
 rules: [{level: Metadata}]
 `
 
-// Start returns when the API server is ready.
+// Start starts a control plane and returns when its API server is ready.
 func Start(opts Options) (*ControlPlane, error) {
-	ctrllog.SetLogger(logr.Discard()) // envtest returns what goes wrong
+	ctrllog.SetLogger(logr.Discard()) // envtest returns its errors too
 	etcd, err1 := Binary("etcd")
 	kubeAPIServer, err2 := Binary("kube-apiserver")
 	if err := errors.Join(err1, err2); err != nil {
@@ -120,7 +119,7 @@ func Start(opts Options) (*ControlPlane, error) {
 	if opts.AdmissionConfigFile != "" {
 		apiserver.Configure().Set("admission-control-config-file", opts.AdmissionConfigFile)
 	}
-	if opts.PodAdmission { // envtest turns it off
+	if opts.PodAdmission { // envtest disables the plugin
 		apiserver.Configure().Disable("disable-admission-plugins")
 	}
 	cp.env = &envtest.Environment{
@@ -136,7 +135,7 @@ func Start(opts Options) (*ControlPlane, error) {
 	if cp.server, err = findServer(apiserver.Port); err != nil {
 		return nil, errors.Join(err, cp.env.Stop())
 	}
-	if err := cp.startGuard(); err != nil {
+	if err := cp.startCleanup(); err != nil {
 		return nil, errors.Join(err, cp.Stop())
 	}
 	cp.Audit.admin, err = kubernetes.NewForConfig(cp.Admin)
@@ -149,16 +148,16 @@ func Start(opts Options) (*ControlPlane, error) {
 	return cp, nil
 }
 
-// Stop ends the API server and etcd.
+// Stop stops the API server and etcd.
 func (cp *ControlPlane) Stop() error {
-	cp.guard.dismiss()
+	cp.cleanup.cancel()
 	if cp.server == nil || cp.server.cmd == nil {
 		return cp.env.Stop()
 	}
 	return errors.Join(cp.KillServer(), cp.env.Stop())
 }
 
-// User returns credentials for a user that has the rights that RBAC gives it.
+// User returns credentials of a user, who has the rights that RBAC grants.
 func (cp *ControlPlane) User(name string, groups ...string) (*rest.Config, error) {
 	user, err := cp.env.AddUser(envtest.User{Name: name, Groups: groups}, &rest.Config{QPS: -1})
 	if err != nil {
@@ -167,8 +166,8 @@ func (cp *ControlPlane) User(name string, groups ...string) (*rest.Config, error
 	return user.Config(), nil
 }
 
-// ServiceAccount returns credentials with which the API server takes the caller
-// for a ServiceAccount, so that the RBAC of manifests applies.
+// ServiceAccount returns credentials of a user with the name and groups of a
+// ServiceAccount, so that role bindings to the ServiceAccount apply.
 func (cp *ControlPlane) ServiceAccount(namespace, name string) (*rest.Config, error) {
 	return cp.User("system:serviceaccount:"+namespace+":"+name, "system:serviceaccounts", "system:serviceaccounts:"+namespace)
 }
@@ -188,7 +187,7 @@ func (cp *ControlPlane) Kubeconfig(name string, config *rest.Config) (string, er
 	}, path)
 }
 
-// ServerPID is the process of the API server.
+// ServerPID is the process id of the API server.
 func (cp *ControlPlane) ServerPID() int { return cp.server.pid }
 
 // RunKubectl runs kubectl as the admin.
@@ -208,24 +207,23 @@ func (cp *ControlPlane) RunKubectl(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// ControllerManager describes a kube-controller-manager.
+// ControllerManager configures a kube-controller-manager.
 type ControllerManager struct {
-	// Controllers are the ones to run; nothing else is on.
+	// Controllers are the only ones to run.
 	Controllers []string
-	// SigningKey gives it the signing key. Without it the token controller is off;
-	// with it the token controller is on, whatever Controllers says.
+	// SigningKey passes the signing key. The token controller runs if and only if it is
+	// set, regardless of Controllers.
 	SigningKey bool
-	// RootCAFile is the CA that it publishes and puts into token Secrets; empty: that
-	// of the control plane.
+	// RootCAFile is the CA that it publishes and writes to token Secrets; empty: that of
+	// the control plane.
 	RootCAFile string
-	// Flags come after those of a client that is nearly unlimited.
+	// Flags come after the default flags, which set high client rate limits.
 	Flags []string
-	// Output gets its log; nil: nobody does.
+	// Output gets its log; nil: the log is discarded.
 	Output io.Writer
 }
 
-// StartControllerManager runs kube-controller-manager with the admin's rights
-// until stop is called.
+// StartControllerManager runs kube-controller-manager as the admin until stop is called.
 func (cp *ControlPlane) StartControllerManager(m ControllerManager) (stop func() error, err error) {
 	cmd, err := cp.ControllerManager(m)
 	if err != nil {
@@ -236,12 +234,12 @@ func (cp *ControlPlane) StartControllerManager(m ControllerManager) (stop func()
 	}
 	return func() error {
 		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // it was killed: its exit code says nothing
+		_ = cmd.Wait() // killed: the exit code has no meaning
 		return nil
 	}, nil
 }
 
-// ControllerManager is a kube-controller-manager that has not been started.
+// ControllerManager returns the command of a kube-controller-manager, not started.
 func (cp *ControlPlane) ControllerManager(m ControllerManager) (*exec.Cmd, error) {
 	kubeconfig, err := cp.Kubeconfig("kube-controller-manager.kubeconfig", cp.Admin)
 	if err != nil {
@@ -274,7 +272,7 @@ func writeSigningKey(path string) error {
 	return os.WriteFile(path, pem.EncodeToMemory(block), 0o600)
 }
 
-// RepositoryRoot is the directory of go.mod, from any directory below it.
+// RepositoryRoot returns the nearest directory with a go.mod, from the working directory up.
 func RepositoryRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {

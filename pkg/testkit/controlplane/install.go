@@ -14,13 +14,14 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// noPods is the component that leaves out the objects of podKinds.
+// noPods is the component that removes the objects of podKinds. It is skipped, because apply
+// leaves them out.
 const noPods = "no-pods"
 
-// podKinds are not applied, because no kubelet runs pods here.
+// podKinds are not applied, because there is no kubelet.
 var podKinds = []string{"Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"}
 
-// kustomization is what apply understands of a kustomization.
+// kustomization has the fields of a kustomization.yaml that apply supports.
 type kustomization struct {
 	APIVersion string   `json:"apiVersion"`
 	Kind       string   `json:"kind"`

@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// TestObjectsAreThoseOfKustomize: what is applied here is what kubectl rendered.
+// TestObjectsAreThoseOfKustomize compares the objects with what kubectl kustomize rendered.
 func TestObjectsAreThoseOfKustomize(t *testing.T) {
 	root, err := RepositoryRoot()
 	if err != nil {

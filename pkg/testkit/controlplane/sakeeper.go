@@ -19,17 +19,17 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// The identity of sakeeper controllers in manifests/.
+// The namespace and ServiceAccount of sakeeper controllers in manifests/.
 const (
 	Namespace = "sakeeper-system"
 	Account   = "sakeeper-controllers"
 )
 
-// Username is what the API server and its audit log call sakeeper controllers.
+// Username is the user name of sakeeper controllers.
 const Username = "system:serviceaccount:" + Namespace + ":" + Account
 
-// Install applies the manifests for sakeeper controllers outside of the cluster, with
-// those components of manifests/components.
+// Install applies the manifests for sakeeper controllers outside of the cluster, with the
+// named components of manifests/components.
 func (cp *ControlPlane) Install(ctx context.Context, components ...string) error {
 	dirs := []string{"overlays/outside"}
 	for _, component := range components {
@@ -40,7 +40,7 @@ func (cp *ControlPlane) Install(ctx context.Context, components ...string) error
 
 // Sakeeper is a running process of sakeeper.
 type Sakeeper struct {
-	// MetricsAddress and ProbesAddress are host and port of its two servers.
+	// MetricsAddress and ProbesAddress are host:port of its two servers.
 	MetricsAddress, ProbesAddress string
 
 	cmd     *exec.Cmd
@@ -49,8 +49,8 @@ type Sakeeper struct {
 	exitErr error
 }
 
-// ControllersArgs are the arguments of sakeeper controllers for this control
-// plane and the identity that Install gave rights to.
+// ControllersArgs returns the arguments of sakeeper controllers for this control plane, with
+// a kubeconfig of the ServiceAccount that Install created.
 func (cp *ControlPlane) ControllersArgs() ([]string, error) {
 	identity, err := cp.ServiceAccount(Namespace, Account)
 	if err != nil {
@@ -65,8 +65,8 @@ func (cp *ControlPlane) ControllersArgs() ([]string, error) {
 	}, err
 }
 
-// StartSakeeper runs binary with args and, after them, ports of its own for
-// metrics and probes. Its log goes to output too, which may be nil.
+// StartSakeeper runs binary with args, on free ports for metrics and probes. Its log is also
+// written to output, which may be nil.
 func StartSakeeper(binary string, args []string, output io.Writer) (*Sakeeper, error) {
 	metrics, err1 := freeAddress()
 	probes, err2 := freeAddress()
@@ -78,7 +78,7 @@ func StartSakeeper(binary string, args []string, output io.Writer) (*Sakeeper, e
 	s.cmd = exec.Command(binary, append(slices.Clip(args),
 		"--metrics-bind-address", metrics, "--health-probe-bind-address", probes)...)
 	s.cmd.Stdout, s.cmd.Stderr = &s.logs, &s.logs
-	// It must neither get the terminal's Ctrl-C nor outlive who started it.
+	// It must neither get the terminal's Ctrl-C nor outlive this process.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", binary, err)
@@ -98,10 +98,10 @@ func freeAddress() (string, error) {
 	return listener.Addr().String(), listener.Close()
 }
 
-// Logs is everything that the process has printed.
+// Logs returns everything that the process has printed.
 func (s *Sakeeper) Logs() string { return s.logs.String() }
 
-// Get fetches a path of the probe server, or /metrics.
+// Get requests /metrics from the metrics server, and any other path from the probe server.
 func (s *Sakeeper) Get(ctx context.Context, path string) (code int, body string, err error) {
 	address := s.ProbesAddress
 	if path == "/metrics" {
@@ -120,7 +120,7 @@ func (s *Sakeeper) Get(ctx context.Context, path string) (code int, body string,
 	return response.StatusCode, string(data), err
 }
 
-// WaitReady waits until /readyz says yes, and fails when the process exits.
+// WaitReady waits until /readyz returns 200. It returns an error if the process exits.
 func (s *Sakeeper) WaitReady(ctx context.Context) error {
 	last := "no answer"
 	err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
@@ -141,16 +141,16 @@ func (s *Sakeeper) WaitReady(ctx context.Context) error {
 	return nil
 }
 
-// Signal sends sig, and returns at once.
+// Signal sends sig to the process.
 func (s *Sakeeper) Signal(sig syscall.Signal) error { return s.cmd.Process.Signal(sig) }
 
-// Wait waits for the process to exit, and returns what [exec.Cmd.Wait] said.
+// Wait waits for the process to exit, and returns the error of [exec.Cmd.Wait].
 func (s *Sakeeper) Wait() error {
 	<-s.exited
 	return s.exitErr
 }
 
-// Stop ends the process as a supervisor would, and by force where it does not go.
+// Stop sends SIGTERM, and SIGKILL if the process has not exited after 30 s.
 func (s *Sakeeper) Stop() error {
 	_ = s.Signal(syscall.SIGTERM)
 	select {

@@ -18,21 +18,21 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// server is the process of the API server, which envtest starts and does not give
-// out. Its own way to restart forgets every user.
+// server is the process of the API server. envtest starts it, but does not expose it, and a
+// restart by envtest loses every user.
 type server struct {
 	args []string
 	pid  int
 	cmd  *exec.Cmd // nil while it is envtest's child
 }
 
-// findServer finds the API server that serves port.
+// findServer finds the API server on port.
 func findServer(port string) (*server, error) {
 	args, pid, err := findProcess("kube-apiserver", "--secure-port="+port)
 	return &server{args: args, pid: pid}, err
 }
 
-// findProcess finds the process of that program with that argument.
+// findProcess finds a process of program that has argument.
 func findProcess(program, argument string) (args []string, pid int, err error) {
 	entries, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -42,53 +42,53 @@ func findProcess(program, argument string) (args []string, pid int, err error) {
 		data, err := os.ReadFile(entry)
 		args = strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
 		if err != nil || filepath.Base(args[0]) != program || !slices.Contains(args, argument) {
-			continue // another process, or one that is gone
+			continue // another process, or one that has exited
 		}
 		pid, err = strconv.Atoi(filepath.Base(filepath.Dir(entry)))
 		return args, pid, err
 	}
-	return nil, 0, fmt.Errorf("the process of %s was not found", program)
+	return nil, 0, fmt.Errorf("no process of %s was found", program)
 }
 
-// guard cleans up when this process ends without Stop, however it ends: a shell
-// waits on a pipe that nobody writes to. The control plane is in process groups of
-// its own, which no signal to this one reaches.
-type guard struct {
+// cleanup kills the control plane and removes its files when this process ends without Stop,
+// even by SIGKILL: a shell reads from a pipe, which the end of this process closes. The
+// control plane has process groups of its own, so signals to this one's do not reach it.
+type cleanup struct {
 	cmd  *exec.Cmd
 	pipe io.Closer
 }
 
-func (cp *ControlPlane) startGuard() error {
+func (cp *ControlPlane) startCleanup() error {
 	etcd := cp.env.ControlPlane.Etcd
 	_, pid, err := findProcess("etcd", "--data-dir="+etcd.DataDir)
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command("sh", "-c", `read -r _; kill -9 "$1" "$2"; shift 2; rm -rf "$@"`, "guard",
+	cmd := exec.Command("sh", "-c", `read -r _; kill -9 "$1" "$2"; shift 2; rm -rf "$@"`, "cleanup",
 		strconv.Itoa(pid), strconv.Itoa(cp.server.pid), cp.dir, etcd.DataDir, cp.env.ControlPlane.APIServer.CertDir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	pipe, err := cmd.StdinPipe()
 	if err != nil {
 		return err
 	}
-	cp.guard = guard{cmd: cmd, pipe: pipe}
+	cp.cleanup = cleanup{cmd: cmd, pipe: pipe}
 	return cmd.Start()
 }
 
-// dismiss ends the guard, which has nothing left to do.
-func (g guard) dismiss() {
-	if g.cmd != nil {
-		_ = g.cmd.Process.Kill()
-		_ = g.cmd.Wait() // it was killed: its exit code says nothing
-		_ = g.pipe.Close()
+// cancel ends the shell before it cleans up.
+func (c cleanup) cancel() {
+	if c.cmd != nil {
+		_ = c.cmd.Process.Kill()
+		_ = c.cmd.Wait() // killed: the exit code has no meaning
+		_ = c.pipe.Close()
 	}
 }
 
-// KillServer ends the API server at once, as a crash would; etcd stays.
+// KillServer kills the API server, as a crash would. etcd keeps running.
 func (cp *ControlPlane) KillServer() error {
-	_ = syscall.Kill(cp.server.pid, syscall.SIGKILL) // it may be gone
+	_ = syscall.Kill(cp.server.pid, syscall.SIGKILL) // it may have exited
 	if cp.server.cmd != nil {
-		_ = cp.server.cmd.Wait() // it was killed: its exit code says nothing
+		_ = cp.server.cmd.Wait() // killed: the exit code has no meaning
 		return nil
 	}
 	return wait.PollUntilContextTimeout(context.Background(), time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) {
@@ -96,8 +96,8 @@ func (cp *ControlPlane) KillServer() error {
 	})
 }
 
-// StartServer starts the API server that was killed anew, on the same port and
-// data, and returns when it is ready.
+// StartServer starts the API server again after KillServer, with the same port and data,
+// and returns when it is ready.
 func (cp *ControlPlane) StartServer(ctx context.Context) error {
 	cmd := exec.Command(cp.server.args[0], cp.server.args[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -114,8 +114,8 @@ func (cp *ControlPlane) StartServer(ctx context.Context) error {
 	})
 }
 
-// UseSigner starts the API server anew, with a signer's socket in the place of its key
-// files, as somebody who moves a cluster to one does.
+// UseSigner restarts the API server with --service-account-signing-endpoint=socket instead of
+// its key files, as when a cluster is moved to an external signer.
 func (cp *ControlPlane) UseSigner(ctx context.Context, socket string) error {
 	if err := cp.KillServer(); err != nil {
 		return err

@@ -12,23 +12,22 @@ import (
 // WebhookAccount is the ServiceAccount of sakeeper webhook in manifests/.
 const WebhookAccount = "sakeeper-webhook"
 
-// Webhook is where API servers find a sakeeper webhook on this machine.
+// Webhook configures a sakeeper webhook on this machine.
 type Webhook struct {
-	// Address is host and port.
+	// Address is its host:port.
 	Address string
-	// TokensFromSecrets: it may read the Secrets that accounts list.
+	// TokensFromSecrets grants it the reading of Secrets, for --token-volume-source=secret.
 	TokensFromSecrets bool
 }
 
-// NewWebhook chooses an address.
+// NewWebhook returns one with a free port.
 func NewWebhook() (Webhook, error) {
 	address, err := freeAddress()
 	return Webhook{Address: address}, err
 }
 
-// InstallWebhook applies the manifests of sakeeper webhook, with its address in the
-// place of its Service, as on a control plane that reaches no Services. The
-// namespace must be there.
+// InstallWebhook applies the manifests of sakeeper webhook, with a URL instead of its
+// Service, as for an API server that cannot reach Services. The namespace must exist.
 func (cp *ControlPlane) InstallWebhook(ctx context.Context, w Webhook) error {
 	dirs := []string{"base/webhook"}
 	if w.TokensFromSecrets {
@@ -37,7 +36,7 @@ func (cp *ControlPlane) InstallWebhook(ctx context.Context, w Webhook) error {
 	return cp.apply(ctx, w.replaceService, dirs...)
 }
 
-// replaceService puts the address in the place of the Service of a webhook configuration.
+// replaceService replaces the Service of a webhook configuration by a URL.
 func (w Webhook) replaceService(o *unstructured.Unstructured) error {
 	webhooks, found, err := unstructured.NestedSlice(o.Object, "webhooks")
 	if err != nil || !found {
@@ -54,8 +53,8 @@ func (w Webhook) replaceService(o *unstructured.Unstructured) error {
 	return unstructured.SetNestedSlice(o.Object, webhooks, "webhooks")
 }
 
-// WebhookArgs are the arguments of sakeeper webhook for this control plane and the
-// identity that InstallWebhook gave rights to.
+// WebhookArgs returns the arguments of sakeeper webhook for this control plane, with a
+// kubeconfig of the ServiceAccount that InstallWebhook created.
 func (cp *ControlPlane) WebhookArgs(w Webhook) ([]string, error) {
 	identity, err := cp.ServiceAccount(Namespace, WebhookAccount)
 	if err != nil {

@@ -1,10 +1,9 @@
-// Package faults stands between a client and an API server and makes go wrong what
-// can go wrong between the two, while a test runs.
+// Package faults is a proxy between a client and an API server that injects faults, such as
+// errors, broken connections and delays, while a test runs.
 //
-// What no rule is about passes unchanged in both directions, watches as they come.
-// Clients need no credentials: the proxy has those of the API server's client. It
-// listens on loopback, with TLS and HTTP/2, so that a connection that breaks takes
-// with it all that is under way on it, as between a real client and server.
+// Requests for which no fault is injected pass unchanged, and watches are streamed. Clients
+// need no credentials: the proxy uses its own. It listens on loopback, with TLS and HTTP/2,
+// so that a broken connection ends all its requests, as between a real client and server.
 package faults
 
 import (
@@ -39,8 +38,8 @@ type Proxy struct {
 	streams    map[*stream]struct{}
 }
 
-// Start makes a proxy for the API server of upstream, whose credentials it uses for
-// everybody.
+// Start starts a proxy for the API server of upstream. It sends every request with the
+// credentials of upstream.
 func Start(upstream *rest.Config) (*Proxy, error) {
 	transport, err := rest.TransportFor(upstream)
 	if err != nil {
@@ -55,13 +54,13 @@ func Start(upstream *rest.Config) (*Proxy, error) {
 		return nil, fmt.Errorf("faults: %w", err)
 	}
 	p := &Proxy{streams: map[*stream]struct{}{}}
-	silent := log.New(io.Discard, "", 0) // what breaks here is meant to
+	silent := log.New(io.Discard, "", 0) // errors are intended here
 	p.upstream = &httputil.ReverseProxy{
 		Rewrite:        func(r *httputil.ProxyRequest) { r.SetURL(target) },
 		Transport:      transport,
 		FlushInterval:  -1,
-		ModifyResponse: p.follow,
-		// What the proxy cannot reach, its clients cannot either.
+		ModifyResponse: p.trackWatch,
+		// While the API server cannot be reached, the proxy cannot either.
 		ErrorHandler: func(_ http.ResponseWriter, r *http.Request, _ error) { reset(r) },
 		ErrorLog:     silent,
 	}
@@ -75,7 +74,7 @@ func Start(upstream *rest.Config) (*Proxy, error) {
 	return p, nil
 }
 
-// Close lifts every fault and ends the proxy and all connections to it.
+// Close lifts every fault, and closes the proxy and all connections to it.
 func (p *Proxy) Close() {
 	p.mu.Lock()
 	injections := p.injections
@@ -87,7 +86,7 @@ func (p *Proxy) Close() {
 	p.server.Close()
 }
 
-// Config is what a client needs in order to go through the proxy.
+// Config returns the configuration of a client that goes through the proxy.
 func (p *Proxy) Config() *rest.Config {
 	return &rest.Config{Host: p.server.URL, QPS: -1, TLSClientConfig: rest.TLSClientConfig{CAData: p.ca()}}
 }
@@ -106,14 +105,14 @@ func (p *Proxy) ca() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.server.Certificate().Raw})
 }
 
-// Requests are all requests that came so far, in the order in which they came.
+// Requests returns all requests so far, in the order in which they came.
 func (p *Proxy) Requests() []Request {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clip(p.requests)
 }
 
-// Count counts requests by kind.
+// Count counts requests by [Request.Kind].
 func Count(requests []Request) map[string]int {
 	counts := map[string]int{}
 	for _, r := range requests {
@@ -122,15 +121,15 @@ func Count(requests []Request) map[string]int {
 	return counts
 }
 
-// Watches is how many watches are under way.
+// Watches returns the number of open watches.
 func (p *Proxy) Watches() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.streams)
 }
 
-// CutWatches ends every watch that is under way, as an API server does every some
-// minutes, and returns how many there were.
+// CutWatches ends every open watch, as an API server does after some minutes, and returns
+// their number.
 func (p *Proxy) CutWatches() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -154,11 +153,11 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	injection.hits.Add(1)
-	injection.fault.do(w, r, injection.lifted, p.upstream)
+	injection.fault.serve(w, r, injection.lifted, p.upstream)
 }
 
-// injectionFor is the newest one that is about request; nil: none is. The caller
-// holds the lock.
+// injectionFor returns the newest injection that matches request, or nil. The caller holds
+// p.mu.
 func (p *Proxy) injectionFor(request Request) *Injection {
 	for _, i := range slices.Backward(p.injections) {
 		if i.match(request) {
@@ -168,8 +167,8 @@ func (p *Proxy) injectionFor(request Request) *Injection {
 	return nil
 }
 
-// follow keeps an eye on the answer to a watch.
-func (p *Proxy) follow(response *http.Response) error {
+// trackWatch registers the response to a watch in p.streams.
+func (p *Proxy) trackWatch(response *http.Response) error {
 	ctx := response.Request.Context()
 	request, _ := ctx.Value(requestKey{}).(Request)
 	cancel, _ := ctx.Value(cancelKey{}).(context.CancelFunc)
@@ -190,7 +189,7 @@ type (
 	cancelKey  struct{}
 )
 
-// stream is the body of the answer to a watch.
+// stream is the response body of a watch.
 type stream struct {
 	io.ReadCloser
 
@@ -198,10 +197,10 @@ type stream struct {
 	request Request
 	cancel  context.CancelFunc
 	done    <-chan struct{}
-	ended   bool // guarded by the proxy's lock
+	ended   bool // guarded by proxy.mu
 }
 
-// Read hands on what the API server sends, not before a silence is over.
+// Read returns what the API server sends, but not while a [Silence] matches the watch.
 func (s *stream) Read(buffer []byte) (int, error) {
 	n, err := s.ReadCloser.Read(buffer)
 	for lifted := s.silence(); lifted != nil; lifted = s.silence() {
@@ -217,7 +216,8 @@ func (s *stream) Read(buffer []byte) (int, error) {
 	return n, nil
 }
 
-// silence ends when the result is closed; nil: there is none.
+// silence returns a channel that is closed when the [Silence] that matches the watch is
+// lifted, or nil if there is none.
 func (s *stream) silence() <-chan struct{} {
 	s.proxy.mu.Lock()
 	defer s.proxy.mu.Unlock()
@@ -227,7 +227,7 @@ func (s *stream) silence() <-chan struct{} {
 	return nil
 }
 
-// end is err, or the end of a body where it was cut.
+// end returns err, or io.EOF if the watch was cut.
 func (s *stream) end(err error) error {
 	s.proxy.mu.Lock()
 	defer s.proxy.mu.Unlock()
@@ -237,7 +237,7 @@ func (s *stream) end(err error) error {
 	return err
 }
 
-// cut is called with the proxy's lock.
+// cut ends the watch. The caller holds proxy.mu.
 func (s *stream) cut() {
 	s.ended = true
 	s.cancel()
@@ -251,14 +251,14 @@ func (s *stream) Close() error {
 	return s.ReadCloser.Close()
 }
 
-// reset breaks the connection on which r came, so that its client gets an RST.
+// reset closes the connection of r with an RST.
 func reset(r *http.Request) {
 	conn, _ := r.Context().Value(connKey{}).(net.Conn)
 	if secured, ok := conn.(*tls.Conn); ok {
 		conn = secured.NetConn()
 	}
 	if plain, ok := conn.(*net.TCPConn); ok {
-		_ = plain.SetLinger(0) // it may be closed
+		_ = plain.SetLinger(0) // the connection may be closed
 		_ = plain.Close()
 	}
 	panic(http.ErrAbortHandler)

@@ -22,12 +22,11 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// server stands in for an API server: it echoes what it gets, and streams what is
-// put into events to whoever watches.
+// server is a fake API server: it echoes the body of a request, and sends events to watches.
 type server struct {
 	events chan string
 	got    chan string // "<method> <path>" of each request
-	ended  chan string // as got, of each watch that ended
+	ended  chan string // the same of each watch that ended
 }
 
 func (s server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -101,7 +100,7 @@ func (f fixture) do(ctx context.Context, method, path string, body []byte) (*htt
 
 const secret = "/api/v1/namespaces/team/secrets/token"
 
-func TestWhatNoRuleIsAboutPassesUnchanged(t *testing.T) {
+func TestRequestsWithoutAFaultPassUnchanged(t *testing.T) {
 	f := start(t)
 	want := []byte("k8s\x00\x0a\xff\x00binary")
 	response, got, err := f.do(t.Context(), http.MethodPut, secret, want)
@@ -129,13 +128,13 @@ func TestFaults(t *testing.T) {
 		wantReset      bool
 		wantReached    bool // the request has reached the API server
 	}{
-		"conflict":                            {inFault: Conflict(), wantCode: http.StatusConflict},
-		"internal error":                      {inFault: InternalError(), wantCode: http.StatusInternalServerError},
-		"expired":                             {inFault: Expired(), wantCode: http.StatusGone},
-		"too many requests":                   {inFault: TooManyRequests(1500 * time.Millisecond), wantCode: http.StatusTooManyRequests, wantRetryAfter: "2"},
-		"pass":                                {inFault: Pass(), wantCode: http.StatusOK, wantReached: true},
-		"the connection breaks before":        {inFault: Reset(), wantReset: true},
-		"the connection breaks with the deed": {inFault: ResetAfter(), wantReset: true, wantReached: true},
+		"conflict":                 {inFault: Conflict(), wantCode: http.StatusConflict},
+		"internal error":           {inFault: InternalError(), wantCode: http.StatusInternalServerError},
+		"expired":                  {inFault: Expired(), wantCode: http.StatusGone},
+		"too many requests":        {inFault: TooManyRequests(1500 * time.Millisecond), wantCode: http.StatusTooManyRequests, wantRetryAfter: "2"},
+		"pass":                     {inFault: Pass(), wantCode: http.StatusOK, wantReached: true},
+		"reset before the request": {inFault: Reset(), wantReset: true},
+		"reset after the request":  {inFault: ResetAfter(), wantReset: true, wantReached: true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -157,7 +156,7 @@ func TestFaults(t *testing.T) {
 			}
 
 			if response, _, err := f.do(t.Context(), http.MethodGet, secret, nil); err != nil || response.StatusCode != http.StatusOK {
-				t.Errorf("a read, which the rule is not about: %v", err)
+				t.Errorf("a read, which does not match: %v", err)
 			}
 			injection.Lift()
 			injection.Lift()
@@ -171,13 +170,13 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// isReset tells what a client sees of an RST. The system tells it once: when a write
-// of the client heard of it, the read after that sees no more than an end.
+// isReset returns true for the errors that a client gets after an RST. The kernel reports
+// ECONNRESET only once: after a write has got it, the next read returns EOF.
 func isReset(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-func TestAResetIsOneOnTheWire(t *testing.T) {
+func TestAResetIsSentAsRST(t *testing.T) {
 	f := start(t)
 	f.Inject(Reset(), nil)
 	address, err := url.Parse(f.url)
@@ -192,7 +191,7 @@ func TestAResetIsOneOnTheWire(t *testing.T) {
 	}
 }
 
-func TestTheNewestRuleCounts(t *testing.T) {
+func TestTheNewestFaultApplies(t *testing.T) {
 	f := start(t)
 	old := f.Inject(InternalError(), nil)
 	exception := f.Inject(Pass(), func(r Request) bool { return r.Resource == "leases" })
@@ -208,7 +207,7 @@ func TestTheNewestRuleCounts(t *testing.T) {
 	}
 }
 
-// watch returns the body of a watch, of which the first event has come.
+// watch starts a watch, reads its first event, and returns its body.
 func (f fixture) watch(t *testing.T) io.ReadCloser {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, f.url+"/api/v1/secrets?watch=true&resourceVersion=7", nil)
@@ -248,13 +247,13 @@ func TestWatchesAreStreamedAndCut(t *testing.T) {
 	if rest, err := io.ReadAll(body); err != nil || len(rest) != 0 {
 		t.Errorf("the watch ended with %q and %v, want a clean end", rest, err)
 	}
-	<-f.server.ended // and takes no more events
+	<-f.server.ended // so that it takes no event of the next watch
 	if got := f.watch(t); got == nil {
 		t.Error("no watch after that")
 	}
 }
 
-func TestSilenceHoldsEverythingBack(t *testing.T) {
+func TestSilenceDelaysRequestsAndWatches(t *testing.T) {
 	f := start(t)
 	body := f.watch(t)
 	silence := f.Inject(Silence(), nil)
@@ -262,7 +261,7 @@ func TestSilenceHoldsEverythingBack(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if _, _, err := f.do(short, http.MethodGet, secret, nil); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a request that does not wait for the end: %v", err)
+		t.Errorf("a request with a short timeout: %v", err)
 	}
 	read := make(chan string, 1)
 	go func() {
@@ -279,7 +278,7 @@ func TestSilenceHoldsEverythingBack(t *testing.T) {
 	must(t, wait.PollUntilContextTimeout(t.Context(), time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
 		return silence.Hits() == 2, nil
 	}))
-	// What is not held back overtakes the rest on the same connection.
+	// Requests that are not delayed pass on the same connection.
 	f.Inject(Pass(), func(r Request) bool { return r.Resource == "configmaps" })
 	for range 10 {
 		_, _, err := f.do(t.Context(), http.MethodGet, "/api/v1/configmaps", nil)
@@ -287,19 +286,19 @@ func TestSilenceHoldsEverythingBack(t *testing.T) {
 	}
 	select {
 	case got := <-read:
-		t.Errorf("the watch told %q", got)
+		t.Errorf("the watch got %q", got)
 	case err := <-late:
 		t.Errorf("a request was answered: %v", err)
 	default:
 	}
 	silence.Lift()
 	if got := <-read; got != "second" {
-		t.Errorf("the watch told %q, want second", got)
+		t.Errorf("the watch got %q, want second", got)
 	}
 	must(t, <-late)
 }
 
-func TestAServerThatIsGoneIsAResetForClients(t *testing.T) {
+func TestAnUnreachableServerIsAResetForClients(t *testing.T) {
 	upstream := httptest.NewServer(nil)
 	upstream.Close()
 	p, err := Start(&rest.Config{Host: upstream.URL})
@@ -313,7 +312,7 @@ func TestAServerThatIsGoneIsAResetForClients(t *testing.T) {
 	}
 }
 
-func TestRulesChangeWhileRequestsCome(t *testing.T) {
+func TestFaultsChangeDuringRequests(t *testing.T) {
 	f := start(t)
 	const clients, each = 8, 20
 	group, ctx := errgroup.WithContext(t.Context())

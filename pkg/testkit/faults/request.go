@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// Request is what a client asks for, in the words of the API server's audit log.
+// Request is a request of a client, with the fields as in an audit log.
 type Request struct {
 	Verb, Resource, Subresource, Namespace, Name string
-	// Resumes tells of a watch that it goes on from what the client has. Others begin
+	// Resumes is true for a watch from a resourceVersion of the client. Other watches begin
 	// with a list.
 	Resumes   bool
 	UserAgent string
@@ -18,7 +18,7 @@ type Request struct {
 	TimeoutSeconds int
 }
 
-// Kind is "<verb> <resource>" or "<verb> <resource>/<subresource>".
+// Kind returns "<verb> <resource>" or "<verb> <resource>/<subresource>".
 func (r Request) Kind() string {
 	if r.Subresource == "" {
 		return r.Verb + " " + r.Resource
@@ -26,7 +26,7 @@ func (r Request) Kind() string {
 	return r.Verb + " " + r.Resource + "/" + r.Subresource
 }
 
-// Writes tells whether the request would change something.
+// Writes returns true if the verb is not get, list or watch.
 func (r Request) Writes() bool {
 	return !slices.Contains([]string{"get", "list", "watch"}, r.Verb)
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestRequestsAreReadAsInAuditLogs(t *testing.T) {
+func TestRequestsAreParsedAsInAuditLogs(t *testing.T) {
 	tests := map[string]struct {
 		inMethod, inPath string
 		want             Request
@@ -16,7 +16,7 @@ func TestRequestsAreReadAsInAuditLogs(t *testing.T) {
 		"get":                {http.MethodGet, secret, Request{Verb: "get", Resource: "secrets", Namespace: "team", Name: "token"}},
 		"list":               {http.MethodGet, "/api/v1/secrets?limit=500", Request{Verb: "list", Resource: "secrets"}},
 		"watch":              {http.MethodGet, "/api/v1/secrets?watch=1", Request{Verb: "watch", Resource: "secrets"}},
-		"watch that goes on": {http.MethodGet, "/api/v1/secrets?watch=true&resourceVersion=7", Request{Verb: "watch", Resource: "secrets", Resumes: true}},
+		"watch that resumes": {http.MethodGet, "/api/v1/secrets?watch=true&resourceVersion=7", Request{Verb: "watch", Resource: "secrets", Resumes: true}},
 		"watch that begins with a list": {
 			http.MethodGet, "/api/v1/secrets?watch=true&resourceVersion=7&sendInitialEvents=true", Request{Verb: "watch", Resource: "secrets"},
 		},

@@ -11,13 +11,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Fault is what becomes of a request.
+// Fault is how the proxy handles a request.
 type Fault struct {
-	do           func(w http.ResponseWriter, r *http.Request, lifted <-chan struct{}, upstream http.Handler)
+	serve        func(w http.ResponseWriter, r *http.Request, lifted <-chan struct{}, upstream http.Handler)
 	holdsStreams bool
 }
 
-// Injection is a fault in force.
+// Injection is a fault that is in effect until it is lifted.
 type Injection struct {
 	fault  Fault
 	match  func(Request) bool
@@ -27,9 +27,9 @@ type Injection struct {
 	proxy  *Proxy
 }
 
-// Inject makes fault become of all requests that match is true for, and of all
-// with match nil, until the result is lifted. Of several the newest one counts.
-// match is called concurrently, and under a lock: it must not call the proxy.
+// Inject applies fault to all requests for which match returns true, until the result is
+// lifted; a nil match matches all. If several injections match, the newest one applies.
+// match is called under a lock: it must not call the proxy.
 func (p *Proxy) Inject(fault Fault, match func(Request) bool) *Injection {
 	if match == nil {
 		match = func(Request) bool { return true }
@@ -41,10 +41,10 @@ func (p *Proxy) Inject(fault Fault, match func(Request) bool) *Injection {
 	return i
 }
 
-// Hits is how many requests it has become of.
+// Hits returns the number of requests to which the fault was applied.
 func (i *Injection) Hits() int { return int(i.hits.Load()) }
 
-// Lift ends it; more than once is the same as once.
+// Lift ends the injection. Further calls do nothing.
 func (i *Injection) Lift() {
 	i.lift.Do(func() {
 		i.proxy.mu.Lock()
@@ -60,30 +60,29 @@ func (i *Injection) Lift() {
 	})
 }
 
-// Pass is no fault: an exception from older ones.
+// Pass passes requests on: it exempts them from older faults.
 func Pass() Fault {
-	return Fault{do: func(w http.ResponseWriter, r *http.Request, _ <-chan struct{}, upstream http.Handler) {
+	return Fault{serve: func(w http.ResponseWriter, r *http.Request, _ <-chan struct{}, upstream http.Handler) {
 		upstream.ServeHTTP(w, r)
 	}}
 }
 
-// Conflict answers that a precondition does not hold.
+// Conflict returns 409, for a precondition that does not hold.
 func Conflict() Fault {
 	return answer(http.StatusConflict, metav1.StatusReasonConflict, 0)
 }
 
-// InternalError answers that something is wrong.
+// InternalError returns 500.
 func InternalError() Fault {
 	return answer(http.StatusInternalServerError, metav1.StatusReasonInternalError, 0)
 }
 
-// TooManyRequests answers that the client should come again later: in after, which
-// is rounded up to seconds.
+// TooManyRequests returns 429 with a Retry-After of after, which is rounded up to seconds.
 func TooManyRequests(after time.Duration) Fault {
 	return answer(http.StatusTooManyRequests, metav1.StatusReasonTooManyRequests, after)
 }
 
-// Expired answers that a resourceVersion is too old.
+// Expired returns 410, for a resourceVersion that is too old.
 func Expired() Fault {
 	return answer(http.StatusGone, metav1.StatusReasonExpired, 0)
 }
@@ -97,34 +96,33 @@ func answer(code int, reason metav1.StatusReason, after time.Duration) Fault {
 	if seconds > 0 {
 		status.Details = &metav1.StatusDetails{RetryAfterSeconds: int32(seconds)}
 	}
-	return Fault{do: func(w http.ResponseWriter, _ *http.Request, _ <-chan struct{}, _ http.Handler) {
+	return Fault{serve: func(w http.ResponseWriter, _ *http.Request, _ <-chan struct{}, _ http.Handler) {
 		w.Header().Set("Content-Type", "application/json")
 		if seconds > 0 {
 			w.Header().Set("Retry-After", strconv.Itoa(seconds))
 		}
 		w.WriteHeader(code)
-		_ = json.NewEncoder(w).Encode(status) // a client that is gone wants no answer
+		_ = json.NewEncoder(w).Encode(status) // the client may have disconnected
 	}}
 }
 
-// Reset breaks the connection before the API server has got the request.
+// Reset resets the connection before the API server gets the request.
 func Reset() Fault {
-	return Fault{do: func(_ http.ResponseWriter, r *http.Request, _ <-chan struct{}, _ http.Handler) { reset(r) }}
+	return Fault{serve: func(_ http.ResponseWriter, r *http.Request, _ <-chan struct{}, _ http.Handler) { reset(r) }}
 }
 
-// ResetAfter breaks the connection when the API server has answered, of which the
-// client hears nothing.
+// ResetAfter resets the connection after the API server has answered; the client does not
+// get the response.
 func ResetAfter() Fault {
-	return Fault{do: func(_ http.ResponseWriter, r *http.Request, _ <-chan struct{}, upstream http.Handler) {
-		upstream.ServeHTTP(nowhere{}, r)
+	return Fault{serve: func(_ http.ResponseWriter, r *http.Request, _ <-chan struct{}, upstream http.Handler) {
+		upstream.ServeHTTP(discardResponse{}, r)
 		reset(r)
 	}}
 }
 
-// Silence holds everything back until it is lifted, also what watches have to tell
-// that began before.
+// Silence delays requests until it is lifted, and also the events of watches that are open.
 func Silence() Fault {
-	return Fault{holdsStreams: true, do: func(w http.ResponseWriter, r *http.Request, lifted <-chan struct{}, upstream http.Handler) {
+	return Fault{holdsStreams: true, serve: func(w http.ResponseWriter, r *http.Request, lifted <-chan struct{}, upstream http.Handler) {
 		select {
 		case <-lifted:
 			upstream.ServeHTTP(w, r)
@@ -133,9 +131,9 @@ func Silence() Fault {
 	}}
 }
 
-// nowhere takes an answer that nobody gets.
-type nowhere struct{}
+// discardResponse discards a response.
+type discardResponse struct{}
 
-func (nowhere) Header() http.Header         { return http.Header{} }
-func (nowhere) WriteHeader(int)             {}
-func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
+func (discardResponse) Header() http.Header         { return http.Header{} }
+func (discardResponse) WriteHeader(int)             {}
+func (discardResponse) Write(p []byte) (int, error) { return len(p), nil }

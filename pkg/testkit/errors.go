@@ -11,20 +11,20 @@ import (
 	"k8s.io/client-go/tools/record"
 )
 
-// The answers of an API server that refuses a write, or a read.
+// The errors of an API server that refuses a request.
 
-// Conflict is the answer to a precondition that does not hold.
+// Conflict is the error for a precondition that does not hold.
 func Conflict() error {
 	return apierrors.NewConflict(things(), "name", errors.New("the object has been modified"))
 }
 
-// NotFound is the answer for an object that is not there.
+// NotFound is the error for an object that does not exist.
 func NotFound() error { return apierrors.NewNotFound(things(), "name") }
 
-// AlreadyExists is the answer to a create that came second.
+// AlreadyExists is the error for a create of an object that exists.
 func AlreadyExists() error { return apierrors.NewAlreadyExists(things(), "name") }
 
-// NamespaceTerminating is the answer to a create in a namespace on its way out.
+// NamespaceTerminating is the error for a create in a namespace that is being deleted.
 func NamespaceTerminating() error {
 	err := apierrors.NewForbidden(things(), "name", errors.New("unable to create new content in namespace team because it is being terminated"))
 	err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes,
@@ -32,22 +32,22 @@ func NamespaceTerminating() error {
 	return err
 }
 
-// QuotaExceeded is the answer to a create that a quota does not allow.
+// QuotaExceeded is the error for a create that a ResourceQuota does not allow.
 func QuotaExceeded() error {
 	return apierrors.NewForbidden(things(), "name", errors.New("exceeded quota: few"))
 }
 
-// Invalid is the answer to a write that validation refuses; like many of the real
-// ones, its text quotes value.
+// Invalid is the error for a write that validation refuses. Its text quotes value, as
+// many of the real errors do.
 func Invalid(path, value string) error {
 	return apierrors.NewInvalid(schema.GroupKind{Kind: "Kind"}, "name",
 		field.ErrorList{field.Invalid(field.NewPath(path), value, "field is immutable when `immutable` is set")})
 }
 
-// InternalError is an answer that says nothing.
+// InternalError is an error that leaves open whether the request had an effect.
 func InternalError() error { return apierrors.NewInternalError(errors.New("etcd is slow")) }
 
-// Events takes what recorder holds.
+// Events removes the recorded events from recorder, and returns them.
 func Events(recorder *record.FakeRecorder) []string {
 	var events []string
 	for {

@@ -9,17 +9,17 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// contestant is a program that does the work.
+// contestant is a program that is measured.
 type contestant struct {
 	name string
-	// userAgent begins those of all its requests.
+	// userAgent is the prefix of the user agent of its requests.
 	userAgent string
-	command   func(b *bed, o options) (*exec.Cmd, error)
+	command   func(b *testbed, o options) (*exec.Cmd, error)
 }
 
-// options are how a contestant is started.
+// options configure a contestant.
 type options struct {
-	// defaults: with the limits that a user gets who sets none.
+	// defaults: with its default client rate limits and workers.
 	defaults bool
 }
 
@@ -27,8 +27,8 @@ var workers = fmt.Sprintf("--concurrent-serviceaccount-token-syncs=%d", load.Wor
 
 var sakeeper = contestant{
 	name: "sakeeper", userAgent: "sakeeper-controllers",
-	command: func(b *bed, o options) (*exec.Cmd, error) {
-		args, err := b.plane.ControllersArgs()
+	command: func(b *testbed, o options) (*exec.Cmd, error) {
+		args, err := b.controlPlane.ControllersArgs()
 		if err != nil {
 			return nil, err
 		}
@@ -43,14 +43,14 @@ var sakeeper = contestant{
 
 var inTree = contestant{
 	name: "kube-controller-manager", userAgent: "kube-controller-manager",
-	command: func(b *bed, o options) (*exec.Cmd, error) {
+	command: func(b *testbed, o options) (*exec.Cmd, error) {
 		flags := []string{"--service-account-private-key-file=" + b.keyFile}
 		if o.defaults {
 			flags = append(flags, "--kube-api-qps=20", "--kube-api-burst=30")
 		} else {
 			flags = append(flags, "--kube-api-qps=100000", "--kube-api-burst=100000", workers)
 		}
-		return b.plane.ControllerManager(controlplane.ControllerManager{
+		return b.controlPlane.ControllerManager(controlplane.ControllerManager{
 			Controllers: []string{
 				"serviceaccount-controller", "serviceaccount-token-controller", "root-ca-certificate-publisher-controller",
 				"legacy-serviceaccount-token-cleaner-controller",
@@ -62,16 +62,16 @@ var inTree = contestant{
 
 var bare = contestant{
 	name: "bare client", userAgent: load.BareUserAgent,
-	command: func(b *bed, _ options) (*exec.Cmd, error) {
+	command: func(b *testbed, _ options) (*exec.Cmd, error) {
 		self, err := os.Executable()
 		if err != nil {
 			return nil, err
 		}
-		identity, err := b.plane.ServiceAccount(controlplane.Namespace, controlplane.Account)
+		identity, err := b.controlPlane.ServiceAccount(controlplane.Namespace, controlplane.Account)
 		if err != nil {
 			return nil, err
 		}
-		kubeconfig, err := b.plane.Kubeconfig("bare.kubeconfig", identity)
+		kubeconfig, err := b.controlPlane.Kubeconfig("bare.kubeconfig", identity)
 		return exec.Command(self, "bare", kubeconfig, b.keyFile, b.caFile), err
 	},
 }

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// goal is something to be reached.
+// goal is a bound for a measured value.
 type goal struct {
 	name    string
-	atLeast bool // else at most
+	atLeast bool // false: at most
 	bound   float64
 	value   func(r results) float64
 }
@@ -23,7 +23,7 @@ func ours(workload, metric string) func(results) float64 {
 	return func(r results) float64 { return r.median(workload, sakeeper.name, metric) }
 }
 
-// worst is the largest that was measured: what must never happen, no median tells.
+// worst is the largest measured value, for what must never happen.
 func worst(workload, metric string) func(results) float64 {
 	return func(r results) float64 {
 		values := r.values(workload, sakeeper.name, metric)
@@ -34,7 +34,8 @@ func worst(workload, metric string) func(results) float64 {
 	}
 }
 
-// rounded is to two digits: the one canary of a process is lost among many Secrets.
+// rounded rounds to two decimals, so that the one signing-key check of a process does not
+// count among many Secrets.
 func rounded(of func(results) float64) func(results) float64 {
 	return func(r results) float64 { return math.Round(100*of(r)) / 100 }
 }
@@ -43,15 +44,15 @@ func inverse(of func(results) float64) func(results) float64 {
 	return func(r results) float64 { return 1 / of(r) }
 }
 
-// ofBare is our rate in parts of that of a client that only writes.
+// ofBare is the rate of sakeeper divided by that of a client that only writes.
 func ofBare(workload string) func(results) float64 {
 	return func(r results) float64 {
 		return r.median(workload, sakeeper.name, rate) / r.median(workload, bare.name, rate)
 	}
 }
 
-// added is what admission adds to the creation of a pod, in parts of what a webhook that
-// does nothing adds.
+// added is the time that admission adds to the creation of a pod, divided by the time that a
+// webhook without logic adds.
 func added(workload string) func(results) float64 {
 	return func(r results) float64 {
 		none := r.median(workload, podsNone, p50)
@@ -59,7 +60,8 @@ func added(workload string) func(results) float64 {
 	}
 }
 
-// exponent is that of N in the time for N objects, between the smallest and the largest.
+// exponent is the exponent of N in the time for N objects, between the smallest and the
+// largest N.
 func exponent(workload string) func(results) float64 {
 	return func(r results) float64 {
 		least, most := math.MaxInt, 0
@@ -89,7 +91,7 @@ var goals = []goal{
 	{"cold start on unfilled Secrets: rate", true, 1.3, ratioOf(coldStart, rate)},
 	{"restart on filled Secrets: time to idle", false, 0.7, ratioOf(restart, last)},
 	{"  writes", false, 0, worst(restart, writes)},
-	{"accounts deleted in a full namespace: CPU, in parts of an empty one", false, 1.2, func(r results) float64 {
+	{"accounts deleted in a full namespace: CPU, relative to an empty one", false, 1.2, func(r results) float64 {
 		return r.median(accountsCrowd, sakeeper.name, ownCPU) / r.median(accountsAlone, sakeeper.name, ownCPU)
 	}},
 	{"referenced Secrets deleted: references lost", false, 0, worst(references, left)},
@@ -101,7 +103,7 @@ var goals = []goal{
 	{"  and token Secrets", false, 90, ours(memoryTokens, resident)},
 	{"default limits: namespaces", true, 10, ratioOf(limitedSpaces, rate)},
 	{"default limits: token Secrets", true, 10, ratioOf(limitedTokens, rate)},
-	{"pods: added p50, in parts of a webhook that does nothing", false, 1.2, added(podsSequential)},
+	{"pods: added p50, relative to a webhook without logic", false, 1.2, added(podsSequential)},
 	{"  8 at once", false, 1.2, added(podsParallel)},
 	{"growth, exponent: namespaces", false, 1.05, exponent(namespaces)},
 	{"  token Secrets", false, 1.05, exponent(secrets + string(es256))},

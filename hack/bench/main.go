@@ -1,29 +1,33 @@
-// Command bench puts sakeeper and kube-controller-manager side by side: on a control plane
-// of its own for each, in turns, on one machine, in one run. It prints the medians and
-// their ratios, what is to be reached, and, with -json, everything that was measured.
+// Command bench compares sakeeper with kube-controller-manager. In one run on one machine,
+// the programs (contestants) take turns, each on a control plane of its own. It prints the
+// medians, their ratios, the goals, and with -json everything that was measured.
 //
-// Contestants are child processes, whose CPU time and memory the operating system tells.
-// What they are given to do comes from processes of its own (package load), and what they
-// ask of the API server is counted in its audit log. Times mean little on another machine,
-// or on a busy one; ratios do.
+// Contestants are child processes; their CPU time and memory come from /proc. The load comes
+// from separate processes (package load), and the requests of a contestant are counted in
+// the audit log of the API server. Ratios can be compared with those of other machines;
+// times cannot.
 //
-// What to know of the comparison: contestant, API server, etcd and load share the machine,
-// so that a rate is never better than the API server allows, and each request costs a line
-// of the audit log. But for the part on default limits, contestants have their limits
-// lifted, and work on as many token Secrets at once; kube-controller-manager works on one
-// ServiceAccount and one ConfigMap at once, which cannot be set. It runs as an
-// administrator, sakeeper and the bare client with sakeeper's own rights. CPU is what was
-// used until the contestant had been at rest for a second: that sakeeper tidies up its
-// memory seconds later is in none of the figures, nor is what kube-controller-manager
-// tries again after more than that. A cold start includes the namespaces that were made
-// meanwhile. kube-controller-manager reads its CA when it starts: there, another CA is a
-// restart, from its end on. The memory of a process is read when it has had nothing to do
-// for ten seconds, by when sakeeper has tidied up, and kube-controller-manager would need
-// minutes; its peak stands beside it. The in-tree ways to admit pods have planes of their
-// own and their turns before the others: compare them with care, and know that pods which
-// nobody admits have no volume, and are smaller. A pod right after its namespace waits for
-// the API server itself, which looks twice for a namespace that it does not have yet,
-// whoever admits the pod. Growth is that of sakeeper alone.
+// Limits of the comparison:
+//
+//   - Contestant, API server, etcd and load share the machine. A rate is never better than
+//     the API server allows, and each request costs a line of the audit log.
+//   - Except in the part "limits", contestants have no client rate limits and the same number
+//     of workers for token Secrets. kube-controller-manager handles one ServiceAccount and
+//     one ConfigMap at a time, which cannot be configured.
+//   - kube-controller-manager runs as an administrator, sakeeper and the bare client with the
+//     rights of sakeeper.
+//   - CPU is measured until the contestant has been idle for a second. It excludes what comes
+//     later: the garbage collection of sakeeper, and retries of kube-controller-manager.
+//   - A cold start includes the namespaces that were created before it.
+//   - kube-controller-manager reads its CA at the start: "another CA" measures its restart,
+//     after the old process has ended.
+//   - Memory is read after ten seconds without work. By then sakeeper has returned memory to
+//     the system; kube-controller-manager would need minutes. The peak is shown too.
+//   - The in-tree ways to admit pods have control planes of their own and run before the
+//     others. Pods without admission have no volume, and are smaller.
+//   - A pod right after its namespace waits for the API server, which retries the lookup of
+//     a namespace that it does not have yet, with every way to admit pods.
+//   - Growth is measured for sakeeper alone.
 package main
 
 import (
@@ -51,11 +55,11 @@ func main() {
 	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		stop()
-		os.Exit(1) //nolint:gocritic // nothing is left to be cleaned up
+		os.Exit(1) //nolint:gocritic // run has cleaned up
 	}
 }
 
-// run is the benchmark, or one of the processes that it starts.
+// run runs the benchmark, or one of the processes that it starts.
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
 		return bench(ctx, args)
@@ -72,7 +76,7 @@ func run(ctx context.Context, args []string) error {
 	}
 }
 
-// size is how much there is to do.
+// size has the numbers of objects and runs.
 type size struct {
 	objects  int // namespaces, and Secrets, at once
 	deleted  int // ServiceAccounts
@@ -86,7 +90,7 @@ type size struct {
 	runs     int
 }
 
-// sizeFlags are for who wants another size than those that have a name.
+// sizeFlags adds a flag for each number of a size.
 func sizeFlags(set *flag.FlagSet, s *size) {
 	for name, n := range map[string]struct {
 		what *int
@@ -101,13 +105,13 @@ func sizeFlags(set *flag.FlagSet, s *size) {
 		"idle":     {&s.idle, "Secrets, ConfigMaps and token Secrets while memory is read"},
 		"growth":   {&s.growth, "N of N, 2N, 4N"},
 		"parallel": {&s.parallel, "requests of the load under way at once"},
-		"runs":     {&s.runs, "how often each contestant has its turn"},
+		"runs":     {&s.runs, "runs of each contestant"},
 	} {
 		set.IntVar(n.what, name, 0, n.help+"; 0: as -scale says")
 	}
 }
 
-// or is s, and where s says nothing, other.
+// or returns s with its zero fields set from other.
 func (s size) or(other size) size {
 	return size{
 		objects: cmp.Or(s.objects, other.objects), deleted: cmp.Or(s.deleted, other.deleted), crowd: cmp.Or(s.crowd, other.crowd),
@@ -124,7 +128,7 @@ var sizes = map[string]size{
 // session is one run of this program.
 type session struct {
 	dir      string
-	sakeeper string // the program
+	sakeeper string // path of the binary
 	size     size
 	results  results
 	began    time.Time
@@ -132,7 +136,7 @@ type session struct {
 
 func bench(ctx context.Context, args []string) (err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	scale := flags.String("scale", "small", "how much there is to do: small or full")
+	scale := flags.String("scale", "small", "numbers of objects and runs: small or full")
 	var wanted size
 	sizeFlags(flags, &wanted)
 	only := flags.String("only", ".", "a regular expression: which parts to run, of "+strings.Join(partNames(), ", "))
@@ -151,7 +155,7 @@ func bench(ctx context.Context, args []string) (err error) {
 	s := &session{sakeeper: filepath.Join(root, "bin/sakeeper"), results: results{}, began: time.Now()}
 	output, err := exec.CommandContext(ctx, s.sakeeper, "--version").Output()
 	if err != nil {
-		return fmt.Errorf("%s, which make build makes: %w", s.sakeeper, err)
+		return fmt.Errorf("%s (built by `make build`): %w", s.sakeeper, err)
 	}
 	version := strings.TrimSpace(string(output))
 	named, ok := sizes[*scale]
@@ -167,7 +171,7 @@ func bench(ctx context.Context, args []string) (err error) {
 		if !chosen.MatchString(p.name) {
 			continue
 		}
-		if failed := s.play(ctx, p); failed != nil { // the others may still tell something
+		if failed := s.runPart(ctx, p); failed != nil { // the other parts still run
 			err = errors.Join(err, fmt.Errorf("%s: %w", p.name, failed))
 			s.progress("%s: %v", p.name, failed)
 		}
@@ -194,21 +198,21 @@ func bench(ctx context.Context, args []string) (err error) {
 // part is one of the benchmarks.
 type part struct {
 	name string
-	// play does it once, for a contestant.
-	play func(s *session, ctx context.Context, c contestant) error
-	// contestants take turns, as often as there are runs, or once.
+	// run runs it once, for one contestant.
+	run func(s *session, ctx context.Context, c contestant) error
+	// contestants take turns in each run; once: in one run only.
 	contestants []contestant
 	once        bool
 }
 
 var parts = []part{
-	{name: "tokens", play: (*session).tokens, contestants: []contestant{sakeeper, inTree}},
-	{name: "es256", play: (*session).es256, contestants: []contestant{sakeeper, inTree}},
-	{name: "fill", play: (*session).fill, contestants: []contestant{sakeeper, inTree, bare}},
-	{name: "limits", play: (*session).limits, contestants: []contestant{sakeeper, inTree}},
-	{name: "memory", play: (*session).memory, contestants: []contestant{sakeeper, inTree}, once: true},
-	{name: "pods", play: (*session).pods, contestants: []contestant{sakeeper}, once: true},
-	{name: "growth", play: (*session).growth, contestants: []contestant{sakeeper}},
+	{name: "tokens", run: (*session).tokens, contestants: []contestant{sakeeper, inTree}},
+	{name: "es256", run: (*session).es256, contestants: []contestant{sakeeper, inTree}},
+	{name: "fill", run: (*session).fill, contestants: []contestant{sakeeper, inTree, bare}},
+	{name: "limits", run: (*session).limits, contestants: []contestant{sakeeper, inTree}},
+	{name: "memory", run: (*session).memory, contestants: []contestant{sakeeper, inTree}, once: true},
+	{name: "pods", run: (*session).pods, contestants: []contestant{sakeeper}, once: true},
+	{name: "growth", run: (*session).growth, contestants: []contestant{sakeeper}},
 }
 
 func partNames() []string {
@@ -219,8 +223,8 @@ func partNames() []string {
 	return names
 }
 
-// play lets contestants take turns: who is first in one run is last in the next.
-func (s *session) play(ctx context.Context, p part) error {
+// runPart runs p for all its contestants, in an order that rotates with each run.
+func (s *session) runPart(ctx context.Context, p part) error {
 	runs := s.size.runs
 	if p.once {
 		runs = 1
@@ -229,7 +233,7 @@ func (s *session) play(ctx context.Context, p part) error {
 		for j := range p.contestants {
 			c := p.contestants[(i+j)%len(p.contestants)]
 			s.progress("%s, run %d of %d: %s", p.name, i+1, runs, c.name)
-			if err := p.play(s, ctx, c); err != nil {
+			if err := p.run(s, ctx, c); err != nil {
 				return err
 			}
 		}
@@ -241,7 +245,7 @@ func (s *session) progress(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "%6.1fs  %s\n", time.Since(s.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// record keeps a sample, and shows what it is about.
+// record adds a sample to the results, and prints a summary of it.
 func (s *session) record(workload string, c string, out sample) {
 	s.results.add(workload, c, out)
 	s.progress("    %-36s %-24s %s", workload, c, out.brief())

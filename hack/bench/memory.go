@@ -8,17 +8,17 @@ import (
 	"github.com/sakeeper/sakeeper/hack/bench/load"
 )
 
-// The names of what is measured once.
+// The workloads of memory, which are measured once.
 const (
 	memoryEmpty     = "memory: empty"
 	memoryUnrelated = "memory: unrelated Secrets and ConfigMaps"
 	memoryTokens    = "memory: and token Secrets"
 )
 
-// rest is how long a contestant has had nothing to do when its memory is read.
-const rest = 10 * time.Second
+// memoryIdle is how long a contestant has been idle when its memory is read.
+const memoryIdle = 10 * time.Second
 
-// memory reads what is resident, of a process that was started on what is there.
+// memory measures the memory of a process that was started when the objects existed.
 func (s *session) memory(ctx context.Context, c contestant) error {
 	n := s.size.idle
 	steps := []struct {
@@ -32,7 +32,7 @@ func (s *session) memory(ctx context.Context, c contestant) error {
 		}},
 		{memoryTokens, []load.Job{{Kind: load.FilledSecrets, Prefix: "tokens", N: n, Spread: spread}}},
 	}
-	return s.on(ctx, es256, func(b *bed) error {
+	return s.on(ctx, es256, func(b *testbed) error {
 		for _, step := range steps {
 			b.stop()
 			for _, job := range step.jobs {
@@ -48,15 +48,15 @@ func (s *session) memory(ctx context.Context, c contestant) error {
 	})
 }
 
-func (s *session) readMemory(ctx context.Context, b *bed, workload string, c contestant) error {
-	// What follows on new namespaces is not what is measured: the second process has
-	// nothing to do.
+func (s *session) readMemory(ctx context.Context, b *testbed, workload string, c contestant) error {
+	// The first process handles what the new namespaces need. The second one, which has
+	// nothing to do, is measured.
 	for range 2 {
 		if err := b.start(ctx, c, options{}); err != nil {
 			return err
 		}
 	}
-	time.Sleep(rest)
+	time.Sleep(memoryIdle)
 	now, most, err := memory(b.running.pid)
 	if err != nil {
 		return err

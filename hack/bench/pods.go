@@ -23,10 +23,10 @@ import (
 
 // The ways to admit pods.
 const (
-	podsNone    = "nobody"
+	podsNone    = "no admission"
 	podsPlugin  = "in-tree plugin"
 	podsWebhook = "sakeeper webhook"
-	podsNothing = "two webhooks that do nothing"
+	podsNothing = "two webhooks without logic"
 	podsAllow   = "one webhook that allows"
 	podsInTree  = "all in-tree"
 )
@@ -38,11 +38,11 @@ const (
 	podsAfterNamespace = "pods: right after their namespace"
 )
 
-// turns is how often each way has its turn in a run: they are short, because what else the
-// machine does comes and goes in minutes. Those of webhooks alternate.
+// turns is the number of turns of each way in a run. Turns are short, and those of webhooks
+// alternate, because other load on the machine changes within minutes.
 const turns = 3
 
-// cannedPatch is what a pod that says nothing is given, in one go.
+// cannedPatch is the whole patch for a pod with default settings.
 var cannedPatch = []byte(`[
 {"op":"add","path":"/spec/serviceAccountName","value":"default"},
 {"op":"add","path":"/spec/serviceAccount","value":"default"},
@@ -53,27 +53,27 @@ var cannedPatch = []byte(`[
 {"op":"add","path":"/spec/containers/0/volumeMounts","value":[{"name":"kube-api-access-aaaaa","readOnly":true,"mountPath":"/var/run/secrets/kubernetes.io/serviceaccount"}]}
 ]`)
 
-// admission is a control plane on which webhooks come and go.
+// admission is a testbed on which webhooks are registered in turns.
 type admission struct {
-	*bed
+	*testbed
 	*session
 
 	client     kubernetes.Interface
 	webhook    controlplane.Webhook
 	mutating   *admissionregistrationv1.MutatingWebhookConfiguration
 	validating *admissionregistrationv1.ValidatingWebhookConfiguration
-	// certificate is that of who does nothing.
+	// certificate is that of the webhook without logic.
 	certificate []byte
 }
 
-// pods are created where different things admit them.
+// pods measures the creation of pods with different ways to admit them.
 func (s *session) pods(ctx context.Context, c contestant) error {
 	err := errors.Join(s.withPlugin(ctx, podsPlugin, c), s.withPlugin(ctx, podsInTree, inTree))
 	if err != nil {
 		return fmt.Errorf("in-tree plugin: %w", err)
 	}
-	return s.on(ctx, es256, func(b *bed) error {
-		a := &admission{bed: b, session: s}
+	return s.on(ctx, es256, func(b *testbed) error {
+		a := &admission{testbed: b, session: s}
 		if err := a.prepareWebhooks(ctx); err != nil {
 			return err
 		}
@@ -81,8 +81,8 @@ func (s *session) pods(ctx context.Context, c contestant) error {
 			return err
 		}
 		ways := []struct {
-			name string
-			come func(ctx context.Context) error
+			name     string
+			register func(ctx context.Context) error
 		}{
 			{podsNone, func(context.Context) error { return nil }},
 			{podsWebhook, a.ours},
@@ -92,7 +92,7 @@ func (s *session) pods(ctx context.Context, c contestant) error {
 		for turn := range turns * s.size.runs {
 			for i := range ways {
 				way := ways[(i+turn)%len(ways)]
-				err := way.come(ctx)
+				err := way.register(ctx)
 				if err == nil {
 					err = s.createPods(ctx, b, way.name, turn)
 				}
@@ -105,9 +105,9 @@ func (s *session) pods(ctx context.Context, c contestant) error {
 	})
 }
 
-// withPlugin is kube-apiserver's own admission, with the controllers that it needs.
+// withPlugin measures the in-tree admission plugin, with the controllers that it needs.
 func (s *session) withPlugin(ctx context.Context, way string, c contestant) error {
-	return s.onPlane(ctx, es256, true, func(b *bed) error {
+	return s.onControlPlane(ctx, es256, true, func(b *testbed) error {
 		if err := b.start(ctx, c, options{}); err != nil {
 			return err
 		}
@@ -120,11 +120,11 @@ func (s *session) withPlugin(ctx context.Context, way string, c contestant) erro
 	})
 }
 
-// createPods is one turn. The controllers, without which there is no ServiceAccount, run
-// all the time; only pods right after their namespace, which are created in the first turn
-// of each run, have to wait for them.
-func (s *session) createPods(ctx context.Context, b *bed, way string, turn int) error {
-	time.Sleep(2 * time.Second) // until API servers know what is registered
+// createPods runs one turn. The controllers, which create the ServiceAccount, run all the
+// time. Only the pods right after their namespace wait for them; these are created in the
+// first turn of each run.
+func (s *session) createPods(ctx context.Context, b *testbed, way string, turn int) error {
+	time.Sleep(2 * time.Second) // until the API server has seen the registration
 	volume := way != podsNone && way != podsAllow
 	prefix := fmt.Sprintf("t%d-%s-", turn, strings.ReplaceAll(way, " ", "-"))
 	for _, job := range []struct {
@@ -145,22 +145,22 @@ func (s *session) createPods(ctx context.Context, b *bed, way string, turn int) 
 			return fmt.Errorf("%s: %w", job.workload, err)
 		}
 		maps.DeleteFunc(out, func(metric string, _ float64) bool {
-			return !slices.Contains([]string{p50, p99, rate, serverCPU, reviewerCPU}, metric) // the controllers are not what is compared
+			return !slices.Contains([]string{p50, p99, rate, serverCPU, reviewerCPU}, metric) // not those of the controllers
 		})
 		s.record(job.workload, way, out)
 	}
 	return nil
 }
 
-// prepareWebhooks reads what our manifests register, and takes it away again.
+// prepareWebhooks reads the webhook configurations of our manifests, and removes them again.
 func (a *admission) prepareWebhooks(ctx context.Context) (err error) {
-	if a.client, err = kubernetes.NewForConfig(a.plane.Admin); err != nil {
+	if a.client, err = kubernetes.NewForConfig(a.controlPlane.Admin); err != nil {
 		return err
 	}
 	if a.webhook, err = controlplane.NewWebhook(); err != nil {
 		return err
 	}
-	if err := a.plane.InstallWebhook(ctx, a.webhook); err != nil {
+	if err := a.controlPlane.InstallWebhook(ctx, a.webhook); err != nil {
 		return err
 	}
 	registration := a.client.AdmissionregistrationV1()
@@ -175,26 +175,27 @@ func (a *admission) prepareWebhooks(ctx context.Context) (err error) {
 	certificate, private, err := certutil.GenerateSelfSignedCertKey("127.0.0.1", nil, nil)
 	a.certificate = certificate
 	return errors.Join(err, a.leave(ctx),
-		os.WriteFile(filepath.Join(a.bed.dir, "nothing.crt"), certificate, 0o600), os.WriteFile(filepath.Join(a.bed.dir, "nothing.key"), private, 0o600))
+		os.WriteFile(filepath.Join(a.testbed.dir, "nothing.crt"), certificate, 0o600), os.WriteFile(filepath.Join(a.testbed.dir, "nothing.key"), private, 0o600))
 }
 
-// ours starts sakeeper webhook as users do.
+// ours registers and starts sakeeper webhook as users do.
 func (a *admission) ours(ctx context.Context) error {
-	args, err := a.plane.WebhookArgs(a.webhook)
+	args, err := a.controlPlane.WebhookArgs(a.webhook)
 	if err != nil {
 		return err
 	}
 	args = append(args, "--metrics-bind-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0")
-	return errors.Join(a.register(ctx, a.mutating.DeepCopy(), a.validating.DeepCopy()), a.run(exec.Command(a.bed.sakeeper, args...)))
+	return errors.Join(a.register(ctx, a.mutating.DeepCopy(), a.validating.DeepCopy()), a.run(exec.Command(a.testbed.sakeeper, args...)))
 }
 
-// nothing starts the server that does nothing, registered as ours is, or to allow only.
+// nothing starts the webhook without logic and registers it as ours is; unless both is set, as
+// a validating webhook only.
 func (a *admission) nothing(ctx context.Context, both bool) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(self, "nothing", a.webhook.Address, filepath.Join(a.bed.dir, "nothing.crt"), filepath.Join(a.bed.dir, "nothing.key"))
+	cmd := exec.Command(self, "nothing", a.webhook.Address, filepath.Join(a.testbed.dir, "nothing.crt"), filepath.Join(a.testbed.dir, "nothing.key"))
 	if err := a.run(cmd); err != nil {
 		return err
 	}
@@ -208,7 +209,7 @@ func (a *admission) nothing(ctx context.Context, both bool) error {
 }
 
 func (a *admission) run(cmd *exec.Cmd) (err error) {
-	a.reviewer, err = startProcess(cmd, filepath.Join(a.bed.dir, "contestant.log"))
+	a.reviewer, err = startProcess(cmd, filepath.Join(a.testbed.dir, "contestant.log"))
 	return err
 }
 
@@ -223,7 +224,7 @@ func (a *admission) register(ctx context.Context, mutating *admissionregistratio
 	return err
 }
 
-// leave takes away what was registered, and then who served it.
+// leave removes the registrations, and then stops the webhook.
 func (a *admission) leave(ctx context.Context) error {
 	registration := a.client.AdmissionregistrationV1()
 	err := errors.Join(

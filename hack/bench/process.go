@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// process is one that runs, seen through the operating system.
+// process is a child process.
 type process struct {
 	cmd     *exec.Cmd
 	pid     int
@@ -20,7 +20,7 @@ type process struct {
 	exited  chan struct{}
 }
 
-// startProcess runs cmd, whose output goes to that file.
+// startProcess starts cmd, with its output appended to the file log.
 func startProcess(cmd *exec.Cmd, log string) (*process, error) {
 	output, err := os.OpenFile(log, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -35,7 +35,7 @@ func startProcess(cmd *exec.Cmd, log string) (*process, error) {
 	}
 	p.pid = cmd.Process.Pid
 	go func() {
-		_ = cmd.Wait() // how it ended is in its log
+		_ = cmd.Wait() // its log has the reason
 		close(p.exited)
 	}()
 	return p, nil
@@ -51,7 +51,7 @@ func (p *process) stop() {
 	}
 }
 
-// ticksPerSecond is USER_HZ, which Linux never has otherwise.
+// ticksPerSecond is USER_HZ, which is always 100 on Linux.
 const ticksPerSecond = 100
 
 // cpu is the CPU time that a process has used, in steps of 10 ms.
@@ -71,7 +71,7 @@ func cpu(pid int) (time.Duration, error) {
 	return time.Duration(user+system) * time.Second / ticksPerSecond, errors.Join(err1, err2)
 }
 
-// used is the CPU time that p has used; nil is no process.
+// used is the CPU time that p has used; zero if p is nil.
 func (p *process) used() (time.Duration, error) {
 	if p == nil {
 		return 0, nil
@@ -79,7 +79,7 @@ func (p *process) used() (time.Duration, error) {
 	return cpu(p.pid)
 }
 
-// memory is what a process has resident now and had at most, in MiB.
+// memory is the resident memory of a process, and its peak, in MiB.
 func memory(pid int) (now, peak float64, err error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -100,21 +100,20 @@ func memory(pid int) (now, peak float64, err error) {
 
 const (
 	// A process is idle when it has used no more than idleCPU in idleFor.
-	idleFor = time.Second
-	idleCPU = 2 * time.Second / ticksPerSecond
-	glance  = 50 * time.Millisecond
-	// unsettled is when that is not to be expected any more.
-	unsettled = 2 * time.Minute
+	idleFor      = time.Second
+	idleCPU      = 2 * time.Second / ticksPerSecond
+	pollInterval = 50 * time.Millisecond
+	idleTimeout  = 2 * time.Minute
 )
 
-// settle waits until p is idle, and returns when that began.
-func (p *process) settle(ctx context.Context) (time.Time, error) {
-	type look struct {
+// waitIdle waits until p is idle, and returns the time since when it has been.
+func (p *process) waitIdle(ctx context.Context) (time.Time, error) {
+	type reading struct {
 		at  time.Time
 		cpu time.Duration
 	}
-	var window []look
-	deadline := time.Now().Add(unsettled)
+	var window []reading
+	deadline := time.Now().Add(idleTimeout)
 	for {
 		used, err := cpu(p.pid)
 		if err != nil {
@@ -126,7 +125,7 @@ func (p *process) settle(ctx context.Context) (time.Time, error) {
 			return time.Time{}, err
 		}
 		now := time.Now()
-		window = append(window, look{now, used})
+		window = append(window, reading{now, used})
 		for len(window) > 1 && used-window[0].cpu > idleCPU {
 			window = window[1:]
 		}
@@ -134,14 +133,14 @@ func (p *process) settle(ctx context.Context) (time.Time, error) {
 			return window[0].at, nil
 		}
 		if now.After(deadline) {
-			return time.Time{}, fmt.Errorf("%s did not come to rest within %v: it used %v of CPU time in the last %v", p.cmd.Path, unsettled, used-window[0].cpu, now.Sub(window[0].at))
+			return time.Time{}, fmt.Errorf("%s was not idle within %v: it used %v of CPU time in the last %v", p.cmd.Path, idleTimeout, used-window[0].cpu, now.Sub(window[0].at))
 		}
 		select {
 		case <-p.exited:
 			return time.Time{}, fmt.Errorf("%s ended", p.cmd.Path)
 		case <-ctx.Done():
 			return time.Time{}, ctx.Err()
-		case <-time.After(glance):
+		case <-time.After(pollInterval):
 		}
 	}
 }

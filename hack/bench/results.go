@@ -14,7 +14,7 @@ import (
 	"text/tabwriter"
 )
 
-// What a sample says. Names that begin with requested go on with verb and resource.
+// The metrics of a sample. requested is followed by verb and resource.
 const (
 	rate        = "objects/s"
 	last        = "s until the last"
@@ -26,15 +26,15 @@ const (
 	requestsPer = "requests/object"
 	requested   = "requests/object: "
 	writes      = "writes"
-	left        = "left as they were"
+	left        = "references left"
 	resident    = "resident MiB"
 	peak        = "peak MiB"
 )
 
-// sample is what one run gave.
+// sample has the values of one run, by metric.
 type sample map[string]float64
 
-// brief is what people look at while they wait.
+// brief is a summary for the progress output.
 func (s sample) brief() string {
 	var parts []string
 	for _, metric := range []string{rate, last, p50, ownCPU, requestsPer, resident} {
@@ -55,20 +55,20 @@ func (r results) add(workload, contestant string, s sample) {
 	r[workload][contestant] = append(r[workload][contestant], s)
 }
 
-// values are those that were measured, the least first.
+// values are the measured values in ascending order.
 func (r results) values(workload, contestant, metric string) []float64 {
 	var values []float64
 	for _, s := range r[workload][contestant] {
 		value, ok := s[metric]
 		if _, counted := s[requestsPer]; ok || counted && strings.HasPrefix(metric, requested) {
-			values = append(values, value) // a request that was not made was made 0 times
+			values = append(values, value) // no such request counts as 0
 		}
 	}
 	slices.Sort(values)
 	return values
 }
 
-// median is NaN where nothing was measured.
+// median is NaN if nothing was measured.
 func (r results) median(workload, contestant, metric string) float64 {
 	values := r.values(workload, contestant, metric)
 	if len(values) == 0 {
@@ -81,7 +81,7 @@ func (r results) median(workload, contestant, metric string) float64 {
 	return values[middle]
 }
 
-// cell is the median, and between what it lies.
+// cell is the median with the smallest and largest value.
 func (r results) cell(workload, contestant, metric string) string {
 	median, values := number(r.median(workload, contestant, metric)), r.values(workload, contestant, metric)
 	if len(values) < 2 || values[0] == values[len(values)-1] {
@@ -95,7 +95,7 @@ func (r results) ratio(workload, metric string) float64 {
 	return r.median(workload, sakeeper.name, metric) / r.median(workload, inTree.name, metric)
 }
 
-// write writes everything, with what it is about.
+// write writes the results and about as JSON.
 func (r results) write(path string, about map[string]any) error {
 	about["results"] = r
 	text, err := json.MarshalIndent(about, "", "  ")
@@ -105,7 +105,7 @@ func (r results) write(path string, about map[string]any) error {
 	return os.WriteFile(path, append(text, '\n'), 0o644)
 }
 
-// print prints everything, and then what is to be reached.
+// print prints the results, and then the goals.
 func (r results) print(out io.Writer) {
 	for _, workload := range r.workloads() {
 		contestants := slices.SortedFunc(maps.Keys(r[workload]), func(a, b string) int { return slices.Index(columns, a) - slices.Index(columns, b) })
@@ -126,7 +126,7 @@ func (r results) print(out io.Writer) {
 		_ = table.Flush()
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(out, "To be reached\n\n")
+	fmt.Fprintf(out, "Goals\n\n")
 	for _, g := range goals {
 		value := g.value(r)
 		verdict := "reached"
@@ -145,7 +145,8 @@ func (r results) print(out io.Writer) {
 	_ = table.Flush()
 }
 
-// columns and rows are in this order. Rows that are not named, those of growth, come last.
+// columns and rows are the order of output. Rows that are not listed, those of growth, come
+// last.
 var (
 	columns = []string{sakeeper.name, inTree.name, bare.name, podsNone, podsPlugin, podsWebhook, podsNothing, podsAllow, podsInTree}
 	rows    = []string{
@@ -164,7 +165,7 @@ func (r results) workloads() []string {
 	return slices.SortedFunc(maps.Keys(r), func(a, b string) int { return cmp.Or(rank(a)-rank(b), len(a)-len(b), strings.Compare(a, b)) })
 }
 
-// metrics are those that were measured of any contestant.
+// metrics are those of all contestants in a workload.
 func (r results) metrics(workload string) []string {
 	found := map[string]bool{}
 	for _, samples := range r[workload] {
@@ -189,7 +190,7 @@ func (r results) metrics(workload string) []string {
 	})
 }
 
-// number has at least two digits that say something.
+// number formats v with at least two significant digits.
 func number(v float64) string {
 	switch {
 	case math.IsNaN(v):
@@ -205,7 +206,7 @@ func number(v float64) string {
 	}
 }
 
-// machine is what figures depend on.
+// machine describes the CPUs.
 func machine() string {
 	model := runtime.GOARCH
 	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {

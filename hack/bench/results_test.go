@@ -60,14 +60,14 @@ func TestGoals(t *testing.T) {
 	}
 }
 
-func TestProcessIsSeen(t *testing.T) {
+func TestProcessIsMeasured(t *testing.T) {
 	cmd := exec.Command("sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; exec sleep 100")
 	p, err := startProcess(cmd, filepath.Join(t.TempDir(), "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.stop()
-	idle, err := p.settle(t.Context())
+	idle, err := p.waitIdle(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,17 +34,17 @@ const (
 	growing       = "growth of "
 )
 
-// spread is how many namespaces hold Secrets that are created at once.
+// spread is the number of namespaces for Secrets that are created at once.
 const spread = 100
 
-// on runs what a part does on a control plane of its own.
-func (s *session) on(ctx context.Context, signing key, do func(b *bed) error) error {
-	return s.onPlane(ctx, signing, false, do)
+// on calls do with a new testbed.
+func (s *session) on(ctx context.Context, signing key, do func(b *testbed) error) error {
+	return s.onControlPlane(ctx, signing, false, do)
 }
 
-// onPlane is on, with or without in-tree admission of pods.
-func (s *session) onPlane(ctx context.Context, signing key, podAdmission bool, do func(b *bed) error) (err error) {
-	b, err := s.newBed(ctx, signing, podAdmission)
+// onControlPlane calls do with a new testbed, with or without the in-tree admission plugin.
+func (s *session) onControlPlane(ctx context.Context, signing key, podAdmission bool, do func(b *testbed) error) (err error) {
+	b, err := s.newTestbed(ctx, signing, podAdmission)
 	if err != nil {
 		return err
 	}
@@ -52,8 +52,8 @@ func (s *session) onPlane(ctx context.Context, signing key, podAdmission bool, d
 	return do(b)
 }
 
-// measured measures a job, and keeps the sample under that name.
-func (s *session) measured(ctx context.Context, b *bed, workload string, job load.Job) error {
+// measured measures a job, and records the sample for workload.
+func (s *session) measured(ctx context.Context, b *testbed, workload string, job load.Job) error {
 	out, err := b.measure(ctx, job, job.N, nil)
 	if err != nil {
 		return fmt.Errorf("%s: %w", workload, err)
@@ -62,9 +62,9 @@ func (s *session) measured(ctx context.Context, b *bed, workload string, job loa
 	return nil
 }
 
-// tokens is the life of a cluster whose tokens are signed with RSA.
+// tokens runs the workloads with an RSA signing key.
 func (s *session) tokens(ctx context.Context, c contestant) error {
-	return s.on(ctx, rsa2048, func(b *bed) error {
+	return s.on(ctx, rsa2048, func(b *testbed) error {
 		n := s.size.objects
 		if err := b.start(ctx, c, options{}); err != nil {
 			return err
@@ -85,9 +85,9 @@ func (s *session) tokens(ctx context.Context, c contestant) error {
 	})
 }
 
-// starts is a cold start on as many Secrets as there are filled ones, and a restart on
-// both.
-func (s *session) starts(ctx context.Context, b *bed, c contestant) error {
+// starts measures a cold start with as many unfilled Secrets as there are filled ones, and a
+// restart with all of them filled.
+func (s *session) starts(ctx context.Context, b *testbed, c contestant) error {
 	b.stop()
 	cold := load.Job{Kind: load.UnfilledSecrets, Prefix: "cold", N: s.size.objects, Spread: spread}
 	if err := b.do(ctx, cold); err != nil {
@@ -108,7 +108,7 @@ func (s *session) starts(ctx context.Context, b *bed, c contestant) error {
 	if err := b.launch(c, options{}); err != nil {
 		return err
 	}
-	idle, err := b.running.settle(ctx)
+	idle, err := b.running.waitIdle(ctx)
 	if err != nil {
 		return b.explain(err)
 	}
@@ -120,8 +120,9 @@ func (s *session) starts(ctx context.Context, b *bed, c contestant) error {
 	return nil
 }
 
-// deleteAccounts measures what follows on the deletion of accounts with a Secret each.
-func (s *session) deleteAccounts(ctx context.Context, b *bed, workload string, job load.Job) error {
+// deleteAccounts measures how token Secrets are removed after their ServiceAccounts are
+// deleted. Each account has one Secret.
+func (s *session) deleteAccounts(ctx context.Context, b *testbed, workload string, job load.Job) error {
 	job.Own = true
 	for _, kind := range []string{load.Accounts, load.Fill} {
 		job.Kind = kind
@@ -133,9 +134,10 @@ func (s *session) deleteAccounts(ctx context.Context, b *bed, workload string, j
 	return s.measured(ctx, b, workload, job)
 }
 
-// es256 is another life, with ES256: another CA, and a namespace full of Secrets.
+// es256 runs the workloads with an ES256 signing key: another CA, and deletions beside many
+// Secrets in one namespace.
 func (s *session) es256(ctx context.Context, c contestant) error {
-	return s.on(ctx, es256, func(b *bed) error {
+	return s.on(ctx, es256, func(b *testbed) error {
 		if err := b.start(ctx, c, options{}); err != nil {
 			return err
 		}
@@ -153,9 +155,9 @@ func (s *session) es256(ctx context.Context, c contestant) error {
 	})
 }
 
-// newCA puts another CA beside the one that everybody has. Who does not look at the file
-// again is started anew.
-func (s *session) newCA(ctx context.Context, b *bed, c contestant) error {
+// newCA adds a certificate to the CA bundle. kube-controller-manager, which does not reload
+// the file, is restarted.
+func (s *session) newCA(ctx context.Context, b *testbed, c contestant) error {
 	n := s.size.ca
 	if err := b.do(ctx, load.Job{Kind: load.Fill, Prefix: "ca", N: n, Spread: n}); err != nil {
 		return err
@@ -203,10 +205,10 @@ func writeBundle(path, caFile string) error {
 	return os.WriteFile(path, append(present, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...), 0o600)
 }
 
-// fill is what token Secrets take, and what the writes alone take.
+// fill measures the filling of token Secrets. The bare client only writes.
 func (s *session) fill(ctx context.Context, c contestant) error {
 	for _, signing := range []key{rsa2048, es256} {
-		err := s.on(ctx, signing, func(b *bed) error {
+		err := s.on(ctx, signing, func(b *testbed) error {
 			if err := b.start(ctx, c, options{}); err != nil {
 				return err
 			}
@@ -219,9 +221,9 @@ func (s *session) fill(ctx context.Context, c contestant) error {
 	return nil
 }
 
-// limits is what users get who set no limits.
+// limits measures with the default client rate limits.
 func (s *session) limits(ctx context.Context, c contestant) error {
-	return s.on(ctx, rsa2048, func(b *bed) error {
+	return s.on(ctx, rsa2048, func(b *testbed) error {
 		if err := b.start(ctx, c, options{defaults: true}); err != nil {
 			return err
 		}
@@ -232,10 +234,10 @@ func (s *session) limits(ctx context.Context, c contestant) error {
 	})
 }
 
-// growth does the same with N, 2N and 4N objects.
+// growth runs the same workloads with N, 2N and 4N objects.
 func (s *session) growth(ctx context.Context, c contestant) error {
 	for _, times := range []int{1, 2, 4} {
-		err := s.on(ctx, es256, func(b *bed) error {
+		err := s.on(ctx, es256, func(b *testbed) error {
 			n := s.size.growth * times
 			if err := b.start(ctx, c, options{}); err != nil {
 				return err

@@ -14,16 +14,15 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// Workers is how many token Secrets every contestant works on at once. It is sakeeper's
-// default; that of kube-controller-manager is 5.
+// Workers is the number of workers for token Secrets of every contestant. It is the default
+// of sakeeper; that of kube-controller-manager is 5.
 const Workers = 10
 
-// BareUserAgent is how [Bare] calls itself.
+// BareUserAgent is the user agent of [Bare].
 const BareUserAgent = "bench-bare"
 
-// Bare fills token Secrets as fast as a client can that decides nothing and signs
-// nothing: every one gets the same token, which was signed before. It is the floor
-// of what filling costs, and ends with ctx.
+// Bare fills token Secrets without checks and without signing: all get the same token. It
+// shows the minimal cost of filling. It ends with ctx.
 func Bare(ctx context.Context, kubeconfig, keyFile, caFile string) error {
 	client, err := Client(kubeconfig, BareUserAgent)
 	if err != nil {
@@ -37,14 +36,14 @@ func Bare(ctx context.Context, kubeconfig, keyFile, caFile string) error {
 	if err != nil {
 		return err
 	}
-	// As long as one of a Secret of these benchmarks.
+	// The token is as long as those of the Secrets of these benchmarks.
 	signed, err := token.NewSigner(func() *keys.Set { return set }).SignLegacy(ctx, token.LegacyClaims{
 		Namespace: "fill-0000", SecretName: "fill-00000", ServiceAccountName: "fill", ServiceAccountUID: "00000000-0000-4000-8000-000000000000",
 	})
 	if err != nil {
 		return err
 	}
-	unfilled := make(chan *corev1.Secret, 1<<16) // every Secret there is
+	unfilled := make(chan *corev1.Secret, 1<<16) // large enough for all Secrets
 	err = watch(ctx, worker{client: client}, "secrets", tokenSecrets, &corev1.Secret{}, func(s *corev1.Secret) {
 		if len(s.Data[corev1.ServiceAccountTokenKey]) == 0 {
 			unfilled <- s

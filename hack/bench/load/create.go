@@ -18,7 +18,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// setup creates objects that others work with.
+// setup creates objects for other jobs.
 type setup struct {
 	worker
 
@@ -54,7 +54,7 @@ func (s *setup) prepare(ctx context.Context) error {
 	return nil
 }
 
-// createNamespaces creates those of the job that are not there yet, and their account.
+// createNamespaces creates the missing namespaces of the job, and the ServiceAccount in each.
 func (w worker) createNamespaces(ctx context.Context) error {
 	spaces := w
 	spaces.N = max(w.Spread, 1)
@@ -100,7 +100,7 @@ func (s *setup) act(ctx context.Context) (Result, error) {
 	return Result{Elapsed: time.Since(began), Ended: time.Now()}, err
 }
 
-// account is the name of that of the Secret i.
+// account is the name of the ServiceAccount of Secret i.
 func (w worker) account(i int) string {
 	if w.Own {
 		return w.name(i)
@@ -177,7 +177,7 @@ func (n *namespaces) act(ctx context.Context) (Result, error) {
 	return n.clock.wait(ctx)
 }
 
-// fill waits for tokens.
+// fill waits until token Secrets are filled.
 type fill struct {
 	worker
 
@@ -216,8 +216,8 @@ func (f *fill) act(ctx context.Context) (Result, error) {
 	return f.clock.wait(ctx)
 }
 
-// newCA waits for the content of CAFile, which the parent puts into the place of another
-// one when it is told that everything is ready.
+// newCA waits until all objects have the content of CAFile. The parent process replaces the CA
+// of the contestant by it once this process is ready.
 type newCA struct {
 	worker
 
@@ -241,7 +241,8 @@ func (n *newCA) prepare(ctx context.Context) (err error) {
 	}, nil)
 }
 
-// see lets what has another CA begin, unless it is not one of ours.
+// see begins the clock of an object of the job that has another CA, and stops it when the
+// object has the new one.
 func (n *newCA) see(name string, ca []byte) {
 	if !strings.Contains(name, "/"+n.Prefix) {
 		return

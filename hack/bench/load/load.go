@@ -1,9 +1,9 @@
-// Package load is what benchmarks do to a cluster, and what they see of it: as a process
-// of its own, so that neither its memory nor its CPU is taken for that of a contestant.
+// Package load creates the load of benchmarks and measures how long it takes to be handled. It
+// runs in a separate process, so that its memory and CPU do not count for a contestant.
 //
-// A process does one [Job], which it reads from its standard input. It connects and
-// watches, says "ready", waits for a line, begins, and prints its [Result] when everything
-// has happened that the job waits for. Times are those of the events of a watch.
+// A process runs one [Job], which it reads from standard input. It starts its watches, prints
+// "ready", waits for a line, begins, and prints its [Result] when the job is done. Times are
+// those of watch events.
 package load
 
 import (
@@ -23,54 +23,54 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// Job is what to do.
+// Job describes a load.
 type Job struct {
-	// Kubeconfig is that of an admin.
+	// Kubeconfig is the path of the kubeconfig of an admin.
 	Kubeconfig string `json:"kubeconfig"`
 	// Kind is one of the constants of this package.
 	Kind string `json:"kind"`
 	// Prefix begins the names of all objects.
 	Prefix string `json:"prefix"`
-	// N is how many objects, over Spread namespaces <prefix>-0000 and so on; Spread 0: in
-	// one namespace, which is called Namespace, or, where that is empty, Prefix.
+	// N is the number of objects. They are in Spread namespaces <prefix>-0000 and so on. If
+	// Spread is 0, they are in the namespace Namespace, or Prefix if that is empty.
 	N         int    `json:"n"`
 	Spread    int    `json:"spread"`
 	Namespace string `json:"namespace,omitempty"`
-	// Own: every Secret has a ServiceAccount of its own, of the same name; else those of a
-	// namespace share one, which is called Prefix.
+	// Own: every Secret has a ServiceAccount of the same name. Otherwise the Secrets of a
+	// namespace share the ServiceAccount Prefix.
 	Own bool `json:"own"`
-	// Volume: every pod must be given a volume with a token, else none may be.
+	// Volume: every pod must get a token volume. Otherwise no pod may get one.
 	Volume bool `json:"volume"`
-	// Parallel is how many requests are under way at once.
+	// Parallel is the number of concurrent requests.
 	Parallel int `json:"parallel"`
-	// KeyFile signs tokens, CAFile goes with them.
+	// KeyFile and CAFile are for the tokens that the job creates.
 	KeyFile string `json:"keyFile,omitempty"`
 	CAFile  string `json:"caFile,omitempty"`
-	// Timeout is when to give up.
+	// Timeout is that of the job.
 	Timeout time.Duration `json:"timeout"`
 }
 
-// Result is what came of it.
+// Result is the result of a job.
 type Result struct {
-	// P50 and P99 are of the time from the request for an object until what the job waits
-	// for, and Elapsed is from the first request until the last event.
+	// P50 and P99 are the percentiles of the time from the request for an object until the
+	// event that the job waits for. Elapsed is from the first request until the last event.
 	P50     time.Duration `json:"p50"`
 	P99     time.Duration `json:"p99"`
 	Elapsed time.Duration `json:"elapsed"`
 	// Ended is the time of the last event.
 	Ended time.Time `json:"ended"`
-	// Left is how many objects are not as they should be.
+	// Left is the number of references that were not removed.
 	Left int `json:"left"`
 }
 
-// action is a job that is being done.
+// action runs a job.
 type action interface {
-	// prepare gets everything ready, and sees nothing of what act does.
+	// prepare does everything that is not measured.
 	prepare(ctx context.Context) error
 	act(ctx context.Context) (Result, error)
 }
 
-// worker is what every action has.
+// worker is embedded in every action.
 type worker struct {
 	Job
 
@@ -101,26 +101,26 @@ func (j Job) action(client kubernetes.Interface) action {
 	}
 }
 
-// Kinds of jobs. Those in the first block are done when the API server has answered.
+// Kinds of jobs. Those in the first block are done when the API server has responded.
 const (
 	Accounts            = "accounts"             // N ServiceAccounts
-	UnfilledSecrets     = "unfilled-secrets"     // of the accounts, one each
-	FilledSecrets       = "filled-secrets"       // as UnfilledSecrets, but with tokens
+	UnfilledSecrets     = "unfilled-secrets"     // one for each account
+	FilledSecrets       = "filled-secrets"       // the same, with tokens
 	UnrelatedSecrets    = "unrelated-secrets"    // of 4 KB
 	UnrelatedConfigMaps = "unrelated-configmaps" // of 4 KB
 
 	Namespaces       = "namespaces"        // until each has its ServiceAccount and its CA
 	Fill             = "fill"              // UnfilledSecrets, until they are filled
-	AwaitFill        = "await-fill"        // until those that are there are filled
+	AwaitFill        = "await-fill"        // until existing UnfilledSecrets are filled
 	DeleteAccounts   = "delete-accounts"   // until their Secrets are gone
 	DeleteReferenced = "delete-referenced" // the Secrets of one account, until it lists none
 	NewCA            = "new-ca"            // until all Secrets and ConfigMaps have the CA of CAFile
 	Pods             = "pods"              // until they are admitted
-	// PodsAfterNamespace is as Pods, each in a namespace that has just been created.
+	// PodsAfterNamespace creates each pod in a namespace that has just been created.
 	PodsAfterNamespace = "pods-after-namespace"
 )
 
-// Client is one without limits.
+// Client returns a client without rate limits.
 func Client(kubeconfig, userAgent string) (kubernetes.Interface, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
@@ -133,7 +133,7 @@ func Client(kubeconfig, userAgent string) (kubernetes.Interface, error) {
 	return kubernetes.NewForConfig(config)
 }
 
-// Run does the job on in.
+// Run runs the job that it reads from in.
 func Run(ctx context.Context, in io.Reader, out io.Writer) error {
 	lines := bufio.NewReader(in)
 	text, err := lines.ReadBytes('\n')
@@ -180,7 +180,7 @@ func (w worker) each(ctx context.Context, do func(ctx context.Context, i int) er
 	return group.Wait()
 }
 
-// in is the namespace of the object i.
+// in is the namespace of object i.
 func (w worker) in(i int) string {
 	if w.Spread == 0 {
 		return cmp.Or(w.Namespace, w.Prefix)
@@ -190,7 +190,7 @@ func (w worker) in(i int) string {
 
 func (w worker) name(i int) string { return fmt.Sprintf("%s-%05d", w.Prefix, i) }
 
-// clock notes when things begin and happen, by name. It is safe for concurrent use.
+// clock measures the time between begin and happen, by name. It is safe for concurrent use.
 type clock struct {
 	mu    sync.Mutex
 	begun map[string]time.Time
@@ -201,7 +201,7 @@ type clock struct {
 	all   chan struct{}
 }
 
-// newClock is done when so many things have happened.
+// newClock returns a clock that is done after happen was called for want names.
 func newClock(want int) *clock {
 	return &clock{begun: map[string]time.Time{}, took: map[string]time.Duration{}, want: want, all: make(chan struct{})}
 }
@@ -215,7 +215,7 @@ func (c *clock) begin(name string) {
 	}
 }
 
-// happen counts for every name once, and only when it has begun.
+// happen counts once for every name, and only after begin.
 func (c *clock) happen(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -230,14 +230,14 @@ func (c *clock) happen(name string) {
 	}
 }
 
-// wait returns when everything has happened.
+// wait waits until the clock is done.
 func (c *clock) wait(ctx context.Context) (Result, error) {
 	select {
 	case <-c.all:
 	case <-ctx.Done():
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return Result{}, fmt.Errorf("%d of %d happened", len(c.took), c.want)
+		return Result{}, fmt.Errorf("timed out: %d of %d objects are done", len(c.took), c.want)
 	}
 	return c.result(), nil
 }
@@ -257,7 +257,7 @@ func (c *clock) result() Result {
 	return r
 }
 
-// restart lets everything that has begun begin now.
+// restart sets the begin of all names to now.
 func (c *clock) restart() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -14,9 +14,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Nothing serves reviews of pods without looking at them, until ctx ends: /mutate/pods
-// answers every one with the same patch, and everything else allows. It is the floor of
-// what a webhook costs.
+// Nothing is a webhook without logic: it answers every review on /mutate/pods with the same
+// patch, and allows every other review. It shows the minimal cost of a webhook. It ends with
+// ctx.
 func Nothing(ctx context.Context, address, certFile, keyFile string, patch []byte) error {
 	certificate, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
@@ -57,6 +57,6 @@ func review(w http.ResponseWriter, r *http.Request, patch []byte) {
 	if err := json.NewEncoder(w).Encode(admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Response: response,
 	}); err != nil {
-		return // the API server has gone
+		return // the API server has disconnected
 	}
 }

@@ -12,15 +12,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// pods are created in a namespace that has everything.
+// pods creates pods in a namespace that has its ServiceAccount.
 type pods struct {
 	worker
 
 	clock *clock
 }
 
-// prepare creates some pods that do not count, until what is registered has come into
-// force, and some more, until connections are made.
+// prepare creates 50 pods that do not count, so that the registration of webhooks is in effect
+// and connections are open.
 func (p *pods) prepare(ctx context.Context) error {
 	p.clock = newClock(p.N)
 	if err := p.createNamespaces(ctx); err != nil {
@@ -35,13 +35,14 @@ func (p *pods) prepare(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return err
 			}
-			time.Sleep(10 * time.Millisecond) // the next try; this is not measured
+			time.Sleep(10 * time.Millisecond) // not measured
 		}
 	}
 	return nil
 }
 
-// createPod fails where the pod is refused, or admitted in another way than is measured.
+// createPod fails if the pod is refused, or has a token volume when w.Volume is not set, or
+// the reverse.
 func (w worker) createPod(ctx context.Context, namespace, name string) error {
 	pod, err := w.client.CoreV1().Pods(namespace).Create(ctx, &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace},
@@ -66,7 +67,7 @@ func (p *pods) act(ctx context.Context) (Result, error) {
 	return p.clock.result(), err
 }
 
-// podsAfterNamespace tries each pod until it is admitted.
+// podsAfterNamespace retries each pod until it is admitted.
 type podsAfterNamespace struct {
 	worker
 
@@ -90,10 +91,10 @@ func (p *podsAfterNamespace) act(ctx context.Context) (Result, error) {
 			if err == nil {
 				break
 			}
-			if !apierrors.IsForbidden(err) || ctx.Err() != nil { // as long as there is no ServiceAccount
+			if !apierrors.IsForbidden(err) || ctx.Err() != nil { // it is forbidden while there is no ServiceAccount
 				return Result{}, err
 			}
-			time.Sleep(time.Millisecond) // the next try, soon enough to be measured by
+			time.Sleep(time.Millisecond) // short, because it is measured
 		}
 		p.clock.happen(name)
 	}

@@ -32,11 +32,11 @@ func (d *deleteAccounts) act(ctx context.Context) (Result, error) {
 	return d.clock.wait(ctx)
 }
 
-// quiet is how long nothing must happen to an account that still lists Secrets, until it
-// is said that they stay.
-const quiet = 8 * time.Second
+// stable is how long the references of an account must be unchanged before those that are left
+// are reported.
+const stable = 8 * time.Second
 
-// deleteReferenced deletes the Secrets of the account that is called like their namespace.
+// deleteReferenced deletes the Secrets of the account that has the name of their namespace.
 type deleteReferenced struct {
 	worker
 
@@ -103,10 +103,10 @@ func (d *deleteReferenced) act(ctx context.Context) (Result, error) {
 		if last.Before(deleted) {
 			last = deleted
 		}
-		if left == 0 || time.Since(last) > quiet {
+		if left == 0 || time.Since(last) > stable {
 			return Result{Elapsed: changed.Sub(began), Ended: changed, Left: left}, nil
 		}
-		time.Sleep(10 * time.Millisecond) // the result is by the time of the events
+		time.Sleep(10 * time.Millisecond) // the result has the times of events
 	}
 	return Result{}, ctx.Err()
 }

@@ -10,11 +10,11 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 )
 
-// tokenSecrets selects Secrets.
+// tokenSecrets is the field selector of token Secrets.
 const tokenSecrets = "type=" + string(corev1.SecretTypeServiceAccountToken)
 
-// watch calls seen for every object that is, or changes, and gone for every one that is
-// deleted, from one goroutine. It returns when it has seen what is there.
+// watch calls seen for every object that exists or changes, and gone for every one that is
+// deleted, from one goroutine. It returns after the initial list.
 func watch[T runtime.Object](ctx context.Context, w worker, resource, selector string, example T, seen, gone func(T)) error {
 	parsed, err := fields.ParseSelector(selector)
 	if err != nil {

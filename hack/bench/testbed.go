@@ -18,15 +18,15 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// bed is a control plane of its own, on which contestants run one after the other.
-type bed struct {
-	plane           *controlplane.ControlPlane
+// testbed is a control plane on which contestants run one after the other.
+type testbed struct {
+	controlPlane    *controlplane.ControlPlane
 	dir, kubeconfig string
 	keyFile, caFile string
-	sakeeper        string // the program
+	sakeeper        string // path of the binary
 	contestant      contestant
 	running         *process
-	reviewer        *process // who answers reviews of pods, nil: nobody does
+	reviewer        *process // the webhook for pods; nil: none runs
 	timeout         time.Duration
 	parallel        int
 }
@@ -39,9 +39,9 @@ const (
 	es256   key = "ES256"
 )
 
-// newBed starts a control plane, whose API server accepts the signing key.
-func (s *session) newBed(ctx context.Context, signing key, podAdmission bool) (*bed, error) {
-	dir, err := os.MkdirTemp(s.dir, "plane-")
+// newTestbed starts a control plane whose API server accepts keys of both algorithms.
+func (s *session) newTestbed(ctx context.Context, signing key, podAdmission bool) (*testbed, error) {
+	dir, err := os.MkdirTemp(s.dir, "control-plane-")
 	if err != nil {
 		return nil, err
 	}
@@ -49,38 +49,38 @@ func (s *session) newBed(ctx context.Context, signing key, podAdmission bool) (*
 	if _, err := testkit.WriteECKey(ec); err != nil {
 		return nil, err
 	}
-	plane, err := controlplane.Start(controlplane.Options{Dir: dir, MoreKeyFiles: []string{ec}, PodAdmission: podAdmission})
+	cp, err := controlplane.Start(controlplane.Options{Dir: dir, MoreKeyFiles: []string{ec}, PodAdmission: podAdmission})
 	if err != nil {
 		return nil, err
 	}
-	b := &bed{plane: plane, dir: dir, keyFile: plane.SigningKeyFile, caFile: plane.CAFile, sakeeper: s.sakeeper, timeout: 5 * time.Minute, parallel: s.size.parallel}
+	b := &testbed{controlPlane: cp, dir: dir, keyFile: cp.SigningKeyFile, caFile: cp.CAFile, sakeeper: s.sakeeper, timeout: 5 * time.Minute, parallel: s.size.parallel}
 	if signing == es256 {
 		b.keyFile = ec
 	}
-	if b.kubeconfig, err = plane.Kubeconfig("bench.kubeconfig", plane.Admin); err != nil {
-		return nil, errors.Join(err, plane.Stop())
+	if b.kubeconfig, err = cp.Kubeconfig("bench.kubeconfig", cp.Admin); err != nil {
+		return nil, errors.Join(err, cp.Stop())
 	}
-	if err := plane.Install(ctx); err != nil {
-		return nil, errors.Join(err, plane.Stop())
+	if err := cp.Install(ctx); err != nil {
+		return nil, errors.Join(err, cp.Stop())
 	}
 	return b, nil
 }
 
-func (b *bed) close() error {
+func (b *testbed) close() error {
 	b.stop()
-	return errors.Join(b.plane.Stop(), os.RemoveAll(b.dir))
+	return errors.Join(b.controlPlane.Stop(), os.RemoveAll(b.dir))
 }
 
-// start runs a contestant until it has settled.
-func (b *bed) start(ctx context.Context, c contestant, o options) error {
+// start starts a contestant and waits until it is idle.
+func (b *testbed) start(ctx context.Context, c contestant, o options) error {
 	if err := b.launch(c, o); err != nil {
 		return err
 	}
-	return b.settle(ctx)
+	return b.waitIdle(ctx)
 }
 
-// launch starts a contestant.
-func (b *bed) launch(c contestant, o options) error {
+// launch stops the contestant that runs, and starts c.
+func (b *testbed) launch(c contestant, o options) error {
 	b.stop()
 	cmd, err := c.command(b, o)
 	if err != nil {
@@ -91,20 +91,20 @@ func (b *bed) launch(c contestant, o options) error {
 	return err
 }
 
-func (b *bed) stop() {
+func (b *testbed) stop() {
 	if b.running != nil {
 		b.running.stop()
 		b.running = nil
 	}
 }
 
-func (b *bed) settle(ctx context.Context) error {
-	_, err := b.running.settle(ctx)
+func (b *testbed) waitIdle(ctx context.Context) error {
+	_, err := b.running.waitIdle(ctx)
 	return b.explain(err)
 }
 
-// explain adds what the contestant said last.
-func (b *bed) explain(err error) error {
+// explain adds the end of the contestant's log to err.
+func (b *testbed) explain(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -112,7 +112,7 @@ func (b *bed) explain(err error) error {
 	return fmt.Errorf("%s: %w; the end of its log:\n%s", b.contestant.name, err, log[max(0, len(log)-2000):])
 }
 
-// loader is a process that is ready to do its job.
+// loader is a process that is ready to begin a job.
 type loader struct {
 	cmd    *exec.Cmd
 	begin  func() error
@@ -120,8 +120,8 @@ type loader struct {
 	errors *bytes.Buffer
 }
 
-// prepare starts the process of a job, which ends with ctx, and returns when it is ready.
-func (b *bed) prepare(ctx context.Context, job load.Job) (*loader, error) {
+// prepare starts a process for job, and returns when it is ready. The process ends with ctx.
+func (b *testbed) prepare(ctx context.Context, job load.Job) (*loader, error) {
 	job.Kubeconfig, job.Timeout = b.kubeconfig, b.timeout
 	if job.Parallel == 0 {
 		job.Parallel = b.parallel
@@ -165,7 +165,7 @@ func (l *loader) failed(err error) error {
 	return errors.Join(err, l.cmd.Wait(), errors.New(strings.TrimSpace(l.errors.String())))
 }
 
-// result is what came of the job.
+// result waits for the result of the job.
 func (l *loader) result() (load.Result, error) {
 	var r load.Result
 	line, err := l.output.ReadBytes('\n')
@@ -175,8 +175,8 @@ func (l *loader) result() (load.Result, error) {
 	return r, errors.Join(json.Unmarshal(line, &r), l.cmd.Wait())
 }
 
-// do does a job that is not measured, and lets whoever runs settle.
-func (b *bed) do(ctx context.Context, job load.Job) error {
+// do runs a job without measuring it, and waits until the contestant, if one runs, is idle.
+func (b *testbed) do(ctx context.Context, job load.Job) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	l, err := b.prepare(ctx, job)
@@ -189,12 +189,12 @@ func (b *bed) do(ctx context.Context, job load.Job) error {
 	if _, err = l.result(); err != nil || b.running == nil {
 		return b.explain(err)
 	}
-	return b.settle(ctx)
+	return b.waitIdle(ctx)
 }
 
-// measure does a job that is, with what the contestant and the API server need for it.
-// begin, where it is not nil, happens when the load begins.
-func (b *bed) measure(ctx context.Context, job load.Job, objects int, begin func() error) (sample, error) {
+// measure runs a job, and measures it, the contestant and the API server. begin, unless it is
+// nil, is called right after the job has begun.
+func (b *testbed) measure(ctx context.Context, job load.Job, objects int, begin func() error) (sample, error) {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	l, err := b.prepare(ctx, job)
@@ -202,7 +202,7 @@ func (b *bed) measure(ctx context.Context, job load.Job, objects int, begin func
 		return nil, err
 	}
 	if b.running != nil {
-		if err := b.settle(ctx); err != nil {
+		if err := b.waitIdle(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -227,7 +227,7 @@ func (b *bed) measure(ctx context.Context, job load.Job, objects int, begin func
 	if err != nil {
 		return nil, b.explain(err)
 	}
-	if err := b.settle(ctx); err != nil {
+	if err := b.waitIdle(ctx); err != nil {
 		return nil, err
 	}
 	out := sample{}
@@ -255,15 +255,15 @@ func (b *bed) measure(ctx context.Context, job load.Job, objects int, begin func
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// meters are read before and after.
+// meters are the counters that are read before and after a job.
 type meters struct {
 	own, server time.Duration
 	pid         int
 	mark        controlplane.Mark
 }
 
-func (b *bed) meters(ctx context.Context) (m meters, err error) {
-	if m.mark, err = b.plane.Audit.Mark(ctx); err != nil {
+func (b *testbed) meters(ctx context.Context) (m meters, err error) {
+	if m.mark, err = b.controlPlane.Audit.Mark(ctx); err != nil {
 		return m, err
 	}
 	if b.running != nil {
@@ -272,13 +272,13 @@ func (b *bed) meters(ctx context.Context) (m meters, err error) {
 			return m, err
 		}
 	}
-	m.server, err = cpu(b.plane.ServerPID())
+	m.server, err = cpu(b.controlPlane.ServerPID())
 	return m, err
 }
 
-// readMeters adds what was used since before. A process that was started since counts
-// from its start.
-func (b *bed) readMeters(ctx context.Context, before meters, objects int, out sample) error {
+// readMeters adds to out what was used since before. A contestant that was started in between
+// counts from its start.
+func (b *testbed) readMeters(ctx context.Context, before meters, objects int, out sample) error {
 	after, err := b.meters(ctx)
 	if err != nil {
 		return err
@@ -288,7 +288,7 @@ func (b *bed) readMeters(ctx context.Context, before meters, objects int, out sa
 	}
 	out[ownCPU] = ms(after.own-before.own) / float64(objects)
 	out[serverCPU] = ms(after.server-before.server) / float64(objects)
-	requests, err := b.plane.Audit.Since(ctx, before.mark, func(r controlplane.Request) bool {
+	requests, err := b.controlPlane.Audit.Since(ctx, before.mark, func(r controlplane.Request) bool {
 		return strings.HasPrefix(r.UserAgent, b.contestant.userAgent) && r.Verb != "watch" && r.Object.Resource != "leases" && r.Object.Resource != "events"
 	})
 	if err != nil {

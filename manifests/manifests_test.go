@@ -1,5 +1,5 @@
-// Package manifests holds what an admin applies: bases, components and overlays for
-// kustomize, and in rendered/ what the overlays come to (`make manifests`).
+// Package manifests holds the manifests that an admin applies: bases, components and overlays
+// for kustomize, and in rendered/ the output of the overlays (`make manifests`).
 package manifests
 
 import (
@@ -27,9 +27,9 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-var update = flag.Bool("update", false, "write rendered anew")
+var update = flag.Bool("update", false, "write the files in rendered/")
 
-// overlays are all directories of overlays, and what else can be applied as it is.
+// overlays are all directories that can be applied as they are.
 func overlays(t *testing.T) []string {
 	t.Helper()
 	found, err := filepath.Glob("overlays/*")
@@ -57,7 +57,7 @@ func kustomize(t *testing.T, dir string) string {
 	return stdout.String()
 }
 
-// TestRendered: what is reviewed in rendered/ is what people apply.
+// TestRendered compares the files in rendered/ with the output of kustomize.
 func TestRendered(t *testing.T) {
 	for _, dir := range overlays(t) {
 		got := kustomize(t, dir)
@@ -78,8 +78,7 @@ func TestRendered(t *testing.T) {
 	kustomize(t, "components/monitoring")
 }
 
-// objects decodes what is in a stream, strictly: a field that Kubernetes does not know is
-// an error.
+// objects decodes a YAML stream strictly: an unknown field is an error.
 func objects(t *testing.T, name, content string) []runtime.Object {
 	t.Helper()
 	decoder := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
@@ -99,11 +98,11 @@ func objects(t *testing.T, name, content string) []runtime.Object {
 	return all
 }
 
-// pod is a pod that somebody will run.
+// pod is the pod of a workload, or a static pod.
 type pod struct {
 	where string
 	spec  corev1.PodSpec
-	// static pods read files that are root's.
+	// static pods run as root, because they read files of root.
 	static bool
 }
 
@@ -172,7 +171,7 @@ func expectLossOfANode(t *testing.T, where string, d *appsv1.Deployment) {
 	}
 }
 
-// TestKustomizationOfReadme: an image of another name.
+// TestKustomizationOfReadme runs the commands of the README that set another image.
 func TestKustomizationOfReadme(t *testing.T) {
 	readme, err := os.ReadFile("../README.md")
 	if err != nil {
@@ -227,10 +226,10 @@ func TestPodsAreHardened(t *testing.T) {
 		for what, ok := range map[string]bool{
 			"one container":                       len(p.spec.Containers) == 1,
 			"seccomp":                             p.spec.SecurityContext.SeccompProfile.Type == corev1.SeccompProfileTypeRuntimeDefault,
-			"not root, but where files are":       p.static || *p.spec.SecurityContext.RunAsNonRoot && *p.spec.SecurityContext.RunAsUser != 0,
+			"not root, unless a static pod":       p.static || *p.spec.SecurityContext.RunAsNonRoot && *p.spec.SecurityContext.RunAsUser != 0,
 			"a priority":                          strings.HasPrefix(p.spec.PriorityClassName, "system-"),
-			"nobody adds a token":                 !*p.spec.AutomountServiceAccountToken,
-			"a token of its own, or a kubeconfig": p.static || slices.ContainsFunc(p.spec.Volumes, bringsToken),
+			"no automounted token":                !*p.spec.AutomountServiceAccountToken,
+			"a token of its own, or a kubeconfig": p.static || slices.ContainsFunc(p.spec.Volumes, hasToken),
 		} {
 			if !ok {
 				t.Errorf("%s lacks: %s", p.where, what)
@@ -245,7 +244,7 @@ func TestPodsAreHardened(t *testing.T) {
 				"requests":                    !c.Resources.Requests.Cpu().IsZero() && !c.Resources.Requests.Memory().IsZero(),
 				"probes":                      c.LivenessProbe != nil && c.ReadinessProbe != nil,
 				"the log's end in the status": c.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError,
-				"mounts that cannot be written, but of its own": !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
+				"read-only mounts, but for its own directory": !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
 					return !m.ReadOnly && m.MountPath != "/run/sakeeper"
 				}),
 			} {
@@ -257,12 +256,11 @@ func TestPodsAreHardened(t *testing.T) {
 	}
 }
 
-func bringsToken(v corev1.Volume) bool {
+func hasToken(v corev1.Volume) bool {
 	return v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool { return s.ServiceAccountToken != nil })
 }
 
-// TestRulesSayWhy: every rule of every role has a comment.
-func TestRulesSayWhy(t *testing.T) {
+func TestEveryRuleOfARoleHasAComment(t *testing.T) {
 	rules := 0
 	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || filepath.Ext(path) != ".yaml" || strings.HasPrefix(path, "rendered") {
@@ -285,8 +283,7 @@ func TestRulesSayWhy(t *testing.T) {
 	}
 }
 
-// TestRolesAreWhereTheirNamesSay: the roles of a directory of rbac have its name.
-func TestRolesAreWhereTheirNamesSay(t *testing.T) {
+func TestRolesHaveTheNameOfTheirDirectory(t *testing.T) {
 	files, err := filepath.Glob("rbac/*/role.yaml")
 	if err != nil || len(files) < 12 {
 		t.Fatalf("found %v, %v", files, err)

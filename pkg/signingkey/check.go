@@ -20,30 +20,31 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// Name is that of the queue and in audit logs.
+// Name is the name of the queue, and identifies its requests in audit logs.
 const Name = "token-canary"
 
 const (
-	// lag is how long API servers may refuse a token that is good.
-	lag = time.Minute
-	// early and late bound the time between two reviews of a token that is refused. API
-	// servers mostly lag by milliseconds, and everybody waits for the answer.
-	early = 50 * time.Millisecond
-	late  = 30 * time.Second
-	// soon is when to look again at what has nothing to do with API servers that lag.
-	soon = time.Second
-	// stale is when a failure to sign says nothing any more: whoever met it would have
-	// tried again since, if there still was a token to write.
-	stale = 10 * time.Minute
-	// few is how many are woken when a canary is dropped, or after a failure to sign.
-	few = 16
+	// maxLag is how long API servers may refuse a valid token because their caches lag.
+	maxLag = time.Minute
+	// minReviewDelay and maxReviewDelay bound the time between two reviews of a refused token.
+	// The lag is mostly milliseconds, and all other writes wait.
+	minReviewDelay = 50 * time.Millisecond
+	maxReviewDelay = 30 * time.Second
+	// retryDelay is the delay of everything else.
+	retryDelay = time.Second
+	// signErrorAge is when an error of the signer is outdated: its caller would have retried
+	// by then if it still had a token to write.
+	signErrorAge = 10 * time.Minute
+	// wakeBatch is the number of waiting writes that are woken when a first token is dropped,
+	// or after an error of the signer.
+	wakeBatch = 16
 )
 
-// ErrWaiting says that the token was not written, because another one is the canary.
-// Whoever gets it is woken when it is worth another try, and has its sync return it.
+// ErrWaiting is returned if the token was not written because the first token is not accepted
+// yet. The caller returns it from its sync, and is woken when it should retry.
 var ErrWaiting = fmt.Errorf("waiting for the API server to accept the first token of the signing key: %w", workqueue.ErrRequeueLater)
 
-var errUnanswered = errors.New("waiting for the API server to accept the first token of the signing key")
+var errNotAccepted = errors.New("waiting for the API server to accept the first token of the signing key")
 
 // Signer makes legacy tokens.
 type Signer interface {
@@ -55,13 +56,13 @@ type tokenReviewer interface {
 	Review(ctx context.Context, compact string) (tokenreview.Result, error)
 }
 
-// Config is what the gate needs; all but Metrics is required.
+// Config configures a [Check]. All fields but Registerer are required.
 type Config struct {
 	Signer Signer
-	// TokenReviews asks the API server whether it accepts the canary.
+	// TokenReviews creates the reviews of first tokens.
 	TokenReviews typedauthenticationv1.TokenReviewInterface
-	// Secrets are read live to see whether a refused canary is still in its Secret,
-	// and patched to take it back.
+	// Secrets are read live to see whether a refused first token is still in its Secret,
+	// and patched to remove it.
 	Secrets  typedcorev1.SecretsGetter
 	Recorder record.EventRecorder
 	Clock    clock.PassiveClock
@@ -69,240 +70,239 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
-// Check is what every writer of tokens goes through. It is safe for concurrent use.
+// Check is used for every write of a token. It is safe for concurrent use.
 type Check struct {
 	cfg      Config
 	reviewer tokenReviewer
-	queue    *workqueue.Queue[question]
+	queue    *workqueue.Queue[task]
 
 	mu sync.Mutex
-	// accepted is the id of the key whose tokens may be written.
+	// accepted is the id of the key that the API server accepts; empty: not known yet.
 	accepted string
-	// trial is the canary; nil: there is none.
-	trial *trial
-	// former are canaries of former keys, to be taken back if the API server does not
-	// accept them.
-	former []*trial
-	// unsigned is why the last attempt to sign failed, and pausedUntil when the next
-	// may be made.
-	unsigned    error
+	// first is the first token of the key while it is being checked, or nil.
+	first *firstToken
+	// former are first tokens of former keys. They are removed if the API server refuses
+	// them.
+	former []*firstToken
+	// signErr is the error of the last attempt to sign. None is made before pausedUntil.
+	signErr     error
 	pausedUntil time.Time
-	// waiting are the writers to wake, by the Secret that they would write.
+	// waiting are the wake functions of the waiting writes, by Secret.
 	waiting map[secretName]func()
 }
 
-// question is the key of the gate's loop.
-type question int
+// task is the key of the queue.
+type task int
 
 const (
-	aboutCanary question = iota // does the API server accept it?
-	aboutFormer                 // is one of a former key still in its Secret, and refused?
+	reviewFirst  task = iota // review the first token
+	removeFormer             // remove refused first tokens of former keys
 )
 
 type secretName struct{ namespace, name string }
 
-// trial is one canary. Its fields are guarded by the gate's lock, but compact and
-// claims, which do not change once it is written.
-type trial struct {
+// firstToken is the first token of a key. Its fields are guarded by Check.mu, except compact
+// and claims, which do not change after it is written.
+type firstToken struct {
 	claims  token.LegacyClaims
 	keyID   string
 	compact string
 	written bool
-	// refusedSince is the moment of the first refusal; zero: there was none.
+	// refusedSince is the time of the first refusal, or zero.
 	refusedSince time.Time
 	refused      bool
-	// trouble is why there is no yes, for people; empty: nothing was heard yet.
-	trouble string
+	// reason is why it is not accepted, for messages; empty: no review has ended yet.
+	reason string
 }
 
-// New checks cfg. Nothing is reviewed before Run.
+// New returns a Check. It reviews nothing before Run.
 func New(cfg Config) (*Check, error) {
 	if cfg.Signer == nil || cfg.TokenReviews == nil || cfg.Secrets == nil || cfg.Recorder == nil || cfg.Clock == nil {
 		return nil, errors.New("signingkey: Signer, TokenReviews, Secrets, Recorder and Clock are required")
 	}
-	g := &Check{cfg: cfg, reviewer: tokenreview.New(cfg.TokenReviews, "canary", cfg.Registerer), waiting: map[secretName]func(){}}
+	c := &Check{cfg: cfg, reviewer: tokenreview.New(cfg.TokenReviews, "canary", cfg.Registerer), waiting: map[secretName]func(){}}
 	var err error
-	g.queue, err = workqueue.New(workqueue.Config[question]{Name: Name, Sync: g.sync, MaxDelay: late, Registerer: cfg.Registerer})
-	return g, err
+	c.queue, err = workqueue.New(workqueue.Config[task]{Name: Name, Sync: c.sync, MaxDelay: maxReviewDelay, Registerer: cfg.Registerer})
+	return c, err
 }
 
-// Run reviews canaries until ctx ends.
-func (g *Check) Run(ctx context.Context) error { return g.queue.Run(ctx) }
+// Run reviews first tokens until ctx ends.
+func (c *Check) Run(ctx context.Context) error { return c.queue.Run(ctx) }
 
-// Ready returns nil unless writers must wait, and else the reason.
-func (g *Check) Ready() error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+// Ready returns an error with the reason if writes of tokens must wait.
+func (c *Check) Ready() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	switch {
-	case g.unsigned != nil && g.cfg.Clock.Now().Before(g.pausedUntil.Add(stale)):
-		return fmt.Errorf("no tokens are written: %w", g.unsigned)
-	case g.trial == nil:
+	case c.signErr != nil && c.cfg.Clock.Now().Before(c.pausedUntil.Add(signErrorAge)):
+		return fmt.Errorf("no tokens are written: %w", c.signErr)
+	case c.first == nil:
 		return nil
-	case g.trial.refused:
-		return fmt.Errorf("no tokens are written: the API server refuses signing key %s: %s", g.trial.keyID, g.trial.trouble)
-	case g.trial.trouble != "":
-		return fmt.Errorf("no tokens are written until the API server has accepted one of signing key %s: %s", g.trial.keyID, g.trial.trouble)
-	case g.trial.keyID != "":
-		return fmt.Errorf("%w %s", errUnanswered, g.trial.keyID)
+	case c.first.refused:
+		return fmt.Errorf("no tokens are written: the API server refuses signing key %s: %s", c.first.keyID, c.first.reason)
+	case c.first.reason != "":
+		return fmt.Errorf("no tokens are written until the API server has accepted one of signing key %s: %s", c.first.keyID, c.first.reason)
+	case c.first.keyID != "":
+		return fmt.Errorf("%w %s", errNotAccepted, c.first.keyID)
 	default:
-		return errUnanswered
+		return errNotAccepted
 	}
 }
 
-// Reset forgets what the API server said; call it when the signing key changed. A
-// canary of the former key that is refused is taken out of its Secret, which then gets
-// a token like any other that has none.
-func (g *Check) Reset() {
-	g.mu.Lock()
-	if g.trial != nil && g.trial.compact != "" {
-		g.former = append(g.former, g.trial)
+// Reset starts a new check; call it when the signing key has changed. A first token of the
+// former key that the API server refuses is removed from its Secret, which then gets a new
+// token.
+func (c *Check) Reset() {
+	c.mu.Lock()
+	if c.first != nil && c.first.compact != "" {
+		c.former = append(c.former, c.first)
 	}
-	g.accepted, g.trial, g.unsigned, g.pausedUntil = "", nil, nil, time.Time{}
-	g.mu.Unlock()
-	g.queue.Add(aboutFormer)
-	g.wake()
+	c.accepted, c.first, c.signErr, c.pausedUntil = "", nil, nil, time.Time{}
+	c.mu.Unlock()
+	c.queue.Add(removeFormer)
+	c.wake()
 }
 
-// Write signs a token and hands it to write, whose error it returns, or returns
-// [ErrWaiting] and calls wake later. wake must not block.
-func (g *Check) Write(ctx context.Context, claims token.LegacyClaims, wake func(), write func(ctx context.Context, compact string) error) error {
-	mine, ok := g.enter(claims, wake)
+// Write signs a token, calls write with it, and returns write's error. If it must wait, it
+// returns [ErrWaiting] and calls wake later. wake must not block.
+func (c *Check) Write(ctx context.Context, claims token.LegacyClaims, wake func(), write func(ctx context.Context, compact string) error) error {
+	mine, ok := c.beforeSigning(claims, wake)
 	if !ok {
 		return ErrWaiting
 	}
-	compact, err := g.cfg.Signer.SignLegacy(ctx, claims)
-	g.signed(err)
+	compact, err := c.cfg.Signer.SignLegacy(ctx, claims)
+	c.recordSigning(err)
 	if err != nil {
-		g.drop(mine)
+		c.drop(mine)
 		return err
 	}
-	if mine, ok = g.admit(mine, claims, compact, wake); !ok {
+	if mine, ok = c.afterSigning(mine, claims, compact, wake); !ok {
 		return ErrWaiting
 	}
 	if mine == nil {
 		return write(ctx, compact)
 	}
-	settled := false
+	returned := false
 	defer func() {
-		if !settled { // write panicked
-			g.drop(mine)
+		if !returned { // write panicked
+			c.drop(mine)
 		}
 	}()
 	err = write(ctx, compact)
-	settled = true
+	returned = true
 	if kube.DefinitelyRejected(err) {
-		g.drop(mine)
+		c.drop(mine)
 		return err
 	}
-	g.mu.Lock()
+	c.mu.Lock()
 	mine.written = true
-	g.mu.Unlock()
-	g.queue.Add(aboutCanary)
+	c.mu.Unlock()
+	c.queue.Add(reviewFirst)
 	return err
 }
 
-// enter makes claims the canary where there is need of one (mine), lets them pass
-// where the key is accepted (nil), and makes them wait while there is another.
-func (g *Check) enter(claims token.LegacyClaims, wake func()) (mine *trial, ok bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	pause := g.pausedUntil.Sub(g.cfg.Clock.Now())
-	if g.trial != nil || pause > 0 {
-		g.waiting[secretName{claims.Namespace, claims.SecretName}] = wake
-		if g.trial == nil { // no answer will wake it
-			g.queue.AddAfter(aboutCanary, pause)
+// beforeSigning decides what happens with a token. It may be written if the key is accepted
+// (nil, true); it becomes the first token if there is none (mine, true); otherwise it waits
+// (nil, false).
+func (c *Check) beforeSigning(claims token.LegacyClaims, wake func()) (mine *firstToken, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	pause := c.pausedUntil.Sub(c.cfg.Clock.Now())
+	if c.first != nil || pause > 0 {
+		c.waiting[secretName{claims.Namespace, claims.SecretName}] = wake
+		if c.first == nil { // no review will wake it
+			c.queue.AddAfter(reviewFirst, pause)
 		}
 		return nil, false
 	}
-	if g.accepted == "" {
-		mine = &trial{claims: claims}
-		g.trial = mine
+	if c.accepted == "" {
+		mine = &firstToken{claims: claims}
+		c.first = mine
 	}
 	return mine, true
 }
 
-// signed notes how signing went. While it fails, a few try in a second, not
-// everybody as fast as they can.
-func (g *Check) signed(err error) {
-	g.mu.Lock()
-	recovered := err == nil && g.unsigned != nil && g.accepted != ""
-	g.unsigned = err
+// recordSigning records the result of an attempt to sign. While signing fails, it limits the
+// attempts in a second.
+func (c *Check) recordSigning(err error) {
+	c.mu.Lock()
+	recovered := err == nil && c.signErr != nil && c.accepted != ""
+	c.signErr = err
 	if err != nil {
-		g.pausedUntil = g.cfg.Clock.Now().Add(soon)
+		c.pausedUntil = c.cfg.Clock.Now().Add(retryDelay)
 	}
-	g.mu.Unlock()
-	if recovered { // nobody needs to wait for a canary
-		g.wake()
+	c.mu.Unlock()
+	if recovered { // the key is accepted, so no write needs to wait
+		c.wake()
 	}
 }
 
-// admit looks at the key that has signed, which may be another one than that of a
-// moment ago.
-func (g *Check) admit(mine *trial, claims token.LegacyClaims, compact string, wake func()) (*trial, bool) {
+// afterSigning repeats the decision of beforeSigning with the id of the key that has signed,
+// which may have changed since.
+func (c *Check) afterSigning(mine *firstToken, claims token.LegacyClaims, compact string, wake func()) (*firstToken, bool) {
 	keyID := token.UnverifiedKeyID(compact)
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	switch {
-	case g.trial == nil && g.accepted == keyID && keyID != "":
+	case c.first == nil && c.accepted == keyID && keyID != "":
 		return nil, true
-	case g.trial == nil: // the key changed, or there was a reset meanwhile
-		mine = &trial{claims: claims}
-		g.accepted, g.trial = "", mine
-	case g.trial != mine:
-		g.waiting[secretName{claims.Namespace, claims.SecretName}] = wake
+	case c.first == nil: // the key changed, or there was a reset meanwhile
+		mine = &firstToken{claims: claims}
+		c.accepted, c.first = "", mine
+	case c.first != mine:
+		c.waiting[secretName{claims.Namespace, claims.SecretName}] = wake
 		return nil, false
 	}
 	mine.keyID, mine.compact = keyID, compact
 	return mine, true
 }
 
-// drop gives up a canary, if it still is the one, and lets others try.
-func (g *Check) drop(t *trial) {
-	g.mu.Lock()
-	if t != nil && g.trial == t {
-		g.trial = nil
+// drop stops checking a first token, if it is still the current one, and lets others retry.
+func (c *Check) drop(t *firstToken) {
+	c.mu.Lock()
+	if t != nil && c.first == t {
+		c.first = nil
 	}
-	g.former = slices.DeleteFunc(g.former, func(f *trial) bool { return f == t })
-	g.mu.Unlock()
-	g.wakeSome()
+	c.former = slices.DeleteFunc(c.former, func(f *firstToken) bool { return f == t })
+	c.mu.Unlock()
+	c.wakeSome()
 }
 
-// wake lets everybody try who waits.
-func (g *Check) wake() {
-	g.mu.Lock()
-	waiting := g.waiting
-	g.waiting = map[secretName]func(){}
-	g.mu.Unlock()
+// wake wakes all waiting writes.
+func (c *Check) wake() {
+	c.mu.Lock()
+	waiting := c.waiting
+	c.waiting = map[secretName]func(){}
+	c.mu.Unlock()
 	for _, wake := range waiting {
 		wake()
 	}
 }
 
-// wakeSome lets a few try, of whom one becomes the canary: ten thousand that wait
-// must not all be woken by each attempt that fails. Those who were woken may have
-// nothing to write any more, so it is done again as long as somebody waits and there
-// is no canary.
-func (g *Check) wakeSome() {
+// wakeSome wakes some of the waiting writes, one of which becomes the first token: thousands of
+// writes may wait, and each failure must not wake them all. Those that were woken may have
+// nothing to write any more, so it is repeated while writes wait and there is no first token.
+func (c *Check) wakeSome() {
 	var some []func()
-	g.mu.Lock()
-	if pause := g.pausedUntil.Sub(g.cfg.Clock.Now()); pause > 0 {
-		g.mu.Unlock()
-		g.queue.AddAfter(aboutCanary, pause)
+	c.mu.Lock()
+	if pause := c.pausedUntil.Sub(c.cfg.Clock.Now()); pause > 0 {
+		c.mu.Unlock()
+		c.queue.AddAfter(reviewFirst, pause)
 		return
 	}
-	for secret, wake := range g.waiting {
-		if len(some) == few {
+	for secret, wake := range c.waiting {
+		if len(some) == wakeBatch {
 			break
 		}
 		some = append(some, wake)
-		delete(g.waiting, secret)
+		delete(c.waiting, secret)
 	}
-	more := len(g.waiting) > 0
-	g.mu.Unlock()
+	more := len(c.waiting) > 0
+	c.mu.Unlock()
 	for _, wake := range some {
 		wake()
 	}
 	if more {
-		g.queue.AddAfter(aboutCanary, soon)
+		c.queue.AddAfter(reviewFirst, retryDelay)
 	}
 }

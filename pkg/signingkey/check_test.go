@@ -29,11 +29,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var errBoom = errors.New("boom")
 
-// world is a gate, an API server that has opinions of keys, and writers that want
-// their Secret filled and try again when they are woken.
-type world struct {
-	t    *testing.T
-	gate *Check
+// fixture is a Check with a fake API server that accepts some keys, and with writes of tokens
+// that retry when they are woken.
+type fixture struct {
+	t     *testing.T
+	check *Check
 
 	client   *fake.Clientset
 	recorder *record.FakeRecorder
@@ -43,10 +43,10 @@ type world struct {
 	set      *keys.Set
 	signErr  error
 	writeErr error
-	// signDelays are by Secret; set before it wants a token.
+	// signDelays are by name of the Secret, to be set before want.
 	signDelays map[string]time.Duration
-	// accepts are the ids of keys that the API server takes; reviewErr is its answer
-	// where it has none.
+	// accepts are the ids of keys that the API server accepts; reviewErr is the error of
+	// reviews.
 	accepts   map[string]bool
 	reviewErr error
 	reviews   int
@@ -55,121 +55,121 @@ type world struct {
 	wakes     int
 }
 
-func newWorld(t *testing.T, accepts ...string) *world {
+func newFixture(t *testing.T, accepts ...string) *fixture {
 	t.Helper()
-	w := &world{t: t, set: testkit.Keys("p256"), accepts: map[string]bool{}, client: fake.NewClientset(), recorder: record.NewFakeRecorder(10)}
+	f := &fixture{t: t, set: testkit.Keys("p256"), accepts: map[string]bool{}, client: fake.NewClientset(), recorder: record.NewFakeRecorder(10)}
 	for _, name := range accepts {
-		w.accepts[idOf(name)] = true
+		f.accepts[idOf(name)] = true
 	}
 	var err error
-	w.gate, err = New(Config{
-		Signer: w, TokenReviews: w.client.AuthenticationV1().TokenReviews(), Secrets: w.client.CoreV1(), Recorder: w.recorder, Clock: clock.RealClock{},
+	f.check, err = New(Config{
+		Signer: f, TokenReviews: f.client.AuthenticationV1().TokenReviews(), Secrets: f.client.CoreV1(), Recorder: f.recorder, Clock: clock.RealClock{},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.gate.reviewer = w
-	w.stop = testkit.Start(t.Context(), t, w.gate.Run)
-	return w
+	f.check.reviewer = f
+	f.stop = testkit.Start(t.Context(), t, f.check.Run)
+	return f
 }
 
 func idOf(key string) string { return testkit.Keys(key).Signing().PublicKey().ID() }
 
 // SignLegacy implements Signer.
-func (w *world) SignLegacy(ctx context.Context, claims token.LegacyClaims) (string, error) {
-	w.mu.Lock()
-	set, err := w.set, w.signErr
-	w.signings++
-	w.mu.Unlock()
-	time.Sleep(w.signDelays[claims.SecretName])
+func (f *fixture) SignLegacy(ctx context.Context, claims token.LegacyClaims) (string, error) {
+	f.mu.Lock()
+	set, err := f.set, f.signErr
+	f.signings++
+	f.mu.Unlock()
+	time.Sleep(f.signDelays[claims.SecretName])
 	if err != nil {
 		return "", err
 	}
 	return token.NewSigner(func() *keys.Set { return set }).SignLegacy(ctx, claims)
 }
 
-// Ask implements tokenReviewer.
-func (w *world) Review(_ context.Context, compact string) (tokenreview.Result, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.reviews++
+// Review implements tokenReviewer.
+func (f *fixture) Review(_ context.Context, compact string) (tokenreview.Result, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reviews++
 	switch {
-	case w.reviewErr != nil:
-		return tokenreview.Result{}, w.reviewErr
-	case w.accepts[token.UnverifiedKeyID(compact)]:
+	case f.reviewErr != nil:
+		return tokenreview.Result{}, f.reviewErr
+	case f.accepts[token.UnverifiedKeyID(compact)]:
 		return tokenreview.Result{Username: "system:serviceaccount:team:robot"}, nil
 	default:
 		return tokenreview.Result{Reason: "unknown key"}, nil
 	}
 }
 
-// want makes the Secret of that name want a token, until it has one.
-func (w *world) want(name string) {
+// want writes a token to the Secret name, and retries when it is woken.
+func (f *fixture) want(name string) {
 	claims := token.LegacyClaims{Namespace: "team", SecretName: name, ServiceAccountName: "robot", ServiceAccountUID: string(testkit.AccountUID)}
-	err := w.gate.Write(w.t.Context(), claims, func() {
-		w.mu.Lock()
-		w.wakes++
-		w.mu.Unlock()
-		go w.want(name)
+	err := f.check.Write(f.t.Context(), claims, func() {
+		f.mu.Lock()
+		f.wakes++
+		f.mu.Unlock()
+		go f.want(name)
 	}, func(ctx context.Context, compact string) error {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if w.writeErr != nil {
-			return w.writeErr
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.writeErr != nil {
+			return f.writeErr
 		}
-		w.written = append(w.written, name)
+		f.written = append(f.written, name)
 		secret := testkit.Secret("team/"+name, testkit.WithData("token", compact), testkit.WithData("other", "kept"))
-		if _, err := w.client.CoreV1().Secrets("team").Create(ctx, secret, metav1.CreateOptions{}); err == nil {
+		if _, err := f.client.CoreV1().Secrets("team").Create(ctx, secret, metav1.CreateOptions{}); err == nil {
 			return nil
 		}
-		_, err := w.client.CoreV1().Secrets("team").Update(ctx, secret, metav1.UpdateOptions{})
+		_, err := f.client.CoreV1().Secrets("team").Update(ctx, secret, metav1.UpdateOptions{})
 		return err
 	})
-	if err != nil && !errors.Is(err, ErrWaiting) && !errors.Is(err, errBoom) && !errors.Is(err, w.writeErr) {
-		w.t.Errorf("write %s: %v", name, err)
+	if err != nil && !errors.Is(err, ErrWaiting) && !errors.Is(err, errBoom) && !errors.Is(err, f.writeErr) {
+		f.t.Errorf("write %s: %v", name, err)
 	}
 }
 
-// change does f with the world at rest, and then lets d pass.
-func (w *world) change(d time.Duration, f func()) {
-	w.mu.Lock()
-	f()
-	w.mu.Unlock()
+// change calls do under the lock, and then waits for d.
+func (f *fixture) change(d time.Duration, do func()) {
+	f.mu.Lock()
+	do()
+	f.mu.Unlock()
 	wait(d)
 }
 
-// useKey makes the key of that name the one that signs.
-func (w *world) useKey(name string) {
-	w.change(0, func() { w.set = testkit.Keys(name) })
-	w.gate.Reset()
+// useKey changes the signing key.
+func (f *fixture) useKey(name string) {
+	f.change(0, func() { f.set = testkit.Keys(name) })
+	f.check.Reset()
 	synctest.Wait()
 }
 
-// expectWritten compares the Secrets that were written, in whatever order.
-func (w *world) expectWritten(want ...string) {
-	w.t.Helper()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if diff := cmp.Diff(slices.Sorted(slices.Values(want)), slices.Sorted(slices.Values(w.written))); diff != "" {
-		w.t.Errorf("written (-want +got):\n%s", diff)
+// expectWritten compares the Secrets that were written, in any order.
+func (f *fixture) expectWritten(want ...string) {
+	f.t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if diff := cmp.Diff(slices.Sorted(slices.Values(want)), slices.Sorted(slices.Values(f.written))); diff != "" {
+		f.t.Errorf("written (-want +got):\n%s", diff)
 	}
 }
 
-func (w *world) expectNotReady(want string) {
-	w.t.Helper()
-	if err := w.gate.Ready(); err == nil || !strings.Contains(err.Error(), want) {
-		w.t.Errorf("ready: %v, want %q", err, want)
+func (f *fixture) expectNotReady(want string) {
+	f.t.Helper()
+	if err := f.check.Ready(); err == nil || !strings.Contains(err.Error(), want) {
+		f.t.Errorf("ready: %v, want %q", err, want)
 	}
 }
 
-func (w *world) expectReady() {
-	w.t.Helper()
-	if err := w.gate.Ready(); err != nil {
-		w.t.Errorf("not ready: %v", err)
+func (f *fixture) expectReady() {
+	f.t.Helper()
+	if err := f.check.Ready(); err != nil {
+		f.t.Errorf("not ready: %v", err)
 	}
 }
 
-// wait lets time pass, and then everything happen that is due by now.
+// wait advances the time by d, and waits until all goroutines are blocked.
 func wait(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -183,129 +183,129 @@ func names(n int) []string {
 	return list
 }
 
-// run does f in a world of its own, in virtual time.
-func run(t *testing.T, accepts []string, f func(w *world)) {
+// run calls do with a new fixture, in the fake time of synctest.
+func run(t *testing.T, accepts []string, do func(f *fixture)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, accepts...)
+		f := newFixture(t, accepts...)
 		defer func() {
-			w.stop()
+			f.stop()
 			synctest.Wait()
 		}()
-		f(w)
+		do(f)
 	})
 }
 
-func TestOthersWaitUntilTheCanaryIsAccepted(t *testing.T) {
-	run(t, nil, func(w *world) {
-		w.want("first")
+func TestOthersWaitUntilTheFirstTokenIsAccepted(t *testing.T) {
+	run(t, nil, func(f *fixture) {
+		f.want("first")
 		for _, name := range names(40) {
-			w.want(name)
+			f.want(name)
 		}
 		wait(3 * time.Second)
-		w.expectWritten("first")
-		w.expectNotReady("no tokens are written until the API server has accepted one of signing key " + idOf("p256") + ": unknown key")
+		f.expectWritten("first")
+		f.expectNotReady("no tokens are written until the API server has accepted one of signing key " + idOf("p256") + ": unknown key")
 
-		w.change(10*time.Second, func() { w.accepts[idOf("p256")] = true })
-		w.expectWritten(append(names(40), "first")...)
-		w.expectReady()
-		if w.wakes != 40 {
-			t.Errorf("%d woken, want 40", w.wakes)
+		f.change(10*time.Second, func() { f.accepts[idOf("p256")] = true })
+		f.expectWritten(append(names(40), "first")...)
+		f.expectReady()
+		if f.wakes != 40 {
+			t.Errorf("%d woken, want 40", f.wakes)
 		}
-		reviews := w.reviews
-		w.want("later")
+		reviews := f.reviews
+		f.want("later")
 		wait(time.Minute)
-		if w.reviews != reviews {
-			t.Errorf("an accepted key was asked about again")
+		if f.reviews != reviews {
+			t.Errorf("an accepted key was reviewed again")
 		}
 	})
 }
 
 func TestAnAcceptedKeyCostsOneReview(t *testing.T) {
-	run(t, []string{"p256"}, func(w *world) {
-		w.expectReady() // nobody wants a token
+	run(t, []string{"p256"}, func(f *fixture) {
+		f.expectReady() // before any write
 		for _, name := range names(10) {
-			w.want(name)
+			f.want(name)
 		}
 		wait(0)
-		w.expectWritten(names(10)...)
-		if w.reviews != 1 {
-			t.Errorf("%d reviews", w.reviews)
+		f.expectWritten(names(10)...)
+		if f.reviews != 1 {
+			t.Errorf("%d reviews", f.reviews)
 		}
 	})
 }
 
-func TestARefusedKeyIsNamedAndTakenBackWhenItIsReplaced(t *testing.T) {
-	run(t, []string{"rsa2048"}, func(w *world) {
-		w.want("first")
-		w.want("second")
+func TestARefusedKeyIsReportedAndItsTokenRemovedWhenItIsReplaced(t *testing.T) {
+	run(t, []string{"rsa2048"}, func(f *fixture) {
+		f.want("first")
+		f.want("second")
 		wait(55 * time.Second)
-		w.expectNotReady("until the API server has accepted") // not refused yet
-		if events := testkit.Events(w.recorder); len(events) > 0 {
+		f.expectNotReady("until the API server has accepted") // not refused yet
+		if events := testkit.Events(f.recorder); len(events) > 0 {
 			t.Errorf("events %v", events)
 		}
 		wait(time.Hour)
-		w.expectWritten("first")
-		w.expectNotReady("no tokens are written: the API server refuses signing key " + idOf("p256") + ": unknown key")
+		f.expectWritten("first")
+		f.expectNotReady("no tokens are written: the API server refuses signing key " + idOf("p256") + ": unknown key")
 		want := []string{"Warning SigningKeyRefused The API server refuses the token in this secret, signed by key " + idOf("p256") + ": unknown key. No other tokens are written. " +
-			"Give the API server the key (--service-account-key-file), or the controllers one that it has"}
-		if diff := cmp.Diff(want, testkit.Events(w.recorder)); diff != "" {
+			"Add the public key to --service-account-key-file of the API server, or give the controllers a key that it accepts"}
+		if diff := cmp.Diff(want, testkit.Events(f.recorder)); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}
-		if w.reviews > 140 { // one each 30 s, and a dozen more at first
-			t.Errorf("%d reviews in an hour", w.reviews)
+		if f.reviews > 140 { // one each 30 s, and a dozen more at first
+			t.Errorf("%d reviews in an hour", f.reviews)
 		}
 
-		w.useKey("rsa2048")
-		w.expectWritten("first", "second")
-		w.expectReady()
-		first := w.mustGetFirst()
+		f.useKey("rsa2048")
+		f.expectWritten("first", "second")
+		f.expectReady()
+		first := f.mustGetFirst()
 		if _, ok := first.Data["token"]; ok || string(first.Data["other"]) != "kept" {
-			t.Errorf("the refused token was not taken back, or more than that: %v", first.Data)
+			t.Errorf("not only the refused token was removed: %v", first.Data)
 		}
 	})
 }
 
-// mustGetFirst is the Secret "first".
-func (w *world) mustGetFirst() *corev1.Secret {
-	w.t.Helper()
-	secret, err := w.client.CoreV1().Secrets("team").Get(w.t.Context(), "first", metav1.GetOptions{})
+// mustGetFirst returns the Secret "first".
+func (f *fixture) mustGetFirst() *corev1.Secret {
+	f.t.Helper()
+	secret, err := f.client.CoreV1().Secrets("team").Get(f.t.Context(), "first", metav1.GetOptions{})
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	return secret
 }
 
-func TestARefusedKeyThatIsAcceptedAfterAllGoesOn(t *testing.T) {
-	run(t, nil, func(w *world) {
-		w.want("first")
-		w.want("second")
+func TestTokensAreWrittenWhenARefusedKeyIsAcceptedLater(t *testing.T) {
+	run(t, nil, func(f *fixture) {
+		f.want("first")
+		f.want("second")
 		wait(2 * time.Minute)
-		w.expectNotReady("refuses")
-		w.change(late, func() { w.accepts[idOf("p256")] = true })
-		w.expectWritten("first", "second")
-		w.expectReady()
+		f.expectNotReady("refuses")
+		f.change(maxReviewDelay, func() { f.accepts[idOf("p256")] = true })
+		f.expectWritten("first", "second")
+		f.expectReady()
 	})
 }
 
-func TestNoAnswerIsNeitherYesNorNo(t *testing.T) {
-	run(t, []string{"p256"}, func(w *world) {
-		w.reviewErr = errBoom
-		w.want("first")
-		w.want("second")
+func TestAFailedReviewIsNeitherAcceptanceNorRefusal(t *testing.T) {
+	run(t, []string{"p256"}, func(f *fixture) {
+		f.reviewErr = errBoom
+		f.want("first")
+		f.want("second")
 		wait(time.Hour)
-		w.expectWritten("first")
-		w.expectNotReady("until the API server has accepted one of signing key " + idOf("p256") + ": boom")
-		if events := testkit.Events(w.recorder); len(events) > 0 {
+		f.expectWritten("first")
+		f.expectNotReady("until the API server has accepted one of signing key " + idOf("p256") + ": boom")
+		if events := testkit.Events(f.recorder); len(events) > 0 {
 			t.Errorf("events %v", events)
 		}
-		w.change(late, func() { w.reviewErr = nil })
-		w.expectWritten("first", "second")
-		w.expectReady()
+		f.change(maxReviewDelay, func() { f.reviewErr = nil })
+		f.expectWritten("first", "second")
+		f.expectReady()
 	})
 }
 
-func TestACanaryThatSomebodyChangedIsReplaced(t *testing.T) {
+func TestAFirstTokenWhoseSecretWasChangedIsReplaced(t *testing.T) {
 	changes := map[string]func(*corev1.Secret){
 		"another token":    func(s *corev1.Secret) { s.Data["token"] = []byte("mine") },
 		"no token":         func(s *corev1.Secret) { delete(s.Data, "token") },
@@ -314,188 +314,188 @@ func TestACanaryThatSomebodyChangedIsReplaced(t *testing.T) {
 	}
 	for name, change := range changes {
 		t.Run(name, func(t *testing.T) {
-			run(t, nil, func(w *world) {
-				w.want("first")
-				w.want("second")
+			run(t, nil, func(f *fixture) {
+				f.want("first")
+				f.want("second")
 				wait(10 * time.Second)
-				secret := w.mustGetFirst()
+				secret := f.mustGetFirst()
 				change(secret)
-				_, err := w.client.CoreV1().Secrets("team").Update(t.Context(), secret, metav1.UpdateOptions{})
+				_, err := f.client.CoreV1().Secrets("team").Update(t.Context(), secret, metav1.UpdateOptions{})
 				if err != nil {
 					t.Fatal(err)
 				}
-				wait(late)
-				w.expectWritten("first", "second")
-				w.useKey("rsa2048")
-				if got := w.mustGetFirst(); string(got.Data["token"]) != string(secret.Data["token"]) {
-					t.Error("somebody's change was undone")
+				wait(maxReviewDelay)
+				f.expectWritten("first", "second")
+				f.useKey("rsa2048")
+				if got := f.mustGetFirst(); string(got.Data["token"]) != string(secret.Data["token"]) {
+					t.Error("the change of another client was reverted")
 				}
 			})
 		})
 	}
 	t.Run("deleted", func(t *testing.T) {
-		run(t, nil, func(w *world) {
-			w.want("first")
-			w.want("second")
-			if err := w.client.CoreV1().Secrets("team").Delete(t.Context(), "first", metav1.DeleteOptions{}); err != nil {
+		run(t, nil, func(f *fixture) {
+			f.want("first")
+			f.want("second")
+			if err := f.client.CoreV1().Secrets("team").Delete(t.Context(), "first", metav1.DeleteOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			wait(late)
-			w.expectWritten("first", "second")
+			wait(maxReviewDelay)
+			f.expectWritten("first", "second")
 		})
 	})
 }
 
-func TestACanaryThatWasCertainlyNotWrittenIsReplaced(t *testing.T) {
+func TestAFirstTokenThatWasCertainlyNotWrittenIsReplaced(t *testing.T) {
 	for name, answer := range map[string]error{"conflict": testkit.Conflict(), "gone": testkit.NotFound(), "refused": testkit.Invalid("data", "x")} {
 		t.Run(name, func(t *testing.T) {
-			run(t, []string{"p256"}, func(w *world) {
-				w.writeErr = answer
-				w.want("first")
-				w.change(0, func() { w.writeErr = nil })
-				w.want("second")
+			run(t, []string{"p256"}, func(f *fixture) {
+				f.writeErr = answer
+				f.want("first")
+				f.change(0, func() { f.writeErr = nil })
+				f.want("second")
 				wait(0)
-				w.expectWritten("second")
-				w.expectReady()
+				f.expectWritten("second")
+				f.expectReady()
 			})
 		})
 	}
-	t.Run("but one that may have been written is asked about", func(t *testing.T) {
-		run(t, []string{"p256"}, func(w *world) {
-			w.writeErr = testkit.InternalError()
-			w.reviewErr = errBoom
-			w.want("first")
-			w.change(time.Second, func() { w.writeErr = nil })
-			w.want("second")
+	t.Run("one that may have been written is reviewed", func(t *testing.T) {
+		run(t, []string{"p256"}, func(f *fixture) {
+			f.writeErr = testkit.InternalError()
+			f.reviewErr = errBoom
+			f.want("first")
+			f.change(time.Second, func() { f.writeErr = nil })
+			f.want("second")
 			wait(time.Minute)
-			w.expectWritten()
-			w.change(late, func() { w.reviewErr = nil })
-			w.expectWritten("second")
+			f.expectWritten()
+			f.change(maxReviewDelay, func() { f.reviewErr = nil })
+			f.expectWritten("second")
 		})
 	})
 }
 
-func TestWhileSigningFailsAFewTryInASecond(t *testing.T) {
-	run(t, []string{"p256"}, func(w *world) {
-		w.signErr = errBoom
+func TestAttemptsAreLimitedWhileSigningFails(t *testing.T) {
+	run(t, []string{"p256"}, func(f *fixture) {
+		f.signErr = errBoom
 		for _, name := range names(200) {
-			w.want(name)
+			f.want(name)
 		}
 		wait(time.Minute)
-		w.expectNotReady("no tokens are written: boom")
-		if w.signings > 61*few {
-			t.Errorf("%d attempts in a minute", w.signings)
+		f.expectNotReady("no tokens are written: boom")
+		if f.signings > 61*wakeBatch {
+			t.Errorf("%d attempts in a minute", f.signings)
 		}
-		signings := w.signings
-		w.change(2*time.Second, func() { w.signErr = nil })
-		if w.signings == signings && len(w.gate.waiting) > 0 {
-			t.Error("nobody tried again")
+		signings := f.signings
+		f.change(2*time.Second, func() { f.signErr = nil })
+		if f.signings == signings && len(f.check.waiting) > 0 {
+			t.Error("signing was not retried")
 		}
-		w.expectReady()
-		if len(w.gate.waiting) > 0 {
-			t.Errorf("%d still wait", len(w.gate.waiting))
+		f.expectReady()
+		if len(f.check.waiting) > 0 {
+			t.Errorf("%d still wait", len(f.check.waiting))
 		}
 	})
 }
 
-func TestWhenSigningWorksAgainOfAnAcceptedKeyNobodyWaits(t *testing.T) {
-	run(t, []string{"p256"}, func(w *world) {
-		w.want("first")
+func TestNoWriteWaitsWhenSigningWithAnAcceptedKeyWorksAgain(t *testing.T) {
+	run(t, []string{"p256"}, func(f *fixture) {
+		f.want("first")
 		wait(time.Second)
-		w.change(0, func() { w.signErr = errBoom })
+		f.change(0, func() { f.signErr = errBoom })
 		for _, name := range names(200) {
-			w.want(name)
+			f.want(name)
 		}
 		wait(10 * time.Second)
-		w.change(3*time.Second, func() { w.signErr = nil })
-		if len(w.gate.waiting) > 0 {
-			t.Errorf("%d still wait", len(w.gate.waiting))
+		f.change(3*time.Second, func() { f.signErr = nil })
+		if len(f.check.waiting) > 0 {
+			t.Errorf("%d still wait", len(f.check.waiting))
 		}
-		w.expectReady()
+		f.expectReady()
 	})
 }
 
-func TestFailuresAtSeveralMomentsLeaveNobodyBehind(t *testing.T) {
-	run(t, []string{"p256"}, func(w *world) {
-		w.want("first")
+func TestAllWaitingWritesAreWokenAfterOverlappingSignErrors(t *testing.T) {
+	run(t, []string{"p256"}, func(f *fixture) {
+		f.want("first")
 		wait(time.Second)
-		w.signDelays = map[string]time.Duration{"late": 2 * time.Millisecond}
-		w.change(0, func() { w.signErr = errBoom })
-		go w.want("late") // begins before the other fails, and fails after it
+		f.signDelays = map[string]time.Duration{"late": 2 * time.Millisecond}
+		f.change(0, func() { f.signErr = errBoom })
+		go f.want("late") // begins before the other fails, and fails after it
 		synctest.Wait()
-		w.want("early")
+		f.want("early")
 		wait(500 * time.Millisecond)
 		for _, name := range names(5) {
-			w.want(name)
+			f.want(name)
 		}
-		w.change(5*time.Second, func() { w.signErr = nil })
-		w.expectWritten(append(names(5), "first")...)
+		f.change(5*time.Second, func() { f.signErr = nil })
+		f.expectWritten(append(names(5), "first")...)
 	})
 }
 
-func TestACanaryOfAFormerKeyIsTakenBackUnlessItIsAccepted(t *testing.T) {
+func TestAFirstTokenOfAFormerKeyIsRemovedUnlessItIsAccepted(t *testing.T) {
 	cases := map[string]struct {
 		inAccepted bool
 		want       bool // the token stays
 	}{
 		"refused, and replaced before a minute was over": {want: false},
-		"accepted in the end":                            {inAccepted: true, want: true},
+		"accepted later": {inAccepted: true, want: true},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			run(t, []string{"rsa2048"}, func(w *world) {
-				w.want("first")
-				w.want("second")
+			run(t, []string{"rsa2048"}, func(f *fixture) {
+				f.want("first")
+				f.want("second")
 				wait(10 * time.Second)
-				w.change(0, func() { w.accepts[idOf("p256")] = tc.inAccepted })
-				w.useKey("rsa2048")
-				w.expectWritten("first", "second")
-				if _, got := w.mustGetFirst().Data["token"]; got != tc.want {
+				f.change(0, func() { f.accepts[idOf("p256")] = tc.inAccepted })
+				f.useKey("rsa2048")
+				f.expectWritten("first", "second")
+				if _, got := f.mustGetFirst().Data["token"]; got != tc.want {
 					t.Errorf("the token is there: %t", got)
 				}
-				w.expectReady()
+				f.expectReady()
 			})
 		})
 	}
 }
 
-func TestAFailureToSignThatNobodyRepeatsIsForgotten(t *testing.T) {
-	run(t, []string{"p256"}, func(w *world) {
-		w.signErr = errBoom
-		w.want("first")
-		wait(stale)
-		w.expectNotReady("boom")
+func TestAnOldSignErrorIsForgotten(t *testing.T) {
+	run(t, []string{"p256"}, func(f *fixture) {
+		f.signErr = errBoom
+		f.want("first")
+		wait(signErrorAge)
+		f.expectNotReady("boom")
 		wait(2 * time.Second)
-		w.expectReady()
+		f.expectReady()
 	})
 }
 
 func TestTheKeyThatSignsCounts(t *testing.T) {
-	run(t, []string{"p256"}, func(w *world) {
-		w.want("first")
+	run(t, []string{"p256"}, func(f *fixture) {
+		f.want("first")
 		wait(0)
-		// The signer is ahead of Reset: its first token is the next canary.
-		w.change(0, func() { w.set = testkit.Keys("rsa2048") })
-		w.want("second")
-		w.want("third")
+		// The signer has the new key before Reset: its next token is the first one.
+		f.change(0, func() { f.set = testkit.Keys("rsa2048") })
+		f.want("second")
+		f.want("third")
 		wait(time.Minute)
-		w.expectWritten("first", "second")
-		w.expectNotReady(idOf("rsa2048"))
-		w.change(late, func() { w.accepts[idOf("rsa2048")] = true })
-		w.expectWritten("first", "second", "third")
+		f.expectWritten("first", "second")
+		f.expectNotReady(idOf("rsa2048"))
+		f.change(maxReviewDelay, func() { f.accepts[idOf("rsa2048")] = true })
+		f.expectWritten("first", "second", "third")
 	})
 }
 
 func TestAPanicInAWriteLetsOthersTry(t *testing.T) {
-	run(t, []string{"p256"}, func(w *world) {
+	run(t, []string{"p256"}, func(f *fixture) {
 		func() {
 			defer func() { _ = recover() }()
 			claims := token.LegacyClaims{Namespace: "team", SecretName: "bad", ServiceAccountName: "robot", ServiceAccountUID: "1"}
-			_ = w.gate.Write(t.Context(), claims, func() {}, func(context.Context, string) error { panic(errBoom) })
+			_ = f.check.Write(t.Context(), claims, func() {}, func(context.Context, string) error { panic(errBoom) })
 		}()
-		w.want("first")
+		f.want("first")
 		wait(0)
-		w.expectWritten("first")
+		f.expectWritten("first")
 	})
 }
 

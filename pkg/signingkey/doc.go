@@ -1,26 +1,21 @@
-// Package signingkey keeps true that no more than one token is written with a signing
-// key that the API server does not accept.
+// Package signingkey checks that the API server accepts the signing key, so that at most one
+// token is written with a key that it does not accept.
 //
-// After the start and after each change of the key, the first token that somebody
-// wants to write is the canary: it is written, and the API server is asked about it
-// by TokenReview. Whoever else wants to write a token meanwhile waits, and is woken
-// when the answer is yes. A token must be written before it can be reviewed: the API
-// server compares a legacy token with the copy in its Secret.
+// After the start and after each change of the key, the first token is written and checked by
+// a TokenReview. Until the API server accepts it, all other writes of tokens wait. The token
+// must be written first, because the API server compares a legacy token with the one in its
+// Secret.
 //
-// Refused means refused by every review over a minute, because API servers lag. No
-// token is written then, until the key is replaced or the API server accepts it
-// after all, which is asked every now and then. No answer is neither yes nor no:
-// nothing is written, and the question is repeated with a growing delay. In both
-// cases [Check.Ready] names the key and what the API server says.
+// The key is refused when every review for a minute refuses the first token, because API
+// servers lag. Then no token is written until the key is replaced or a later review accepts
+// the token. If a review fails, no token is written either, and the review is retried with
+// backoff. In both cases [Check.Ready] returns the id of the key and the reason.
 //
-// When the key is replaced, a canary that is refused is taken out of its Secret,
-// which then gets a token like any other; a process that ends before that leaves it
-// to the repair of dead tokens. While signing fails, a few attempts are
-// made in a second, whoever waits.
+// When the key is replaced, a first token that the API server refuses is removed from its
+// Secret, which then gets a new token. If the process ends before that, the repair of invalid
+// tokens replaces it. While signing fails, the attempts in a second are limited.
 //
-// A canary whose Secret was changed or deleted by somebody says nothing about the
-// key: the next token takes its place.
+// If the Secret of the first token is changed or deleted, the next token is checked instead.
 //
-// No token that the API server accepts is ever asked about twice, and none is kept
-// after its answer.
+// A token that the API server has accepted is not reviewed again, and not kept in memory.
 package signingkey

@@ -19,50 +19,50 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-func (g *Check) sync(ctx context.Context, q question) (again time.Duration, err error) {
-	if q == aboutFormer {
-		return g.takeBack(ctx)
+func (c *Check) sync(ctx context.Context, t task) (again time.Duration, err error) {
+	if t == removeFormer {
+		return c.removeFormer(ctx)
 	}
-	return g.review(ctx)
+	return c.review(ctx)
 }
 
-// review asks once about the canary.
-func (g *Check) review(ctx context.Context) (again time.Duration, err error) {
-	t := g.candidate()
+// review reviews the first token once.
+func (c *Check) review(ctx context.Context) (again time.Duration, err error) {
+	t := c.candidate()
 	if t == nil {
 		return 0, nil
 	}
-	answer, err := g.reviewer.Review(ctx, t.compact)
+	result, err := c.reviewer.Review(ctx, t.compact)
 	if err != nil {
-		return 0, g.unanswered(t, err)
+		return 0, c.recordError(t, err)
 	}
-	if answer.Username == t.claims.Subject() {
-		g.accept(ctx, t)
+	if result.Username == t.claims.Subject() {
+		c.accept(ctx, t)
 		return 0, nil
 	}
-	if answer.Username != "" {
-		answer.Reason = "it takes the token for one of " + answer.Username
+	if result.Username != "" {
+		result.Reason = "the user of the token is " + result.Username
 	}
-	secret, err := g.holder(ctx, t)
+	secret, err := c.secretWith(ctx, t)
 	if err != nil {
-		return 0, g.unanswered(t, err)
+		return 0, c.recordError(t, err)
 	}
 	if secret == nil {
-		klog.FromContext(ctx).V(2).Info("Dropped the canary, its secret changed", "secret", klog.KRef(t.claims.Namespace, t.claims.SecretName))
-		g.drop(t)
+		klog.FromContext(ctx).V(2).Info("The secret of the first token has changed, the next token is checked instead", "secret", klog.KRef(t.claims.Namespace, t.claims.SecretName))
+		c.drop(t)
 		return 0, nil
 	}
-	return g.refuse(ctx, t, answer.Reason), nil
+	return c.refuse(ctx, t, result.Reason), nil
 }
 
-// candidate is the canary, when it can be asked about.
-func (g *Check) candidate() *trial {
-	g.mu.Lock()
-	t := g.trial
+// candidate returns the first token if it has been written, or nil.
+func (c *Check) candidate() *firstToken {
+	c.mu.Lock()
+	t := c.first
 	written := t != nil && t.written
-	g.mu.Unlock()
+	c.mu.Unlock()
 	if t == nil {
-		g.wakeSome()
+		c.wakeSome()
 	}
 	if !written {
 		return nil
@@ -70,98 +70,98 @@ func (g *Check) candidate() *trial {
 	return t
 }
 
-func (g *Check) accept(ctx context.Context, t *trial) {
-	g.mu.Lock()
-	if g.trial == t {
-		g.accepted, g.trial = t.keyID, nil
+func (c *Check) accept(ctx context.Context, t *firstToken) {
+	c.mu.Lock()
+	if c.first == t {
+		c.accepted, c.first = t.keyID, nil
 	}
-	g.mu.Unlock()
+	c.mu.Unlock()
 	klog.FromContext(ctx).Info("The API server accepts the signing key", "keyID", t.keyID)
-	g.wake()
+	c.wake()
 }
 
-// unanswered notes that there was neither yes nor no.
-func (g *Check) unanswered(t *trial, err error) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	t.trouble = err.Error()
+// recordError records that a review failed.
+func (c *Check) recordError(t *firstToken, err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t.reason = err.Error()
 	return fmt.Errorf("check signing key %s: %w", t.keyID, err)
 }
 
-// refuse notes a refusal and returns when to ask again.
-func (g *Check) refuse(ctx context.Context, t *trial, words string) time.Duration {
-	now := g.cfg.Clock.Now()
-	g.mu.Lock()
+// refuse records a refusal and returns the delay of the next review.
+func (c *Check) refuse(ctx context.Context, t *firstToken, reason string) time.Duration {
+	now := c.cfg.Clock.Now()
+	c.mu.Lock()
 	if t.refusedSince.IsZero() {
 		t.refusedSince = now
 	}
 	since := now.Sub(t.refusedSince)
-	news := since >= lag && !t.refused
-	t.refused = since >= lag
-	t.trouble = words
-	g.mu.Unlock()
-	if news {
-		klog.FromContext(ctx).Error(nil, "The API server refuses the signing key, no tokens are written", "keyID", t.keyID, "reason", words)
-		g.cfg.Recorder.Eventf(&corev1.ObjectReference{
+	changed := since >= maxLag && !t.refused
+	t.refused = since >= maxLag
+	t.reason = reason
+	c.mu.Unlock()
+	if changed {
+		klog.FromContext(ctx).Error(nil, "The API server refuses the signing key, no tokens are written", "keyID", t.keyID, "reason", reason)
+		c.cfg.Recorder.Eventf(&corev1.ObjectReference{
 			Kind: "Secret", APIVersion: "v1", Namespace: t.claims.Namespace, Name: t.claims.SecretName,
 		}, corev1.EventTypeWarning, api.ReasonSigningKeyRefused,
-			"The API server refuses the token in this secret, signed by key %s: %s. No other tokens are written. Give the API server the key (--service-account-key-file), or the controllers one that it has", t.keyID, words)
+			"The API server refuses the token in this secret, signed by key %s: %s. No other tokens are written. Add the public key to --service-account-key-file of the API server, or give the controllers a key that it accepts", t.keyID, reason)
 	}
-	return min(max(since, early), late)
+	return min(max(since, minReviewDelay), maxReviewDelay)
 }
 
-// holder is the Secret of the canary as long as it holds it, so that a refusal is
-// about the key, and nil when somebody changed it.
-func (g *Check) holder(ctx context.Context, t *trial) (*corev1.Secret, error) {
-	secret, err := g.cfg.Secrets.Secrets(t.claims.Namespace).Get(ctx, t.claims.SecretName, metav1.GetOptions{})
+// secretWith returns the Secret of a first token, or nil if it does not hold the token any
+// more: then a refusal is not about the key.
+func (c *Check) secretWith(ctx context.Context, t *firstToken) (*corev1.Secret, error) {
+	secret, err := c.cfg.Secrets.Secrets(t.claims.Namespace).Get(ctx, t.claims.SecretName, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, nil //nolint:nilnil // no Secret is an answer
+		return nil, nil //nolint:nilnil // it does not hold the token
 	case err != nil:
 		return nil, fmt.Errorf("get secret %s/%s: %w", t.claims.Namespace, t.claims.SecretName, err)
 	}
 	same := subtle.ConstantTimeCompare(secret.Data[corev1.ServiceAccountTokenKey], []byte(t.compact)) == 1
 	if !same || secret.Labels[token.InvalidSinceLabel] != "" || secret.DeletionTimestamp != nil {
-		return nil, nil //nolint:nilnil // another content is an answer
+		return nil, nil //nolint:nilnil // it does not hold the token
 	}
 	return secret, nil
 }
 
-// takeBack removes canaries of former keys from their Secrets, where the API server
-// does not accept them.
-func (g *Check) takeBack(ctx context.Context) (again time.Duration, err error) {
-	g.mu.Lock()
-	former := slices.Clone(g.former)
-	g.mu.Unlock()
+// removeFormer removes first tokens of former keys from their Secrets, unless the API server
+// accepts them.
+func (c *Check) removeFormer(ctx context.Context) (again time.Duration, err error) {
+	c.mu.Lock()
+	former := slices.Clone(c.former)
+	c.mu.Unlock()
 	var errs []error
 	for _, t := range former {
-		if !g.isWritten(t) {
-			again = soon // the write is under way
+		if !c.isWritten(t) {
+			again = retryDelay // the write has not returned yet
 			continue
 		}
-		if err := g.remove(ctx, t); err != nil {
-			errs = append(errs, fmt.Errorf("take back the token of secret %s/%s: %w", t.claims.Namespace, t.claims.SecretName, err))
+		if err := c.remove(ctx, t); err != nil {
+			errs = append(errs, fmt.Errorf("remove the refused token of secret %s/%s: %w", t.claims.Namespace, t.claims.SecretName, err))
 			continue
 		}
-		g.mu.Lock()
-		g.former = slices.DeleteFunc(g.former, func(f *trial) bool { return f == t })
-		g.mu.Unlock()
+		c.mu.Lock()
+		c.former = slices.DeleteFunc(c.former, func(f *firstToken) bool { return f == t })
+		c.mu.Unlock()
 	}
 	return again, errors.Join(errs...)
 }
 
-func (g *Check) isWritten(t *trial) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+func (c *Check) isWritten(t *firstToken) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	return t.written
 }
 
-func (g *Check) remove(ctx context.Context, t *trial) error {
-	answer, err := g.reviewer.Review(ctx, t.compact)
-	if err != nil || answer.Username == t.claims.Subject() {
+func (c *Check) remove(ctx context.Context, t *firstToken) error {
+	result, err := c.reviewer.Review(ctx, t.compact)
+	if err != nil || result.Username == t.claims.Subject() {
 		return err
 	}
-	secret, err := g.holder(ctx, t)
+	secret, err := c.secretWith(ctx, t)
 	if err != nil || secret == nil {
 		return err
 	}
@@ -169,13 +169,13 @@ func (g *Check) remove(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
-	_, err = g.cfg.Secrets.Secrets(secret.Namespace).Patch(ctx, secret.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	_, err = c.cfg.Secrets.Secrets(secret.Namespace).Patch(ctx, secret.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil // it went, and the token with it
+		return nil // the Secret was deleted
 	case err != nil:
 		return kube.Redact(err)
 	}
-	klog.FromContext(ctx).V(2).Info("Took back a token that the API server refused", "secret", klog.KObj(secret), "keyID", t.keyID)
+	klog.FromContext(ctx).V(2).Info("Removed a token that the API server refused", "secret", klog.KObj(secret), "keyID", t.keyID)
 	return nil
 }

@@ -1,9 +1,9 @@
-// Command demo shows what sakeeper does against a real kube-apiserver: it starts
-// a control plane without kube-controller-manager, starts sakeeper controllers as
-// a process of its own with its own identity and rights, and walks through the
-// main job. With -up it keeps both running instead, until it is interrupted.
+// Command demo shows sakeeper with a real kube-apiserver. It starts a control plane without
+// kube-controller-manager, runs sakeeper controllers with their own identity and rights, and
+// shows their main features step by step. With -up it keeps both running instead, until it is
+// interrupted.
 //
-// Everything lives in a temporary directory and on loopback; nothing is left.
+// It uses a temporary directory, which it removes, and listens on loopback only.
 package main
 
 import (
@@ -57,7 +57,7 @@ func run(ctx context.Context, up bool) (err error) {
 	defer func() { err = errors.Join(err, cp.Stop()) }()
 	steps.done("kube-apiserver answers on %s", cp.Admin.Host)
 
-	steps.title("sakeeper controllers: a process of its own, with its own identity and only its rights")
+	steps.title("sakeeper controllers start, with their own identity and rights")
 	if err := cp.Install(ctx, "token-requests"); err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ Ctrl-C stops everything and leaves nothing behind.
 	}
 }
 
-// kubectlLine says where kubectl is, which `make up` does not build.
+// kubectlLine is a shell line that makes kubectl available. `make up` does not build kubectl.
 func kubectlLine() string {
 	if kubectl, err := controlplane.Binary("kubectl"); err == nil {
 		return "  alias kubectl=" + kubectl + "\n"

@@ -17,9 +17,9 @@ import (
 
 const managedSecret = "ci-token"
 
-// managedToken has a Secret ask for a token that expires.
+// managedToken creates a Secret that requests a token that expires.
 func (t *tour) managedToken(ctx context.Context) error {
-	t.steps.title("A Secret asks for a token that expires and is renewed")
+	t.steps.title("A Secret requests a token that expires and is renewed")
 	_, err := t.client.CoreV1().Namespaces().Patch(ctx, namespace, types.MergePatchType,
 		fmt.Appendf(nil, `{"metadata":{"labels":{%q:%q}}}`, api.TokenRequestsLabel, api.TokenRequestsAllowed), metav1.PatchOptions{})
 	if err != nil {
@@ -52,10 +52,10 @@ func (t *tour) managedToken(ctx context.Context) error {
 	return nil
 }
 
-// rotate has the token renewed before its time, because nobody wants to watch for an
-// hour.
+// rotate requests a renewal by the annotation. Otherwise it would happen only when most of the
+// hour has passed.
 func (t *tour) rotate(ctx context.Context) error {
-	t.steps.title("Somebody asks for another one, as time will")
+	t.steps.title("A user requests another token, which otherwise comes before the old one expires")
 	old, err := t.client.CoreV1().Secrets(namespace).Get(ctx, managedSecret, metav1.GetOptions{})
 	if err != nil {
 		return err
@@ -94,7 +94,7 @@ func (t *tour) revoke(ctx context.Context) error {
 
 func tokenOf(s *corev1.Secret) string { return string(s.Data[corev1.ServiceAccountTokenKey]) }
 
-// bear makes the token and the CA in a Secret the credentials of [tour.whoAmI].
+// bear sets the token and the CA in a Secret as the credentials of [tour.whoAmI].
 func (t *tour) bear(s *corev1.Secret) (err error) {
 	config := rest.AnonymousClientConfig(t.cp.Admin)
 	config.CAData = s.Data[corev1.ServiceAccountRootCAKey]

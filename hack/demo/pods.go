@@ -13,17 +13,17 @@ import (
 )
 
 func (t *tour) podBefore(ctx context.Context) error {
-	t.steps.title("A pod is created while nobody looks after pods: it gets nothing")
+	t.steps.title("A pod is created without any ServiceAccount admission: it gets no token")
 	pod, err := t.createPod(ctx, "before")
 	if err != nil {
 		return err
 	}
-	t.steps.done("pod before: %s", whatItGot(pod))
+	t.steps.done("pod before: %s", describe(pod))
 	return nil
 }
 
 func (t *tour) podAfter(ctx context.Context) (err error) {
-	t.steps.title("sakeeper webhook starts, with an identity of its own, and the same pod is created again")
+	t.steps.title("sakeeper webhook starts, with its own identity, and a pod like that is created again")
 	w, err := controlplane.NewWebhook()
 	if err != nil {
 		return err
@@ -39,7 +39,7 @@ func (t *tour) podAfter(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	// It stays for the rest of the tour, in which there are no pods.
+	// It runs until the end of the tour, which creates no more pods.
 	t.stop = append(t.stop, webhook.Stop)
 	if err := webhook.WaitReady(ctx); err != nil {
 		return errors.Join(err, fmt.Errorf("its log:\n%s", webhook.Logs()))
@@ -50,9 +50,9 @@ func (t *tour) podAfter(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	t.steps.done("pod after: %s", whatItGot(pod))
+	t.steps.done("pod after: %s", describe(pod))
 	if pod.Spec.ServiceAccountName != "default" || len(pod.Spec.Volumes) != 1 {
-		return errors.New("the webhook did not do its part")
+		return errors.New("the webhook did not set the ServiceAccount and the token volume")
 	}
 	return nil
 }
@@ -64,8 +64,8 @@ func (t *tour) createPod(ctx context.Context, name string) (*corev1.Pod, error) 
 	}, metav1.CreateOptions{})
 }
 
-// whatItGot says what a pod has of its ServiceAccount.
-func whatItGot(pod *corev1.Pod) string {
+// describe returns the ServiceAccount, volumes and mounts of a pod.
+func describe(pod *corev1.Pod) string {
 	if pod.Spec.ServiceAccountName == "" && len(pod.Spec.Volumes) == 0 {
 		return "no ServiceAccount, no token"
 	}

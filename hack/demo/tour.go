@@ -33,15 +33,15 @@ const (
 	secret    = "builder-token"
 )
 
-// tour walks through the main job. Each step watches what sakeeper does from
-// before it has a reason to do it, so the times are those of the controllers.
+// tour runs the steps. Each step starts its watch before the change to which sakeeper reacts,
+// so the times are those of the controllers.
 type tour struct {
 	steps  *steps
 	cp     *controlplane.ControlPlane
 	client kubernetes.Interface
 	bearer kubernetes.Interface // with the Secret's token and CA
-	binary string               // of sakeeper
-	stop   []func() error       // what the tour has started
+	binary string               // path of sakeeper
+	stop   []func() error       // stops the processes that the tour has started
 }
 
 func (t *tour) walk(ctx context.Context) (err error) {
@@ -96,7 +96,7 @@ func (t *tour) namespace(ctx context.Context) error {
 }
 
 func (t *tour) serviceAccountAgain(ctx context.Context) error {
-	t.steps.title("Somebody deletes the default ServiceAccount: it comes back")
+	t.steps.title("The default ServiceAccount is deleted: it is created again")
 	old, err := t.client.CoreV1().ServiceAccounts(namespace).Get(ctx, "default", metav1.GetOptions{})
 	if err != nil {
 		return err
@@ -151,7 +151,7 @@ func (t *tour) tokenSecret(ctx context.Context) error {
 	return nil
 }
 
-// verify checks the token, and returns its claims for people to read.
+// verify checks the token, and returns its claims as indented JSON.
 func (t *tour) verify(compact string) (string, error) {
 	data, err := os.ReadFile(t.cp.SigningKeyFile)
 	if err != nil {
@@ -178,7 +178,7 @@ func (t *tour) verify(compact string) (string, error) {
 }
 
 func (t *tour) useToken(ctx context.Context) error {
-	t.steps.title("The token is used: the API server says who it is")
+	t.steps.title("The token is used: the API server returns the name of its user")
 	filled, err := t.client.CoreV1().Secrets(namespace).Get(ctx, secret, metav1.GetOptions{})
 	if err != nil {
 		return err
@@ -195,7 +195,7 @@ func (t *tour) useToken(ctx context.Context) error {
 	return nil
 }
 
-// whoAmI asks the API server who the bearer of the Secret's token is.
+// whoAmI returns the user name that the API server has for the token of the Secret.
 func (t *tour) whoAmI(ctx context.Context) (string, error) {
 	self, err := t.bearer.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 	if err != nil {
@@ -205,7 +205,7 @@ func (t *tour) whoAmI(ctx context.Context) (string, error) {
 }
 
 func (t *tour) accountDeleted(ctx context.Context) error {
-	t.steps.title("The ServiceAccount is deleted: its token Secret goes with it")
+	t.steps.title("The ServiceAccount is deleted: its token Secret is deleted too")
 	secrets, err := t.watch(ctx, "secrets", secret)
 	if err != nil {
 		return err
@@ -221,8 +221,8 @@ func (t *tour) accountDeleted(ctx context.Context) error {
 	return t.untilRefused(ctx)
 }
 
-// untilRefused waits for the API server to forget that a token was good, which takes
-// it some seconds.
+// untilRefused waits until the API server refuses the token. The API server caches accepted
+// tokens for some seconds.
 func (t *tour) untilRefused(ctx context.Context) error {
 	err := wait.PollUntilContextCancel(ctx, 100*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		_, err := t.whoAmI(ctx)
@@ -238,7 +238,7 @@ func (t *tour) untilRefused(ctx context.Context) error {
 	return nil
 }
 
-// watch follows one object of the tour's namespace from now on.
+// watch watches one object in the namespace of the tour, from now on.
 func (t *tour) watch(ctx context.Context, resource, name string) (watch.Interface, error) {
 	options := &metav1.ListOptions{
 		Watch: true, FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String(),
@@ -251,7 +251,7 @@ func there[T any](e watch.EventType, _ T) bool { return e != watch.Deleted }
 
 func gone[T any](e watch.EventType, _ T) bool { return e == watch.Deleted }
 
-// until reads events until one is ok, and ends the watch.
+// until reads events until ok returns true for one, and ends the watch.
 func until[T any](ctx context.Context, events watch.Interface, ok func(watch.EventType, T) bool) (T, error) {
 	defer events.Stop()
 	var none T

@@ -15,12 +15,12 @@ import (
 
 const namespace = "team"
 
-// request is one case: what a client sends, and the state and settings that it
-// meets. It is printed and shrunk as JSON.
+// request is one case: the request of a client, the ServiceAccounts and the settings. It is
+// printed and shrunk as JSON.
 type request struct {
 	Operation   admission.Operation `json:"operation"`
 	Subresource string              `json:"subresource,omitempty"`
-	// Name is the name in the request's path: none for a CREATE with generateName.
+	// Name is the name in the request; empty for a CREATE with generateName.
 	Name string     `json:"name,omitempty"`
 	Pod  corev1.Pod `json:"pod"`
 
@@ -28,9 +28,8 @@ type request struct {
 	Live   []corev1.ServiceAccount `json:"live,omitempty"`   // live only: the cache lags behind
 
 	LimitSecretReferences bool `json:"limitSecretReferences,omitempty"`
-	// Patched says that another webhook wrote the pod: it then reaches sakeeper
-	// defaulted, but not converted, so that the two names of a pod's
-	// ServiceAccount may differ.
+	// Patched: another webhook wrote the pod. It then reaches sakeeper defaulted, but not
+	// converted, so that serviceAccount and serviceAccountName may differ.
 	Patched bool `json:"patched,omitempty"`
 }
 
@@ -43,13 +42,13 @@ func (r *request) String() string {
 	return string(text)
 }
 
-// possible says that an API server could get as far as admission with r.
+// possible returns true if r can reach admission in an API server.
 func (r *request) possible() bool {
 	return r.Operation != "" && r.Pod.Namespace == namespace && r.Name == r.Pod.Name
 }
 
-// account returns the ServiceAccount of that name beside the pod, as who looks into
-// the cache first finds it.
+// account returns the ServiceAccount of that name in the namespace of the pod, from the cache
+// or else live.
 func (r *request) account(name string) (account *corev1.ServiceAccount, cached bool) {
 	is := func(a corev1.ServiceAccount) bool { return a.Namespace == namespace && a.Name == name }
 	if i := slices.IndexFunc(r.Cached, is); i >= 0 {
@@ -62,7 +61,7 @@ func (r *request) account(name string) (account *corev1.ServiceAccount, cached b
 	return nil, false
 }
 
-// outcome is what a client gets to see.
+// outcome is the result for the client.
 type outcome struct {
 	Allowed bool
 	Code    int32
@@ -107,8 +106,8 @@ func versioned(internal *api.Pod) (*corev1.Pod, error) {
 	return reread(&converted)
 }
 
-// reread returns the pod after a trip over the wire: without what JSON cannot tell
-// apart, such as an empty list and none.
+// reread returns the pod encoded and decoded, so that values which are equal in JSON, such as
+// an empty and a nil list, are equal.
 func reread(pod *corev1.Pod) (*corev1.Pod, error) {
 	text, err := json.Marshal(pod)
 	if err != nil {
@@ -119,7 +118,7 @@ func reread(pod *corev1.Pod) (*corev1.Pod, error) {
 	return &read, json.Unmarshal(text, &read)
 }
 
-// shown returns the pod that sakeeper gets to see.
+// shown returns the pod in the review that sakeeper gets.
 func (r *request) shown() (*corev1.Pod, error) {
 	if r.Patched {
 		pod := r.Pod.DeepCopy()

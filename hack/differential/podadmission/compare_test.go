@@ -11,13 +11,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// comparison is both sides, for one goroutine.
+// comparison has both sides. It is used from one goroutine.
 type comparison struct {
 	inTree   *inTree
 	sakeeper *sakeeper
 }
 
-// observed is what the sides did with one request.
+// observed has the results of both sides for one request.
 type observed struct {
 	request   *request
 	given     *corev1.Pod // as shown to a webhook
@@ -40,7 +40,7 @@ func observe(r *request, given *corev1.Pod) observed {
 	return o
 }
 
-// compare decides r on both sides and says how they differ; "" is equal.
+// compare runs r on both sides and returns their difference; "" if there is none.
 func (c *comparison) compare(ctx context.Context, r *request) (o observed, difference string, err error) {
 	given, err := r.shown()
 	if err != nil {
@@ -81,7 +81,7 @@ func (c *comparison) admission(ctx context.Context, o *observed) (string, error)
 	return differ("admission", o.given, o.admitted, o.ours), err
 }
 
-// validation is what happens to a pod that another webhook changed after us.
+// validation compares the validation of a pod that another webhook changed after ours.
 func (c *comparison) validation(ctx context.Context, o *observed) (string, error) {
 	internal, err := decoded(&o.request.Pod)
 	if err != nil {
@@ -129,7 +129,7 @@ func (c *comparison) inTreeAfterOurs(ctx context.Context, o *observed) (string, 
 	return unchanged("the plugin after sakeeper", o.ours.Pod, got.Pod), nil
 }
 
-// admitOurs is what an API server without the plugin does with our webhooks.
+// admitOurs does what an API server with our webhooks instead of the plugin does.
 func (c *comparison) admitOurs(r *request, given *corev1.Pod) (outcome, error) {
 	mutated, refused, err := c.sakeeper.mutate(r, given)
 	if err != nil || refused != nil {
@@ -162,8 +162,8 @@ func stored(pod *corev1.Pod) (*corev1.Pod, error) {
 	return versioned(internal)
 }
 
-// differ says how two outcomes for one pod differ, after what is random in them got
-// one name.
+// differ returns the difference of two outcomes for one pod, with fixed names instead of the
+// random ones.
 func differ(what string, given *corev1.Pod, want, got outcome) string {
 	want.Pod, got.Pod = renamed(given, want.Pod), renamed(given, got.Pod)
 	if equal(want, got) {
@@ -181,7 +181,7 @@ func unchanged(what string, before, after *corev1.Pod) string {
 	return fmt.Sprintf("%s changed the pod (-before +after):\n%s", what, gocmp.Diff(before, after))
 }
 
-// equal compares what a client can see: the JSON.
+// equal compares the JSON of a and b.
 func equal(a, b any) bool {
 	textA, errA := json.Marshal(a)
 	textB, errB := json.Marshal(b)
@@ -192,8 +192,8 @@ func equal(a, b any) bool {
 // generated is a volume name as an API server generates it.
 var generated = regexp.MustCompile(`^` + volumePrefix + `[bcdfghjklmnpqrstvwxz2456789]{5}$`)
 
-// renamed gives a volume that was added to the given pod a fixed name, where the
-// name has the generated form.
+// renamed returns pod with a fixed name for the volume that was added to given, if its name
+// is generated.
 func renamed(given, pod *corev1.Pod) *corev1.Pod {
 	if pod == nil || len(pod.Spec.Volumes) == len(given.Spec.Volumes) {
 		return pod

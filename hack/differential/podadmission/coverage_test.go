@@ -31,7 +31,7 @@ func (c coverage) require(t *testing.T, labels []string) {
 	}
 }
 
-// labels says what one case reached.
+// labels are the labels that one case reached.
 func labels(o *observed) []string {
 	switch {
 	case o.request.Operation == admission.Update && o.request.Subresource == "ephemeralcontainers":
@@ -48,7 +48,7 @@ func labels(o *observed) []string {
 	}
 }
 
-// What differs from case to case in a message, but makes no other rule of it.
+// The parts of a message that vary within one rule.
 var variable = regexp.MustCompile(`"[^"]*"|(init|main|debug)[0-9]|envVar \S*`)
 
 func verdict(what string, of outcome) []string {
@@ -68,8 +68,8 @@ func verdict(what string, of outcome) []string {
 	return result
 }
 
-// marked says which spelling of the annotation, or the flag, turned the check on or
-// left it off where a reference would not have passed it.
+// marked labels the value of the annotation, or the flag, that enabled the check, or left it
+// disabled for a pod with a reference that would fail it.
 func marked(what string, o *observed) []string {
 	mark, ok := "", false
 	if o.account != nil {
@@ -87,16 +87,16 @@ func marked(what string, o *observed) []string {
 	switch {
 	case strings.Contains(o.admitted.Message, "does not reference that"):
 		return []string{what + ": enforced by " + by}
-	case o.admitted.Allowed && strays(o.given, what):
+	case o.admitted.Allowed && referencesUnlisted(o.given, what):
 		return []string{what + ": not enforced by " + by}
 	default:
 		return nil
 	}
 }
 
-// strays says that the pod names a Secret that no account lists at a place that is
-// checked.
-func strays(pod *corev1.Pod, what string) bool {
+// referencesUnlisted returns true if the pod references a Secret that no account lists, at a
+// place that is checked.
+func referencesUnlisted(pod *corev1.Pod, what string) bool {
 	var containers []corev1.Container
 	if what == "ephemeral" {
 		for _, c := range pod.Spec.EphemeralContainers {
@@ -106,9 +106,9 @@ func strays(pod *corev1.Pod, what string) bool {
 		containers = slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers)
 	}
 	env := func(e corev1.EnvVar) bool {
-		return e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil && e.ValueFrom.SecretKeyRef.Name == stray
+		return e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil && e.ValueFrom.SecretKeyRef.Name == unlisted
 	}
-	envFrom := func(e corev1.EnvFromSource) bool { return e.SecretRef != nil && e.SecretRef.Name == stray }
+	envFrom := func(e corev1.EnvFromSource) bool { return e.SecretRef != nil && e.SecretRef.Name == unlisted }
 
 	return slices.ContainsFunc(containers, func(c corev1.Container) bool {
 		return slices.ContainsFunc(c.Env, env) || slices.ContainsFunc(c.EnvFrom, envFrom)
@@ -164,8 +164,8 @@ func automount(o *observed) []string {
 	return []string{fmt.Sprintf("automount: pod says %s, account %s", say(o.request.Pod.Spec.AutomountServiceAccountToken), say(o.account.AutomountServiceAccountToken))}
 }
 
-// token says what became of the token volume, and which values beside the ones that
-// count were there.
+// token labels whether the pod got the token volume, and values that are close to those that
+// the rules check.
 func token(o *observed) []string {
 	before, after := o.given.Spec, o.admitted.Pod.Spec
 	mounted := ""

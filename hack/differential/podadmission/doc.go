@@ -6,10 +6,10 @@
 // settings. Both sides decide it as they do behind a real API server: the plugin
 // on the internal pod after decoding, defaulting and conversion; sakeeper, asked by
 // AdmissionRequests with the v1 pod in JSON that an API server shows to a webhook,
-// answers with a JSON patch, which is applied to that JSON, and what comes of it is
-// defaulted, converted and shown to the validating webhook. Whether a webhook is
-// asked at all comes from the manifests. It runs as a process of its own, built as the
-// product is, because the two sides need different releases of the Kubernetes modules.
+// answers with a JSON patch, which is applied to that JSON. The result is defaulted,
+// converted and sent to the validating webhook. The rules in the manifests decide whether a
+// webhook is called. sakeeper runs as a separate process, because the two sides need
+// different releases of the Kubernetes modules.
 //
 // They must agree on allowed or not, the status (code, reason, message, details) and
 // the whole pod; only the five random characters of a volume's name may differ. What
@@ -27,7 +27,7 @@
 //     API servers have no such request.
 //   - Tokens from Secrets and the scope "all", which in-tree does not have.
 //
-// Every run has a new seed, which it prints. These variables choose otherwise:
+// Every run has a new seed, which it prints. These variables change that:
 //
 //	DIFFERENTIAL_SEED   the seed to repeat
 //	DIFFERENTIAL_CASES  how many cases (20000)

@@ -16,8 +16,7 @@ var unions = map[reflect.Type]bool{
 	reflect.TypeFor[corev1.EnvFromSource]():    true,
 }
 
-// favoured are the fields of unions that the rules look at; projected volumes have
-// two rules.
+// favoured are the fields of unions that the rules check; projected volumes have two rules.
 var favoured = []string{
 	"secret", "azureFile", "cephfs", "cinder", "flexVolume", "projected", "projected", "rbd", "scaleIO", "iscsi", "storageos", "csi",
 	"serviceAccountToken", "secretKeyRef", "secretRef",
@@ -60,7 +59,7 @@ func (g *generator) fill(v reflect.Value, path string) {
 		v.SetBool(g.chance(0.5))
 	case reflect.Int, reflect.Int32, reflect.Int64:
 		v.SetInt(g.Int64N(5))
-	default: // maps say nothing to the rules
+	default: // the rules check no maps
 	}
 }
 
@@ -90,8 +89,8 @@ func (g *generator) fillUnion(v reflect.Value, path string) {
 	}
 }
 
-// text draws a string. Names of Secrets are those that ServiceAccounts list, and
-// what the generator's mood says; each is remembered with its place.
+// text draws a string. For the name of a Secret it draws one that ServiceAccounts list, or by
+// chance another one or none, and records its path.
 func (g *generator) text(path string) string {
 	parts := strings.Split(path, ".")
 	leaf, parent := parts[len(parts)-1], strings.ToLower(parts[len(parts)-2])
@@ -102,8 +101,8 @@ func (g *generator) text(path string) string {
 	switch {
 	case g.chance(g.blank):
 		name = ""
-	case g.chance(g.stray):
-		name = stray
+	case g.chance(g.unlisted):
+		name = unlisted
 	}
 	if name != "" {
 		g.secretPlaces = append(g.secretPlaces, path)

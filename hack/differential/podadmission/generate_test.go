@@ -16,11 +16,11 @@ const (
 	enforceMark    = "kubernetes.io/enforce-mountable-secrets"
 	defaultAccount = "default"
 
-	// stray is a Secret that no ServiceAccount lists.
-	stray = "stray"
+	// unlisted is a Secret that no ServiceAccount lists.
+	unlisted = "unlisted"
 )
 
-// The values that the rules turn on, and those right beside them.
+// The values that the rules check, and values close to them.
 var (
 	mountPaths = []string{
 		tokenPath, tokenPath, tokenPath, tokenPath + "/", tokenPath + "/token", "/var/run/secrets/kubernetes.io",
@@ -39,18 +39,18 @@ var (
 	listed       = []string{"registry", "database", ""} // what a ServiceAccount may list
 )
 
-// generator makes one request. Its moods are drawn first, so that rules which
-// need several things at once are reached as often as the others.
+// generator makes one request. It draws its probabilities first, so that rules with several
+// conditions are reached as often as the others.
 type generator struct {
 	*rand.Rand
 
-	// stray and blank are the chances that a reference names a Secret that no
-	// ServiceAccount lists, or none.
-	stray, blank float64
-	references   float64 // how likely a container has env or envFrom
-	volumes      int
-	mirror       bool
-	secretPlaces []string
+	// unlisted and blank are the probabilities that a reference names a Secret that no
+	// ServiceAccount lists, or has no name.
+	unlisted, blank float64
+	references      float64 // how likely a container has env or envFrom
+	volumes         int
+	mirror          bool
+	secretPlaces    []string
 }
 
 func generate(seed, number uint64) (*request, *generator) {
@@ -66,7 +66,7 @@ func generate(seed, number uint64) (*request, *generator) {
 	case g.chance(0.04):
 		r.Operation, r.Subresource = g.otherOperation()
 	}
-	g.mood(r)
+	g.drawProbabilities(r)
 	r.Pod = g.pod(r)
 	r.Name = r.Pod.Name
 	g.accounts(r)
@@ -74,8 +74,8 @@ func generate(seed, number uint64) (*request, *generator) {
 	return r, g
 }
 
-func (g *generator) mood(r *request) {
-	g.stray = pick(g, []float64{0, 0, 0.1, 0.5, 1})
+func (g *generator) drawProbabilities(r *request) {
+	g.unlisted = pick(g, []float64{0, 0, 0.1, 0.5, 1})
 	g.blank = pick(g, []float64{0, 0, 0, 0.1})
 	g.volumes = pick(g, []int{0, 0, 1, 1, 2})
 	g.references = pick(g, []float64{0, 0, 0.2, 0.5, 0.9})
@@ -84,7 +84,7 @@ func (g *generator) mood(r *request) {
 		g.mirror = g.chance(0.05)
 		g.volumes = pick(g, []int{0, 0, 1})
 		g.references = pick(g, []float64{0.5, 0.9})
-		g.stray = pick(g, []float64{0, 0.3, 1})
+		g.unlisted = pick(g, []float64{0, 0.3, 1})
 	case g.chance(0.2):
 		g.mirror = true
 		g.blank = pick(g, []float64{0, 0, 0, 1})
@@ -92,8 +92,8 @@ func (g *generator) mood(r *request) {
 	}
 }
 
-// otherOperation is one that has no rule. CREATE of ephemeralcontainers, which the
-// plugin would treat as one of a pod, is no request that an API server has.
+// otherOperation is one without a rule. It excludes CREATE of ephemeralcontainers, which the
+// plugin would treat as that of a pod: API servers have no such request.
 func (g *generator) otherOperation() (admission.Operation, string) {
 	switch g.IntN(4) {
 	case 0:
@@ -115,8 +115,8 @@ func (g *generator) maybe() *bool {
 	return pick(g, []*bool{nil, nil, new(true), new(false)})
 }
 
-// accounts puts each ServiceAccount into the cache, only on the server, or nowhere,
-// and always adds one of the same name in another namespace.
+// accounts adds each ServiceAccount to the cache, to the live objects only, or not at all. It
+// always adds one of the same name in another namespace.
 func (g *generator) accounts(r *request) {
 	for _, name := range accountNames {
 		account := g.account(name)

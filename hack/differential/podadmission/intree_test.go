@@ -39,7 +39,7 @@ func newInTree() (*inTree, error) {
 	}, plugin.ValidateInitialization()
 }
 
-// load makes the plugin see exactly the ServiceAccounts of r; done takes them away.
+// load gives the plugin the ServiceAccounts of r; done removes them.
 func (p *inTree) load(r *request) (done func() error, err error) {
 	objects := make([]any, 0, len(r.Cached))
 	for i := range r.Cached {
@@ -71,8 +71,7 @@ func (p *inTree) load(r *request) (done func() error, err error) {
 	}, nil
 }
 
-// admit is what an API server with the plugin does with the request: both phases,
-// on the decoded pod, which is changed in place.
+// admit runs both phases of the plugin on the decoded pod, which it changes in place.
 func (p *inTree) admit(ctx context.Context, r *request, pod *api.Pod) (outcome, error) {
 	a := attributes(r, pod)
 	if p.plugin.Handles(r.Operation) {
@@ -84,7 +83,7 @@ func (p *inTree) admit(ctx context.Context, r *request, pod *api.Pod) (outcome, 
 	return p.validate(ctx, r, pod)
 }
 
-// validate is the second phase alone.
+// validate runs the second phase alone.
 func (p *inTree) validate(ctx context.Context, r *request, pod *api.Pod) (outcome, error) {
 	a := attributes(r, pod)
 	if p.plugin.Handles(r.Operation) {
@@ -104,7 +103,7 @@ func attributes(r *request, pod *api.Pod) admission.Attributes {
 		r.Operation, &metav1.CreateOptions{}, false, &user.DefaultInfo{Name: "alice"})
 }
 
-// refusal renders an error as an API server answers it.
+// refusal converts an error as an API server does.
 func refusal(err error) outcome {
 	return refused(responsewriters.ErrorToAPIStatus(err))
 }

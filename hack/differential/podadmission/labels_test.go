@@ -6,8 +6,8 @@ import (
 	"strconv"
 )
 
-// required are the labels that a run must have reached: every answer that the plugin
-// has, and every boundary that the generator aims at.
+// required are the labels that a run must reach: every result of the plugin, and every
+// boundary value of the generator.
 func required() []string {
 	return slices.Concat(answers, requiredMirror(), requiredMarks(), requiredNames(), requiredTokens())
 }

@@ -16,12 +16,12 @@ import (
 
 const (
 	defaultCases = 20000
-	// fewCases are too few to ask that they reach everything.
+	// fewCases is the number of cases below which coverage is not required.
 	fewCases = 5000
 )
 
-func TestPodsComeOutAsInTree(t *testing.T) {
-	// Each of the plugin's refusals with 500 would be logged as unexpected.
+func TestPodsAreAdmittedAsInTree(t *testing.T) {
+	// Otherwise each refusal of the plugin with 500 is logged as unexpected.
 	utilruntime.ErrorHandlers = nil //nolint:reassign // there is no other switch
 
 	seed := number(t, "DIFFERENTIAL_SEED", uint64(time.Now().UnixNano()))

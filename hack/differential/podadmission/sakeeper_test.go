@@ -21,19 +21,19 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// root is the module of the product, and manifest registers the webhooks.
+// root is the directory of the main module, and manifest has the webhook configurations.
 const (
 	root     = "../../.."
 	manifest = root + "/manifests/base/webhook/configurations.yaml"
 )
 
-// sakeeper is a process that stands behind our webhooks: TestAnswerReviews of
-// pkg/podadmission, whose types these lines repeat. It is used from one goroutine.
+// sakeeper is a process that answers the reviews of our webhooks: TestAnswerReviews of
+// pkg/podadmission, which has the same types. It is used from one goroutine.
 type sakeeper struct {
 	ask    *json.Encoder
 	answer *json.Decoder
 
-	// mutating and validating say what an API server sends us.
+	// mutating and validating are the rules of the webhooks.
 	mutating, validating []registrationv1.RuleWithOperations
 }
 
@@ -50,7 +50,7 @@ type answered struct {
 	Error    string                         `json:"error"`
 }
 
-// buildSakeeper returns the path of the program.
+// buildSakeeper builds the program and returns its path.
 func buildSakeeper(t *testing.T) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "podadmission.test")
@@ -94,7 +94,7 @@ func startSakeeper(t *testing.T, program string) *sakeeper {
 	return s
 }
 
-// register reads what the manifests say to API servers.
+// register reads the webhook configurations of the manifests.
 func (s *sakeeper) register() error {
 	text, err := os.ReadFile(manifest)
 	if err != nil {
@@ -111,8 +111,7 @@ func (s *sakeeper) register() error {
 	return nil
 }
 
-// mutate is our first webhook and what an API server makes of its answer: the pod with
-// the patch, or a refusal.
+// mutate calls our mutating webhook and returns the patched pod, or the refusal.
 func (s *sakeeper) mutate(r *request, given *corev1.Pod) (*corev1.Pod, *outcome, error) {
 	if !sent(s.mutating, r) {
 		return given, nil, nil
@@ -146,7 +145,7 @@ func (s *sakeeper) mutate(r *request, given *corev1.Pod) (*corev1.Pod, *outcome,
 	return &pod, nil, err
 }
 
-// validate is our second webhook: it refuses the pod, or not.
+// validate calls our validating webhook and returns the refusal, or nil.
 func (s *sakeeper) validate(r *request, pod *corev1.Pod) (*outcome, error) {
 	if !sent(s.validating, r) {
 		return nil, nil
@@ -157,7 +156,7 @@ func (s *sakeeper) validate(r *request, pod *corev1.Pod) (*outcome, error) {
 	}
 	response, err := s.review("validate", r, raw)
 	if err == nil && response.Patch != nil {
-		err = fmt.Errorf("a validation changes: %s", response.Patch)
+		err = fmt.Errorf("the validating webhook returned a patch: %s", response.Patch)
 	}
 	if err != nil {
 		return nil, err
@@ -166,7 +165,7 @@ func (s *sakeeper) validate(r *request, pod *corev1.Pod) (*outcome, error) {
 	return refusedBy(response), nil
 }
 
-// sent tells whether an API server asks a webhook with those rules.
+// sent returns true if an API server calls a webhook with those rules.
 func sent(rules []registrationv1.RuleWithOperations, r *request) bool {
 	resource := strings.TrimSuffix("pods/"+r.Subresource, "/")
 
@@ -207,8 +206,8 @@ func (s *sakeeper) review(webhook string, r *request, raw []byte) (*admissionv1.
 	return a.Response, nil
 }
 
-// refusedBy is what a client gets to see of a refusal, less what an API server puts
-// before it; nil is none.
+// refusedBy returns the refusal as the client gets it, without the prefix of the API server;
+// nil if the pod is allowed.
 func refusedBy(response *admissionv1.AdmissionResponse) *outcome {
 	if response.Allowed {
 		return nil

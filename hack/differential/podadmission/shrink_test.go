@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// shrink returns the smallest request that it finds for which fails still holds, by
-// leaving out fields and list elements.
+// shrink removes fields and list elements while fails returns true, and returns the smallest
+// request that it finds.
 func shrink(r *request, fails func(*request) bool) *request {
 	text, err := json.Marshal(r)
 	if err != nil {
@@ -43,8 +43,8 @@ func fromTree(tree any) (*request, bool) {
 	return &r, json.Unmarshal(text, &r) == nil
 }
 
-// prune leaves out what it can below node, and says whether it left out anything.
-// replace puts another list in the place of node.
+// prune removes what it can below node, and returns true if it removed anything. replace
+// replaces node by another list.
 func prune(node any, replace func(any), still func() bool) bool {
 	pruned := false
 	switch node := node.(type) {

@@ -1,11 +1,11 @@
-// Package tokens compares what pkg/authenticator says of a token with what the verifier
-// of kube-apiserver says, for generated tokens in generated states of a cluster.
+// Package tokens compares the results of pkg/authenticator with those of the token
+// authenticators of kube-apiserver, for generated tokens and generated cluster states.
 //
 // The verifier is built with the packages of its own release; ours runs as a process
 // (TestAnswerTokens of pkg/authenticator) and is asked in JSON.
 //
-//	DIFFERENTIAL_CASES=100000 go test ./tokens      more of them
-//	DIFFERENTIAL_SEED=... go test ./tokens          the same ones again
+//	DIFFERENTIAL_CASES=100000 go test ./tokens      more cases
+//	DIFFERENTIAL_SEED=... go test ./tokens          the same cases again
 //
 // Where ours is stricter on purpose, nothing is generated: algorithms other than a key's
 // own, and white space, with which no client can send a token. Private claims that ours does

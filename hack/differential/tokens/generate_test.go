@@ -17,7 +17,7 @@ const (
 	legacy      = "kubernetes/serviceaccount"
 )
 
-// labelled is a question with what is special of it.
+// labelled is a request with the labels of its special properties.
 type labelled struct {
 	question
 	kind   string
@@ -30,8 +30,8 @@ func (l labelled) String() string {
 	return fmt.Sprintf("%s token; %s; audiences %q of %q; state %+v", l.kind, strings.Join(l.labels, ", "), l.Audiences, l.APIAudiences, l.State)
 }
 
-// generator makes cases. Half of what it makes is left as it should be, so that each
-// trouble is met alone as well as with others.
+// generator makes cases. It leaves about half of each part valid, so that each defect occurs
+// alone as well as with others.
 type generator struct {
 	*rand.Rand
 	ring *ring
@@ -41,7 +41,7 @@ func (g generator) oneIn(n int) bool { return g.IntN(n) == 0 }
 
 func pick[T any](g generator, from ...T) T { return from[g.IntN(len(from))] }
 
-// claim is a member of the payload as it is written: names may come twice.
+// claim is a member of the payload; a name may occur twice.
 type claim struct{ name, value string }
 
 func quoted(text string) string { return `"` + text + `"` }
@@ -53,7 +53,7 @@ const (
 	attested = `,"attestations":{"admissionReviewAPIGroups":["apps"]}`
 )
 
-// make is one case.
+// make returns one case.
 func (g generator) make() labelled {
 	l := labelled{kind: pick(g, "legacy", "account", "pod", "pod on a node", "secret", "node", "validating webhook", "mutating webhook")}
 	l.Issuers, l.APIAudiences = []string{issuer, otherIssuer}, []string{issuer, "api"}
@@ -146,7 +146,7 @@ func (g generator) spoilClaims(l *labelled, claims []claim) []claim {
 		claims = set(claims, "aud", value)
 	case 4, 5:
 		which := pick(g, "exp", "nbf", "iat")
-		// The verdict changes a minute after exp, and a minute before the others.
+		// The leeway is a minute: after exp, and before nbf and iat.
 		value := pick(g, now-3600, now-65, now-55, now-1, now+1, now+55, now+65, now+3600, 0, -1, 1<<40)
 		text := pick(g, fmt.Sprint(value), fmt.Sprintf("%d.5", value), fmt.Sprintf("%de0", value), quoted(fmt.Sprint(value)))
 		l.labels = append(l.labels, fmt.Sprintf("%s by %d s as %s", which, value-now, strings.NewReplacer("0", "9", "1", "9").Replace(fmt.Sprint(len(text)))))
@@ -196,7 +196,7 @@ func set(claims []claim, name, value string) []claim {
 	return append(claims, claim{name, value})
 }
 
-// sign makes the token, with the right key or not.
+// sign returns the token, signed with the right key or with a defect.
 func (g generator) sign(l *labelled, claims []claim) string {
 	var members []string
 	for _, c := range claims {
@@ -217,7 +217,7 @@ func (g generator) sign(l *labelled, claims []claim) string {
 	case "swapped kid":
 		header["kid"] = pick(g, g.ring.known...).id
 	case "unknown kid":
-		header["kid"] = "nobody"
+		header["kid"] = "unknown"
 	case "unknown key":
 		signer = g.ring.unknown
 		header = map[string]string{"alg": signer.algorithm, "kid": signer.id}
@@ -251,7 +251,7 @@ func (g generator) sign(l *labelled, claims []claim) string {
 	return signed + "." + base64.RawURLEncoding.EncodeToString(signature)
 }
 
-// spoilState changes what the cluster knows.
+// spoilState changes the objects of the cluster.
 func (g generator) spoilState(l *labelled) {
 	kinds := map[string]map[string]object{"account": l.State.Accounts, "pod": l.State.Pods, "secret": l.State.Secrets, "node": l.State.Nodes, "validating webhook": l.State.ValidatingWebhooks, "mutating webhook": l.State.MutatingWebhooks}
 	which := pick(g, slices.Sorted(maps.Keys(kinds))...)
@@ -283,7 +283,7 @@ func (g generator) spoilState(l *labelled) {
 	}
 }
 
-// spoilText changes the token's form, in the Secret too where it says so.
+// spoilText changes the encoded token.
 func (g generator) spoilText(l *labelled) {
 	parts := strings.Split(l.Token, ".")
 	how := pick(g, "one part more", "one part less", "padding", "JSON", "a character changed", "a character more", "empty header", "empty payload")

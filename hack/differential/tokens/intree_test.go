@@ -22,7 +22,7 @@ import (
 	"k8s.io/kubernetes/pkg/serviceaccount"
 )
 
-// getter is what the verifier looks at.
+// getter returns the objects of a state.
 type getter struct{ state state }
 
 func meta(objects map[string]object, namespace, name string) (metav1.ObjectMeta, object, error) {
@@ -81,15 +81,15 @@ func (g getter) GetMutatingWebhookConfiguration(_ context.Context, name string) 
 	return &admissionregistrationv1.MutatingWebhookConfiguration{ObjectMeta: m}, err
 }
 
-// inTree is the verdict of kube-apiserver: it tries its verifiers of both kinds, and gives
-// everybody who is somebody one more group.
+// inTree returns the result of kube-apiserver, which tries the authenticators for legacy and
+// for bound tokens, and adds the group system:authenticated.
 func inTree(ctx context.Context, public []any, q question) (answer, error) {
 	known, err := serviceaccount.StaticPublicKeysGetter(public)
 	if err != nil {
 		return answer{}, err
 	}
 	objects := getter{q.State}
-	client := &fake.Clientset{} // whose patches of last-used succeed
+	client := &fake.Clientset{} // patches of the last-used label succeed
 	client.AddReactor("patch", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) { return true, &corev1.Secret{}, nil })
 	legacy, err := serviceaccount.NewLegacyValidator(true, objects, client.CoreV1())
 	if err != nil {
@@ -105,7 +105,7 @@ func inTree(ctx context.Context, public []any, q question) (answer, error) {
 		asked = audiences
 	}
 	ctx = authenticator.WithAudiences(ctx, asked)
-	reasons := errors.New("nobody knows it")
+	reasons := errors.New("no authenticator knows it")
 	for _, verifier := range verifiers {
 		response, ok, err := verifier.AuthenticateToken(ctx, q.Token)
 		if ok && err == nil {

@@ -17,7 +17,7 @@ import (
 	"testing"
 )
 
-// key signs as JWS does.
+// key signs in the JWS format.
 type key struct {
 	algorithm, id string
 	hash          crypto.Hash
@@ -25,7 +25,7 @@ type key struct {
 	publicPEM     []byte
 }
 
-// ring has the keys that verify, and one that nobody knows.
+// ring has the verification keys, and a key that is not one of them.
 type ring struct {
 	known   []key
 	unknown key
@@ -49,11 +49,11 @@ func newRing(t *testing.T) *ring {
 		t.Fatal(err)
 	}
 	r.known = append(r.known, newKey(t, "RS256", rsaKey))
-	stranger, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.unknown = newKey(t, "ES256", stranger)
+	r.unknown = newKey(t, "ES256", other)
 	for _, k := range r.known {
 		r.public = append(r.public, k.private.Public())
 		content = append(content, k.publicPEM...)
@@ -101,7 +101,7 @@ func (k key) sign(message []byte) []byte {
 	return append(r.FillBytes(make([]byte, size)), s.FillBytes(make([]byte, size))...)
 }
 
-// mac takes the public key for a secret, which a verifier must not do.
+// mac signs with the public key as an HMAC secret, which a verifier must refuse.
 func (k key) mac(message []byte) []byte {
 	h := hmac.New(sha256.New, k.publicPEM)
 	h.Write(message)

@@ -43,13 +43,13 @@ type (
 	}
 )
 
-// sakeeper is a process with pkg/authenticator. It is used from one goroutine.
+// sakeeper is a process that answers with pkg/authenticator. It is used from one goroutine.
 type sakeeper struct {
 	questions *json.Encoder
 	answers   *json.Decoder
 }
 
-// startSakeeper builds it, and runs it until the test ends.
+// startSakeeper builds the process, and runs it until the test ends.
 func startSakeeper(t *testing.T, keyFile string) *sakeeper {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "authenticator.test")

@@ -19,7 +19,7 @@ import (
 
 const (
 	defaultCases = 20000
-	// fewCases are too few to ask that they reach everything.
+	// fewCases is the number of cases below which coverage is not required.
 	fewCases = 10000
 )
 
@@ -94,8 +94,8 @@ func (c coverage) count(asked labelled, accepted bool) {
 	}
 }
 
-// require fails the test when something that has to be met was not, so that it cannot
-// become empty.
+// require fails the test when a required label was not reached, so that the test cannot become
+// empty.
 func (c coverage) require(t *testing.T) {
 	t.Helper()
 	both := []string{"legacy", "account", "pod", "pod on a node", "secret", "node", "validating webhook", "mutating webhook", "RS256", "ES256", "ES384", "ES512", "its key", "no kid", "swapped kid", "another alg", "with typ", "audiences asked for",

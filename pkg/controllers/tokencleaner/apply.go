@@ -12,7 +12,6 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cache"
-	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
 	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
@@ -24,13 +23,6 @@ func (c *Controller) mark(ctx context.Context, s state, d decision) error {
 		c.recordDryRun(ctx, s, stepMark, api.ReasonWouldMarkUnusedToken, "Would be marked as unused: "+why)
 		return nil
 	}
-	const content = "marked"
-	object := objectKey{namespace: s.secret.Namespace, name: s.secret.Name, uid: string(s.secret.UID)}
-	allowed := c.backoff.Allow(object, content)
-	writebackoff.Report(ctx, c.cfg.Recorder, kube.Reference("Secret", s.secret), allowed)
-	if allowed.Wait > 0 {
-		return nil // a later pass tries again
-	}
 	patch, err := kube.MergePatch(s.secret, map[string]any{"metadata": map[string]any{
 		"labels": map[string]any{token.InvalidSinceLabel: s.now.Format(dateFormat)},
 	}})
@@ -39,7 +31,6 @@ func (c *Controller) mark(ctx context.Context, s state, d decision) error {
 	}
 	_, err = c.cfg.Client.Secrets(s.secret.Namespace).Patch(ctx, s.secret.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	if err == nil {
-		c.backoff.Record(object, content)
 		c.cfg.Recorder.Eventf(kube.Reference("Secret", s.secret), corev1.EventTypeNormal, api.ReasonMarkedUnusedToken,
 			"Marked as unused: %s. The API server refuses it from now on, and it is deleted after another %v without use. Remove the label %s to use it again",
 			why, d.period, token.InvalidSinceLabel)

@@ -21,7 +21,6 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
-	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
 )
 
 // Name is kube-controller-manager's name of this controller.
@@ -65,7 +64,6 @@ type Controller struct {
 	cfg     Config
 	queue   *workqueue.Queue[task]
 	metrics *metrics
-	backoff *writebackoff.Tracker[objectKey]
 	ready   atomic.Bool
 	// pass is used only by the queue's single worker.
 	pass *pass
@@ -82,9 +80,6 @@ const (
 	end   task = "(end)"
 )
 
-// objectKey identifies a Secret for the write backoff of marks, which a user may remove.
-type objectKey struct{ namespace, name, uid string }
-
 // New checks cfg. The caller starts the informers.
 func New(cfg Config) (*Controller, error) {
 	switch {
@@ -93,7 +88,7 @@ func New(cfg Config) (*Controller, error) {
 	case cfg.Period <= 0, cfg.Interval <= 0:
 		return nil, fmt.Errorf("%s: Period and Interval must be positive, not %v and %v", Name, cfg.Period, cfg.Interval)
 	}
-	c := &Controller{cfg: cfg, backoff: writebackoff.New[objectKey]("token marks", cfg.Clock, cfg.Registerer)}
+	c := &Controller{cfg: cfg}
 	var err error
 	if c.metrics, err = newMetrics(cfg.Registerer); err != nil {
 		return nil, err

@@ -90,7 +90,8 @@ const (
 
 // Reasons of other events.
 const (
-	// ReasonLeftAlone is on any object that another client keeps changing back.
+	// ReasonLeftAlone is on any object that another client keeps changing back. It is written
+	// again ever more slowly, at least every five minutes.
 	ReasonLeftAlone = "LeftAlone"
 	// ReasonReloadFailed is on the Lease if a changed key or CA file cannot be used.
 	ReasonReloadFailed = "ReloadFailed"

@@ -133,10 +133,10 @@ func (c *Controller) sync(ctx context.Context, key namespaceKey) (requeueAfter t
 			return wait, workqueue.ErrRequeueLater
 		}
 	}
-	verdict := c.backoff.Allow(object, ca.Fingerprint())
-	writebackoff.Report(ctx, c.cfg.Recorder, kube.Reference("ConfigMap", configMapMeta(key)), verdict)
-	if verdict.Wait > 0 {
-		return verdict.Wait, nil
+	allowed := c.backoff.Allow(object, ca.Fingerprint())
+	writebackoff.Report(ctx, c.cfg.Recorder, kube.Reference("ConfigMap", configMapMeta(key)), allowed)
+	if allowed.Wait > 0 {
+		return allowed.Wait, nil
 	}
 	record := func() { c.backoff.Record(object, ca.Fingerprint()) }
 	if act == create {

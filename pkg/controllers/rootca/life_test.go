@@ -124,3 +124,74 @@ func TestLife(t *testing.T) {
 		expectWrites("and nothing is written twice")
 	})
 }
+
+// undoneController is a running controller whose writes another client undoes.
+type undoneController struct {
+	t      *testing.T
+	ctx    context.Context
+	client *fake.Clientset
+	// writes are the times of the writes to the ConfigMap.
+	writes []time.Time
+}
+
+// startUndone starts a controller that sees each of its updates undone if undo is true.
+func startUndone(t *testing.T, undo bool) (u *undoneController, stop func()) {
+	t.Helper()
+	u = &undoneController{t: t, ctx: newContext(t), client: fake.NewClientset(testkit.Namespace("team"), configMap())}
+	u.client.PrependReactor("update", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) {
+		u.writes = append(u.writes, time.Now())
+		if undo {
+			u.change()
+		}
+		return undo, &corev1.ConfigMap{}, nil
+	})
+	c := newController(t, u.client, record.NewFakeRecorder(100), testkit.Bundle)
+	stop = testkit.Start(u.ctx, t, c.Run, testkit.Informer(c.cfg.Namespaces), testkit.Informer(c.cfg.RootCAs))
+	synctest.Wait()
+	return u, stop
+}
+
+// change writes another CA to the ConfigMap.
+func (u *undoneController) change() {
+	theirs := configMap(testkit.WithData("ca.crt", "theirs"))
+	if err := u.client.Tracker().Update(corev1.SchemeGroupVersion.WithResource("configmaps"), theirs, "team"); err != nil {
+		u.t.Error(err)
+	}
+}
+
+func TestAConfigMapThatAUserChangesTenTimesInAMinuteIsRightSoonAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, stop := startUndone(t, false)
+		defer stop()
+		for range 10 {
+			time.Sleep(6 * time.Second)
+			u.change()
+			synctest.Wait()
+		}
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		found, err := u.client.CoreV1().ConfigMaps("team").Get(u.ctx, "kube-root-ca.crt", metav1.GetOptions{})
+		if err != nil || found.Data["ca.crt"] != string(testkit.Bundle().PEM()) {
+			t.Errorf("20 s after the last change: %v, error %v", found.Data, err)
+		}
+		if len(u.writes) != 10 {
+			t.Errorf("repaired %d times", len(u.writes))
+		}
+	})
+}
+
+func TestATwinWithAnotherCACostsAtMostThirtyWritesInAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, stop := startUndone(t, true)
+		defer stop()
+		u.change()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if len(u.writes) < 20 || len(u.writes) > 30 {
+			t.Errorf("%d writes in an hour", len(u.writes))
+		}
+		if last := u.writes[len(u.writes)-1]; time.Since(last) > 5*time.Minute {
+			t.Errorf("the last write was %v ago", time.Since(last))
+		}
+	})
+}

@@ -100,10 +100,10 @@ func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (time.
 		klog.FromContext(ctx).V(4).Info("Skipped service account", "reason", reason)
 		return 0, nil
 	}
-	verdict := c.backoff.Allow(object, content)
-	writebackoff.Report(ctx, c.cfg.Recorder, kube.NamespaceReference(key.Namespace), verdict)
-	if verdict.Wait > 0 {
-		return verdict.Wait, nil
+	allowed := c.backoff.Allow(object, content)
+	writebackoff.Report(ctx, c.cfg.Recorder, kube.NamespaceReference(key.Namespace), allowed)
+	if allowed.Wait > 0 {
+		return allowed.Wait, nil
 	}
 	return 0, c.create(ctx, key, object, namespace.CreationTimestamp.Time)
 }

@@ -19,8 +19,10 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
@@ -197,23 +199,21 @@ func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 }
 
 // The cache never shows the account, as if another client deleted it after every create.
-func TestAnAccountThatIsDeletedFiveTimesIsLeftAlone(t *testing.T) {
+func TestAnAccountThatIsDeletedAgainIsCreatedEverMoreSlowly(t *testing.T) {
 	f := newFixture(t, nil, testkit.Namespace("team"))
-	var requeueAfter time.Duration
-	for range 10 {
-		var err error
-		if requeueAfter, err = f.sync(newContext(t), toolscache.ObjectName{Namespace: "team", Name: "default"}); err != nil {
+	clock := clocktesting.NewFakePassiveClock(testkit.Instant())
+	f.backoff = writebackoff.New[objectKey]("serviceaccounts", clock, nil)
+	writes := func() int { return len(f.client.Actions()) }
+	testkit.ExpectWriteBackoff(t, clock, writes, func() time.Duration {
+		requeueAfter, err := f.sync(newContext(t), toolscache.ObjectName{Namespace: "team", Name: "default"})
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	if got := len(f.client.Actions()); got != 5 {
-		t.Errorf("%d writes", got)
-	}
-	if requeueAfter <= 0 || requeueAfter > time.Hour {
-		t.Errorf("requeued after %v", requeueAfter)
-	}
-	if _, err := f.sync(newContext(t), toolscache.ObjectName{Namespace: "team", Name: "robot"}); err != nil || len(f.client.Actions()) != 6 {
-		t.Errorf("another account: %v, %d writes", err, len(f.client.Actions()))
+		return requeueAfter
+	})
+	before := writes()
+	if _, err := f.sync(newContext(t), toolscache.ObjectName{Namespace: "team", Name: "robot"}); err != nil || writes() != before+1 {
+		t.Errorf("another account: %v, %d writes", err, writes()-before)
 	}
 	if events := testkit.Events(f.recorder); len(events) != 1 || !strings.HasPrefix(events[0], "Warning LeftAlone ") {
 		t.Errorf("events %v", events)

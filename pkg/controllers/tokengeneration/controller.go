@@ -234,9 +234,9 @@ func (c *Controller) writeDelay(ctx context.Context, account *corev1.ServiceAcco
 	if wait := c.limiter.When(toolscache.MetaObjectToName(account)); wait > 0 {
 		return wait
 	}
-	verdict := c.backoff.Allow(objectKeyOf(account), content)
-	writebackoff.Report(ctx, c.cfg.Recorder, kube.Reference(kind, account), verdict)
-	return verdict.Wait
+	allowed := c.backoff.Allow(objectKeyOf(account), content)
+	writebackoff.Report(ctx, c.cfg.Recorder, kube.Reference(kind, account), allowed)
+	return allowed.Wait
 }
 
 const (

@@ -127,6 +127,27 @@ func TestRejectedReferencesCauseOneEventAndOneSecret(t *testing.T) {
 	})
 }
 
+func TestAReferenceThatReplacesOfItsAccountRemoveThirtyTimesIsBackSoonAfterTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startController(t, ModeAll, testkit.Namespace("team"))
+		defer r.stop()
+		r.must(r.client.Tracker().Create(accountsResource, robot(), "team"))
+		r.expectWrites("start", "create team/robot-token-*", "patch team/robot")
+		before := r.references("team", "robot")
+		for range 30 {
+			time.Sleep(time.Second)
+			synctest.Wait()
+			r.update(robot())
+			synctest.Wait()
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if diff := cmp.Diff(before, r.references("team", "robot")); diff != "" {
+			t.Errorf("references (-want +got):\n%s", diff)
+		}
+	})
+}
+
 func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
 	all := map[string]func(*Controller) toolscache.SharedIndexInformer{
 		"namespaces":       func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Namespaces },

@@ -103,9 +103,9 @@ func (c *Controller) secretExists(ctx context.Context, namespace, name string) (
 // writeBackoff returns how long the removal of these references must wait, because it was undone
 // too often.
 func (c *Controller) writeBackoff(ctx context.Context, account *corev1.ServiceAccount, stale map[string]bool) time.Duration {
-	verdict := c.writes.Allow(keyOf(account), contentOf(stale))
-	writebackoff.Report(ctx, c.cfg.Recorder, kube.Reference("ServiceAccount", account), verdict)
-	return verdict.Wait
+	allowed := c.writes.Allow(keyOf(account), contentOf(stale))
+	writebackoff.Report(ctx, c.cfg.Recorder, kube.Reference("ServiceAccount", account), allowed)
+	return allowed.Wait
 }
 
 func (c *Controller) removeReferences(ctx context.Context, account *corev1.ServiceAccount, stale map[string]bool) error {

@@ -59,8 +59,8 @@ type Config struct {
 	// owner: the references of an account are read live before
 	// they are written.
 	ConfirmLive bool
-	// Recorder gets a warning when the controller stops writing to an account for a while, because
-	// its writes keep being undone.
+	// Recorder gets a warning when the controller begins to delay writes to an account, because
+	// another client keeps undoing them.
 	Recorder record.EventRecorder
 	Clock    clock.PassiveClock
 	// Workers is how many ServiceAccounts are handled at a time. Zero: one.

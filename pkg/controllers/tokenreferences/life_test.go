@@ -224,3 +224,20 @@ func TestManyDeletionsAreOneWrite(t *testing.T) {
 		r.expectRequests("200 secrets are deleted within half a second", "patch serviceaccounts team/robot")
 	})
 }
+
+func TestAReferenceThatIsReplacedThirtyTimesIsRemovedSoonAfterTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startController(t, robot("robot-token-x7z9q"))
+		defer r.stop()
+		for range 30 {
+			time.Sleep(time.Second)
+			r.must(r.client.Tracker().Update(accounts(), robot("robot-token-x7z9q"), "team"))
+		}
+		time.Sleep(grace + 10*time.Second)
+		synctest.Wait()
+		account, err := r.client.CoreV1().ServiceAccounts("team").Get(r.ctx, "robot", metav1.GetOptions{})
+		if err != nil || len(account.Secrets) > 0 {
+			t.Errorf("references %v, error %v", account.Secrets, err)
+		}
+	})
+}

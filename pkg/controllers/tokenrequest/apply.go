@@ -72,9 +72,9 @@ func (c *Controller) writeDelay(ctx context.Context, secret *cache.ManagedSecret
 			return wait
 		}
 	}
-	verdict := c.backoff.Allow(objectKeyOf(secret), content)
-	writebackoff.Report(ctx, c.cfg.Recorder, kube.Reference(kind, secret), verdict)
-	return verdict.Wait
+	allowed := c.backoff.Allow(objectKeyOf(secret), content)
+	writebackoff.Report(ctx, c.cfg.Recorder, kube.Reference(kind, secret), allowed)
+	return allowed.Wait
 }
 
 // request requests a token of the account, by UID, that is bound to the Secret, by UID.

@@ -106,7 +106,7 @@ func New(cfg Config) (*Controller, error) {
 		notes:     newNotes(),
 		stopwatch: stopwatch.New(cfg.Clock, cfg.Monotonic),
 		limiter:   workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, perSecond, burst),
-		backoff:   writebackoff.NewGrouped("managed tokens", func(s objectKey) string { return s.namespace }, cfg.Clock, cfg.Registerer),
+		backoff:   writebackoff.New[objectKey]("managed tokens", cfg.Clock, cfg.Registerer),
 	}
 	var err error
 	if c.queue, err = workqueue.New(workqueue.Config[toolscache.ObjectName]{

@@ -119,20 +119,17 @@ func TestMaxRetryDelay(t *testing.T) {
 	}
 }
 
-func TestATokenThatIsRemovedAgainAndAgainIsBackedOff(t *testing.T) {
+func TestATokenThatIsRemovedAgainAndAgainIsWrittenEverMoreSlowly(t *testing.T) {
 	f := newFixture(t, served(), robot(), managed())
-	for range 20 {
-		f.mustSync(t)
-		if err := f.api.updateSecret(func(s *corev1.Secret) { delete(s.Data, "token") }); err != nil {
-			t.Fatal(err)
-		}
-		f.pass(time.Second)
-	}
-	if again := f.mustSync(t); again < 50*time.Minute {
-		t.Errorf("again after %v", again)
-	}
-	if got := f.summary(); len(got) != 10 {
-		t.Errorf("%d requests: %v", len(got), got)
+	requests := 0
+	testkit.ExpectWriteBackoff(t, f.clock, func() int { return requests }, func() time.Duration {
+		again := f.mustSync(t)
+		removeToken(t, f)
+		requests += len(f.summary())
+		return again
+	})
+	if requests%2 != 0 { // a token and a patch for each write
+		t.Errorf("%d requests", requests)
 	}
 	if events := testkit.Events(f.recorder); len(events) != 1 || !strings.Contains(events[0], "LeftAlone") {
 		t.Errorf("events %q", events)
@@ -147,19 +144,61 @@ func TestATokenThatIsRemovedAgainAndAgainIsBackedOff(t *testing.T) {
 	}
 }
 
-// TestWriteBackoffOfOneNamespaceDoesNotAffectOthers has many Secrets in backoff in one
-// namespace, and fills a Secret of another.
-func TestWriteBackoffOfOneNamespaceDoesNotAffectOthers(t *testing.T) {
+func removeToken(t *testing.T, f fixture) {
+	t.Helper()
+	if err := f.api.updateSecret(func(s *corev1.Secret) { delete(s.Data, "token") }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A client takes the token out of the Secret ten times in ten minutes, and then each time that it
+// was written.
+func TestATokenThatIsRemovedIsNeverMissingForLong(t *testing.T) {
+	f := newFixture(t, served(), robot(), managed())
+	// missing syncs the Secret until its token is back, and returns how long that takes.
+	missing := func() (missing time.Duration) {
+		for {
+			again := f.mustSync(t)
+			if len(f.summary()) > 0 {
+				return missing
+			}
+			if again <= 0 {
+				t.Fatal("the Secret is not synced again")
+			}
+			missing += again
+			f.pass(again)
+		}
+	}
+	missing()
+	for i := range 10 {
+		f.pass(time.Minute)
+		removeToken(t, f)
+		if got := missing(); got > 5*time.Second {
+			t.Errorf("removed %d times, it is missing for %v", i+1, got)
+		}
+	}
+	for range 30 {
+		removeToken(t, f)
+		if got := missing(); got > 5*time.Minute {
+			t.Errorf("it is missing for %v", got)
+		}
+	}
+	if events := testkit.Events(f.recorder); len(events) != 1 || !strings.Contains(events[0], "LeftAlone") {
+		t.Errorf("events %q", events)
+	}
+}
+
+// TestWriteBackoffOfManySecretsDoesNotAffectOthers has many Secrets in backoff, and fills another.
+func TestWriteBackoffOfManySecretsDoesNotAffectOthers(t *testing.T) {
 	f := newFixture(t, served(), robot(), managed())
 	for i := range 30 {
-		secret := objectKey{namespace: "noisy", name: fmt.Sprint("s", i), uid: fmt.Sprint(i)}
-		for range 5 {
+		secret := objectKey{namespace: "team", name: fmt.Sprint("s", i), uid: fmt.Sprint(i)}
+		for range 10 {
 			f.backoff.Record(secret, "a token")
 		}
-		f.backoff.Allow(secret, "a token")
-	}
-	if f.backoff.Allow(objectKey{namespace: "noisy", name: "new", uid: "new"}, "a token").Wait == 0 {
-		t.Error("the noisy namespace is not in backoff")
+		if f.backoff.Allow(secret, "a token").Wait == 0 {
+			t.Errorf("%v is not in backoff", secret)
+		}
 	}
 	f.mustSync(t)
 	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {

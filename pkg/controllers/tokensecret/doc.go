@@ -56,7 +56,7 @@
 // with it.
 //
 // Repairs, reviews and new signatures are rate limited, and writes that another client keeps undoing
-// are stopped for a while (pkg/internal/writebackoff).
+// are repeated ever more slowly (pkg/internal/writebackoff).
 //
 // RBAC: manifests/rbac..
 package tokensecret

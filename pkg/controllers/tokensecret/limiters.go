@@ -83,9 +83,9 @@ func (c *Controller) deletionKey(secret *cache.TokenSecret) objectKey {
 // writeBackoff returns how long content must not be written to the Secret. It records an event when
 // that begins.
 func (c *Controller) writeBackoff(ctx context.Context, tracker *writebackoff.Tracker[objectKey], key objectKey, content string, secret *cache.TokenSecret) time.Duration {
-	verdict := tracker.Allow(key, content)
-	writebackoff.Report(ctx, c.cfg.Recorder, kube.Reference("Secret", secret), verdict)
-	return verdict.Wait
+	allowed := tracker.Allow(key, content)
+	writebackoff.Report(ctx, c.cfg.Recorder, kube.Reference("Secret", secret), allowed)
+	return allowed.Wait
 }
 
 // contentOfToken identifies what a new token is for a write backoff, without the token.

@@ -10,19 +10,13 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/api"
 )
 
-// Report tells people when an object, or its whole kind, begins to be left alone.
-func Report(ctx context.Context, recorder record.EventRecorder, object *corev1.ObjectReference, v Verdict) {
-	what := "This object is"
-	switch {
-	case v.Kind && v.Group != "":
-		what = "All objects of this kind in " + v.Group + " are"
-	case v.Kind:
-		what = "All objects of this kind are"
-	case !v.Object:
+// Report logs and records a Warning event on object when writes to it begin to be delayed.
+func Report(ctx context.Context, recorder record.EventRecorder, object *corev1.ObjectReference, d Decision) {
+	if !d.Warn {
 		return
 	}
-	klog.FromContext(ctx).Info("Somebody keeps undoing what is written here, left alone for a while",
-		"kind", object.Kind, "object", klog.KRef(object.Namespace, object.Name), "wholeKind", v.Kind, "for", truce)
+	klog.FromContext(ctx).Info("Another client keeps changing the object back, writing to it ever more slowly",
+		"kind", object.Kind, "object", klog.KRef(object.Namespace, object.Name))
 	recorder.Eventf(object, corev1.EventTypeWarning, api.ReasonLeftAlone,
-		"Somebody keeps undoing what is written here, such as another controller with another CA or key. %s left alone for %v. Run one of the two, or give both the same files", what, truce)
+		"Another client keeps changing this back, such as a second controller with another CA or key. It is written again ever more slowly, at least every %v. Run one of the two, or give both the same files", maxDelay)
 }

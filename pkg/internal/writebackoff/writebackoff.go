@@ -1,13 +1,15 @@
-// Package writebackoff keeps true that sakeeper never fights: an object over which
-// somebody else keeps disagreeing with it is left alone for a while.
+// Package writebackoff limits how often the same content is written to an object that another
+// client keeps changing back.
 //
-// What counts is one content for one object. When the same content had to be written
-// 5 times within 10 minutes and is wanted once more, every one of those writes was
-// undone, and the object is contended: this content is not written to it for an
-// hour. Another content (a new CA, say) is another matter. When 20 objects of a kind
-// are contended, the somebody is likely a controller, such as an in-tree twin with
-// another CA, and the whole kind is left alone; or, where objects of one kind have nothing
-// to do with each other ([NewGrouped]), the group of them.
+// It keeps true:
+//
+//   - The first five times that a content has to be written to an object again, it may be written
+//     at once; after that, one second after the last write, then two, four and so on, up to five
+//     minutes. So a content that another client keeps undoing is always written again, and costs
+//     at most 26 writes in the first hour.
+//   - Ten minutes after the last write, an object starts anew.
+//   - One object or content never delays another.
+//   - If the clock is set back, no delay grows.
 package writebackoff
 
 import (
@@ -22,178 +24,161 @@ import (
 )
 
 const (
-	// limit is how many writes within window must have been undone.
-	limit  = 5
-	window = 10 * time.Minute
-	// truce is how long a contended object, or kind, is left alone.
-	truce = time.Hour
-	// manyObjects is how many contended objects make a contended kind.
-	manyObjects = 20
+	// freeRewrites is how often a content may be written again without delay.
+	freeRewrites = 5
+	// minDelay is the first delay after a write, maxDelay the longest.
+	minDelay = time.Second
+	maxDelay = 5 * time.Minute
+	// forgetAfter is when the writes of an object no longer count.
+	forgetAfter = 10 * time.Minute
 )
 
-// contendedMetric shows what is left alone at each scrape.
-type contendedMetric struct {
-	contended *prometheus.Desc
-
-	mu     sync.Mutex
-	counts map[string]func() int // by kind
-}
-
-func newMetrics(reg prometheus.Registerer) *contendedMetric {
-	m := &contendedMetric{counts: map[string]func() int{}, contended: prometheus.NewDesc("sakeeper_contended_objects",
-		"Objects that are left alone for an hour because somebody keeps undoing what is written, by kind. From 20 on, the whole kind is.",
-		[]string{"kind"}, nil)}
-	return metrics.Shared(reg, m)
-}
-
-// Describe implements [prometheus.Collector].
-func (m *contendedMetric) Describe(out chan<- *prometheus.Desc) { out <- m.contended }
-
-// Collect implements [prometheus.Collector].
-func (m *contendedMetric) Collect(out chan<- prometheus.Metric) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for kind, count := range m.counts {
-		out <- prometheus.MustNewConstMetric(m.contended, prometheus.GaugeValue, float64(count()), kind)
-	}
-}
-
-func (m *contendedMetric) add(kind string, count func() int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.counts[kind] = count
-}
-
-// Tracker watches over the writes of one kind. K names an object. It is safe for
+// Tracker counts the writes to objects of one kind. K identifies an object. It is safe for
 // concurrent use.
 type Tracker[K comparable] struct {
 	clock clock.PassiveClock
-	group func(K) string
 
 	mu      sync.Mutex
-	entries map[matter[K]]*entry
-	// groupUntil is when a group is no longer left alone.
-	groupUntil map[string]time.Time
-	// nextSweep is when entries of no more use are dropped.
+	entries map[objectKey[K]]*entry
+	// nextSweep is when entries that no longer count are dropped.
 	nextSweep time.Time
 }
 
-// matter is one content for one object. The content is a fingerprint: never put a
-// token in.
-type matter[K comparable] struct {
+// objectKey is one content of one object. The content is a fingerprint, never a token.
+type objectKey[K comparable] struct {
 	object  K
 	content string
 }
 
 type entry struct {
-	writes []time.Time
-	until  time.Time // not zero: left alone until then
+	writes   int
+	last     time.Time // of the writes
+	reported bool
 }
 
-// New makes a tracker; kind is a label of its metric. A nil registerer exports none.
+// delay is how long after the last write the next one may be made.
+func (e *entry) delay() time.Duration {
+	// The first write is no rewrite.
+	limited := e.writes - freeRewrites
+	if limited <= 0 {
+		return 0
+	}
+	delay := minDelay
+	for i := 1; i < limited && delay < maxDelay; i++ {
+		delay = min(2*delay, maxDelay)
+	}
+	return delay
+}
+
+// age is the time since the last write. If the clock was set back, it counts from now on.
+func (e *entry) age(now time.Time) time.Duration {
+	if e.last.After(now) {
+		e.last = now
+	}
+	return now.Sub(e.last)
+}
+
+// over returns true if the writes no longer count.
+func (e *entry) over(now time.Time) bool { return e.age(now) >= forgetAfter }
+
+// New makes a tracker; kind is a label of the metric sakeeper_contended_objects. A nil registerer
+// exports none.
 func New[K comparable](kind string, clock clock.PassiveClock, registerer prometheus.Registerer) *Tracker[K] {
-	return NewGrouped(kind, func(K) string { return "" }, clock, registerer)
-}
-
-// NewGrouped makes a tracker that leaves alone the group of an object, not the whole
-// kind: what goes on in one namespace, say, is then nobody else's trouble.
-func NewGrouped[K comparable](kind string, group func(K) string, clock clock.PassiveClock, registerer prometheus.Registerer) *Tracker[K] {
-	t := &Tracker[K]{clock: clock, group: group, entries: map[matter[K]]*entry{}, groupUntil: map[string]time.Time{}}
-	newMetrics(registerer).add(kind, t.contended)
+	t := &Tracker[K]{clock: clock, entries: map[objectKey[K]]*entry{}}
+	newMetric(registerer).add(kind, t.contended)
 	return t
 }
 
-// Verdict is what a tracker says of a write.
-type Verdict struct {
-	// Wait is how long the write must be left; zero: it may be made now.
+// Decision is what [Tracker.Allow] returns.
+type Decision struct {
+	// Wait is how long the write must wait. Zero: it may be made now.
 	Wait time.Duration
-	// Object and Kind tell that the object, or the whole kind or group, has become
-	// contended by this very question: the moment to tell people.
-	Object, Kind bool
-	// Group is the one that is meant by Kind; empty: all.
-	Group string
+	// Warn is true once when writes to an object begin to be delayed: the moment to record an
+	// event ([Report]).
+	Warn bool
 }
 
-// Allow tells whether content may be written to object now. Ask right before a write
-// that the state of the object calls for.
-func (t *Tracker[K]) Allow(object K, content string) Verdict {
+// Allow returns whether content may be written to object now. Call it right before a write that
+// the state of the object requires.
+func (t *Tracker[K]) Allow(object K, content string) Decision {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.clock.Now()
 	t.sweep(now)
-	e, group := t.entries[matter[K]{object, content}], t.group(object)
-	v := Verdict{Group: group}
-	if e != nil && e.until.IsZero() && len(recent(e.writes, now)) >= limit {
-		e.until, e.writes = now.Add(truce), nil
-		v.Object = true
-		same := func(k K) bool { return t.group(k) == group }
-		if t.count(now, same) >= manyObjects && !now.Before(t.groupUntil[group]) {
-			t.groupUntil[group] = e.until
-			v.Kind = true
-		}
+	e := t.entries[objectKey[K]{object, content}]
+	if e == nil || e.over(now) {
+		return Decision{}
 	}
-	switch {
-	case now.Before(t.groupUntil[group]):
-		v.Wait = t.groupUntil[group].Sub(now)
-	case e != nil && now.Before(e.until):
-		v.Wait = e.until.Sub(now)
-	case e != nil && !e.until.IsZero():
-		e.until = time.Time{}
-	}
-	return v
+	delay := e.delay()
+	d := Decision{Wait: max(0, delay-e.age(now)), Warn: delay > 0 && !e.reported}
+	e.reported = e.reported || d.Warn
+	return d
 }
 
 // Record notes that content was written to object.
 func (t *Tracker[K]) Record(object K, content string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now := t.clock.Now()
-	key := matter[K]{object, content}
+	now, key := t.clock.Now(), objectKey[K]{object, content}
 	e := t.entries[key]
-	if e == nil {
+	if e == nil || e.over(now) {
 		e = &entry{}
 		t.entries[key] = e
 	}
-	e.writes = append(recent(e.writes, now), now)
+	e.writes++
+	e.last = now
 }
 
-// contended is how many objects are left alone at this moment.
+// contended is the number of objects to which a content is written with delays.
 func (t *Tracker[K]) contended() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.count(t.clock.Now(), func(K) bool { return true })
-}
-
-func (t *Tracker[K]) count(now time.Time, of func(K) bool) int {
-	n := 0
+	objects, now := map[K]bool{}, t.clock.Now()
 	for key, e := range t.entries {
-		if now.Before(e.until) && of(key.object) {
-			n++
+		if e.delay() > 0 && !e.over(now) {
+			objects[key.object] = true
 		}
 	}
-	return n
+	return len(objects)
 }
 
-// sweep drops what says nothing any more, now and then.
+// sweep drops entries that no longer count, once in a while.
 func (t *Tracker[K]) sweep(now time.Time) {
-	if now.Before(t.nextSweep) {
+	if wait := t.nextSweep.Sub(now); wait > 0 && wait <= forgetAfter { // not if the clock was set back
 		return
 	}
-	t.nextSweep = now.Add(window)
-	maps.DeleteFunc(t.groupUntil, func(_ string, until time.Time) bool { return !now.Before(until) })
-	for key, e := range t.entries {
-		if !e.until.IsZero() && !now.Before(e.until) {
-			e.until = time.Time{}
-		}
-		if e.until.IsZero() && len(recent(e.writes, now)) == 0 {
-			delete(t.entries, key)
-		}
-	}
+	t.nextSweep = now.Add(forgetAfter)
+	maps.DeleteFunc(t.entries, func(_ objectKey[K], e *entry) bool { return e.over(now) })
 }
 
-func recent(writes []time.Time, now time.Time) []time.Time {
-	for len(writes) > 0 && now.Sub(writes[0]) >= window {
-		writes = writes[1:]
+// metric shows contended objects at each scrape.
+type metric struct {
+	description *prometheus.Desc
+
+	mu     sync.Mutex
+	counts map[string]func() int // by kind
+}
+
+func newMetric(registerer prometheus.Registerer) *metric {
+	return metrics.Shared(registerer, &metric{counts: map[string]func() int{}, description: prometheus.NewDesc("sakeeper_contended_objects",
+		"Objects that another client keeps changing back, and to which sakeeper therefore writes ever more slowly, by kind.",
+		[]string{"kind"}, nil)})
+}
+
+func (m *metric) add(kind string, count func() int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts[kind] = count
+}
+
+// Describe implements [prometheus.Collector].
+func (m *metric) Describe(out chan<- *prometheus.Desc) { out <- m.description }
+
+// Collect implements [prometheus.Collector].
+func (m *metric) Collect(out chan<- prometheus.Metric) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for kind, count := range m.counts {
+		out <- prometheus.MustNewConstMetric(m.description, prometheus.GaugeValue, float64(count()), kind)
 	}
-	return writes
 }

@@ -30,22 +30,31 @@ func newFixture() fixture {
 
 func (f fixture) pass(d time.Duration) { f.clock.SetTime(f.clock.Now().Add(d)) }
 
-// fight writes "x" to object n times, a second apart, as long as it may.
-func (f fixture) fight(object string, n int) (written int) {
-	for range n {
-		if f.Allow(object, "x").Wait == 0 {
-			f.Record(object, "x")
-			written++
+// write writes content to object when it may, and returns how long that took.
+func (f fixture) write(object, content string) (waited time.Duration) {
+	for {
+		d := f.Allow(object, content)
+		if d.Wait == 0 {
+			f.Record(object, content)
+			return waited
 		}
-		f.pass(time.Second)
+		waited += d.Wait
+		f.pass(d.Wait)
 	}
-	return written
+}
+
+// writes are the waits before n writes, each of which is reverted at once.
+func (f fixture) writes(object, content string, n int) (waited []time.Duration) {
+	for range n {
+		waited = append(waited, f.write(object, content))
+	}
+	return waited
 }
 
 func (f fixture) expectContended(t *testing.T, want int) {
 	t.Helper()
 	text := fmt.Sprintf(`
-# HELP sakeeper_contended_objects Objects that are left alone for an hour because somebody keeps undoing what is written, by kind. From 20 on, the whole kind is.
+# HELP sakeeper_contended_objects Objects that another client keeps changing back, and to which sakeeper therefore writes ever more slowly, by kind.
 # TYPE sakeeper_contended_objects gauge
 sakeeper_contended_objects{kind="things"} %d
 `, want)
@@ -54,114 +63,115 @@ sakeeper_contended_objects{kind="things"} %d
 	}
 }
 
-func TestAnObjectIsLeftAloneAfterFiveWritesForAnHour(t *testing.T) {
+func TestFiveRewritesAreFreeAndThenEachTakesTwiceAsLongUpToFiveMinutes(t *testing.T) {
+	got := newFixture().writes("a", "x", 18)
+	s, m := time.Second, time.Minute
+	want := []time.Duration{0, 0, 0, 0, 0, 0, s, 2 * s, 4 * s, 8 * s, 16 * s, 32 * s, 64 * s, 128 * s, 256 * s, 5 * m, 5 * m, 5 * m}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestAnHourOfRevertsCostsFewWrites(t *testing.T) {
 	f := newFixture()
-	if got := f.fight("a", 30); got != 5 {
-		t.Errorf("%d writes, want 5", got)
+	writes := 0
+	for end := f.clock.Now().Add(time.Hour); f.clock.Now().Before(end); writes++ {
+		f.write("a", "x")
+	}
+	if writes > 30 {
+		t.Errorf("%d writes in an hour, want at most 30", writes)
+	}
+}
+
+func TestADelayCountsFromTheLastWrite(t *testing.T) {
+	f := newFixture()
+	f.writes("a", "x", 10) // the last after 8 s
+	f.pass(10 * time.Second)
+	if d := f.Allow("a", "x"); d.Wait != 6*time.Second {
+		t.Errorf("10 of 16 seconds have passed, and it has to wait %v", d.Wait)
+	}
+	f.pass(time.Minute)
+	if d := f.Allow("a", "x"); d.Wait != 0 {
+		t.Errorf("a minute later it has to wait %v", d.Wait)
+	}
+}
+
+func TestTenMinutesAfterTheLastWriteAnObjectStartsAnew(t *testing.T) {
+	f := newFixture()
+	f.writes("a", "x", 20)
+	f.pass(forgetAfter - time.Second)
+	f.expectContended(t, 1)
+	if d := f.Allow("a", "x"); d.Wait != 0 {
+		t.Errorf("it has to wait %v, although more than the longest delay has passed", d.Wait)
+	}
+	f.pass(time.Second)
+	f.expectContended(t, 0)
+	want := []time.Duration{0, 0, 0, 0, 0, 0, time.Second}
+	if diff := cmp.Diff(want, f.writes("a", "x", 7)); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	f.pass(2 * forgetAfter)
+	f.Allow("b", "x")
+	if len(f.entries) != 0 {
+		t.Errorf("%d entries are kept", len(f.entries))
+	}
+}
+
+func TestAClockThatIsSetBackDelaysNothing(t *testing.T) {
+	f := newFixture()
+	f.writes("a", "x", 10)
+	f.writes("b", "x", 1)
+	f.pass(-24 * time.Hour)
+	if d := f.Allow("a", "x"); d.Wait != 16*time.Second {
+		t.Errorf("after 8 s it has to wait %v", d.Wait)
+	}
+	f.pass(10 * time.Second)
+	if d := f.Allow("a", "x"); d.Wait != 6*time.Second {
+		t.Errorf("10 s later it has to wait %v", d.Wait)
+	}
+	f.pass(2 * forgetAfter)
+	f.Allow("c", "x")
+	if len(f.entries) != 0 {
+		t.Errorf("%d entries are kept", len(f.entries))
+	}
+}
+
+func TestAnObjectCountsOnceHoweverManyOfItsContentsAreReverted(t *testing.T) {
+	f := newFixture()
+	f.writes("a", "x", 7)
+	f.writes("a", "y", 7)
+	f.expectContended(t, 1)
+}
+
+func TestOtherObjectsAndContentsAreNotDelayed(t *testing.T) {
+	f := newFixture()
+	f.writes("a", "x", 20)
+	for _, other := range [][2]string{{"a", "y"}, {"b", "x"}} {
+		if d := f.Allow(other[0], other[1]); d.Wait != 0 || d.Warn {
+			t.Errorf("%v: %+v", other, d)
+		}
 	}
 	f.expectContended(t, 1)
-	if got := f.Allow("b", "x"); got != (Verdict{}) {
-		t.Errorf("another object: %+v", got)
-	}
-	if got := f.Allow("a", "y"); got != (Verdict{}) {
-		t.Errorf("another content: %+v", got)
-	}
-	f.pass(time.Hour - 31*time.Second)
-	if got := f.Allow("a", "x"); got.Wait <= 0 {
-		t.Errorf("less than an hour later: %+v", got)
-	}
-	f.pass(31 * time.Second)
-	if got := f.Allow("a", "x"); got != (Verdict{}) {
-		t.Errorf("an hour later: %+v", got)
-	}
-	f.expectContended(t, 0)
-	if got := f.fight("a", 10); got != 5 {
-		t.Errorf("%d writes in the second round, want 5", got)
-	}
 }
 
-func TestItIsToldOnce(t *testing.T) {
+func TestAWarningIsGivenOnceAtTheSixthRewrite(t *testing.T) {
 	f := newFixture()
-	f.fight("a", 5)
-	want := []Verdict{{Wait: time.Hour, Object: true}, {Wait: time.Hour}}
-	if diff := cmp.Diff(want, []Verdict{f.Allow("a", "x"), f.Allow("a", "x")}); diff != "" {
-		t.Errorf("verdicts (-want +got):\n%s", diff)
-	}
-}
-
-func TestSlowChangesAreNoFight(t *testing.T) {
-	f := newFixture()
-	for range 50 {
-		if got := f.Allow("a", "x"); got.Wait != 0 {
-			t.Fatalf("left alone: %+v", got)
+	recorder := record.NewFakeRecorder(10)
+	recorder.IncludeObject = true
+	warned := []int{}
+	for write := range 12 {
+		d := f.Allow("a", "x")
+		if d.Warn {
+			warned = append(warned, write)
 		}
-		f.Record("a", "x")
-		f.pass(2*time.Minute + time.Second) // 5 writes take more than 10 minutes
+		Report(t.Context(), recorder, &corev1.ObjectReference{Kind: "ConfigMap", APIVersion: "v1", Namespace: "team", Name: "a"}, d)
+		f.write("a", "x")
 	}
-}
-
-func TestTwentyContendedObjectsMakeAContendedKind(t *testing.T) {
-	f := newFixture()
-	object := func(i int) string { return fmt.Sprint("object ", i) }
-	for i := range 20 {
-		f.fight(object(i), 5)
-		verdict := f.Allow(object(i), "x")
-		if want := i == 19; verdict.Kind != want || !verdict.Object {
-			t.Fatalf("object %d: %+v", i, verdict)
-		}
-		if i < 19 {
-			if got := f.Allow("another", "x"); got.Wait != 0 {
-				t.Fatalf("after %d objects the kind is left alone", i+1)
-			}
-		}
+	if diff := cmp.Diff([]int{6}, warned); diff != "" { // write 0 is no rewrite
+		t.Errorf("-want +got:\n%s", diff)
 	}
-	f.expectContended(t, 20)
-	for _, content := range []string{"x", "y"} {
-		if got := f.Allow("another", content); got.Wait != time.Hour || got.Object || got.Kind {
-			t.Errorf("another object, %s: %+v", content, got)
-		}
-	}
-	f.pass(time.Hour)
-	if got := f.Allow("another", "x"); got != (Verdict{}) {
-		t.Errorf("an hour later: %+v", got)
-	}
-}
-
-func TestWhatSaysNothingAnyMoreIsForgotten(t *testing.T) {
-	f := newFixture()
-	for i := range 1000 {
-		f.Allow(fmt.Sprint(i), "x")
-		f.Record(fmt.Sprint(i), "x")
-	}
-	f.fight("a", 6)
-	f.pass(2 * time.Hour)
-	f.Allow("another", "x")
-	if len(f.entries) > 0 {
-		t.Errorf("kept %d entries", len(f.entries))
-	}
-	f.expectContended(t, 0)
-}
-
-func TestReport(t *testing.T) {
-	object := &corev1.ObjectReference{Kind: "ConfigMap", Namespace: "team", Name: "c"}
-	const text = "Warning LeftAlone Somebody keeps undoing what is written here, such as another controller with another CA or key. " +
-		"%s left alone for 1h0m0s. Run one of the two, or give both the same files"
-	cases := map[string]struct {
-		in   Verdict
-		want []string
-	}{
-		"nothing new":        {in: Verdict{Wait: time.Minute}},
-		"an object":          {in: Verdict{Wait: time.Hour, Object: true}, want: []string{fmt.Sprintf(text, "This object is")}},
-		"a kind":             {in: Verdict{Wait: time.Hour, Object: true, Kind: true}, want: []string{fmt.Sprintf(text, "All objects of this kind are")}},
-		"that it goes ahead": {},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			recorder := record.NewFakeRecorder(2)
-			Report(t.Context(), recorder, object, tc.in)
-			if diff := cmp.Diff(tc.want, testkit.Events(recorder)); diff != "" {
-				t.Errorf("events (-want +got):\n%s", diff)
-			}
-		})
+	events := testkit.Events(recorder)
+	if len(events) != 1 || !strings.HasPrefix(events[0], "Warning LeftAlone Another client keeps changing this back") {
+		t.Errorf("events: %q", events)
 	}
 }

@@ -86,7 +86,8 @@ func TestLongSignerThatFailsForAMinute(t *testing.T) {
 				t.Errorf("%d attempts to sign, want at most %d, and one every now and then", attempts, limit)
 			}
 			for request := range counts {
-				if verb, _, _ := strings.Cut(request, " "); verb != "list" {
+				atTheStart := request == "get " || request == "get configmaps" // the version, and the published root CA
+				if verb, _, _ := strings.Cut(request, " "); verb != "list" && !atTheStart {
 					t.Errorf("%q while nothing could be signed", request)
 				}
 			}

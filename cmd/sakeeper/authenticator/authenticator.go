@@ -103,33 +103,8 @@ func (p *Process) makeReviews() error {
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	cluster := live.Cluster{Metadata: meta, Secrets: client.CoreV1()}
-	var errs [3]error
-	cluster.ServiceAccounts, errs[0] = live.CacheServiceAccounts(meta)
-	cluster.Nodes, errs[1] = live.CacheNodes(meta)
-	cluster.TokenSecrets, errs[2] = cache.TokenSecrets(client, nil)
-	if err := errors.Join(errs[:]...); err != nil {
-		return err
-	}
-	probe := client.CoreV1().RESTClient()
-	for i, c := range []struct {
-		name, resource, fieldSelector string
-		informer                      toolscache.SharedIndexInformer
-		liveness                      **cache.Liveness
-	}{
-		{"ServiceAccounts", "serviceaccounts", "", cluster.ServiceAccounts, &cluster.ServiceAccountsLiveness},
-		{"Nodes", "nodes", "", cluster.Nodes, &cluster.NodesLiveness},
-		{"token Secrets", "secrets", cache.TokenSecretSelector, cluster.TokenSecrets, &cluster.TokenSecretsLiveness},
-	} {
-		liveness, err := cache.NewLiveness(c.informer, cache.NewProbe(probe, c.resource, c.fieldSelector))
-		*c.liveness, errs[i] = liveness, err
-		p.caches = append(p.caches, cacheState{name: c.name, synced: c.informer.HasSynced, liveness: liveness})
-		p.runs = append(p.runs, func(ctx context.Context) error {
-			c.informer.RunWithContext(ctx)
-			return nil
-		})
-	}
-	if err := errors.Join(errs[:]...); err != nil {
+	cluster, err := p.makeCaches(client, meta)
+	if err != nil {
 		return err
 	}
 	cfg := authenticator.Config{
@@ -161,6 +136,37 @@ func (p *Process) makeReviews() error {
 		reviews.ServeHTTP(w, r)
 	})
 	return nil
+}
+
+// makeCaches makes the caches of bound objects. p.runs runs them.
+func (p *Process) makeCaches(client kubernetes.Interface, meta metadata.Interface) (live.Cluster, error) {
+	cluster := live.Cluster{Metadata: meta, Secrets: client.CoreV1()}
+	var errs [3]error
+	cluster.ServiceAccounts, errs[0] = live.CacheServiceAccounts(meta)
+	cluster.Nodes, errs[1] = live.CacheNodes(meta)
+	cluster.TokenSecrets, errs[2] = cache.TokenSecrets(client, nil)
+	if err := errors.Join(errs[:]...); err != nil {
+		return cluster, err
+	}
+	probe := client.CoreV1().RESTClient()
+	for i, c := range []struct {
+		name, resource, fieldSelector string
+		informer                      toolscache.SharedIndexInformer
+		liveness                      **cache.Liveness
+	}{
+		{"ServiceAccounts", "serviceaccounts", "", cluster.ServiceAccounts, &cluster.ServiceAccountsLiveness},
+		{"Nodes", "nodes", "", cluster.Nodes, &cluster.NodesLiveness},
+		{"token Secrets", "secrets", cache.TokenSecretSelector, cluster.TokenSecrets, &cluster.TokenSecretsLiveness},
+	} {
+		liveness, err := cache.NewLiveness(c.informer, cache.NewProbe(probe, c.resource, c.fieldSelector))
+		*c.liveness, errs[i] = liveness, err
+		p.caches = append(p.caches, cacheState{name: c.name, synced: c.informer.HasSynced, liveness: liveness})
+		p.runs = append(p.runs, func(ctx context.Context) error {
+			c.informer.RunWithContext(ctx)
+			return nil
+		})
+	}
+	return cluster, errors.Join(errs[:]...)
 }
 
 // tlsConfig requests a client certificate and requires none: discovery is public, and the handler of

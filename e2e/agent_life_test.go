@@ -121,6 +121,61 @@ func TestAgentRenewsWhatIsDue(t *testing.T) {
 	a.expectAnother(t, a.path("token"), second.ID)
 }
 
+// TestAgentNoticesAnotherAccount: the ServiceAccount of a running agent, and the Secret that its
+// tokens are bound to, are replaced by others of the same name.
+func TestAgentNoticesAnotherAccount(t *testing.T) {
+	t.Parallel()
+	a := newAgentPlace(t, plane{shared.cp, shared.client}, "machine")
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "bound"}}
+	mustCreateSecret(t, a.client, a.namespace, secret.DeepCopy())
+	var asked atomic.Int64
+	start := func(name string, bound *authenticationv1.BoundObjectReference, audiences ...string) *agent.Agent {
+		config := rest.CopyConfig(a.outsider(t))
+		review, err := agent.NewReviewer(config)
+		must(t, err)
+		counted := func(ctx context.Context, compact string) (bool, error) {
+			if len(audiences) > 0 {
+				asked.Add(1)
+			}
+			return review(ctx, compact)
+		}
+		kept, err := agent.New(agent.Config{
+			Client: mustClient(t, config).CoreV1(), Namespace: a.namespace, ServiceAccount: "robot", Lifetime: time.Hour, Clock: clock.RealClock{}, Bound: bound,
+			Review: counted, ReviewInterval: time.Second,
+			Tokens: []agent.Token{{File: a.path(name), Audiences: audiences}}, Writer: agent.RenameWriter{FileAccess: agent.FileAccess{Mode: 0o600, UID: -1, GID: -1}},
+		})
+		must(t, err)
+		t.Cleanup(testkit.Start(context.WithoutCancel(t.Context()), t, kept.Run))
+		return kept
+	}
+	bound := &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Secret", Name: secret.Name}
+	agents := []*agent.Agent{start("token", nil), start("bound", bound), start("vault", nil, "vault")}
+	first, firstBound, vault := a.expectAnother(t, a.path("token"), ""), a.expectAnother(t, a.path("bound"), ""), ""
+	eventually(t, "a token for vault", func(context.Context) error {
+		content, err := os.ReadFile(a.path("vault"))
+		vault = string(content)
+		return err
+	})
+
+	time.Sleep(3 * time.Second) // reviews are accepted
+	must(t, a.client.CoreV1().Secrets(a.namespace).Delete(t.Context(), secret.Name, metav1.DeleteOptions{}))
+	mustCreateSecret(t, a.client, a.namespace, secret.DeepCopy())
+	secondBound := a.expectAnother(t, a.path("bound"), firstBound.ID)
+	if secondBound.Secret.UID == firstBound.Secret.UID {
+		t.Errorf("it is bound to the former Secret: %+v", secondBound.Secret)
+	}
+	must(t, a.client.CoreV1().ServiceAccounts(a.namespace).Delete(t.Context(), "robot", metav1.DeleteOptions{}))
+	mustCreateAccount(t, a.client, a.namespace, "robot")
+	a.expectAnother(t, a.path("token"), first.ID)
+	a.expectAnother(t, a.path("bound"), secondBound.ID)
+	for _, kept := range agents {
+		must(t, kept.Ready())
+	}
+	if content, err := os.ReadFile(a.path("vault")); err != nil || string(content) != vault || asked.Load() != 1 {
+		t.Errorf("a token for another audience was reviewed %d times, and renewed %t: %v", asked.Load(), string(content) != vault, err)
+	}
+}
+
 // TestLongAgentRenewsWhatIsNotValidYet: the clock of the API server was set back by two days since
 // it issued the token, as seen from an agent whose clock of the API server is two days behind.
 func TestLongAgentRenewsWhatIsNotValidYet(t *testing.T) {

@@ -24,10 +24,11 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// queueName and hooksQueueName are the names of the queues in logs and metrics.
+// The names of the queues in logs and metrics.
 const (
-	queueName      = "token-agent"
-	hooksQueueName = "token-agent-hooks"
+	queueName        = "token-agent"
+	hooksQueueName   = "token-agent-hooks"
+	reviewsQueueName = "token-agent-reviews"
 )
 
 const (
@@ -77,6 +78,14 @@ type Config struct {
 	// Bound is the object that the tokens are bound to: if it is deleted, they become invalid.
 	// Nil: none.
 	Bound *authenticationv1.BoundObjectReference
+	// Review is asked for every token after it was written and then every ReviewInterval, and a token
+	// that it refused twice after it accepted it is renewed: its ServiceAccount, or the object that
+	// it is bound to, was replaced by another one of the same name. A token that it refuses the first
+	// time is for other audiences, and not reviewed again. Nil: tokens are not reviewed.
+	Review Reviewer
+	// ReviewInterval is the longest time between two reviews of a token; jitter makes it up to 20 %
+	// shorter. Zero: two minutes.
+	ReviewInterval time.Duration
 	// Writer writes the files: a [RenameWriter] or a [SymlinkWriter].
 	Writer Writer
 	// Hooks run after a file was written.
@@ -99,9 +108,9 @@ type Agent struct {
 	cfg       Config
 	stopwatch *stopwatch.Stopwatch
 	tokens    map[string]Token
-	// files and hooks are made by Run; the key of a hook is its index in the config.
-	files *workqueue.Queue[string]
-	hooks *workqueue.Queue[int]
+	// files, reviews and hooks are made by Run; the key of a hook is its index in the config.
+	files, reviews *workqueue.Queue[string]
+	hooks          *workqueue.Queue[int]
 
 	mu sync.Mutex
 	// states has the tokens that this process has written, by file.
@@ -112,6 +121,12 @@ type tokenState struct {
 	validity token.Validity
 	// requestedAt is when the token was requested, by the stopwatch of the agent.
 	requestedAt time.Duration
+	// accepted: the API server has accepted the token in a review. refusals counts those in a row
+	// since then.
+	accepted bool
+	refusals int
+	// notReviewable: the API server refused the token in its first review.
+	notReviewable bool
 }
 
 // New returns an agent, or an error for an invalid config. It makes no request.
@@ -125,6 +140,9 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Local == nil {
 		cfg.Local = cfg.Clock
 	}
+	if cfg.ReviewInterval <= 0 {
+		cfg.ReviewInterval = defaultReviewInterval
+	}
 	a := &Agent{cfg: cfg, stopwatch: stopwatch.New(cfg.Local, cfg.Local), tokens: map[string]Token{}, states: map[string]tokenState{}}
 	for _, t := range cfg.Tokens {
 		if _, twice := a.tokens[t.File]; twice {
@@ -137,13 +155,15 @@ func New(cfg Config) (*Agent, error) {
 
 // Run keeps the tokens in the files until ctx ends, and returns nil.
 func (a *Agent) Run(ctx context.Context) error {
-	var errFiles, errHooks error
+	var errFiles, errHooks, errReviews error
 	a.files, errFiles = workqueue.New(workqueue.Config[string]{Name: queueName, Sync: a.sync, BaseDelay: minDelay, MaxDelay: maxDelay, Registerer: a.cfg.Registerer})
 	// With a worker per hook, a hook that hangs does not block another one.
 	a.hooks, errHooks = workqueue.New(workqueue.Config[int]{
 		Name: hooksQueueName, Sync: a.runHook, Workers: len(a.cfg.Hooks), BaseDelay: minDelay, MaxDelay: maxDelay, Registerer: a.cfg.Registerer,
 	})
-	if err := errors.Join(errFiles, errHooks); err != nil {
+	// With a worker per file, a review that is not answered delays no other.
+	a.reviews, errReviews = workqueue.New(workqueue.Config[string]{Name: reviewsQueueName, Sync: a.review, Workers: len(a.tokens), Registerer: a.cfg.Registerer})
+	if err := errors.Join(errFiles, errHooks, errReviews); err != nil {
 		return err
 	}
 	a.enqueueAll()
@@ -151,6 +171,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer others.Wait()
 	others.Go(func() { a.stopwatch.WatchClocks(ctx, a.enqueueAll) })
 	others.Go(func() { _ = a.hooks.Run(ctx) }) // it has no error to return
+	others.Go(func() { _ = a.reviews.Run(ctx) })
 	return a.files.Run(ctx)
 }
 
@@ -203,6 +224,8 @@ func (a *Agent) Ready() error {
 			errs = append(errs, fmt.Errorf("%s: there is no token yet", t.File))
 		case a.stopwatch.Elapsed()-h.requestedAt >= h.validity.Lifetime():
 			errs = append(errs, fmt.Errorf("%s: the token has expired", t.File))
+		case h.refusals >= refusalsToRenew:
+			errs = append(errs, fmt.Errorf("%s: the API server refuses the token", t.File))
 		case h.validity.NotYetValid(a.cfg.Clock.Now()):
 			errs = append(errs, fmt.Errorf("%s: the token is not valid before %s: the clock of the API server was set back", t.File, h.validity.Issued.UTC().Format(time.RFC3339)))
 		}
@@ -211,7 +234,7 @@ func (a *Agent) Ready() error {
 }
 
 func (a *Agent) sync(ctx context.Context, key string) (again time.Duration, err error) {
-	if h, ok := a.state(key); ok && exists(key) {
+	if h, ok := a.state(key); ok && exists(key) && h.refusals < refusalsToRenew {
 		if dueIn := a.renewIn(h, key); dueIn > 0 {
 			return min(h.validity.RequeueAfter(dueIn), fileCheckInterval), nil
 		}
@@ -221,6 +244,9 @@ func (a *Agent) sync(ctx context.Context, key string) (again time.Duration, err 
 	}
 	for i := range a.cfg.Hooks {
 		a.hooks.Add(i)
+	}
+	if a.cfg.Review != nil {
+		a.reviews.Add(key)
 	}
 	return fileCheckInterval, nil
 }

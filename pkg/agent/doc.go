@@ -3,7 +3,8 @@
 // no longer renews.
 //
 // Each file has its own token, from the TokenRequest API. It is requested at the start, when it
-// must be renewed ([token.Validity.RenewAt]), and when the file was removed. The old token
+// must be renewed ([token.Validity.RenewAt]), when the API server refuses it though it had
+// accepted it ([Config.Review]), and when the file was removed. The old token
 // stays in the file until it is replaced. Errors are retried without a limit, at most a minute
 // apart. A token is requested only if the file can be written.
 //
@@ -14,6 +15,6 @@
 // Hooks run after a file was written, in parallel with the files and with each other. Each is
 // retried until it succeeds.
 //
-// Tokens are in memory only until they are written. RBAC: create serviceaccounts/token of the
+// Tokens are in memory only while they are written and reviewed. RBAC: create serviceaccounts/token of the
 // ServiceAccount, which gives all rights of this ServiceAccount.
 package agent

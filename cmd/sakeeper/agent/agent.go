@@ -116,9 +116,13 @@ func newAgent(cfg *Config, registry *prometheus.Registry) (*agent.Agent, error) 
 	if err != nil {
 		return nil, err
 	}
+	review, err := agent.NewReviewer(config)
+	if err != nil {
+		return nil, err
+	}
 	return agent.New(agent.Config{
 		Client: client.CoreV1(), Namespace: cfg.namespace, ServiceAccount: cfg.account,
-		Tokens: cfg.tokens, Lifetime: cfg.options.lifetime, Bound: cfg.bound,
+		Tokens: cfg.tokens, Lifetime: cfg.options.lifetime, Bound: cfg.bound, Review: review,
 		Writer: cfg.writer, Hooks: cfg.hooks, Clock: serverClock, Local: clock.RealClock{}, Seed: cfg.seed,
 		Registerer: registry,
 	})

@@ -10,9 +10,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/yaml"
 
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/authenticator"
@@ -20,6 +23,7 @@ import (
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/internal/cmdtest"
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/signer"
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/webhook"
+	"github.com/sakeeper/sakeeper/pkg/agent"
 )
 
 const monitoring = "../../manifests/components/monitoring"
@@ -143,6 +147,14 @@ func exportedMetrics(t *testing.T) map[string][]string {
 	authenticatorProcess, err := authenticator.New(authenticatorConfig)
 	cmdtest.MustNil(t, err)
 	registries = append(registries, authenticatorProcess.Registry())
+
+	agentRegistry := prometheus.NewRegistry()
+	_, err = agent.New(agent.Config{
+		Client: fake.NewClientset().CoreV1(), Namespace: "n", ServiceAccount: "a", Tokens: []agent.Token{{File: "f"}}, Lifetime: time.Hour,
+		Writer: agent.RenameWriter{}, Clock: clock.RealClock{}, Registerer: agentRegistry,
+	})
+	cmdtest.MustNil(t, err)
+	registries = append(registries, agentRegistry)
 
 	exported := standard()
 	for _, registry := range registries {

@@ -90,6 +90,9 @@ type Config struct {
 	Writer Writer
 	// Hooks run after a file was written.
 	Hooks []Hook
+	// OwnCredential is the file of Tokens whose token Client authenticates with, for the metrics; such
+	// an agent cannot renew anything once that token has expired. Empty: none.
+	OwnCredential string
 	// Clock is the clock of the API server, such as a [kube.ServerClock] that follows the Date of
 	// the responses to Client.
 	Clock clock.PassiveClock

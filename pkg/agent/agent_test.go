@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -615,4 +616,33 @@ func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTheOwnCredentialIsMeasured: an agent that renews its own credential cannot recover once that
+// has expired, so a metric says how much is left.
+func TestTheOwnCredentialIsMeasured(t *testing.T) {
+	live(t, func(w *world) {
+		w.change(func() { w.down = testkit.InternalError() })
+		for _, step := range []struct {
+			pass time.Duration
+			want float64
+		}{{0, 1}, {51 * time.Minute, 0.15}, {9 * time.Minute, 0}, {time.Hour, 0}} {
+			pass(step.pass)
+			if got := w.agent.ownCredentialRemaining(); math.Abs(got-step.want) > 0.001 {
+				t.Errorf("%v is left, want %v", got, step.want)
+			}
+		}
+		w.change(func() { w.down = nil })
+		pass(maxDelay)
+		if got := w.agent.ownCredentialRemaining(); got < 0.9 {
+			t.Errorf("renewed, and %v is left", got)
+		}
+	}, func(cfg *Config) { cfg.OwnCredential = cfg.Tokens[0].File })
+	live(t, func(w *world) {
+		w.change(func() { w.down = testkit.InternalError() })
+		pass(2 * time.Hour)
+		if got := w.agent.ownCredentialRemaining(); got != 1 {
+			t.Errorf("%v is left of no such token", got)
+		}
+	})
 }

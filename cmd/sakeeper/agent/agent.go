@@ -72,6 +72,7 @@ func Run(ctx context.Context, cfg *Config) error {
 		return errors.Join(err, listeners.Close())
 	}
 	klog.FromContext(ctx).Info("Fetching tokens", "serviceAccount", klog.KRef(cfg.namespace, cfg.account), "boundTo", cfg.boundTo(), "files", len(cfg.tokens))
+	cfg.warn(ctx)
 	if cfg.options.once {
 		return a.Once(ctx)
 	}
@@ -81,6 +82,15 @@ func Run(ctx context.Context, cfg *Config) error {
 	group.Go(func() error { return listeners.Serve(ctx, registry, agentProbes(a)) })
 	group.Go(func() error { return a.Run(ctx) })
 	return group.Wait()
+}
+
+// warn logs that the agent renews its own credential.
+func (c *Config) warn(ctx context.Context) {
+	if c.ownCredential == "" {
+		return
+	}
+	klog.FromContext(ctx).Error(nil, "The credential of this agent is a token that it renews itself: if it expires, as in an outage, the agent cannot recover. Give it another credential",
+		"credential", c.rest.BearerTokenFile, "tokenFile", c.ownCredential)
 }
 
 // delayShutdown returns a context that ends the delay after ctx has, or at the next signal of those
@@ -122,7 +132,7 @@ func newAgent(cfg *Config, registry *prometheus.Registry) (*agent.Agent, error) 
 	}
 	return agent.New(agent.Config{
 		Client: client.CoreV1(), Namespace: cfg.namespace, ServiceAccount: cfg.account,
-		Tokens: cfg.tokens, Lifetime: cfg.options.lifetime, Bound: cfg.bound, Review: review,
+		Tokens: cfg.tokens, Lifetime: cfg.options.lifetime, Bound: cfg.bound, Review: review, OwnCredential: cfg.ownCredential,
 		Writer: cfg.writer, Hooks: cfg.hooks, Clock: serverClock, Local: clock.RealClock{}, Seed: cfg.seed,
 		Registerer: registry,
 	})

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
 
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/internal/cmdtest"
 	"github.com/sakeeper/sakeeper/pkg/agent"
@@ -126,6 +130,62 @@ func TestAgentTokens(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, cfg.tokens); diff != "" {
 		t.Errorf("tokens (-want +got):\n%s", diff)
+	}
+}
+
+// TestACredentialThatRenewsItself: the token file of the kubeconfig is one of --token-file, also by
+// symlinks and before it exists, and a warning names both.
+func TestACredentialThatRenewsItself(t *testing.T) {
+	f := cmdtest.NewFiles(t)
+	cmdtest.MustNil(t, os.Mkdir(f.Path("d"), 0o700))
+	cmdtest.MustNil(t, os.Symlink("d", f.Path("linked")))
+	cmdtest.MustNil(t, os.Symlink("d/token", f.Path("link")))
+	cmdtest.MustNil(t, os.Symlink(f.Path("link"), f.Path("twice")))
+	cmdtest.MustNil(t, os.Symlink("loop", f.Path("loop")))
+	cases := map[string]struct {
+		in   string // the credential
+		want bool
+	}{
+		"the file":               {in: "%/d/token", want: true},
+		"not clean":              {in: "%/./d/../d/token", want: true},
+		"by a linked directory":  {in: "%/linked/token", want: true},
+		"by a link":              {in: "%/link", want: true},
+		"by two links":           {in: "%/twice", want: true},
+		"another":                {in: "%/d/other"},
+		"another that does loop": {in: "%/loop"},
+		"none":                   {},
+	}
+	for _, exists := range []bool{false, true} {
+		for name, tc := range cases {
+			t.Run(fmt.Sprint(name, ", it exists: ", exists), func(t *testing.T) {
+				file := f.Path("d/token")
+				if exists {
+					cmdtest.MustNil(t, os.WriteFile(file, []byte("t"), 0o600))
+				}
+				cfg := &Config{tokens: []agent.Token{{File: f.Path("d/vault")}, {File: file}}, rest: &rest.Config{BearerTokenFile: f.Expand(tc.in)}}
+				cfg.ownCredential = ownCredential(cfg.rest.BearerTokenFile, cfg.tokens)
+				logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
+				cfg.warn(klog.NewContext(t.Context(), logger))
+				logs := logger.GetSink().(ktesting.Underlier).GetBuffer().String()
+				if warned := strings.Contains(logs, file) && strings.Contains(logs, cfg.rest.BearerTokenFile); (cfg.ownCredential == file) != tc.want || warned != tc.want {
+					t.Errorf("own credential %q, log %q", cfg.ownCredential, logs)
+				}
+			})
+		}
+	}
+}
+
+// TestTheKubeconfigMayNameAFileOfTheAgent reads the name from the kubeconfig.
+func TestTheKubeconfigMayNameAFileOfTheAgent(t *testing.T) {
+	f := cmdtest.NewFiles(t)
+	kubeconfig := f.Path("self.kubeconfig")
+	cmdtest.MustNil(t, os.WriteFile(f.Path("token"), []byte("t"), 0o600))
+	cmdtest.MustNil(t, os.WriteFile(kubeconfig, []byte(`{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],
+"clusters":[{"name":"c","cluster":{"server":"https://127.0.0.1:1"}}],"users":[{"name":"u","user":{"tokenFile":"token"}}]}`), 0o600))
+	cfg, err := cmdtest.ConfigOf(t, f, NewCommand, "--kubeconfig="+kubeconfig, "--namespace=team", "--service-account=robot", "--token-file=%/token")
+	cmdtest.MustNil(t, err)
+	if cfg.ownCredential != f.Path("token") {
+		t.Errorf("own credential %q", cfg.ownCredential)
 	}
 }
 

@@ -119,6 +119,8 @@ type Config struct {
 	writer             agent.Writer
 	hooks              []agent.Hook
 	seed               string
+	// ownCredential is the file of tokens whose token is also the credential of the agent, or empty.
+	ownCredential string
 }
 
 // boundTo names the bound object, for the log.
@@ -140,6 +142,7 @@ func (o *Options) complete(version string) (*Config, error) {
 	errs = append(errs, errWriter, errHooks, errRest)
 	if errRest == nil {
 		errs = append(errs, cfg.identify(ownClaims(cfg.rest)))
+		cfg.ownCredential = ownCredential(cfg.rest.BearerTokenFile, cfg.tokens)
 	}
 	return cfg, errors.Join(errs...)
 }
@@ -232,6 +235,35 @@ func canonical(file string) string {
 		file = filepath.Join(dir, filepath.Base(file))
 	}
 	return file
+}
+
+// ownCredential returns the file of tokens that is the same as tokenFile, directly or by symlinks, or
+// nothing.
+func ownCredential(tokenFile string, tokens []agent.Token) string {
+	if tokenFile == "" {
+		return ""
+	}
+	for _, t := range tokens {
+		if target(t.File) == target(tokenFile) {
+			return t.File
+		}
+	}
+	return ""
+}
+
+// target returns the canonical path of what file links to, which need not exist yet.
+func target(file string) string {
+	for range 40 { // as many links as Linux follows
+		link, err := os.Readlink(file)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(link) {
+			link = filepath.Join(filepath.Dir(canonical(file)), link)
+		}
+		file = link
+	}
+	return canonical(file)
 }
 
 func (o *Options) writer() (agent.Writer, error) {

@@ -62,7 +62,7 @@ func (a *Agent) review(ctx context.Context, file string) (again time.Duration, e
 	interval := wait.Jitter(time.Duration(float64(a.cfg.ReviewInterval)*(1-reviewJitter)), reviewJitter/(1-reviewJitter))
 	content, err := os.ReadFile(file)
 	if err != nil {
-		return interval, nil //nolint:nilerr // a file that is gone is written again, and reviewed then
+		return interval, nil // a file that is gone is written again, and reviewed then
 	}
 	limited, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()

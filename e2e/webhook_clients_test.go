@@ -103,4 +103,3 @@ func mustCopy(t *testing.T, from, to string) {
 	must(t, err)
 	mustReplace(t, to, content)
 }
-

@@ -171,13 +171,14 @@ func (r *Reviewer) accountOf(ctx context.Context, pod *corev1.Pod) (*corev1.Serv
 }
 
 // tokenSecretOf returns the name of the first token Secret that account lists; empty if there is
-// none, or if none is needed.
+// none, or if none is needed. If one is listed, but has no token yet, it is an error.
 func (r *Reviewer) tokenSecretOf(ctx context.Context, pod *corev1.Pod, account *corev1.ServiceAccount) (string, error) {
 	if r.settings.TokenVolumeSource != rules.SecretTokens || !rules.NeedsToken(pod, account) {
 		return "", nil
 	}
 	ctx, cancel := withReserve(ctx)
 	defer cancel()
+	unfilled := ""
 	for _, listed := range account.Secrets {
 		secret, err := r.secrets.Secrets(pod.Namespace).Get(ctx, listed.Name, metav1.GetOptions{})
 		switch {
@@ -186,7 +187,12 @@ func (r *Reviewer) tokenSecretOf(ctx context.Context, pod *corev1.Pod, account *
 			return "", rules.TokenLookupFailed(pod, err)
 		case rules.IsToken(secret, account):
 			return secret.Name, nil
+		case unfilled == "" && rules.IsTokenOf(secret, account):
+			unfilled = secret.Name
 		}
+	}
+	if unfilled != "" {
+		return "", rules.TokenNotFilled(account, unfilled)
 	}
 	return "", nil
 }

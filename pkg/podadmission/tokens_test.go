@@ -97,7 +97,7 @@ func TestTokenSecrets(t *testing.T) {
 		}, opts...)...)
 	}
 	const (
-		none = `No API token found for service account "default", retry after the token is automatically created and added to the service account`
+		none = `No API token found for service account "default": it lists no token Secret that exists. Unless a controller makes one (sakeeper controllers --auto-generate-token-secrets), create a Secret of type kubernetes.io/service-account-token for it and add it to the secrets of the service account`
 		pod  = `"serviceAccountName":"default",` + mainContainer
 	)
 	patched := func(secret string) string {
@@ -124,6 +124,15 @@ func TestTokenSecrets(t *testing.T) {
 			wantReads: []string{"team/gone"}, wantCode: 500, wantRefused: none,
 		},
 		"nothing is listed": {in: pod, wantCode: 500, wantRefused: none},
+		"the listed one is not filled yet": {
+			in: pod, inListed: []string{"gone", "new", "newer"}, inLive: []runtime.Object{token("new", testkit.WithData(corev1.ServiceAccountTokenKey, "")), token("newer", testkit.WithData(corev1.ServiceAccountTokenKey, ""))},
+			wantReads: []string{"team/gone", "team/new", "team/newer"}, wantCode: 500,
+			wantRefused: `No API token found for service account "default": its Secret "new" is not filled yet, retry after a controller has written a token to it`,
+		},
+		"one is filled after one that is not": {
+			in: pod, inListed: []string{"new", "good"}, inLive: []runtime.Object{token("new", testkit.WithData(corev1.ServiceAccountTokenKey, "")), token("good")},
+			wantReads: []string{"team/new", "team/good"}, want: patched("good"),
+		},
 		"the pod opted out": {
 			in: `"automountServiceAccountToken":false,` + pod, inListed: []string{"good"}, inLive: []runtime.Object{token("good")},
 		},

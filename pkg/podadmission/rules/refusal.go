@@ -48,9 +48,22 @@ func internal(message string) error {
 	}}
 }
 
-// noToken returns a refusal that asks the client to retry after a second.
+// noToken returns a refusal of a pod whose ServiceAccount lists no token Secret that exists. It asks the client
+// to retry after a second, because a controller may make one.
 func noToken(account *corev1.ServiceAccount) error {
+	return retry(fmt.Sprintf("No API token found for service account %q: it lists no token Secret that exists. Unless a controller makes one (sakeeper controllers --auto-generate-token-secrets), create a Secret of type %s for it and add it to the secrets of the service account",
+		account.Name, corev1.SecretTypeServiceAccountToken))
+}
+
+// TokenNotFilled returns the refusal of a pod whose ServiceAccount lists that token Secret, which has
+// no token yet. It asks the client to retry after a second, and is an [apierrors.APIStatus].
+func TokenNotFilled(account *corev1.ServiceAccount, secret string) error {
+	return retry(fmt.Sprintf("No API token found for service account %q: its Secret %q is not filled yet, retry after a controller has written a token to it", account.Name, secret))
+}
+
+// retry returns a refusal that asks the client to retry after a second.
+func retry(message string) error {
 	err := apierrors.NewServerTimeout(schema.GroupResource{Resource: "serviceaccounts"}, "create pod", 1)
-	err.ErrStatus.Message = fmt.Sprintf("No API token found for service account %q, retry after the token is automatically created and added to the service account", account.Name)
+	err.ErrStatus.Message = message
 	return err
 }

@@ -1,5 +1,8 @@
 package api
 
+// AnnotationPrefix begins the names of all annotations and labels of sakeeper.
+const AnnotationPrefix = "sakeeper.io/"
+
 // The annotations and labels by which people tell the controllers what to do with
 // an object. Of the annotations of any object, these are the ones that are cached.
 const (

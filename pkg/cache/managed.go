@@ -29,6 +29,9 @@ type ManagedSecret struct {
 	Immutable bool
 	// ContentSum is the [ContentSum] of the keys that [api.FilledKeysAnnotation] names.
 	ContentSum [sha256.Size]byte
+	// UnknownAnnotations are the annotations below sakeeper.io that sakeeper does not have,
+	// such as mistyped ones, sorted.
+	UnknownAnnotations []string
 	// OtherKeys are the keys of the data that are not empty and that sakeeper did not fill,
 	// sorted.
 	OtherKeys []string
@@ -59,6 +62,12 @@ func NewManagedSecret(secret *corev1.Secret) *ManagedSecret {
 		Immutable:  secret.Immutable != nil && *secret.Immutable,
 	}
 	reduced.Annotations = selectAnnotations(secret.Annotations, tokenAnnotations())
+	for name := range secret.Annotations {
+		if strings.HasPrefix(name, api.AnnotationPrefix) && !slices.Contains(tokenAnnotations(), name) && !slices.Contains(settings(), name) {
+			reduced.UnknownAnnotations = append(reduced.UnknownAnnotations, name)
+		}
+	}
+	slices.Sort(reduced.UnknownAnnotations)
 	filled := reduced.FilledKeys()
 	reduced.ContentSum = ContentSum(secret.Data, filled)
 	for key, value := range secret.Data {

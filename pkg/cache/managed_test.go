@@ -51,6 +51,15 @@ func TestNewManagedSecret(t *testing.T) {
 				return &ManagedSecret{ObjectMeta: meta, Type: corev1.SecretTypeOpaque, Immutable: true, ContentSum: sum("ca.crt", "CA", "token", "eyJ-must-not-be-seen"), OtherKeys: []string{"mine"}}
 			},
 		},
+		"the names of annotations that do not exist": {
+			in: testkit.Secret("team/s", testkit.WithAnnotation("sakeeper.io/lifetme", "eyJ-must-not-be-seen"), testkit.WithAnnotation("sakeeper.io/format", "token"),
+				testkit.WithAnnotation(api.KeepAnnotation, "true"), testkit.WithAnnotation("example.com/lifetme", "1h"), testkit.WithAnnotation("sakeeper.io/a", "")),
+			want: func(in *corev1.Secret) *ManagedSecret {
+				meta := reducedMeta(in)
+				meta.Annotations = map[string]string{"sakeeper.io/format": "token"}
+				return &ManagedSecret{ObjectMeta: meta, Type: in.Type, ContentSum: sum(), UnknownAnnotations: []string{"sakeeper.io/a", "sakeeper.io/lifetme"}}
+			},
+		},
 		"that it is not immutable": {
 			in: testkit.Secret("team/s", immutable(false)),
 			want: func(in *corev1.Secret) *ManagedSecret {

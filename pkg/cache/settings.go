@@ -10,7 +10,11 @@ func tokenAnnotations() []string {
 }
 
 func settingAnnotations(annotations map[string]string) map[string]string {
-	return selectAnnotations(annotations, []string{api.KeepAnnotation, api.CleanUpUnusedAnnotation, api.ResignAnnotation, api.CleanedUpAnnotation, api.ReviewedAnnotation})
+	return selectAnnotations(annotations, settings())
+}
+
+func settings() []string {
+	return []string{api.KeepAnnotation, api.CleanUpUnusedAnnotation, api.ResignAnnotation, api.CleanedUpAnnotation, api.ReviewedAnnotation}
 }
 
 // selectAnnotations returns a copy of annotations with only those keys.

@@ -221,12 +221,20 @@ func (c *Controller) handleAPIError(ctx context.Context, s state, doing string, 
 	permanent := kube.IsPermanent(err)
 	err = fmt.Errorf("%s: %w", doing, kube.Redact(err))
 	if (permanent || now.Sub(since) >= warnAfter) && workqueue.Report(ctx) {
-		c.cfg.Recorder.Eventf(kube.Reference(kind, secret), corev1.EventTypeWarning, api.ReasonFailedTokenRenewal, "The token in this Secret cannot be renewed: %v", err)
+		c.cfg.Recorder.Eventf(kube.Reference(kind, secret), corev1.EventTypeWarning, api.ReasonFailedTokenRenewal, "%s: %v", failureOf(secret), err)
 	}
 	if delay := maxRetryDelay(remaining(s), permanent); delay > 0 {
 		c.queue.AddAfter(toolscache.MetaObjectToName(secret), delay)
 	}
 	return 0, err
+}
+
+// failureOf returns what failed for secret, for an event.
+func failureOf(secret *cache.ManagedSecret) string {
+	if len(secret.FilledKeys()) == 0 {
+		return "This Secret cannot be given a token"
+	}
+	return "The token in this Secret cannot be renewed"
 }
 
 // remaining returns how long the token of a Secret is still valid, by the clock or by its

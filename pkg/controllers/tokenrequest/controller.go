@@ -200,7 +200,7 @@ func (c *Controller) recordWarning(ctx context.Context, secret *cache.ManagedSec
 	if current == before || current == (warning{}) {
 		return
 	}
-	klog.FromContext(ctx).V(2).Info("Refused to write a token to secret", "secret", klog.KObj(secret), "reason", current.reason, "text", current.text)
+	klog.FromContext(ctx).V(2).Info("Found a problem with secret", "secret", klog.KObj(secret), "action", d.action, "reason", current.reason, "text", current.text)
 	c.cfg.Recorder.Event(kube.Reference(kind, secret), corev1.EventTypeWarning, current.reason, current.text)
 }
 

@@ -57,7 +57,7 @@ type decision struct {
 	// rateLimited: many Secrets may need a write for the same reason at once, such as a
 	// new CA, and it is not urgent.
 	rateLimited bool
-	// warning is the event to record, for refuse.
+	// warning is the event to record: for refuse, and about annotations that do not exist.
 	warning warning
 }
 
@@ -71,15 +71,20 @@ func decide(s state) decision {
 		}
 	}
 	spec, problems := parse(s.secret.Annotations, s.publicServer)
+	unknown := unknownAnnotations(s.secret.UnknownAnnotations)
 	if len(problems) > 0 {
-		return refuseWith(api.ReasonInvalidTokenSetting, strings.Join(problems, "; "))
+		return refuseWith(api.ReasonInvalidTokenSetting, strings.Join(append(problems, unknown...), "; "))
 	}
 	for _, rule := range []func(state, tokenSpec) (decision, bool){withoutAccount, occupied} {
 		if d, ok := rule(s, spec); ok {
 			return d
 		}
 	}
-	return outdated(s, spec)
+	d := outdated(s, spec)
+	if len(unknown) > 0 {
+		d.warning = warning{api.ReasonInvalidTokenSetting, strings.Join(unknown, "; ")}
+	}
+	return d
 }
 
 func gone(s state) (decision, bool) {
@@ -132,7 +137,11 @@ func withoutAccount(s state, spec tokenSpec) (decision, bool) {
 	if wait := s.secret.CreationTimestamp.Add(missingAccountDelay).Sub(s.now); wait > 0 && wait <= missingAccountDelay {
 		return decision{action: none, reason: "its service account may be created soon", wait: wait}, true
 	}
-	return refuseWith(api.ReasonNoServiceAccount, fmt.Sprintf("%s: there is no ServiceAccount %s in this namespace; create it, or name another", api.ServiceAccountAnnotation, spec.account)), true
+	text := fmt.Sprintf("%s: there is no ServiceAccount %s in this namespace; create it, or name another", api.ServiceAccountAnnotation, spec.account)
+	if other := s.secret.Annotations[api.FilledForAnnotation]; other != "" && len(s.secret.FilledKeys()) > 0 {
+		text += fmt.Sprintf(". The token in this Secret still is that of ServiceAccount %s, until it expires at %s", other, s.secret.Annotations[api.ExpiresAtAnnotation])
+	}
+	return refuseWith(api.ReasonNoServiceAccount, text), true
 }
 
 // occupied refuses a Secret with other data under the keys of the token. Where only

@@ -1,6 +1,7 @@
 package tokenrequest
 
 import (
+	gocmp "cmp"
 	"testing"
 	"time"
 
@@ -75,6 +76,7 @@ func TestDecide(t *testing.T) {
 		wantAction action
 		wantReason string
 		wantEvent  string
+		wantText   string // of the event; empty: the reason
 		wantByAge  bool
 		wantWait   bool
 	}{
@@ -118,6 +120,20 @@ func TestDecide(t *testing.T) {
 			in: secret(managed(with("lifetime", "1m"), with("format", "jks"))), wantAction: refuse, wantEvent: api.ReasonInvalidTokenSetting,
 			wantReason: `sakeeper.io/lifetime: "1m" is not a duration from 10m to 1193046h, such as 24h; sakeeper.io/format: "jks" is not one of token, kubeconfig, argocd-cluster, custom`,
 		},
+		"an annotation that does not exist": {
+			in: secret(managed(with("lifetme", "1h"))), wantAction: renew, wantReason: "it has no token", wantEvent: api.ReasonInvalidTokenSetting,
+			wantText: `"sakeeper.io/lifetme": there is no such annotation; did you mean sakeeper.io/lifetime?`,
+		},
+		"annotations that do not exist, and a good token": {
+			in: secret(filled(with("tokenkey", "k"), with("servr", "x"), with("service", "x"), with("serviceaccount", "x"), with("ro", "x"), with("keep", "true"))), wantAction: none, wantReason: "its token is valid", wantWait: true, wantEvent: api.ReasonInvalidTokenSetting,
+			wantText: `"sakeeper.io/ro": there is no such annotation; "sakeeper.io/service": there is no such annotation; did you mean sakeeper.io/service-account?; ` +
+				`"sakeeper.io/serviceaccount": there is no such annotation; did you mean sakeeper.io/service-account?; "sakeeper.io/servr": there is no such annotation; did you mean sakeeper.io/service-account or sakeeper.io/server?; ` +
+				`"sakeeper.io/tokenkey": there is no such annotation; did you mean sakeeper.io/token-key?`,
+		},
+		"one that does not exist, and one that is wrong": {
+			in: secret(managed(with("lifetme", "1h"), with("format", "jks"))), wantAction: refuse, wantEvent: api.ReasonInvalidTokenSetting,
+			wantReason: `sakeeper.io/format: "jks" is not one of token, kubeconfig, argocd-cluster, custom; "sakeeper.io/lifetme": there is no such annotation; did you mean sakeeper.io/lifetime?`,
+		},
 		"bad settings, and a good token": {
 			in: but(secret(filled(with("lifetime", "1m"))), func(s *state) { s.account = nil }), wantAction: refuse, wantEvent: api.ReasonInvalidTokenSetting,
 			wantReason: `sakeeper.io/lifetime: "1m" is not a duration from 10m to 1193046h, such as 24h`,
@@ -134,7 +150,7 @@ func TestDecide(t *testing.T) {
 		"no account any more": {in: but(secret(filled()), func(s *state) { s.account = nil }), wantAction: remove, wantReason: "its service account is gone"},
 		"no account of another name": {
 			in: but(secret(filled(with("service-account", "rob"))), func(s *state) { s.account = nil }), wantAction: refuse, wantEvent: api.ReasonNoServiceAccount,
-			wantReason: "sakeeper.io/service-account: there is no ServiceAccount rob in this namespace; create it, or name another",
+			wantReason: "sakeeper.io/service-account: there is no ServiceAccount rob in this namespace; create it, or name another. The token in this Secret still is that of ServiceAccount robot, until it expires at 2026-01-03T03:04:05Z",
 		},
 		"an account that is being deleted": {in: but(secret(filled()), func(s *state) { testkit.Deleting()(s.account) }), wantAction: none, wantReason: "its service account is being deleted"},
 		"another account of that name":     {in: but(secret(filled()), func(s *state) { s.account = robot(testkit.WithUID(testkit.OtherUID)) }), wantAction: renew, wantReason: changed},
@@ -194,7 +210,7 @@ func TestDecide(t *testing.T) {
 			got := decide(tc.in)
 			want := decision{action: tc.wantAction, reason: tc.wantReason, dueByAge: tc.wantByAge, rateLimited: tc.wantReason == changed || tc.wantAction == remove, spec: got.spec, wait: got.wait}
 			if tc.wantEvent != "" {
-				want.warning = warning{tc.wantEvent, tc.wantReason}
+				want.warning = warning{tc.wantEvent, gocmp.Or(tc.wantText, tc.wantReason)}
 			}
 			if diff := cmp.Diff(want, got, cmp.AllowUnexported(decision{}, warning{}, tokenSpec{})); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)

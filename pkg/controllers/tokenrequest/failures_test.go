@@ -15,8 +15,26 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
+// TestAFailureSaysWhetherThereIsAToken: one that never was cannot be renewed.
+func TestAFailureSaysWhetherThereIsAToken(t *testing.T) {
+	for want, secret := range map[string]*corev1.Secret{
+		"This Secret cannot be given a token":        managed(),
+		"The token in this Secret cannot be renewed": filledFrom(managed(), with("rotate", "now")),
+	} {
+		f := newFixture(t, served(), robot(), secret)
+		f.api.configure(func(a *fakeAPIServer) { a.tokensErr = testkit.QuotaExceeded() })
+		if _, err := f.syncSecret(t); err == nil {
+			t.Error("no error")
+		}
+		events := testkit.Events(f.recorder)
+		if len(events) != 1 || !strings.HasPrefix(events[0], "Warning FailedTokenRenewal "+want+": ") {
+			t.Errorf("events %q, want one with %s", events, want)
+		}
+	}
+}
+
 func TestFailures(t *testing.T) {
-	const forbidden = `Warning FailedTokenRenewal The token in this Secret cannot be renewed: request a token for service account team/robot: things "name" is forbidden: exceeded quota: few`
+	const forbidden = `Warning FailedTokenRenewal This Secret cannot be given a token: request a token for service account team/robot: things "name" is forbidden: exceeded quota: few`
 	cases := map[string]struct {
 		inTokensErr, inWritesErr error
 		inToken                  string
@@ -28,36 +46,36 @@ func TestFailures(t *testing.T) {
 		"forbidden": {inTokensErr: testkit.QuotaExceeded(), want: []string{forbidden}, wantErr: true},
 		"a deleted account": {
 			inTokensErr: testkit.NotFound(), wantAgain: requeueAfter, wantErr: true,
-			wantLater: []string{`Warning FailedTokenRenewal The token in this Secret cannot be renewed: request a token for service account team/robot: things "name" not found`},
+			wantLater: []string{`Warning FailedTokenRenewal This Secret cannot be given a token: request a token for service account team/robot: things "name" not found`},
 		},
 		"an outage": {
 			inTokensErr: errBoom, wantErr: true,
-			wantLater: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: request a token for service account team/robot: boom"},
+			wantLater: []string{"Warning FailedTokenRenewal This Secret cannot be given a token: request a token for service account team/robot: boom"},
 		},
 		"a terminating namespace": {inTokensErr: testkit.NamespaceTerminating(), wantAgain: requeueAfter},
 		"a response without a token": {
 			inToken: "opaque-" + secretBytes, wantErr: true,
-			wantLater: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: request a token for service account team/robot: read the response of the API server: it is not a token with claims"},
+			wantLater: []string{"Warning FailedTokenRenewal This Secret cannot be given a token: request a token for service account team/robot: read the response of the API server: it is not a token with claims"},
 		},
 		"an error that quotes a token": {
 			inTokensErr: testkit.Invalid("spec", secretBytes), wantErr: true,
-			want: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: request a token for service account team/robot: Invalid (the message is redacted, because it contains a token)"},
+			want: []string{"Warning FailedTokenRenewal This Secret cannot be given a token: request a token for service account team/robot: Invalid (the message is redacted, because it contains a token)"},
 		},
 		"a conflict": {
 			inWritesErr: testkit.Conflict(), wantAgain: requeueAfter, wantErr: true,
-			wantLater: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: write secret team/s: " + testkit.Conflict().Error()},
+			wantLater: []string{"Warning FailedTokenRenewal This Secret cannot be given a token: write secret team/s: " + testkit.Conflict().Error()},
 		},
 		"a deleted secret": {
 			inWritesErr: testkit.NotFound(), wantAgain: requeueAfter, wantErr: true,
-			wantLater: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: write secret team/s: " + testkit.NotFound().Error()},
+			wantLater: []string{"Warning FailedTokenRenewal This Secret cannot be given a token: write secret team/s: " + testkit.NotFound().Error()},
 		},
 		"a rejected write": {
 			inWritesErr: testkit.Invalid("data", secretBytes), wantErr: true,
-			want: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: write secret team/s: Invalid (the message is redacted, because it contains a token)"},
+			want: []string{"Warning FailedTokenRenewal This Secret cannot be given a token: write secret team/s: Invalid (the message is redacted, because it contains a token)"},
 		},
 		"a lost write": {
 			inWritesErr: testkit.InternalError(), wantErr: true,
-			wantLater: []string{"Warning FailedTokenRenewal The token in this Secret cannot be renewed: write secret team/s: Internal error occurred: etcd is slow"},
+			wantLater: []string{"Warning FailedTokenRenewal This Secret cannot be given a token: write secret team/s: Internal error occurred: etcd is slow"},
 		},
 	}
 	for name, tc := range cases {
@@ -227,7 +245,7 @@ func TestConflictsWithoutEndCostFewTokens(t *testing.T) {
 			if got := len(f.summary()) / 2; got < minutes || got > 2*minutes+6 {
 				t.Errorf("%d tokens in %d minutes", got, minutes)
 			}
-			want := []string{`Warning FailedTokenRenewal The token in this Secret cannot be renewed: write secret team/s: ` + testkit.Conflict().Error()}
+			want := []string{`Warning FailedTokenRenewal This Secret cannot be given a token: write secret team/s: ` + testkit.Conflict().Error()}
 			if diff := cmp.Diff(want, testkit.Events(f.recorder)[:1]); diff != "" {
 				t.Errorf("events (-want +got):\n%s", diff)
 			}

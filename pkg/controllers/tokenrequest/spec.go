@@ -73,6 +73,46 @@ func parse(annotations map[string]string, publicServer string) (spec tokenSpec, 
 	return spec, problems
 }
 
+// minHint is how many first letters an annotation shares with the one that is meant.
+const minHint = 3
+
+// unknownAnnotations returns a problem for each of the names, which are annotations below
+// sakeeper.io that do not exist.
+func unknownAnnotations(names []string) []string {
+	var problems []string
+	for _, name := range names {
+		problem := fmt.Sprintf("%s: there is no such annotation", quote(name))
+		if meant := closest(name); meant != "" {
+			problem += "; did you mean " + meant + "?"
+		}
+		problems = append(problems, problem)
+	}
+	return problems
+}
+
+// closest returns the settings that share the most first letters with name, with "or" between
+// them; empty: none does.
+func closest(name string) string {
+	var best []string
+	length := len(api.AnnotationPrefix) + minHint
+	for _, setting := range []string{
+		api.ServiceAccountAnnotation, api.AudiencesAnnotation, api.LifetimeAnnotation, api.FormatAnnotation,
+		api.ServerAnnotation, api.TokenKeyAnnotation, api.RotateAnnotation,
+	} {
+		shared := 0
+		for shared < min(len(name), len(setting)) && name[shared] == setting[shared] {
+			shared++
+		}
+		switch {
+		case shared > length:
+			best, length = []string{setting}, shared
+		case shared == length:
+			best = append(best, setting)
+		}
+	}
+	return strings.Join(best, " or ")
+}
+
 func blank(audience string) bool { return audience == "" || strings.ContainsAny(audience, " \t\r\n") }
 
 func parseLifetime(annotations map[string]string) (time.Duration, error) {

@@ -28,7 +28,8 @@ func TestLongComparisonWithInTree(t *testing.T) {
 		"namespace-controller",
 	}})
 	mustStartManager(t, ours, controlplane.ControllerManager{Controllers: []string{"namespace-controller"}})
-	startReadySakeeper(t, ours.sakeeperArgs(t))
+	// In-tree keeps tokens that are none, which sakeeper reviews and replaces.
+	startReadySakeeper(t, ours.sakeeperArgs(t, "--resign-tokens=never"))
 
 	for _, step := range history() {
 		alike := t.Run(step.name, func(t *testing.T) {
@@ -132,7 +133,7 @@ func history() []step {
 		{"token secret with data and labels of the user", secret("rich", "builder", func(s *corev1.Secret) {
 			s.Labels = map[string]string{"mine": "yes"}
 			s.Annotations["mine"] = "yes"
-			s.Data = map[string][]byte{"mine": []byte("yes"), "ca.crt": []byte("wrong"), "namespace": []byte("elsewhere")}
+			s.Data = map[string][]byte{"mine": []byte("yes"), "ca.crt": []byte("wrong")}
 		})},
 		{"token secret with a token of the user", secret("own-token", "builder", func(s *corev1.Secret) {
 			s.Data = map[string][]byte{"token": []byte("mine")}
@@ -160,7 +161,6 @@ func history() []step {
 			must(t, err)
 		}},
 		{"ca.crt is changed", change("plain", func(s *corev1.Secret) { s.Data["ca.crt"] = []byte("wrong") })},
-		{"namespace is changed", change("plain", func(s *corev1.Secret) { s.Data["namespace"] = []byte("wrong") })},
 		{"namespace is removed", change("plain", func(s *corev1.Secret) { delete(s.Data, "namespace") })},
 		{"token is removed", change("plain", func(s *corev1.Secret) { delete(s.Data, "token") })},
 		{"token is changed", change("rich", func(s *corev1.Secret) { s.Data["token"] = []byte("mine") })},

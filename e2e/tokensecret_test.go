@@ -131,6 +131,10 @@ func TestTokenSecretIsRepairedAndKeepsItsToken(t *testing.T) {
 			change: func(s *corev1.Secret) { delete(s.Data, "namespace") },
 			want:   map[string]int{"patch secrets": 1},
 		},
+		"another namespace": {
+			change: func(s *corev1.Secret) { s.Data["namespace"] = []byte("elsewhere") },
+			want:   map[string]int{"patch secrets": 1},
+		},
 		"no ca.crt and no uid annotation": {
 			change: func(s *corev1.Secret) {
 				delete(s.Data, "ca.crt")
@@ -447,7 +451,7 @@ func TestImmutableSecretGetsOneEventAndHoldsNobodyUp(t *testing.T) {
 	}
 }
 
-func TestUnreadableTokenIsLeftAlone(t *testing.T) {
+func TestUnreadableTokenStaysUntilItIsReviewed(t *testing.T) {
 	t.Parallel()
 	namespace := newNamespace(t, shared.client)
 	account := mustCreateAccount(t, shared.client, namespace, "builder")
@@ -455,14 +459,14 @@ func TestUnreadableTokenIsLeftAlone(t *testing.T) {
 	secret.Data = map[string][]byte{"token": []byte("not a token"), "namespace": []byte("elsewhere")}
 	mustCreateSecret(t, shared.client, namespace, secret)
 	var got *corev1.Secret
-	eventually(t, "ca.crt is added", func(ctx context.Context) (err error) {
+	eventually(t, "ca.crt is added, and namespace repaired", func(ctx context.Context) (err error) {
 		got, err = shared.client.CoreV1().Secrets(namespace).Get(ctx, "odd", metav1.GetOptions{})
-		if err == nil && len(got.Data["ca.crt"]) == 0 {
+		if err == nil && (len(got.Data["ca.crt"]) == 0 || string(got.Data["namespace"]) != namespace) {
 			return errors.New("not yet")
 		}
 		return err
 	})
-	if string(got.Data["token"]) != "not a token" || string(got.Data["namespace"]) != "elsewhere" {
+	if string(got.Data["token"]) != "not a token" {
 		t.Errorf("what a user wrote was changed: %q", got.Data)
 	}
 	if got.Annotations[corev1.ServiceAccountUIDKey] != string(account.UID) {

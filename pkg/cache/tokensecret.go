@@ -31,8 +31,8 @@ type TokenSecret struct {
 	AccountUID types.UID
 	// CASum is the SHA-256 of ca.crt; without ca.crt, that of no bytes.
 	CASum [sha256.Size]byte
-	// HasNamespace is true if data has a namespace that is not empty.
-	HasNamespace bool
+	// NamespaceRight is true if data has the namespace of the Secret.
+	NamespaceRight bool
 	// Token describes the token.
 	Token Token
 	// Unfilled is the whole Secret without managedFields if it has no token, and else nil. It
@@ -93,11 +93,11 @@ func NewTokenSecret(secret *corev1.Secret, inspect Inspect) *TokenSecret {
 // newTokenSecret is NewTokenSecret of a Secret that may be cached in a former version, or nil.
 func newTokenSecret(secret *corev1.Secret, former *TokenSecret, inspect Inspect) *TokenSecret {
 	reduced := &TokenSecret{
-		ObjectMeta:   identity(secret.ObjectMeta),
-		Account:      secret.Annotations[corev1.ServiceAccountNameKey],
-		AccountUID:   types.UID(secret.Annotations[corev1.ServiceAccountUIDKey]),
-		CASum:        sha256.Sum256(secret.Data[corev1.ServiceAccountRootCAKey]),
-		HasNamespace: len(secret.Data[corev1.ServiceAccountNamespaceKey]) > 0,
+		ObjectMeta:     identity(secret.ObjectMeta),
+		Account:        secret.Annotations[corev1.ServiceAccountNameKey],
+		AccountUID:     types.UID(secret.Annotations[corev1.ServiceAccountUIDKey]),
+		CASum:          sha256.Sum256(secret.Data[corev1.ServiceAccountRootCAKey]),
+		NamespaceRight: string(secret.Data[corev1.ServiceAccountNamespaceKey]) == secret.Namespace,
 	}
 	compact := secret.Data[corev1.ServiceAccountTokenKey]
 	reduced.Token = reduced.inspectToken(compact, former, inspect)

@@ -50,14 +50,20 @@ func TestNewTokenSecret(t *testing.T) {
 			in: testkit.Secret("team/s", testkit.WithAccount("robot"), testkit.WithData("token", ""), testkit.WithData("namespace", "team"),
 				testkit.WithData("ca.crt", "a CA"), testkit.WithData("extra", "of a user"), testkit.Deleting()),
 			want: func(in *corev1.Secret) *TokenSecret {
-				return &TokenSecret{ObjectMeta: reducedMeta(in), Token: tokenOf(in), Account: "robot", CASum: sha256.Sum256([]byte("a CA")), HasNamespace: true, Unfilled: in.DeepCopy()}
+				return &TokenSecret{ObjectMeta: reducedMeta(in), Token: tokenOf(in), Account: "robot", CASum: sha256.Sum256([]byte("a CA")), NamespaceRight: true, Unfilled: in.DeepCopy()}
+			},
+		},
+		"another namespace is not right": {
+			in: testkit.Secret("team/s", testkit.WithAccount("robot"), testkit.WithData("token", "eyJ"), testkit.WithData("namespace", "elsewhere")),
+			want: func(in *corev1.Secret) *TokenSecret {
+				return &TokenSecret{ObjectMeta: reducedMeta(in), Token: tokenOf(in), Account: "robot", CASum: none}
 			},
 		},
 		"of one with a token only values are kept": {
 			in: testkit.Secret("team/s", testkit.WithAccount("robot"), testkit.WithAccountUID(testkit.AccountUID), testkit.WithAnnotation("note", "mine"),
 				testkit.WithLabel("app", "ci"), testkit.WithData("token", "eyJ"), testkit.WithData("ca.crt", "a CA"), testkit.WithData("namespace", "team"), testkit.WithManagedFields(), testkit.Deleting()),
 			want: func(in *corev1.Secret) *TokenSecret {
-				return &TokenSecret{ObjectMeta: reducedMeta(in), Token: tokenOf(in), Account: "robot", AccountUID: testkit.AccountUID, CASum: sha256.Sum256([]byte("a CA")), HasNamespace: true}
+				return &TokenSecret{ObjectMeta: reducedMeta(in), Token: tokenOf(in), Account: "robot", AccountUID: testkit.AccountUID, CASum: sha256.Sum256([]byte("a CA")), NamespaceRight: true}
 			},
 		},
 		"without a CA the sum is that of no bytes": {

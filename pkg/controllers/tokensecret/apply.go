@@ -41,9 +41,7 @@ func (c *Controller) fill(ctx context.Context, cached *cache.TokenSecret, accoun
 		}
 		secret.Data[corev1.ServiceAccountTokenKey] = []byte(compact)
 		secret.Data[corev1.ServiceAccountRootCAKey] = ca.PEM()
-		if !cached.HasNamespace {
-			secret.Data[corev1.ServiceAccountNamespaceKey] = []byte(secret.Namespace)
-		}
+		secret.Data[corev1.ServiceAccountNamespaceKey] = []byte(secret.Namespace)
 		metav1.SetMetaDataAnnotation(&secret.ObjectMeta, corev1.ServiceAccountUIDKey, string(account))
 		if cached.AccountUID == "" {
 			c.owners.filledFrom.Add(cached.UID, cached.ResourceVersion)
@@ -130,11 +128,11 @@ func (c *Controller) waitToRepair(ctx context.Context, cached *cache.TokenSecret
 	return c.writeBackoff(ctx, c.limiters.contents, secretKey(cached), contentOfCA(ca), cached), nil
 }
 
-// repair patches ca.crt, and namespace if it is missing, of a Secret that has a token. The token is
+// repair patches ca.crt, and namespace if it differs, of a Secret that has a token. The token is
 // not cached, so that the object cannot be written whole.
 func (c *Controller) repair(ctx context.Context, cached *cache.TokenSecret, account types.UID, ca cabundle.Bundle, reason string) (requeueAfter time.Duration, err error) {
 	data := map[string][]byte{corev1.ServiceAccountRootCAKey: ca.PEM()}
-	if !cached.HasNamespace {
+	if !cached.NamespaceRight {
 		data[corev1.ServiceAccountNamespaceKey] = []byte(cached.Namespace)
 	}
 	err = c.patch(ctx, cached, account, data)

@@ -126,8 +126,8 @@ func decideContent(s state) (action, string) {
 		return resign, "its token was made for another secret or service account"
 	case s.mayResign() && s.resign == ResignAll && s.token == older:
 		return resign, "its token was signed by an older key"
-	case !s.secret.HasNamespace && !s.repairBlocked:
-		return repair, "namespace is missing"
+	case !s.secret.NamespaceRight && !s.repairBlocked:
+		return repair, "namespace differs"
 	default:
 		return decideCheck(s)
 	}

@@ -20,7 +20,7 @@ var neverResign = map[string]string{api.ResignAnnotation: "never"}
 func TestDecide(t *testing.T) {
 	sum := testkit.Bundle().Sum()
 	secret := func(changes ...func(*cache.TokenSecret)) *cache.TokenSecret {
-		s := &cache.TokenSecret{Account: "robot", AccountUID: testkit.AccountUID, CASum: sum, HasNamespace: true}
+		s := &cache.TokenSecret{Account: "robot", AccountUID: testkit.AccountUID, CASum: sum, NamespaceRight: true}
 		for _, change := range changes {
 			change(s)
 		}
@@ -28,7 +28,7 @@ func TestDecide(t *testing.T) {
 	}
 	unfilled := func(s *cache.TokenSecret) { s.Unfilled = &corev1.Secret{} }
 	otherCA := func(s *cache.TokenSecret) { s.CASum = testkit.OtherBundle().Sum() }
-	noNamespace := func(s *cache.TokenSecret) { s.HasNamespace = false }
+	noNamespace := func(s *cache.TokenSecret) { s.NamespaceRight = false }
 	nameless := func(s *cache.TokenSecret) { s.Account = "" }
 	withoutUID := func(s *cache.TokenSecret) { s.AccountUID = "" }
 	deleting := func(s *cache.TokenSecret) {
@@ -100,8 +100,8 @@ func TestDecide(t *testing.T) {
 		"another CA is repaired": {
 			inSecret: secret(otherCA, noNamespace), inAccount: testkit.AccountUID, want: repair, wantReason: "ca.crt differs",
 		},
-		"a missing namespace is repaired": {
-			inSecret: secret(noNamespace), inAccount: testkit.AccountUID, want: repair, wantReason: "namespace is missing",
+		"a missing or wrong namespace is repaired": {
+			inSecret: secret(noNamespace), inAccount: testkit.AccountUID, want: repair, wantReason: "namespace differs",
 		},
 		"a missing uid annotation is no reason for a write": {
 			inSecret: secret(withoutUID), inAccount: testkit.AccountUID, want: none, wantReason: "secret is right",
@@ -165,7 +165,7 @@ func TestDecideOnTokens(t *testing.T) {
 				s := state{
 					secret: &cache.TokenSecret{
 						ObjectMeta: metav1.ObjectMeta{Labels: tc.inLabels, DeletionTimestamp: tc.inDeleting},
-						Account:    "robot", HasNamespace: true, CASum: testkit.Bundle().Sum(),
+						Account:    "robot", NamespaceRight: true, CASum: testkit.Bundle().Sum(),
 					},
 					owner: owner{account: testkit.AccountUID}, token: tc.inToken, caSum: testkit.Bundle().Sum(),
 					resign: setting, resignAnnotation: tc.inSettings[api.ResignAnnotation],

@@ -9,7 +9,7 @@
 // # Secrets
 //
 // A Secret names its ServiceAccount by annotation, and after it was filled its UID too. If the
-// account exists, a missing token or namespace is filled in and a differing ca.crt is replaced. The
+// account exists, a missing token is filled in and a differing ca.crt or namespace is replaced. The
 // same write sets both annotations, but they alone are no reason for a write. If the account does
 // not exist, the Secret is deleted, with its UID and resourceVersion as preconditions, and a Warning
 // event on its namespace says why. The account does not exist if this process saw the deletion of

@@ -84,9 +84,9 @@ func TestSync(t *testing.T) {
 			inSecret: unfilled(mine...), inCached: account,
 			want: []testkit.Request{filled(testkit.AccountUID, mine...)},
 		},
-		"also a namespace, while a wrong CA is replaced": {
-			inSecret: unfilled(testkit.WithData("namespace", "of the user"), testkit.WithData("ca.crt", "wrong")), inCached: account,
-			want: []testkit.Request{filled(testkit.AccountUID, testkit.WithData("namespace", "of the user"))},
+		"but a wrong CA and a wrong namespace are replaced": {
+			inSecret: unfilled(testkit.WithData("namespace", "elsewhere"), testkit.WithData("ca.crt", "wrong")), inCached: account,
+			want: []testkit.Request{filled(testkit.AccountUID)},
 		},
 		"the version that is written is the one in the cache": {
 			inSecret: unfilled(testkit.WithResourceVersion("123")), inCached: account,
@@ -107,6 +107,10 @@ func TestSync(t *testing.T) {
 		},
 		"a missing namespace is one patch": {
 			inSecret: secret(testkit.WithData("namespace", "")), inCached: account,
+			want: []testkit.Request{repaired(true)},
+		},
+		"and so is a wrong one": {
+			inSecret: secret(testkit.WithData("namespace", "elsewhere")), inCached: account,
 			want: []testkit.Request{repaired(true)},
 		},
 		"a secret without an account is deleted, with preconditions": {

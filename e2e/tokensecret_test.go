@@ -338,6 +338,38 @@ func expectReplaced(t *testing.T, namespace, name, account, former string) {
 	expectUser(t, shared.cp, secret, "system:serviceaccount:"+namespace+":"+account)
 }
 
+func TestNamesThatNoObjectCanHaveAreToldAndNotRetried(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t)
+	s := startReadySakeeper(t, p.sakeeperArgs(t))
+	namespace := newNamespace(t, p.client)
+	names := []string{"a/b", "..", ".", "%2e"}
+	for i, name := range names {
+		mustCreateSecret(t, p.client, namespace, tokenSecret(fmt.Sprintf("odd%d", i), name))
+	}
+	mustCreateAccount(t, p.client, namespace, "app", "")
+	eventually(t, "one event for each", func(ctx context.Context) error {
+		events, err := p.client.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		got := map[string]int32{}
+		for _, event := range events.Items {
+			got[event.InvolvedObject.Name+" "+event.Reason] += max(event.Count, 1)
+		}
+		want := map[string]int32{"app " + api.ReasonUnusableSecretReference: 1}
+		for i := range names {
+			want[fmt.Sprintf("odd%d ", i)+api.ReasonImpossibleServiceAccount] = 1
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			return fmt.Errorf("(-want +got):\n%s", diff)
+		}
+		return nil
+	})
+	expectMetric(t, s, `sakeeper_failing_keys{controller="`+tokensecret.Name+`"} 0`)
+	expectMetric(t, s, `sakeeper_failing_keys{controller="serviceaccount-token-references"} 0`)
+}
+
 func expectNamespaceEvent(t *testing.T, client kubernetes.Interface, namespace, message string) {
 	t.Helper()
 	eventually(t, "event "+message, func(ctx context.Context) error {

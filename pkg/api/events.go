@@ -11,6 +11,9 @@ const (
 	// ReasonFailedGenerateToken is the event on a ServiceAccount if the API server refuses its
 	// token Secret or the reference to it, for example because of a quota.
 	ReasonFailedGenerateToken = "FailedGenerateToken"
+	// ReasonUnusableSecretReference is the event on a ServiceAccount if its secrets have an entry
+	// without a name, or with one that no Secret can have.
+	ReasonUnusableSecretReference = "UnusableSecretReference"
 	// ReasonDeletedTokenSecret is the event on a namespace if a token Secret in it was deleted,
 	// because its ServiceAccount does not exist or has another UID than the Secret names.
 	ReasonDeletedTokenSecret = "DeletedTokenSecret"
@@ -24,6 +27,8 @@ const (
 	// ReasonResignedToken: the token was replaced by a new one. Copies of the old one are
 	// refused from now on.
 	ReasonResignedToken = "ResignedToken"
+	// ReasonImpossibleServiceAccount: no ServiceAccount can have the name in the annotation.
+	ReasonImpossibleServiceAccount = "ImpossibleServiceAccount"
 	// ReasonKeptToken: the token was not made for this Secret, or the API server may refuse it, and
 	// it is not replaced: the API server accepts it, or a setting says so.
 	ReasonKeptToken = "KeptToken"

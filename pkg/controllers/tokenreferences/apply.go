@@ -15,6 +15,7 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
 	"github.com/sakeeper/sakeeper/pkg/kube"
@@ -24,6 +25,16 @@ import (
 func (c *Controller) decideReference(account *corev1.ServiceAccount, name string, deleted deletedSecrets) decision {
 	_, cached := cache.Get(c.cfg.Secrets, account.Namespace+"/"+name)
 	return decide(reference{account: account.Name, name: name, cached: cached, deleted: deleted.includes(name, account.UID)})
+}
+
+// reportUnusable records one event on an account as long as it has references that no Secret can be
+// meant by.
+func (c *Controller) reportUnusable(account *corev1.ServiceAccount) {
+	has := slices.ContainsFunc(account.Secrets, func(ref corev1.ObjectReference) bool { return unusable(ref.Name) })
+	if c.unusable.changed(toolscache.MetaObjectToName(account), account.UID, has) {
+		c.cfg.Recorder.Event(kube.Reference("ServiceAccount", account), corev1.EventTypeWarning, api.ReasonUnusableSecretReference,
+			"The field secrets of this service account has an entry without a name, or with one that no secret can have. Remove it")
+	}
 }
 
 // waitForLookups returns how long the lookups of an account's references must wait, if it needs any.

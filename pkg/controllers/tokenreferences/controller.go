@@ -78,6 +78,7 @@ type Controller struct {
 	// deletedAccounts holds the UIDs of deleted ServiceAccounts.
 	deletedAccounts *lru.Cache
 	dangling        *dangling
+	unusable        *unusableReferences
 	lookups         *workqueue.KeyedLimiter[toolscache.ObjectName]
 	writes          *writebackoff.Tracker[objectKey]
 }
@@ -96,6 +97,7 @@ func New(cfg Config) (*Controller, error) {
 		deletions:       newDeletions(),
 		deletedAccounts: lru.New(rememberedAccounts),
 		dangling:        newDangling(),
+		unusable:        newUnusableReferences(),
 		lookups:         workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, lookupsPerSecond, lookupsAtOnce),
 		writes:          writebackoff.New[objectKey]("references", cfg.Clock, cfg.Registerer),
 	}
@@ -127,6 +129,7 @@ func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (reque
 	account, ok := cache.Get(c.cfg.ServiceAccounts, key.String())
 	if !ok {
 		c.dangling.set(key, 0)
+		c.unusable.changed(key, "", false)
 		c.lookups.Forget(key)
 		return c.deletions.expire(key, c.cfg.Clock.Now()), nil
 	}
@@ -160,6 +163,7 @@ func (c *Controller) mayLag(account *corev1.ServiceAccount, deleted deletedSecre
 
 func (c *Controller) reconcile(ctx context.Context, account *corev1.ServiceAccount, deleted deletedSecrets) (requeueAfter time.Duration, err error) {
 	key := toolscache.MetaObjectToName(account)
+	c.reportUnusable(account)
 	if wait := c.waitForLookups(account, deleted); wait > 0 {
 		return wait, workqueue.ErrRequeueLater
 	}

@@ -2,6 +2,7 @@ package tokenreferences
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/sakeeper/sakeeper/pkg/cache"
 )
@@ -10,7 +11,7 @@ import (
 type decision int
 
 const (
-	keep   decision = iota // the Secret exists
+	keep   decision = iota // the Secret exists, or the name is unusable
 	count                  // keep it, and count it if the API server has no such Secret
 	lookUp                 // remove it if the API server has no such Secret
 	remove                 // remove it
@@ -25,7 +26,7 @@ type reference struct {
 
 func decide(r reference) decision {
 	switch {
-	case r.cached:
+	case r.cached, unusable(r.name):
 		return keep
 	case r.deleted:
 		return remove
@@ -35,6 +36,9 @@ func decide(r reference) decision {
 		return count
 	}
 }
+
+// unusable returns true if no Secret can have this name. There is nothing to look up.
+func unusable(name string) bool { return len(validation.IsDNS1123Subdomain(name)) > 0 }
 
 // without returns refs without those whose name is stale, in the same order.
 func without(refs []corev1.ObjectReference, stale map[string]bool) []corev1.ObjectReference {

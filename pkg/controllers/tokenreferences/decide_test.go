@@ -21,6 +21,8 @@ func TestDecide(t *testing.T) {
 		"a deleted one with a generated name":   {in: reference{account: "robot", name: "robot-token-x7z9q", deleted: true}, want: remove},
 		"a generated name that is not cached":   {in: reference{account: "robot", name: "robot-token-x7z9q"}, want: lookUp},
 		"a name of the user that is not cached": {in: reference{account: "robot", name: "mine"}, want: count},
+		"no name":                               {in: reference{account: "robot"}, want: keep},
+		"a name that no secret can have":        {in: reference{account: "robot", name: "a/b"}, want: keep},
 		"a generated name of another account":   {in: reference{account: "robot", name: "default-token-x7z9q"}, want: count},
 	}
 	for name, tc := range cases {

@@ -19,7 +19,9 @@
 // that it does not have is no reason. One of ServiceAccounts removes none either, because the patch
 // carries the resourceVersion.
 //
-// Other references to Secrets that do not exist are counted in sakeeper_dangling_references.
+// Other references to Secrets that do not exist are counted in sakeeper_dangling_references. An entry
+// without a name, or with one that no Secret can have, stays and is not counted: an event on the
+// account says so.
 //
 // Deletions of an account's Secrets are handled in batches, so that many of them cost a few writes.
 // A deletion is remembered until the account no longer refers to the Secret, because

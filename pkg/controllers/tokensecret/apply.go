@@ -195,12 +195,15 @@ func (c *Controller) leaveAlone(ctx context.Context, s state, text string) {
 	if !c.told.first(s.secret, text) {
 		return
 	}
-	severity := corev1.EventTypeWarning
-	if s.token == accepted {
+	severity, reason := corev1.EventTypeWarning, api.ReasonKeptToken
+	switch {
+	case text == impossibleAccountText:
+		reason = api.ReasonImpossibleServiceAccount
+	case s.token == accepted:
 		severity = corev1.EventTypeNormal
 	}
 	klog.FromContext(ctx).V(2).Info("Left a token secret alone", "secret", klog.KObj(s.secret), "reason", text)
-	c.cfg.Recorder.Event(kube.Reference("Secret", s.secret), severity, api.ReasonKeptToken, text)
+	c.cfg.Recorder.Event(kube.Reference("Secret", s.secret), severity, reason, text)
 }
 
 func claimsOf(secret *cache.TokenSecret, account types.UID) token.LegacyClaims {

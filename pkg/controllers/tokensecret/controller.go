@@ -303,7 +303,7 @@ func (c *Controller) countOrphans(ctx context.Context, key toolscache.ObjectName
 	total := func() int { return len(c.cfg.Secrets.GetStore().ListKeys()) }
 	doubted, wait := c.doubts.count(key, c.cfg.Clock.Now(), total, func(name toolscache.ObjectName, uid types.UID) bool {
 		secret, ok := cache.Get(c.cfg.Secrets, name.String())
-		if !ok || secret.UID != uid || secret.Account == "" {
+		if !ok || secret.UID != uid || !possibleAccount(secret.Account) {
 			return false
 		}
 		account, ok := cache.Get(c.cfg.ServiceAccounts, secret.AccountName().String())

@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cache"
@@ -96,6 +98,10 @@ func decide(s state) (action, string) {
 		return none, "secret does not exist"
 	case s.secret.Account == "":
 		return none, "secret names no service account"
+	case !possibleAccount(s.secret.Account) && s.secret.DeletionTimestamp == nil:
+		return leaveAlone, impossibleAccountText
+	case !possibleAccount(s.secret.Account):
+		return none, "secret is being deleted"
 	case s.owner.mistaken:
 		return undoFill, "it was filled for an account that is gone"
 	case s.owner.account == "" && s.secret.DeletionTimestamp != nil:
@@ -175,6 +181,12 @@ func (s state) whyNotResign() string {
 		return "no tokens are replaced (--resign-tokens=never)"
 	}
 }
+
+const impossibleAccountText = "No service account can have the name in the annotation " + corev1.ServiceAccountNameKey +
+	", so that this secret gets no token. Correct the name"
+
+// possibleAccount returns true if a ServiceAccount can have this name.
+func possibleAccount(name string) bool { return len(validation.IsDNS1123Subdomain(name)) == 0 }
 
 // belongs returns true if secret belongs to the ServiceAccount with the name that secret names and
 // the UID uid.

@@ -30,6 +30,7 @@ func TestDecide(t *testing.T) {
 	otherCA := func(s *cache.TokenSecret) { s.CASum = testkit.OtherBundle().Sum() }
 	noNamespace := func(s *cache.TokenSecret) { s.NamespaceRight = false }
 	nameless := func(s *cache.TokenSecret) { s.Account = "" }
+	impossible := func(s *cache.TokenSecret) { s.Account = "a/b" }
 	withoutUID := func(s *cache.TokenSecret) { s.AccountUID = "" }
 	deleting := func(s *cache.TokenSecret) {
 		now := metav1.NewTime(testkit.Instant())
@@ -51,6 +52,12 @@ func TestDecide(t *testing.T) {
 		},
 		"a secret that names no account is left alone": {
 			inSecret: secret(nameless, unfilled, otherCA), want: none, wantReason: "secret names no service account",
+		},
+		"nor is one whose account no object can be": {
+			inSecret: secret(impossible, unfilled, otherCA), want: leaveAlone, wantReason: impossibleAccountText,
+		},
+		"which has no event while it is being deleted": {
+			inSecret: secret(impossible, deleting), want: none, wantReason: "secret is being deleted",
 		},
 		"a secret without its account is removed": {
 			inSecret: secret(), want: remove, wantReason: "service account does not exist",

@@ -17,6 +17,8 @@
 // deleted only if its account is still missing 5 seconds after that was first seen, because clients
 // create both in any order; in-tree deletes it at once.
 //
+// A Secret whose annotation has a name that no ServiceAccount can have is left alone, with one event.
+//
 // If a list, the first too, leaves more than 20 Secrets or a tenth of all without their account, then
 // the API server may have answered wrongly. Each of these Secrets is deleted only if two GETs, at
 // least 10 seconds apart, do not find its account, and at most 10 of them are deleted in a second.

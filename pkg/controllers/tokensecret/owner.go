@@ -35,7 +35,7 @@ func newOwners() owners {
 // doubted, what this process saw of deletions does not count.
 func (c *Controller) ownerOf(ctx context.Context, secret *cache.TokenSecret, doubted bool) (owner, error) {
 	name := secret.AccountName()
-	if name.Name == "" {
+	if !possibleAccount(name.Name) {
 		return owner{}, nil
 	}
 	cached, ok := cache.Get(c.cfg.ServiceAccounts, name.String())

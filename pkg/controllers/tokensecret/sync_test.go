@@ -297,3 +297,23 @@ func TestAConflictIsRequeued(t *testing.T) {
 		})
 	}
 }
+
+func TestAnImpossibleAccountNameCostsNothingAndHasOneEvent(t *testing.T) {
+	for _, name := range []string{"a/b", "..", ".", "%2e", "Robot", "a b", "\n", strings.Repeat("a", 254)} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, apiServer{reads: errBoom}, testkit.Secret("team/s", testkit.WithAccount(name)))
+			for range 3 {
+				if requeueAfter, err := f.sync(f.context(t), objectName("team/s")); requeueAfter != 0 || err != nil {
+					t.Errorf("requeued after %v, error %v", requeueAfter, err)
+				}
+			}
+			want := []string{"Warning ImpossibleServiceAccount " + impossibleAccountText + " involvedObject{kind=Secret,apiVersion=v1}"}
+			if diff := cmp.Diff(want, testkit.Events(f.recorder)); diff != "" {
+				t.Errorf("events (-want +got):\n%s", diff)
+			}
+			if requests := f.client.Actions(); len(requests) > 0 {
+				t.Errorf("requests: %v", requests)
+			}
+		})
+	}
+}

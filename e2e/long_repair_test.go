@@ -228,6 +228,9 @@ func TestLongDeadTokensAreSignedAnewAndNoOthers(t *testing.T) {
 	}
 
 	eventually(t, "ready", c.ready)
+	// Tokens look dead from now on: what is reviewed was repaired before, and handled once more.
+	r.expectTokens(t, false)
+	r.expectHandled(t, "barrier")
 	at(-time.Second)
 	r.expectHandled(t, "barrier-0")
 	// One of the tokens until now is the canary, and all others come after it: the clock
@@ -267,7 +270,7 @@ func TestLongDeadTokensAreSignedAnewAndNoOthers(t *testing.T) {
 	c.expectExams(t, 6, "the third of each dead token")
 	r.expectNotes(t, map[string]string{"their-key": "accepted"})
 	r.expectUsersAndEvents(t)
-	expectCounts(t, c, map[string]float64{"none": 0, "unknown": 5, "foreign": 0, current.PublicKey().ID(): 12})
+	expectCounts(t, c, map[string]float64{"none": 0, "unknown": 5, "foreign": 0, current.PublicKey().ID(): 13})
 
 	// The key that nobody told the controller of is told now, and forgotten again.
 	c.use(keys.NewSet(current, theirs.PublicKey()))

@@ -69,7 +69,9 @@ type Options struct {
 
 	// Elect runs lead, once, while this process is the one that works, and returns when lead has
 	// returned, with its error. The context of lead ends when another process may work. Default:
-	// lead runs at once. See [Suite.NeedLeaderElection].
+	// lead runs at once. See [Suite.NeedLeaderElection]. [kube.Election.Run] is such a function;
+	// with a [kube.LeaseGuard], whose Wrap is given to Config, a process that was frozen sends
+	// nothing after its lease has run out.
 	Elect func(ctx context.Context, lead func(context.Context) error) error
 }
 

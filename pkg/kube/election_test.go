@@ -9,6 +9,7 @@ import (
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
@@ -25,6 +26,7 @@ type contender struct {
 	t      *testing.T
 	client *fake.Clientset
 	broken atomic.Bool // no request succeeds
+	taken  atomic.Bool // updates meet a conflict, which the fake does not see by itself
 	// led counts the calls of lead, and leading is closed by the first.
 	led     atomic.Int32
 	leading chan struct{}
@@ -34,12 +36,20 @@ type contender struct {
 
 func newContender(t *testing.T, objects ...runtime.Object) *contender {
 	t.Helper()
+	return newGuardedContender(t, nil, objects...)
+}
+
+func newGuardedContender(t *testing.T, guard *LeaseGuard, objects ...runtime.Object) *contender {
+	t.Helper()
 	c := &contender{t: t, client: fake.NewClientset(objects...), leading: make(chan struct{}), ended: make(chan error, 1)}
 	c.client.PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) { return c.broken.Load(), nil, errBoom })
+	c.client.PrependReactor("update", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return c.taken.Load(), nil, apierrors.NewConflict(coordinationv1.Resource("leases"), "controllers", errBoom)
+	})
 	var err error
 	c.Election, err = NewElection(ElectionConfig{
 		Client: c.client.CoordinationV1(), Recorder: record.NewFakeRecorder(100), Namespace: "system", Name: "controllers",
-		LeaseDuration: 15 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: 2 * time.Second,
+		LeaseDuration: 15 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: 2 * time.Second, Guard: guard,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -149,6 +159,155 @@ func TestALeaderThatCannotRenewStopsInTime(t *testing.T) {
 		}
 		if left := 15*time.Second - stopped.Sub(c.lease().Spec.RenewTime.Time); left <= 0 {
 			t.Errorf("worked on for %v after others may take the lease", -left)
+		}
+	})
+}
+
+// take gives the Lease to another process.
+func (c *contender) take() {
+	c.t.Helper()
+	c.taken.Store(true)
+	if err := c.client.Tracker().Update(coordinationv1.SchemeGroupVersion.WithResource("leases"), leaseOfAnother(), "system"); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// TestAReleaseThatMeetsConflicts: another client changes the Lease between the requests of the
+// release, which the next process would pay for by waiting for the Lease to expire.
+func TestAReleaseThatMeetsConflicts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newContender(t)
+		stop := c.run(untilStopped)
+		<-c.leading
+		conflicts := 0
+		c.client.PrependReactor("update", "leases", func(action clienttesting.Action) (bool, runtime.Object, error) {
+			lease := action.(clienttesting.UpdateAction).GetObject().(*coordinationv1.Lease)
+			if ptr.Deref(lease.Spec.HolderIdentity, "") == "" && conflicts < 20 {
+				conflicts++
+				return true, nil, apierrors.NewConflict(coordinationv1.Resource("leases"), "controllers", errBoom)
+			}
+			return false, nil, nil
+		})
+		began := time.Now()
+		stop()
+		if err := <-c.ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		if took := time.Since(began); c.holder() != "" || conflicts != 20 || took > time.Second {
+			t.Errorf("after %v and %d conflicts, the lease is held by %q", took, conflicts, c.holder())
+		}
+	})
+}
+
+// TestALeaderThatSeesAnotherHolder was frozen, and has lost the lease meanwhile.
+func TestALeaderThatSeesAnotherHolder(t *testing.T) {
+	for name, guard := range map[string]*LeaseGuard{"with a guard": {}, "without a guard": nil} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newGuardedContender(t, guard)
+				defer c.run(untilStopped)()
+				<-c.leading
+				time.Sleep(time.Minute + time.Second) // between two renewals
+				c.take()
+				began := time.Now()
+				if err := <-c.ended; !errors.Is(err, ErrLeaseLost) {
+					t.Errorf("Run: %v", err)
+				}
+				if took := time.Since(began); took > 3*time.Second { // the next renewal is within 2 s
+					t.Errorf("the work went on for %v", took)
+				}
+				if c.holder() != "another" {
+					t.Errorf("the lease is held by %q", c.holder())
+				}
+			})
+		})
+	}
+}
+
+// TestAnOutageLongerThanTheLease does not end the work of a guarded leader. Its requests are
+// refused before another process may take the lease, until the lease is renewed.
+func TestAnOutageLongerThanTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		guard := &LeaseGuard{}
+		c := newGuardedContender(t, guard)
+		stop := c.run(untilStopped)
+		<-c.leading
+		time.Sleep(time.Minute)
+		c.broken.Store(true)
+		renewed := c.lease().Spec.RenewTime.Time
+		time.Sleep(10 * time.Second)
+		if err := guard.Err(); err != nil {
+			t.Errorf("while the lease is valid: %v", err)
+		}
+		time.Sleep(time.Until(renewed.Add(15 * time.Second)))
+		synctest.Wait()
+		for range 60 {
+			if err := guard.Err(); !errors.Is(err, ErrLeaseLost) {
+				t.Fatalf("%v after the last renewal: %v", time.Since(renewed), err)
+			}
+			if err := c.Alive(nil); err != nil {
+				t.Fatalf("%v after the last renewal: %v", time.Since(renewed), err)
+			}
+			time.Sleep(time.Second)
+		}
+		c.broken.Store(false)
+		time.Sleep(5 * time.Second) // client-go tries every 2 to 4.4 s
+		if err := guard.Err(); err != nil {
+			t.Errorf("after the outage: %v", err)
+		}
+		if c.led.Load() != 1 {
+			t.Errorf("the work was started %d times", c.led.Load())
+		}
+		stop()
+		if err := <-c.ended; err != nil || c.holder() != "" {
+			t.Errorf("Run: %v, and the lease is held by %q", err, c.holder())
+		}
+	})
+}
+
+// TestAnotherTakesTheLeaseInAnOutage: the work ends as soon as that is seen.
+func TestAnotherTakesTheLeaseInAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newGuardedContender(t, &LeaseGuard{})
+		defer c.run(untilStopped)()
+		<-c.leading
+		c.broken.Store(true)
+		time.Sleep(time.Minute)
+		c.take()
+		c.broken.Store(false)
+		began := time.Now()
+		if err := <-c.ended; !errors.Is(err, ErrLeaseLost) {
+			t.Errorf("Run: %v", err)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("the work went on for %v", took)
+		}
+	})
+}
+
+// TestSlowLeaseRequests take 3 s each, which is less than their timeout.
+func TestSlowLeaseRequests(t *testing.T) {
+	if got := LeaseTimeout(10 * time.Second); got != 5*time.Second {
+		t.Errorf("the timeout is %v, and kube-controller-manager's is 5s", got)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		guard := &LeaseGuard{}
+		c := newGuardedContender(t, guard)
+		c.client.PrependReactor("*", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
+			time.Sleep(3 * time.Second)
+			return false, nil, nil
+		})
+		stop := c.run(untilStopped)
+		<-c.leading
+		for range 120 {
+			time.Sleep(time.Second)
+			if err := guard.Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stop()
+		if err := <-c.ended; err != nil || c.holder() != "" {
+			t.Errorf("Run: %v, and the lease is held by %q", err, c.holder())
 		}
 	})
 }
@@ -302,8 +461,8 @@ func TestAliveWhileARenewalHangs(t *testing.T) {
 			t.Error("the lease ran out long ago, and the process counts as alive")
 		}
 		close(hang)
-		stop()
-		if err := <-c.ended; err != nil {
+		defer stop()
+		if err := <-c.ended; !errors.Is(err, ErrLeaseLost) { // the work ended with the lease
 			t.Errorf("Run: %v", err)
 		}
 	})

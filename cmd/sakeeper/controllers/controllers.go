@@ -41,6 +41,8 @@ type Config struct {
 	rest     *rest.Config
 	registry *prometheus.Registry
 	suite    *controllers.Suite
+	// guard holds the requests of the suite back while the Lease is not valid.
+	guard kube.LeaseGuard
 	// election is set when the process is made; nil with --leader-elect=false.
 	election *kube.Election
 	// startElection is called before the election begins.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/rest"
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/options"
@@ -210,7 +211,9 @@ func (o *Options) checkFiles() error {
 // newSuite makes the suite of a config whose flags are valid.
 func (o *Options) newSuite(cfg *Config) (*controllers.Suite, error) {
 	suite := o.suite
-	suite.Config, suite.Registerer, suite.Process, suite.Elect = cfg.rest, cfg.registry, o.election.Reference(), cfg.elect
+	suite.Config = rest.CopyConfig(cfg.rest)
+	suite.Config.Wrap(cfg.guard.Wrap)
+	suite.Registerer, suite.Process, suite.Elect = cfg.registry, o.election.Reference(), cfg.elect
 	suite.TokenRequest.AllNamespaces = o.tokenRequestNamespaces == namespacesAll
 	switch {
 	case o.keys.Dir != "":

@@ -3,8 +3,8 @@ package controllers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/kubernetes"
@@ -53,7 +53,7 @@ func New(ctx context.Context, cfg *Config) (*Process, error) {
 	// A client of its own: neither the rate limit of the controllers nor a request that hangs may
 	// cost the Lease.
 	config := rest.CopyConfig(cfg.rest)
-	config.Timeout = min(o.RenewDeadline/2, max(o.LeaseDuration-o.RenewDeadline, time.Second)/2)
+	config.Timeout = kube.LeaseTimeout(o.RenewDeadline)
 	client, err := kubernetes.NewForConfig(config)
 	if err == nil {
 		cfg.startElection = func() { p.events.Start(client.CoreV1()) }
@@ -61,6 +61,7 @@ func New(ctx context.Context, cfg *Config) (*Process, error) {
 			Client: client.CoordinationV1(), Recorder: p.events,
 			Namespace: o.LeaseNamespace(), Name: o.Name,
 			LeaseDuration: o.LeaseDuration, RenewDeadline: o.RenewDeadline, RetryPeriod: o.RetryPeriod,
+			Guard: &cfg.guard,
 		})
 	}
 	if err != nil {
@@ -88,6 +89,9 @@ var errNoLeader = errors.New("no leader was observed yet: the API server has not
 func (p *Process) ready(*http.Request) error {
 	election := p.cfg.election
 	if election == nil || election.Leading() {
+		if err := p.cfg.guard.Err(); err != nil {
+			return fmt.Errorf("%w: no request is made until it is renewed", err)
+		}
 		return p.cfg.suite.Ready()
 	}
 	if !election.OtherLeader() {

@@ -103,4 +103,10 @@ const (
 	// ReasonRootCADiffers is on kube-system/kube-root-ca.crt if --root-ca-file has another CA
 	// than the one that is published.
 	ReasonRootCADiffers = "RootCADiffers"
+	// ReasonRootCARefused is on the Lease if a changed root CA does not verify the API server,
+	// which the last one does: the last one stays.
+	ReasonRootCARefused = "RootCARefused"
+	// ReasonRootCAUnverified is on the Lease if neither a changed root CA, which is published, nor
+	// the last one verifies the API server.
+	ReasonRootCAUnverified = "RootCAUnverified"
 )

@@ -42,6 +42,9 @@ type Options struct {
 	// root-ca-certificate-publisher-controller and by those that need Keys. The
 	// token-request-controller alone uses the CA of Config by default.
 	RootCA CASource
+	// RootCAUnverified publishes a changed RootCA even if it does not verify an API server that the
+	// last one verifies. Default: the last one stays.
+	RootCAUnverified bool
 
 	// ServiceAccount, TokenSecret, TokenCleaner, TokenGeneration and TokenRequest are the settings
 	// of one controller each.

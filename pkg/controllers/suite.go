@@ -35,8 +35,10 @@ type Suite struct {
 	loaded bool
 	keys   Source[*keys.Set]       // nil if no controller makes tokens
 	ca     Source[cabundle.Bundle] // nil if no controller needs it
-	parts  *parts                  // nil until they are made
-	work   bool                    // the controllers were started
+	// verifiedCA is ca, unless changes of it are used without a check.
+	verifiedCA *verifiedCA
+	parts      *parts // nil until they are made
+	work       bool   // the controllers were started
 }
 
 // New checks options, and returns everything that is wrong with them in one error. It does no I/O
@@ -82,6 +84,10 @@ func (s *Suite) Load(ctx context.Context) error {
 	}
 	if s.options.NeedsRootCA() || enabled[nameTokenRequest] {
 		source, err := ca.open()
+		if err == nil && !s.options.RootCAUnverified {
+			s.verifiedCA = newVerifiedCA(source, verifyServer(s.options.Config))
+			source = s.verifiedCA
+		}
 		s.ca, errs = source, append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -167,6 +173,15 @@ func (s *Suite) followReloads(recorder record.EventRecorder) {
 		s.keys.OnError(failures.Count("keys", report))
 		metrics.Shared(s.options.Registerer, keys.NewCollector(s.keys.Get))
 	}
+	if s.verifiedCA != nil {
+		s.verifiedCA.warn = func(verdict caVerdict, text string) {
+			reason := api.ReasonRootCARefused
+			if verdict == useUnverifiedCA {
+				reason = api.ReasonRootCAUnverified
+			}
+			recorder.Event(s.options.Process, corev1.EventTypeWarning, reason, text)
+		}
+	}
 	if s.ca != nil {
 		s.ca.OnError(failures.Count("ca", report))
 	}
@@ -183,10 +198,15 @@ func (s *Suite) NeedLeaderElection() bool { return s.options.Elect == nil }
 // tokens can be written, and otherwise an error that names what is not ready.
 func (s *Suite) Ready() error {
 	s.mu.Lock()
-	parts, work := s.parts, s.work
+	parts, work, verified := s.parts, s.work, s.verifiedCA
 	s.mu.Unlock()
 	if parts == nil || !work {
 		return errNotStarted
+	}
+	if verified != nil {
+		if err := verified.Ready(); err != nil {
+			return err
+		}
 	}
 	return parts.ready()
 }

@@ -103,6 +103,21 @@ func TestKeyAndCAChangeWithoutARestart(t *testing.T) {
 		}
 	})
 
+	t.Run("a CA that does not verify the API server is refused by name, and the last good one stays", func(t *testing.T) {
+		mustReplace(t, cp.CAFile, mustCACertificate(t, "unrelated"))
+		eventually(t, "event on the lease", func(ctx context.Context) error {
+			events, err := p.client.CoreV1().Events(controlplane.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "reason=RootCARefused"})
+			if err == nil && len(events.Items) == 0 {
+				err = errors.New("there is none")
+			}
+			return err
+		})
+		if _, body, err := s.Get(t.Context(), "/readyz"); err != nil || !strings.Contains(body, "does not verify the API server") {
+			t.Errorf("readyz: %v %s", err, body)
+		}
+		expectRootCA(t, p.client, newNamespace(t, p.client), append(append([]byte{}, cp.Admin.CAData...), cp.Admin.CAData...))
+	})
+
 	t.Run("a bad CA is counted, and the last good one stays", func(t *testing.T) {
 		mustReplace(t, cp.CAFile, []byte("oops"))
 		expectMetric(t, s, `sakeeper_reload_failures_total{source="ca"} 1`)

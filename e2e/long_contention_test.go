@@ -2,13 +2,14 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -18,41 +19,32 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// The figures of a truce.
-const (
-	undoneWrites     = 5
-	contendedObjects = 20
-)
+// freeWrites is how often a content is written to an object before writes are delayed: once, and
+// five times again.
+const freeWrites = 6
 
-// TestLongTwinWithAnotherCAIsNotFought runs in steps, each on what the one before
-// left. The in-tree token controller undoes each change of ca.crt too.
-func TestLongTwinWithAnotherCAIsNotFought(t *testing.T) {
+// TestLongTwinWithAnotherCACostsFewWrites runs in steps, each on what the one before left. The
+// in-tree token controller reverts each change of ca.crt too.
+func TestLongTwinWithAnotherCACostsFewWrites(t *testing.T) {
 	const few, many = 3, 30
 	p := newPlane(t)
 	s := startReadySakeeper(t, p.sakeeperArgs(t))
 	populate(t, p, 0, few, few)
 	before := withoutCA(t, tokenSecrets(t, p))
-	theirs := append(mustCACertificate(t, "theirs"), p.Admin.CAData...)
-	mustStartTwin(t, p, theirs)
+	began := time.Now()
+	mustStartTwin(t, p, append(mustCACertificate(t, "theirs"), p.Admin.CAData...))
 
-	t.Run("each object is left alone after five writes", func(t *testing.T) {
+	t.Run("each object is written ever more slowly", func(t *testing.T) {
 		expectMetric(t, s, contended("configmaps", few+namespacesAtFirst))
 		expectMetric(t, s, contended("secrets", few))
-		expectLeftAlone(t, p, "ConfigMap", "This object is", few+namespacesAtFirst)
-		expectLeftAlone(t, p, "Secret", "This object is", few)
-		expectEverywhere(t, p, theirs)
-		// The first write of a config map was the one that created it.
-		want := map[string]int{"create configmaps": few + namespacesAtFirst, "update configmaps": (undoneWrites - 1) * (few + namespacesAtFirst), "patch secrets": undoneWrites * few}
-		if diff := cmp.Diff(want, controlplane.Count(contents(t, p))); diff != "" {
-			t.Errorf("writes (-want +got):\n%s", diff)
-		}
+		expectLeftAlone(t, p, "ConfigMap", few+namespacesAtFirst)
+		expectLeftAlone(t, p, "Secret", few)
 	})
 
-	t.Run("the kind is left alone after twenty objects", func(t *testing.T) {
+	t.Run("other objects are written at once, however many are contended", func(t *testing.T) {
 		populate(t, p, few, many-few, many-few)
-		expectLeftAlone(t, p, "ConfigMap", "All objects of this kind are", 1)
-		expectLeftAlone(t, p, "Secret", "All objects of this kind are", 1)
-		expectEverywhere(t, p, theirs)
+		expectLeftAlone(t, p, "ConfigMap", many+namespacesAtFirst)
+		expectLeftAlone(t, p, "Secret", many)
 	})
 
 	t.Run("everything else is still done", func(t *testing.T) {
@@ -60,10 +52,14 @@ func TestLongTwinWithAnotherCAIsNotFought(t *testing.T) {
 		_, err := p.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
 		must(t, err)
 		account := expectAccount(t, p.client, namespace, "default")
-		expectRootCA(t, p.client, namespace, theirs)
 		mustCreateSecret(t, p.client, namespace, tokenSecret("token", "default"))
-		filled := expectFilled(t, p.client, namespace, "token", account, theirs)
-		expectUser(t, p.ControlPlane, filled, "system:serviceaccount:"+namespace+":default")
+		eventually(t, "a token", func(ctx context.Context) error {
+			secret, err := p.client.CoreV1().Secrets(namespace).Get(ctx, "token", metav1.GetOptions{})
+			if err == nil && len(secret.Data[corev1.ServiceAccountTokenKey]) == 0 {
+				err = errors.New("there is none")
+			}
+			return err
+		})
 
 		must(t, p.client.CoreV1().ServiceAccounts(namespace).Delete(t.Context(), "default", metav1.DeleteOptions{}))
 		expectGone(t, p.client, namespace, "token")
@@ -71,13 +67,12 @@ func TestLongTwinWithAnotherCAIsNotFought(t *testing.T) {
 		if again.UID == account.UID {
 			t.Error("the account was never gone")
 		}
-		got := controlplane.Count(requests(t, p.ControlPlane, 0, namespace))
-		if got["create serviceaccounts"] != 2 || got["create configmaps"] != 0 || got["update configmaps"] != 0 || got["patch configmaps"] != 0 || got["update secrets"] != 0 || got["patch secrets"] != 0 {
-			t.Errorf("requests for a new namespace: %v", got)
+		if got := controlplane.Count(requests(t, p.ControlPlane, 0, namespace))["create serviceaccounts"]; got != 2 {
+			t.Errorf("%d accounts were created, want 2", got)
 		}
 	})
 
-	expectFewWrites(t, p)
+	expectFewWrites(t, p, time.Since(began))
 	after := withoutCA(t, tokenSecrets(t, p))
 	for name, secret := range before {
 		if diff := cmp.Diff(secret, after[name]); diff != "" {
@@ -100,27 +95,25 @@ func contended(kind string, n int) string {
 	return fmt.Sprintf("sakeeper_contended_objects{kind=%q} %d", kind, n)
 }
 
-// expectLeftAlone waits for warnings on n objects of the kind that say that, and
-// fails on an object that has more than one.
-func expectLeftAlone(t *testing.T, p plane, kind, what string, n int) {
+// expectLeftAlone waits for a warning on each of n objects of the kind, and fails on an object that
+// has more than one.
+func expectLeftAlone(t *testing.T, p plane, kind string, n int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d events on a %s: %s left alone", n, kind, what), func(ctx context.Context) error {
+	eventually(t, fmt.Sprintf("events on %d objects of kind %s", n, kind), func(ctx context.Context) error {
 		events, err := p.client.CoreV1().Events("").List(ctx, metav1.ListOptions{FieldSelector: "reason=" + api.ReasonLeftAlone + ",involvedObject.kind=" + kind})
 		if err != nil {
 			return err
 		}
 		objects := map[string]int{}
 		for _, event := range events.Items {
-			if event.Type == corev1.EventTypeWarning && strings.Contains(event.Message, what+" left alone") {
-				objects[event.InvolvedObject.Namespace+"/"+event.InvolvedObject.Name] += int(event.Count)
+			objects[event.InvolvedObject.Namespace+"/"+event.InvolvedObject.Name] += int(event.Count)
+		}
+		for object, count := range objects {
+			if count > 1 {
+				t.Errorf("%s %s has %d events", kind, object, count)
 			}
 		}
-		for object, told := range objects {
-			if told > 1 {
-				t.Errorf("%s %s: told %d times", kind, object, told)
-			}
-		}
-		if len(objects) != n {
+		if len(objects) < n {
 			return fmt.Errorf("%d objects have one", len(objects))
 		}
 		return nil
@@ -141,27 +134,32 @@ func contents(t *testing.T, p plane) []controlplane.Request {
 	return found
 }
 
-// expectFewWrites looks at the whole life of the plane.
-func expectFewWrites(t *testing.T, p plane) {
+// expectFewWrites compares the writes of each object with what the write backoff allows since the twin
+// began.
+func expectFewWrites(t *testing.T, p plane, since time.Duration) {
 	t.Helper()
+	most := freeWrites + 1 // the first one that is delayed may be allowed by what came before
+	for delay, left := time.Second, since; left >= delay; delay, left = min(2*delay, 5*time.Minute), left-delay {
+		most++
+	}
 	writes := map[string]map[string]int{"configmaps": {}, "secrets": {}}
 	for _, r := range contents(t, p) {
 		writes[r.Object.Resource][r.Object.Namespace+"/"+r.Object.Name]++
 	}
 	for kind, objects := range writes {
-		full, total := 0, 0
+		contended, total := 0, 0
 		for object, n := range objects {
 			total += n
-			if n > undoneWrites {
-				t.Errorf("%d writes of %s %s", n, kind, object)
+			if n > most {
+				t.Errorf("%d writes of %s %s in %v, want at most %d", n, kind, object, since, most)
 			}
-			if n == undoneWrites {
-				full++
+			if n >= freeWrites {
+				contended++
 			}
 		}
-		t.Logf("%d writes of %d %s, of which %d were written %d times", total, len(objects), kind, full, undoneWrites)
-		if full < contendedObjects {
-			t.Errorf("%d %s were contended, want %d at least", full, kind, contendedObjects)
+		t.Logf("%d writes of %d %s in %v, of which %d were contended", total, len(objects), kind, since.Round(time.Second), contended)
+		if contended == 0 {
+			t.Errorf("no %s were contended", kind)
 		}
 	}
 }

@@ -76,10 +76,6 @@ func ailments(current, theirs, lost keys.PrivateKey) map[string]ailing {
 	}
 }
 
-func formerAccount(c *token.LegacyClaims) {
-	c.ServiceAccountUID = "00000000-0000-4000-8000-000000000000"
-}
-
 // repair is a plane with ailing Secrets of the ServiceAccount builder of their
 // namespace.
 type repair struct {

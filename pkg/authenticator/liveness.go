@@ -103,7 +103,15 @@ func checkBound(ctx context.Context, objects Objects, claims token.Claims, now t
 	if n := claims.Node; err == nil && n != nil && claims.Pod == nil {
 		err = check("node", *n, func() (Object, error) { return objects.Node(ctx, n.Name) })
 	}
-	if w := claims.ValidatingWebhookConfiguration; err == nil && w != nil {
+	if err != nil {
+		return err
+	}
+	return checkBoundWebhooks(ctx, objects, claims, check)
+}
+
+// checkBoundWebhooks checks the webhook configuration that a token is bound to.
+func checkBoundWebhooks(ctx context.Context, objects Objects, claims token.Claims, check func(kind string, ref token.Ref, get func() (Object, error)) error) (err error) {
+	if w := claims.ValidatingWebhookConfiguration; w != nil {
 		err = check("validating webhook configuration", *w, func() (Object, error) { return objects.ValidatingWebhookConfiguration(ctx, w.Name) })
 	}
 	if w := claims.MutatingWebhookConfiguration; err == nil && w != nil {

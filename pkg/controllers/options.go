@@ -22,6 +22,18 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 )
 
+// Every default of a setting that is not its zero value.
+const (
+	// defaultWorkers is how many objects each controller handles at a time. With 10, the requests of
+	// one controller keep a local API server busy; more of them only wait there.
+	defaultWorkers = 10
+	// defaultCleanUpPeriod is how long a token must be unused before it is marked invalid, and marked
+	// before its Secret is deleted (KEP-2799).
+	defaultCleanUpPeriod   = 8760 * time.Hour
+	defaultCleanUpInterval = 24 * time.Hour
+	defaultResignQPS       = 10
+)
+
 // Options say what a suite works with. The zero value of each field is its default; Config is
 // always required, Keys and RootCA by some controllers. [Defaults] shows the defaults as values.
 type Options struct {
@@ -86,22 +98,21 @@ type ServiceAccountOptions struct {
 
 // TokenSecretOptions are those of the serviceaccount-token-controller.
 type TokenSecretOptions struct {
-	// Workers is how many token Secrets are handled at a time. Default: [api.DefaultWorkers].
+	// Workers is how many token Secrets are handled at a time. Default: 10.
 	Workers int
 	// Resign says which tokens are replaced by new ones, which revokes every copy of the old one.
 	// Default: [tokensecret.ResignDead].
 	Resign tokensecret.Resign
-	// ResignQPS is how many tokens are replaced in a second. Default: [api.DefaultResignQPS].
+	// ResignQPS is how many tokens are replaced in a second. Default: 10.
 	ResignQPS float64
 }
 
 // TokenCleanerOptions are those of the legacy-serviceaccount-token-cleaner-controller.
 type TokenCleanerOptions struct {
 	// Period is how long a token must be unused before it is marked invalid, and marked before
-	// its Secret is deleted. Default: [api.DefaultCleanUpPeriod].
+	// its Secret is deleted. Default: a year (8760h), as in Kubernetes.
 	Period time.Duration
-	// Interval is the time between the beginnings of two passes. Default:
-	// [api.DefaultCleanUpInterval].
+	// Interval is the time between the beginnings of two passes. Default: a day.
 	Interval time.Duration
 	// DryRun changes nothing: logs, events and metrics say what would be done.
 	DryRun bool
@@ -139,11 +150,11 @@ func setDefaults(o *Options) {
 	if o.ServiceAccount.Names == nil {
 		o.ServiceAccount.Names = []string{api.DefaultServiceAccount}
 	}
-	setDefault(&o.TokenSecret.Workers, api.DefaultWorkers)
+	setDefault(&o.TokenSecret.Workers, defaultWorkers)
 	setDefault(&o.TokenSecret.Resign, tokensecret.ResignDead)
-	setDefault(&o.TokenSecret.ResignQPS, api.DefaultResignQPS)
-	setDefault(&o.TokenCleaner.Period, api.DefaultCleanUpPeriod)
-	setDefault(&o.TokenCleaner.Interval, api.DefaultCleanUpInterval)
+	setDefault(&o.TokenSecret.ResignQPS, defaultResignQPS)
+	setDefault(&o.TokenCleaner.Period, defaultCleanUpPeriod)
+	setDefault(&o.TokenCleaner.Interval, defaultCleanUpInterval)
 	setDefault(&o.TokenGeneration.Mode, tokengeneration.ModeNone)
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}

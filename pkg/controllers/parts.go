@@ -194,6 +194,7 @@ func (p *parts) serviceAccount() (runnable, error) {
 		Names:           p.options.ServiceAccount.Names,
 		Recorder:        p.recorder,
 		Clock:           p.options.Clock,
+		Workers:         defaultWorkers,
 		Registerer:      p.options.Registerer,
 	})
 }
@@ -271,6 +272,7 @@ func (p *parts) rootCA() (runnable, error) {
 		CA:         p.ca.Get,
 		Recorder:   p.recorder,
 		Clock:      p.options.Clock,
+		Workers:    defaultWorkers,
 		Registerer: p.options.Registerer,
 	})
 	if err != nil {
@@ -317,6 +319,7 @@ func (p *parts) tokenGeneration() (runnable, error) {
 		CA:              p.ca.Get,
 		Recorder:        p.recorder,
 		Clock:           p.options.Clock,
+		Workers:         defaultWorkers,
 		Registerer:      p.options.Registerer,
 	})
 }
@@ -324,8 +327,7 @@ func (p *parts) tokenGeneration() (runnable, error) {
 func (p *parts) tokenRequest() (runnable, error) {
 	config := p.configFor(tokenrequest.Name)
 	// Its first list tells what the server's time is, before anything is decided on it.
-	serverClock := kube.NewServerClock(p.options.Clock)
-	config.Wrap(serverClock.Wrap)
+	serverClock := kube.FollowServerClock(config, p.options.Clock)
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, err
@@ -344,6 +346,7 @@ func (p *parts) tokenRequest() (runnable, error) {
 		Recorder:        p.recorder,
 		Clock:           serverClock,
 		Monotonic:       clock.RealClock{},
+		Workers:         defaultWorkers,
 		Registerer:      p.options.Registerer,
 	})
 	if err != nil {

@@ -61,6 +61,7 @@ func judgeCA(changed, inUse verification) caVerdict {
 // bundle in use does not either.
 type verifiedCA struct {
 	Source[cabundle.Bundle]
+
 	verify  func(context.Context, cabundle.Bundle) verification
 	changed chan struct{}
 

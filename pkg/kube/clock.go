@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 )
 
@@ -20,6 +21,14 @@ var _ clock.PassiveClock = (*ServerClock)(nil)
 
 // NewServerClock returns a clock that shows the time of local until the first response.
 func NewServerClock(local clock.PassiveClock) *ServerClock { return &ServerClock{local: local} }
+
+// FollowServerClock makes every client of config set the clock that it returns, which shows the time of
+// local until the first response.
+func FollowServerClock(config *rest.Config, local clock.PassiveClock) *ServerClock {
+	c := NewServerClock(local)
+	config.Wrap(c.Wrap)
+	return c
+}
 
 // Now implements [clock.PassiveClock].
 func (c *ServerClock) Now() time.Time { return c.local.Now().Add(time.Duration(c.offset.Load())) }

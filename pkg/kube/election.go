@@ -63,7 +63,7 @@ type Election struct {
 	done chan error
 	// lost ends when another process holds the lease, or, without a guard of the caller, when the
 	// lease cannot be renewed.
-	lost context.Context
+	lost context.Context //nolint:containedctx // a state that ends once, not a request
 	lose context.CancelFunc
 
 	mu       sync.Mutex
@@ -110,6 +110,7 @@ func NewElection(cfg ElectionConfig) (*Election, error) {
 // observedLock tells the election what the requests of the elector show about the lease.
 type observedLock struct {
 	resourcelock.Interface
+
 	e *Election
 }
 
@@ -148,7 +149,7 @@ func (l *observedLock) write(ctx context.Context, record resourcelock.LeaderElec
 // ([ErrLeaseLost]): to another process, or, without [ElectionConfig.Guard], because it could not
 // be renewed in time. It returns the error of lead. The lease is renewed until lead has returned,
 // and released after that. Call it once.
-func (e *Election) Run(ctx context.Context, lead func(context.Context) error) error {
+func (e *Election) Run(ctx context.Context, lead func(context.Context) error) error { //nolint:funlen // one sequence, whose parts share its contexts
 	holding, stopRenewing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRenewing()
 	defer e.lose() // ends what waits for it
@@ -226,7 +227,7 @@ func (e *Election) release(ctx context.Context) {
 	err := retry.OnError(releaseBackoff(), func(err error) bool { return apierrors.IsConflict(err) && ctx.Err() == nil }, func() error {
 		record, _, err := e.lock.Get(ctx)
 		if err != nil || record.HolderIdentity != e.lock.Identity() {
-			return nil
+			return nil //nolint:nilerr // without an answer, or with another holder, there is nothing to release
 		}
 		now := metav1.Now()
 		err = e.lock.Update(ctx, resourcelock.LeaderElectionRecord{

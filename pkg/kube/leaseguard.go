@@ -19,7 +19,7 @@ type LeaseGuard struct {
 	duration time.Duration
 	renewed  time.Time // when the request was sent that renewed the lease last
 	// term ends when the lease is not valid any more.
-	term  context.Context
+	term  context.Context //nolint:containedctx // a state that ends, not a request
 	end   context.CancelFunc
 	timer *time.Timer
 }
@@ -39,7 +39,7 @@ func (g *LeaseGuard) current() (context.Context, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.on {
-		return nil, nil
+		return nil, nil //nolint:nilnil // no term and no error: nothing is guarded
 	}
 	if g.lost || g.age() >= g.duration {
 		g.end()
@@ -138,6 +138,7 @@ func (t guarded) WrappedRoundTripper() http.RoundTripper { return t.next }
 // guardedBody calls done when it is closed.
 type guardedBody struct {
 	io.ReadCloser
+
 	done func()
 }
 

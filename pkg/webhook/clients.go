@@ -16,12 +16,12 @@ const (
 	otherName            = "other-name"
 )
 
-// errClient is why a client is refused. Its text is sent to the client, and names no CA.
-type errClient struct{ reason, text string }
+// clientError is why a client is refused. Its text is sent to the client, and names no CA.
+type clientError struct{ reason, text string }
 
-func (e errClient) Error() string { return e.text }
+func (e clientError) Error() string { return e.text }
 
-// checkClient returns nil if the client of r may call, else an [errClient]. The certificate is
+// checkClient returns nil if the client of r may call, else an [clientError]. The certificate is
 // verified for each request, so that a new CA and the end of a certificate also hold on
 // connections that exist already.
 func (s *Server) checkClient(r *http.Request) error {
@@ -29,7 +29,7 @@ func (s *Server) checkClient(r *http.Request) error {
 		return nil
 	}
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
-		return errClient{noCertificate, "a client certificate is required: name one for this webhook in the kubeConfigFile of the API server's WebhookAdmissionConfiguration"}
+		return clientError{noCertificate, "a client certificate is required: name one for this webhook in the kubeConfigFile of the API server's WebhookAdmissionConfiguration"}
 	}
 	certificate := r.TLS.PeerCertificates[0]
 	intermediates := x509.NewCertPool()
@@ -43,10 +43,10 @@ func (s *Server) checkClient(r *http.Request) error {
 	if _, err := certificate.Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: intermediates, CurrentTime: time.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}); err != nil {
-		return errClient{untrustedCertificate, "the client certificate is refused: " + err.Error()}
+		return clientError{untrustedCertificate, "the client certificate is refused: " + err.Error()}
 	}
 	if len(s.cfg.ClientNames) > 0 && !slices.ContainsFunc(s.cfg.ClientNames, func(name string) bool { return hasName(certificate, name) }) {
-		return errClient{otherName, "the client certificate is valid, but none of its names may call this webhook"}
+		return clientError{otherName, "the client certificate is valid, but none of its names may call this webhook"}
 	}
 	return nil
 }
@@ -76,8 +76,7 @@ func (s *Server) tlsConfig() *tls.Config {
 
 // refusedBecause returns the reason in err, for the metric.
 func refusedBecause(err error) string {
-	var client errClient
-	if errors.As(err, &client) {
+	if client, ok := errors.AsType[clientError](err); ok {
 		return client.reason
 	}
 	return untrustedCertificate

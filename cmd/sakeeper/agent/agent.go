@@ -119,9 +119,8 @@ func delayShutdown(ctx context.Context, delay time.Duration, notify func(chan<- 
 }
 
 func newAgent(cfg *Config, registry *prometheus.Registry) (*agent.Agent, error) {
-	serverClock := kube.NewServerClock(clock.RealClock{})
 	config := rest.CopyConfig(cfg.rest)
-	config.Wrap(serverClock.Wrap)
+	serverClock := kube.FollowServerClock(config, clock.RealClock{})
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, err

@@ -249,8 +249,7 @@ func (p *Process) makeOwnCertificates() error {
 	config := rest.CopyConfig(p.cfg.rest)
 	config.UserAgent += "/" + servingcert.Name
 	// The response to the first list gives the API server's time before certificates depend on it.
-	serverClock := kube.NewServerClock(clock.RealClock{})
-	config.Wrap(serverClock.Wrap)
+	serverClock := kube.FollowServerClock(config, clock.RealClock{})
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err

@@ -49,6 +49,8 @@ type Config struct {
 	CA       func() cabundle.Bundle
 	Recorder record.EventRecorder
 	Clock    clock.PassiveClock
+	// Workers is how many namespaces are handled at a time. Zero: one.
+	Workers int
 	// Registerer registers the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
@@ -84,7 +86,7 @@ func New(cfg Config) (*Controller, error) {
 	}
 	var err error
 	if c.queue, err = workqueue.New(workqueue.Config[namespaceKey]{
-		Name: Name, Sync: c.sync, Workers: api.DefaultWorkers, Registerer: cfg.Registerer,
+		Name: Name, Sync: c.sync, Workers: cfg.Workers, Registerer: cfg.Registerer,
 	}); err != nil {
 		return nil, err
 	}

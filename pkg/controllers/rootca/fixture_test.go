@@ -55,7 +55,7 @@ func newFixture(t *testing.T, response error, cached ...metav1.Object) fixture {
 
 func newController(t *testing.T, client *fake.Clientset, recorder record.EventRecorder, ca func() cabundle.Bundle) *Controller {
 	t.Helper()
-	cfg := Config{Client: client.CoreV1(), CA: ca, Recorder: recorder, Clock: clock.RealClock{}}
+	cfg := Config{Client: client.CoreV1(), CA: ca, Recorder: recorder, Clock: clock.RealClock{}, Workers: 10}
 	var errNamespaces, errRootCAs error
 	cfg.Namespaces, errNamespaces = cache.Namespaces(client)
 	cfg.RootCAs, errRootCAs = cache.RootCAs(client)

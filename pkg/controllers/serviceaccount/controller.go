@@ -36,6 +36,8 @@ type Config struct {
 	Names    []string
 	Recorder record.EventRecorder
 	Clock    clock.PassiveClock
+	// Workers is how many ServiceAccounts are handled at a time. Zero: one.
+	Workers int
 	// Registerer registers the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
@@ -66,7 +68,7 @@ func New(cfg Config) (*Controller, error) {
 	c := &Controller{cfg: cfg, backoff: writebackoff.New[objectKey]("serviceaccounts", cfg.Clock, cfg.Registerer)}
 	var err error
 	if c.queue, err = workqueue.New(workqueue.Config[toolscache.ObjectName]{
-		Name: Name, Sync: c.sync, Workers: api.DefaultWorkers, Registerer: cfg.Registerer,
+		Name: Name, Sync: c.sync, Workers: cfg.Workers, Registerer: cfg.Registerer,
 	}); err != nil {
 		return nil, err
 	}

@@ -58,7 +58,7 @@ func newFixture(t *testing.T, response error, cached ...metav1.Object) fixture {
 
 func newController(t *testing.T, client *fake.Clientset, recorder record.EventRecorder) *Controller {
 	t.Helper()
-	cfg := Config{Client: client.CoreV1(), Names: []string{"default", "robot"}, Recorder: recorder, Clock: clock.RealClock{}}
+	cfg := Config{Client: client.CoreV1(), Names: []string{"default", "robot"}, Recorder: recorder, Clock: clock.RealClock{}, Workers: 10}
 	var errNamespaces, errAccounts, err error
 	cfg.Namespaces, errNamespaces = cache.Namespaces(client)
 	cfg.ServiceAccounts, errAccounts = cache.ServiceAccounts(client)

@@ -15,7 +15,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/sakeeper/sakeeper/pkg/api"
-	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
+	"github.com/sakeeper/sakeeper/pkg/internal/apiresult"
 	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/signingkey"
 	"github.com/sakeeper/sakeeper/pkg/token"
@@ -96,12 +96,10 @@ func (c *Controller) handleCreateError(ctx context.Context, account *corev1.Serv
 	case errors.Is(err, signingkey.ErrWaiting):
 		klog.FromContext(ctx).V(4).Info("Postponed a token", "serviceAccount", klog.KObj(account), "reason", err.Error())
 		return 0, err // wake queues the account again
-	case apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
-		return 0, nil // a namespace that is created again has events
 	case apierrors.IsConflict(err):
 		return requeueAfter, nil // over a quota that another request updated
 	}
-	return 0, c.recordWarning(ctx, account, kube.IsPermanent(err), fmt.Errorf("create secret %s/%s: %w", key.Namespace, p.secretName, kube.Redact(err)))
+	return 0, c.write("create secret "+key.Namespace+"/"+p.secretName, account).Create(ctx, err)
 }
 
 // addReference adds a reference to the Secret of the decision to the version of account
@@ -145,7 +143,7 @@ func (c *Controller) handleReferenceError(ctx context.Context, account *corev1.S
 	case apierrors.IsNotFound(err):
 		return 0, c.deleteSecret(ctx, key, d)
 	}
-	failure := c.recordWarning(ctx, account, kube.IsPermanent(err), fmt.Errorf("patch service account %s: %w", key, err))
+	failure := c.write("patch service account "+key.String(), account).Failed(ctx, err)
 	if kube.IsPermanent(err) && own && p.deletable() {
 		failure = errors.Join(failure, c.deleteSecret(ctx, key, d))
 	}
@@ -208,11 +206,7 @@ func (c *Controller) deleteSecret(ctx context.Context, key toolscache.ObjectName
 	return nil
 }
 
-// recordWarning returns err. If it is permanent, which a user can fix, it also records one
-// Warning event until the account is handled without an error.
-func (c *Controller) recordWarning(ctx context.Context, account *corev1.ServiceAccount, permanent bool, err error) error {
-	if permanent && workqueue.Report(ctx) {
-		c.cfg.Recorder.Eventf(kube.Reference(kind, account), corev1.EventTypeWarning, api.ReasonFailedGenerateToken, "The API server refuses to %v", err)
-	}
-	return err
+// write describes a write for account, whose errors are events on the account.
+func (c *Controller) write(doing string, account *corev1.ServiceAccount) apiresult.Write {
+	return apiresult.Write{Doing: doing, Recorder: c.cfg.Recorder, Object: kube.Reference(kind, account), Reason: api.ReasonFailedGenerateToken}
 }

@@ -17,7 +17,6 @@ import (
 	"k8s.io/utils/clock"
 	"k8s.io/utils/lru"
 
-	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
@@ -84,6 +83,8 @@ type Config struct {
 	Recorder record.EventRecorder
 	// Clock measures delays, and is compared with the creationTimestamp of ServiceAccounts.
 	Clock clock.PassiveClock
+	// Workers is how many ServiceAccounts are handled at a time. Zero: one.
+	Workers int
 	// Registerer exports the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
@@ -127,7 +128,7 @@ func New(cfg Config) (*Controller, error) {
 	}
 	var err error
 	if c.queue, err = workqueue.New(workqueue.Config[toolscache.ObjectName]{
-		Name: Name, Sync: c.sync, Workers: api.DefaultWorkers, Registerer: cfg.Registerer,
+		Name: Name, Sync: c.sync, Workers: cfg.Workers, Registerer: cfg.Registerer,
 	}); err != nil {
 		return nil, err
 	}

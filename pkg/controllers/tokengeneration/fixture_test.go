@@ -100,7 +100,7 @@ func newController(t testing.TB, client kubernetes.Interface, with func(*Config)
 // newConfig makes a Config. with must set the clients, Tokens, Recorder and Clock.
 func newConfig(t testing.TB, client kubernetes.Interface, with func(*Config)) Config {
 	t.Helper()
-	cfg := Config{Mode: ModeAll, Client: client.CoreV1(), CA: testkit.Bundle}
+	cfg := Config{Mode: ModeAll, Client: client.CoreV1(), CA: testkit.Bundle, Workers: 10}
 	var errNamespaces, errSecrets, errAccounts error
 	cfg.Namespaces, errNamespaces = cache.Namespaces(client)
 	cfg.Secrets, errSecrets = cache.TokenSecrets(client, nil)

@@ -69,6 +69,8 @@ type Config struct {
 	// Monotonic measures elapsed time: a clock that is never set, such as
 	// [k8s.io/utils/clock.RealClock].
 	Monotonic clock.PassiveClock
+	// Workers is how many Secrets are handled at a time. Zero: one.
+	Workers int
 	// Registerer exports the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
@@ -110,7 +112,7 @@ func New(cfg Config) (*Controller, error) {
 	}
 	var err error
 	if c.queue, err = workqueue.New(workqueue.Config[toolscache.ObjectName]{
-		Name: Name, Sync: c.sync, Workers: api.DefaultWorkers, Registerer: cfg.Registerer,
+		Name: Name, Sync: c.sync, Workers: cfg.Workers, Registerer: cfg.Registerer,
 	}); err != nil {
 		return nil, err
 	}
@@ -135,12 +137,10 @@ func (c *Controller) Ready() bool { return c.queue.Ready() }
 
 // EnqueueAll queues every cached Secret; call it when the CA changed. The writes that
 // follow are rate limited. It is safe for concurrent use.
-func (c *Controller) EnqueueAll() {
-	for _, key := range c.cfg.Secrets.GetStore().ListKeys() {
-		if name, err := toolscache.ParseObjectName(key); err == nil {
-			c.queue.Add(name)
-		}
-	}
+func (c *Controller) EnqueueAll() { workqueue.EnqueueAll(c.cfg.Secrets, c.enqueue) }
+
+func (c *Controller) enqueue(secret *cache.ManagedSecret) {
+	c.queue.Add(toolscache.MetaObjectToName(secret))
 }
 
 func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (time.Duration, error) {
@@ -218,7 +218,7 @@ const kind = "Secret"
 
 func (c *Controller) secretEvents() workqueue.Events[*cache.ManagedSecret] {
 	return workqueue.Events[*cache.ManagedSecret]{
-		Changed: func(secret *cache.ManagedSecret) { c.queue.Add(toolscache.MetaObjectToName(secret)) },
+		Changed: c.enqueue,
 		Deleted: func(secret *cache.ManagedSecret) {
 			c.notes.delete(secret.UID)
 			c.queue.Add(toolscache.MetaObjectToName(secret))

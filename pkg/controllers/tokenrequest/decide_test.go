@@ -125,7 +125,7 @@ func TestDecide(t *testing.T) {
 			wantText: `"sakeeper.io/lifetme": there is no such annotation; did you mean sakeeper.io/lifetime?`,
 		},
 		"annotations that do not exist, and a good token": {
-			in: secret(filled(with("tokenkey", "k"), with("servr", "x"), with("service", "x"), with("serviceaccount", "x"), with("ro", "x"), with("keep", "true"))), wantAction: none, wantReason: "its token is valid", wantWait: true, wantEvent: api.ReasonInvalidTokenSetting,
+			in: secret(filled(with("tokenkey", "k"), with("servr", "x"), with("service", "x"), with("serviceaccount", "x"), with("ro", "x"), with("keep", "true"))), wantAction: none, wantReason: "its token is not due", wantWait: true, wantEvent: api.ReasonInvalidTokenSetting,
 			wantText: `"sakeeper.io/ro": there is no such annotation; "sakeeper.io/service": there is no such annotation; did you mean sakeeper.io/service-account?; ` +
 				`"sakeeper.io/serviceaccount": there is no such annotation; did you mean sakeeper.io/service-account?; "sakeeper.io/servr": there is no such annotation; did you mean sakeeper.io/service-account or sakeeper.io/server?; ` +
 				`"sakeeper.io/tokenkey": there is no such annotation; did you mean sakeeper.io/token-key?`,

@@ -102,7 +102,7 @@ func newFixture(t testing.TB, objects ...runtime.Object) fixture {
 
 func newController(t testing.TB, client kubernetes.Interface, with func(*Config)) *Controller {
 	t.Helper()
-	cfg := Config{Client: client.CoreV1(), CA: testkit.Bundle}
+	cfg := Config{Client: client.CoreV1(), CA: testkit.Bundle, Workers: 10}
 	var errNamespaces, errSecrets, errAccounts error
 	cfg.Namespaces, errNamespaces = cache.Namespaces(client)
 	cfg.Secrets, errSecrets = cache.ManagedSecrets(client)

@@ -81,7 +81,7 @@ const minHint = 3
 func unknownAnnotations(names []string) []string {
 	var problems []string
 	for _, name := range names {
-		problem := fmt.Sprintf("%s: there is no such annotation", quote(name))
+		problem := quote(name) + ": there is no such annotation"
 		if meant := closest(name); meant != "" {
 			problem += "; did you mean " + meant + "?"
 		}

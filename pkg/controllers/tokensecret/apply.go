@@ -18,6 +18,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/apiresult"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/signingkey"
@@ -240,17 +241,12 @@ func (c *Controller) handleAPIError(ctx context.Context, cached *cache.TokenSecr
 	case errors.Is(err, signingkey.ErrWaiting):
 		klog.FromContext(ctx).V(4).Info("Did not write a token yet", "secret", klog.KObj(cached), "reason", err.Error())
 		return 0, err // requeueLater queues it again
-	case apierrors.IsConflict(err):
-		// The Secret changed, and its event causes a new decision. But an admission webhook or a
-		// quota may answer with a conflict too, which no event follows.
-		return requeueAfterConflict, nil
-	case apierrors.IsNotFound(err):
-		return 0, nil // the Secret is gone, and its event causes a new decision
 	}
-	if apierrors.IsInvalid(err) && workqueue.Report(ctx) {
-		c.cfg.Recorder.Eventf(kube.Reference("Secret", cached), corev1.EventTypeWarning, api.ReasonFailedUpdateTokenSecret, "%s", warning(err))
-	}
-	return 0, fmt.Errorf("write secret %s: %w", klog.KObj(cached), kube.Redact(err))
+	return apiresult.Write{
+		Doing: "write secret " + klog.KObj(cached).String(), Recorder: c.cfg.Recorder,
+		Object: kube.Reference("Secret", cached), Reason: api.ReasonFailedUpdateTokenSecret, Message: warning,
+		Reported: apierrors.IsInvalid, // what a user can mend on the Secret itself
+	}.Change(ctx, err)
 }
 
 // warning returns the text of an event that says what the API server refuses and how to fix it.

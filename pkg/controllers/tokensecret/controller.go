@@ -32,8 +32,6 @@ import (
 const Name = "serviceaccount-token-controller"
 
 const (
-	// requeueAfterConflict is when a Secret is synced again after a conflict.
-	requeueAfterConflict = time.Second
 	// requeueNotCached is when a Secret is synced again whose account the cache does not have: an
 	// account that is created and deleted while the watch is broken has no event.
 	requeueNotCached = 10 * time.Second
@@ -147,13 +145,7 @@ func (c *Controller) Ready() bool { return c.queue.Ready() }
 
 // EnqueueAll syncs every Secret again. Call it when the CA or the keys changed. Writes are rate
 // limited.
-func (c *Controller) EnqueueAll() {
-	for _, key := range c.cfg.Secrets.GetStore().ListKeys() {
-		if name, err := toolscache.ParseObjectName(key); err == nil { // the cache made the key
-			c.queue.Add(name)
-		}
-	}
-}
+func (c *Controller) EnqueueAll() { workqueue.EnqueueAll(c.cfg.Secrets, c.enqueue) }
 
 func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (requeueAfter time.Duration, err error) {
 	if wait := c.countOrphans(ctx, key); wait > 0 {

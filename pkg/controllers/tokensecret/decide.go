@@ -98,24 +98,30 @@ func decide(s state) (action, string) {
 		return none, "secret does not exist"
 	case s.secret.Account == "":
 		return none, "secret names no service account"
-	case !possibleAccount(s.secret.Account) && s.secret.DeletionTimestamp == nil:
-		return leaveAlone, impossibleAccountText
-	case !possibleAccount(s.secret.Account):
-		return none, "secret is being deleted"
 	case s.owner.mistaken:
 		return undoFill, "it was filled for an account that is gone"
-	case s.owner.account == "" && s.secret.DeletionTimestamp != nil:
+	case s.owner.account == "" || !possibleAccount(s.secret.Account):
+		return decideOrphan(s)
+	default:
+		return decideContent(s)
+	}
+}
+
+// decideOrphan decides on a Secret whose ServiceAccount does not exist.
+func decideOrphan(s state) (action, string) {
+	switch {
+	case s.secret.DeletionTimestamp != nil:
 		return none, "secret is being deleted"
-	case s.owner.account == "" && s.doubted && s.owner.missingFor < doubtedFor:
+	case !possibleAccount(s.secret.Account):
+		return leaveAlone, impossibleAccountText
+	case s.doubted && s.owner.missingFor < doubtedFor:
 		return awaitAccount, "a list left many secrets without their service accounts"
 	case s.owner.otherUID != "":
 		return remove, "service account has another UID"
-	case s.owner.account == "" && s.secret.AccountUID == "" && s.owner.missingFor < accountGrace:
+	case s.secret.AccountUID == "" && s.owner.missingFor < accountGrace:
 		return awaitAccount, "service account may still be created"
-	case s.owner.account == "":
-		return remove, "service account does not exist"
 	default:
-		return decideContent(s)
+		return remove, "service account does not exist"
 	}
 }
 

@@ -1,6 +1,7 @@
 package tokensecret
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -65,19 +66,14 @@ func (d *doubts) count(secret toolscache.ObjectName, now time.Time, total func()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	counted := d.listed
-	if len(d.orphaned) > 0 {
-		if wait = min(d.orphanedAt.Add(listWindow).Sub(now), listWindow); wait <= 0 {
-			if len(counted) == 0 {
-				counted = d.orphaned
-			} else {
-				for name, uid := range d.orphaned {
-					counted[name] = uid
-				}
-			}
-			d.orphaned, wait = map[toolscache.ObjectName]types.UID{}, 0
-		} else if _, ok := d.orphaned[secret]; !ok {
-			wait = 0
-		}
+	_, orphaned := d.orphaned[secret]
+	switch left := min(d.orphanedAt.Add(listWindow).Sub(now), listWindow); {
+	case len(d.orphaned) == 0:
+	case left <= 0: // the list is complete
+		maps.Copy(counted, d.orphaned)
+		d.orphaned = map[toolscache.ObjectName]types.UID{}
+	case orphaned:
+		wait = left
 	}
 	if len(counted) == 0 {
 		return 0, wait
@@ -92,9 +88,7 @@ func (d *doubts) count(secret toolscache.ObjectName, now time.Time, total func()
 	if !tooMany(len(orphans), total()) {
 		return 0, wait
 	}
-	for name, uid := range orphans {
-		d.doubted[name] = uid
-	}
+	maps.Copy(d.doubted, orphans)
 	return len(orphans), wait
 }
 

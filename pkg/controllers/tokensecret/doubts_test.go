@@ -46,7 +46,7 @@ func orphans(n int) []runtime.Object {
 	return list
 }
 
-func (r *runningController) count(verb, resource string) int {
+func (r *runningController) count(verb, resource string) int { //nolint:unparam // cases read better with it
 	n := 0
 	for _, request := range testkit.Requests(r.client.Actions()) {
 		if request.Verb == verb && request.Resource == resource {

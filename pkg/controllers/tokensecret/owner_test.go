@@ -126,7 +126,7 @@ func TestADeletedAccountQueuesItsOwnSecretsAlone(t *testing.T) {
 	})
 }
 
-func (f fixture) mustSync(t *testing.T, secret string) {
+func (f fixture) mustSync(t *testing.T, secret string) { //nolint:unparam // cases read better with it
 	t.Helper()
 	if _, err := f.sync(f.context(t), objectName(secret)); err != nil {
 		t.Fatal(err)

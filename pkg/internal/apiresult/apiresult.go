@@ -24,7 +24,7 @@ import (
 // Not every conflict is followed by an event: admission may respond with one too.
 const ConflictRequeueAfter = time.Second
 
-// Write describes one write. All fields but Message are required.
+// Write describes one write. All fields but Message and Reported are required.
 type Write struct {
 	// Doing names the write in errors and events, for example "create secret team/s".
 	Doing    string
@@ -35,6 +35,9 @@ type Write struct {
 	// Message returns the text of the event for the API server's error, which may quote a
 	// token: the text must not. Nil: it is "The API server refuses to <Doing>: <error>".
 	Message func(error) string
+	// Reported returns true for the errors that are reported by the Warning event. Nil:
+	// [kube.IsPermanent].
+	Reported func(error) bool
 }
 
 // Create handles the response to a CREATE: the result is for sync to return.
@@ -67,11 +70,15 @@ func (w Write) Change(ctx context.Context, err error) (requeueAfter time.Duratio
 }
 
 // Failed returns err with its context, for sync to return, and records the Warning event if
-// err is permanent and the key has none since it began to fail. Controllers call it directly
+// err is one to be reported and the key has none since it began to fail. Controllers call it directly
 // where their own rules come first. err must not be nil.
 func (w Write) Failed(ctx context.Context, err error) error {
 	failure := fmt.Errorf("%s: %w", w.Doing, kube.Redact(err))
-	if kube.IsPermanent(err) && workqueue.Report(ctx) {
+	reported := kube.IsPermanent
+	if w.Reported != nil {
+		reported = w.Reported
+	}
+	if reported(err) && workqueue.Report(ctx) {
 		message := fmt.Sprintf("The API server refuses to %v", failure)
 		if w.Message != nil {
 			message = w.Message(err)

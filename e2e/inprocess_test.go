@@ -154,8 +154,27 @@ func (i *inProcess) metric(t *testing.T, name string, labels ...string) float64 
 }
 
 // expectExams compares how often the API server was asked about tokens that look dead. It
-// may be asked about a canary more than once: API servers lag.
+// may be asked about the first token of a key more than once: API servers lag.
 func (i *inProcess) expectExams(t *testing.T, want float64, why string) {
+	t.Helper()
+	if got := i.exams(t); got != want {
+		t.Errorf("%v reviews of tokens that look dead, want %v: %s", got, want, why)
+	}
+}
+
+// awaitExams waits until the API server has answered so many reviews: the clock must not go on
+// before, because an answer counts from when it comes.
+func (i *inProcess) awaitExams(t *testing.T, want float64) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%v reviews", want), func(context.Context) error {
+		if got := i.exams(t); got < want {
+			return fmt.Errorf("there were %v", got)
+		}
+		return nil
+	})
+}
+
+func (i *inProcess) exams(t *testing.T) float64 {
 	t.Helper()
 	families, err := i.registry.Gather()
 	must(t, err)
@@ -167,9 +186,7 @@ func (i *inProcess) expectExams(t *testing.T, want float64, why string) {
 			}
 		}
 	}
-	if got != want {
-		t.Errorf("%v reviews of tokens that look dead, want %v: %s", got, want, why)
-	}
+	return got
 }
 
 // expectCounts compares how many Secrets hang on each key.

@@ -235,11 +235,13 @@ func TestLongDeadTokensAreSignedAnewAndNoOthers(t *testing.T) {
 	r.expectExams(t, 0)
 	at(0)
 	r.expectExams(t, 1)
+	c.awaitExams(t, 7)
 	at(5*time.Minute - time.Second)
 	r.expectHandled(t, "barrier-1")
 	r.expectExams(t, 1)
 	at(5 * time.Minute)
 	r.expectExams(t, 2)
+	c.awaitExams(t, 13)
 	r.expectNotes(t, map[string]string{
 		"lost-key": "refused 2", "of-other-secret": "refused 2", "of-other-name": "refused 2", "no-jwt": "refused 2", "three-parts": "refused 2", "a-megabyte": "refused 2",
 		"their-key": "accepted",

@@ -62,6 +62,8 @@ func startInProcess(t *testing.T, p plane, opts inProcessOptions) *inProcess {
 		RootCA:      controllers.CAFrom(i.ca),
 		Registerer:  i.registry,
 		Clock:       opts.clock,
+		// A source that is the test's own: enqueueAll tells of a change that is none.
+		RootCAUnverified: true,
 	})
 	must(t, err)
 

@@ -23,13 +23,13 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// aheadClock is a clock that can be set ahead, for what hours change.
+// aheadClock is a clock that can be set ahead by hours.
 type aheadClock struct{ ahead atomic.Int64 }
 
 func (c *aheadClock) Now() time.Time                  { return time.Now().Add(time.Duration(c.ahead.Load())) }
 func (c *aheadClock) Since(t time.Time) time.Duration { return time.Since(t) }
 
-// expectAnother waits until the file holds another token, and returns what it says.
+// expectAnother waits until the file has another token, and returns its claims.
 func (a agentPlace) expectAnother(t *testing.T, file, former string) token.BoundClaims {
 	t.Helper()
 	eventuallyIn(t, 2*time.Minute, "another token in "+file, func(context.Context) error {
@@ -46,8 +46,8 @@ func (a agentPlace) expectAnother(t *testing.T, file, former string) token.Bound
 	return a.expectToken(t, file)
 }
 
-// podOfRobot is a pod that stays while it terminates, with the token of its own that
-// kubelet would have given to it.
+// podOfRobot creates a pod with a finalizer, and returns the token that kubelet would have
+// requested for it.
 func (a agentPlace) podOfRobot(t *testing.T, name string) (*corev1.Pod, *rest.Config) {
 	t.Helper()
 	pod, err := a.client.CoreV1().Pods(a.namespace).Create(t.Context(), &corev1.Pod{
@@ -66,8 +66,8 @@ func (a agentPlace) podOfRobot(t *testing.T, name string) (*corev1.Pod, *rest.Co
 	return pod, itself
 }
 
-// TestAgentGoesOnInATerminatingPod: it is asked to stop with the containers that still
-// need tokens, fetches another one all the same, and ends when it is asked again.
+// TestAgentGoesOnInATerminatingPod sends SIGTERM while other containers of the pod still need
+// tokens: the agent renews the token once more, and exits after a second signal.
 func TestAgentGoesOnInATerminatingPod(t *testing.T) {
 	t.Parallel()
 	a := newAgentPlace(t, plane{shared.cp, shared.client}, "system:serviceaccount:%:robot")
@@ -90,9 +90,9 @@ func TestAgentGoesOnInATerminatingPod(t *testing.T) {
 	must(t, s.Stop())
 }
 
-// TestAgentRenewsWhatIsDue has a clock that is set ahead, in the process of the test: an
-// API server grants no less than ten minutes. The API server is away at the start, and
-// when the token is due.
+// TestAgentRenewsWhatIsDue runs the agent in the test process with a clock that is set ahead,
+// because an API server grants no less than ten minutes. The API server is down at the start,
+// and when the token is due.
 func TestAgentRenewsWhatIsDue(t *testing.T) {
 	p := newPlane(t)
 	s := startReadySakeeper(t, p.sakeeperArgs(t))

@@ -22,15 +22,14 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// agentPlace is a namespace with the ServiceAccount robot, and a directory for tokens
-// of it.
+// agentPlace is a namespace with the ServiceAccount robot, and a directory for its tokens.
 type agentPlace struct {
 	plane
 
 	namespace, dir string
 }
 
-// newAgentPlace lets subject have tokens of robot, by the role that README shows.
+// newAgentPlace allows subject to request tokens of robot, with the role of the README.
 func newAgentPlace(t *testing.T, p plane, subject string) agentPlace {
 	t.Helper()
 	a := agentPlace{p, newNamespace(t, p.client), t.TempDir()}
@@ -51,7 +50,7 @@ func newAgentPlace(t *testing.T, p plane, subject string) agentPlace {
 
 func (a agentPlace) path(name string) string { return filepath.Join(a.dir, name) }
 
-// args are those of an agent with the credentials in config.
+// args are the arguments of an agent with the credentials in config.
 func (a agentPlace) args(t *testing.T, config *rest.Config, more ...string) []string {
 	t.Helper()
 	kubeconfig, err := a.Kubeconfig("agent-"+a.namespace+".kubeconfig", config)
@@ -59,7 +58,7 @@ func (a agentPlace) args(t *testing.T, config *rest.Config, more ...string) []st
 	return append([]string{"agent", "--kubeconfig", kubeconfig}, more...)
 }
 
-// once runs an agent that ends by itself.
+// once runs an agent until it exits.
 func (a agentPlace) once(t *testing.T, config *rest.Config, more ...string) (output string, err error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), shared.binary, a.args(t, config, append(more, "--once")...)...)
@@ -75,7 +74,7 @@ func (a agentPlace) outsider(t *testing.T) *rest.Config {
 	return config
 }
 
-// review asks the API server about the token in a file.
+// review creates a TokenReview of the token in a file.
 func (a agentPlace) review(ctx context.Context, file string, audiences ...string) (authenticationv1.TokenReviewStatus, error) {
 	content, err := os.ReadFile(file)
 	if err != nil {
@@ -90,7 +89,7 @@ func (a agentPlace) review(ctx context.Context, file string, audiences ...string
 	return answer.Status, nil
 }
 
-// expectToken checks that the token in a file is good, and returns what it says.
+// expectToken checks that the token in a file is accepted, and returns its claims.
 func (a agentPlace) expectToken(t *testing.T, file string, audiences ...string) token.BoundClaims {
 	t.Helper()
 	status, err := a.review(t.Context(), file, audiences...)
@@ -151,7 +150,7 @@ func TestAgentOnAMachineOutside(t *testing.T) {
 		t.Errorf("there is no %s in\n%s", want, metrics)
 	}
 	must(t, s.Stop())
-	a.expectToken(t, a.path("token")) // it stays
+	a.expectToken(t, a.path("token")) // the old token is still there
 }
 
 func TestAgentWithASecretThatRevokes(t *testing.T) {
@@ -170,8 +169,8 @@ func TestAgentWithASecretThatRevokes(t *testing.T) {
 	a.expectRefused(t, a.path("token"))
 }
 
-// TestAgentInAPod runs an agent with the token that kubelet would have given to its
-// pod, on its way out too.
+// TestAgentInAPod runs an agent with the token that kubelet would have requested for its pod,
+// also while the pod terminates.
 func TestAgentInAPod(t *testing.T) {
 	t.Parallel()
 	a := newAgentPlace(t, plane{shared.cp, shared.client}, "system:serviceaccount:%:robot")
@@ -204,7 +203,7 @@ func TestAgentInAPod(t *testing.T) {
 
 func TestAgentSaysWhyThereIsNoToken(t *testing.T) {
 	t.Parallel()
-	a := newAgentPlace(t, plane{shared.cp, shared.client}, "somebody else")
+	a := newAgentPlace(t, plane{shared.cp, shared.client}, "another user")
 	must(t, os.WriteFile(a.path("token"), []byte("of former times"), 0o600))
 	out, err := a.once(t, a.outsider(t), "--namespace="+a.namespace, "--service-account=robot", "--token-file="+a.path("token"))
 	if exit := (&exec.ExitError{}); !errors.As(err, &exit) || exit.ExitCode() != 1 {

@@ -37,16 +37,17 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// planeIssuer is the issuer of every plane.
+// planeIssuer is the issuer of every control plane.
 const planeIssuer = "https://kubernetes.default.svc"
 
-// reviewer asks a sakeeper authenticator.
+// reviewer is a client of a sakeeper authenticator.
 type reviewer struct {
 	url               string
 	client, anonymous *http.Client
 }
 
-// startAuthenticator installs and runs a ready one for the shared plane.
+// startAuthenticator installs and starts one for the shared control plane, and waits until it
+// is ready.
 func startAuthenticator(t *testing.T, jwksURI string) reviewer {
 	t.Helper()
 	must(t, shared.cp.InstallAuthenticator(t.Context()))
@@ -98,7 +99,7 @@ func newCertificates(t *testing.T) certificates {
 	return c
 }
 
-// write makes a key pair; without a parent's key it signs itself.
+// write creates a key and a certificate, which is self-signed without a parent.
 func (c certificates) write(t *testing.T, name string, template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -116,7 +117,7 @@ func (c certificates) write(t *testing.T, name string, template, parent *x509.Ce
 	return key
 }
 
-// client shows the certificate of that name; of no name, none.
+// client returns a client with the certificate name; with none if name is empty.
 func (c certificates) client(t *testing.T, name string) *http.Client {
 	t.Helper()
 	ca, err := os.ReadFile(c.file("ca.crt"))
@@ -158,7 +159,7 @@ func (r reviewer) ask(ctx context.Context, compact string, audiences ...string) 
 	return review.Status, err
 }
 
-// get returns the answer with the headers that matter.
+// get returns the response body with the relevant headers.
 func (r reviewer) get(t *testing.T, path string) string {
 	t.Helper()
 	return getDocument(t, r.client, r.url+path)
@@ -176,8 +177,8 @@ func getDocument(t *testing.T, client *http.Client, url string) string {
 	return fmt.Sprintf("%d %s %s\n%s", response.StatusCode, response.Header.Get("Content-Type"), response.Header.Get("Cache-Control"), body)
 }
 
-// TestAuthenticatorAgreesWithTheAPIServer on real tokens of every kind, and serves the same
-// discovery to the byte.
+// TestAuthenticatorAgreesWithTheAPIServer compares the reviews of real tokens of every kind,
+// and the discovery documents byte by byte.
 func TestAuthenticatorAgreesWithTheAPIServer(t *testing.T) {
 	inTree, err := kubernetes.NewForConfig(shared.cp.Admin)
 	must(t, err)
@@ -213,7 +214,7 @@ func TestAuthenticatorAgreesWithTheAPIServer(t *testing.T) {
 	}
 }
 
-// realTokens has one of each kind, of one account.
+// realTokens returns one token of each kind, of one account.
 func realTokens(t *testing.T) map[string]string {
 	t.Helper()
 	namespace := newNamespace(t, shared.client)
@@ -243,7 +244,8 @@ func realTokens(t *testing.T) map[string]string {
 	}
 }
 
-// TestAuthenticatorFollowsTheCluster: what goes is refused, what is used is noted.
+// TestAuthenticatorFollowsTheCluster deletes the objects to which tokens are bound, and checks
+// the label of the last use.
 func TestAuthenticatorFollowsTheCluster(t *testing.T) {
 	r := startAuthenticator(t, planeIssuer+issuer.JWKSPath)
 	namespace := newNamespace(t, shared.client)
@@ -281,7 +283,7 @@ func TestAuthenticatorFollowsTheCluster(t *testing.T) {
 	eventually(t, "a marked token is refused", legacy(false))
 	mark("null")
 	eventually(t, "and accepted again", legacy(true))
-	// The tokens above and these are refused for what is gone, whatever else goes with it.
+	// The tokens above and these are refused because the object to which they are bound is gone.
 	core := shared.client.CoreV1()
 	mustCreateAccount(t, shared.client, namespace, "sailor")
 	node, err := core.Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
@@ -299,14 +301,14 @@ func TestAuthenticatorFollowsTheCluster(t *testing.T) {
 	must(t, core.Nodes().Delete(t.Context(), node.Name, metav1.DeleteOptions{}))
 	must(t, core.ServiceAccounts(namespace).Delete(t.Context(), "robot", metav1.DeleteOptions{}))
 	eventually(t, "a token for no node is refused", onNode(false))
-	eventually(t, "a token of nobody is refused", ofRobot(false))
+	eventually(t, "a token of a deleted account is refused", ofRobot(false))
 	eventually(t, "and so is the one in the Secret", legacy(false))
 
 	r.client = r.anonymous
 	if _, err := r.ask(t.Context(), compact); err == nil || err.Error() != "answered 401 Unauthorized" {
-		t.Errorf("somebody without a certificate: %v", err)
+		t.Errorf("a client without a certificate: %v", err)
 	}
 	if got := r.get(t, issuer.JWKSPath); got[:4] != "200 " {
-		t.Errorf("discovery for somebody without a certificate: %s", got)
+		t.Errorf("discovery for a client without a certificate: %s", got)
 	}
 }

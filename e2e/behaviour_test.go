@@ -6,7 +6,7 @@ import (
 	"github.com/sakeeper/sakeeper/e2e/behaviour"
 )
 
-// TestBehaviour is what clusters with nodes are asked too, in e2e/kind.
+// TestBehaviour runs the checks that e2e/kind runs on clusters with nodes.
 func TestBehaviour(t *testing.T) {
 	p := newPlane(t)
 	must(t, p.Install(t.Context(), "token-requests"))

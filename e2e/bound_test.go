@@ -21,7 +21,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// isAccepted asks on a connection of its own.
+// isAccepted uses a connection of its own.
 func isAccepted(ctx context.Context, p plane, compact string) bool {
 	client, err := clientWith(p, compact)
 	return err == nil && ask(ctx, client) == nil
@@ -40,8 +40,8 @@ func clientWith(p plane, compact string) (kubernetes.Interface, error) {
 	return kubernetes.NewForConfig(config)
 }
 
-// bound are clients that use bound tokens, each one of its own for renewAfter. It stands
-// for kubelet, which renews at 80 % of a lifetime that here is too long for a test.
+// bound are clients with a bound token each, which they renew after renewAfter. They take the
+// place of kubelet, which renews at 80 % of a lifetime that is too long for a test.
 type bound struct {
 	plane     plane
 	namespace string
@@ -59,8 +59,8 @@ type bound struct {
 
 const renewAfter = 2 * time.Second
 
-// startBound starts n clients. With outages a TokenRequest may fail; they go on with the
-// token that they have.
+// startBound starts n clients. With outages a TokenRequest may fail; then they keep their
+// token.
 func startBound(t *testing.T, p plane, namespace string, n int, outages bool) *bound {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -83,7 +83,7 @@ func startBound(t *testing.T, p plane, namespace string, n int, outages bool) *b
 
 func (b *bound) stop() {
 	b.cancel()
-	_ = b.group.Wait() // what goes wrong is counted
+	_ = b.group.Wait() // failures are counted
 }
 
 func (b *bound) live(ctx context.Context, i int) error {
@@ -109,8 +109,8 @@ func (b *bound) live(ctx context.Context, i int) error {
 	return nil
 }
 
-// count notes what became of a request. The API server is there all the time, so that
-// nothing else can go wrong than that it refuses.
+// count records the result of a request. The API server is always up, so the only possible
+// failure is a refusal.
 func (b *bound) count(ctx context.Context, err error) {
 	switch {
 	case ctx.Err() != nil:
@@ -124,9 +124,8 @@ func (b *bound) count(ctx context.Context, err error) {
 	}
 }
 
-// keep lets clients go on with the tokens of the moment, without renewal, until the
-// returned function is called. Each is used less often than the API server forgets that it
-// was good, so that it is verified every time.
+// keep stops the renewal of tokens until the returned function is called. Each token is used
+// less often than the API server's token cache expires, so that it is verified every time.
 func (b *bound) keep(t *testing.T) (stop func()) {
 	t.Helper()
 	b.mu.Lock()
@@ -172,7 +171,7 @@ func (b *bound) renew(ctx context.Context) (kubernetes.Interface, string, error)
 	return client, granted.Status.Token, err
 }
 
-// sample is the token of a client, which has to be of this key.
+// sample returns the token of a client, which must be signed by this key.
 func (b *bound) sample(t *testing.T, key []keys.PublicKey) string {
 	t.Helper()
 	b.mu.Lock()
@@ -201,7 +200,8 @@ func (b *bound) expectAll(t *testing.T, key []keys.PublicKey) {
 	})
 }
 
-// expectProgress waits until tokens were renewed and used as often as in two rounds of all.
+// expectProgress waits until tokens were renewed and used as often as in two rounds of all
+// clients.
 func (b *bound) expectProgress(t *testing.T, phase string) {
 	t.Helper()
 	b.mu.Lock()

@@ -9,8 +9,9 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// TestReferencesAtTheStart: a generated name without a Secret goes with one write,
-// another one stays and is counted until there is a Secret, or no reference.
+// TestReferencesAtTheStart: references with generated names whose Secret does not exist are
+// removed with one write. Other ones are kept, and counted until their Secret exists or the
+// reference is removed.
 func TestReferencesAtTheStart(t *testing.T) {
 	p := newPlane(t)
 	const namespace = "default"

@@ -12,7 +12,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/api"
 )
 
-// TestSecretWithoutRoomForTheCAIsReported: data of a Secret may be 1 MiB large in all.
+// TestSecretWithoutRoomForTheCAIsReported has a Secret with nearly 1 MiB of data, the limit.
 func TestSecretWithoutRoomForTheCAIsReported(t *testing.T) {
 	t.Parallel()
 	namespace := newNamespace(t, shared.client)
@@ -35,6 +35,6 @@ func TestSecretWithoutRoomForTheCAIsReported(t *testing.T) {
 	if strings.Contains(message, "immutable") || strings.Contains(message, "xxxx") {
 		t.Errorf("the event says %q; the Secret is too large, not immutable", message)
 	}
-	// Nobody else should count a key that fails.
+	// Otherwise the failing key would be in the metrics of other tests.
 	must(t, shared.client.CoreV1().Secrets(namespace).Delete(t.Context(), "full", metav1.DeleteOptions{}))
 }

@@ -23,15 +23,14 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// inProcess is the token controller in the process of the test, which gives it what the binary reads
-// from files: keys, a signer, the time. It has the identity of the binary. No other may run on its
-// control plane.
+// inProcess is the token controller in the test process, with keys, a signer and a clock of the
+// test. It has the credentials of the binary. No other one may run on its control plane.
 type inProcess struct {
 	suite    *controllers.Suite
 	registry *prometheus.Registry
 	keys     *changing[*keys.Set]
 	ca       *changing[cabundle.Bundle]
-	// stop ends it, as often as it is called.
+	// stop stops it. Further calls do nothing.
 	stop func()
 }
 
@@ -41,7 +40,7 @@ type inProcessOptions struct {
 	clock  clock.PassiveClock // nil: the real one
 }
 
-// startInProcess runs it until the test ends, or it is stopped.
+// startInProcess runs one until the test ends or stop is called.
 func startInProcess(t *testing.T, p plane, opts inProcessOptions) *inProcess {
 	t.Helper()
 	config, err := p.ServiceAccount(controlplane.Namespace, controlplane.Account)
@@ -120,22 +119,22 @@ func (c *changing[T]) set(value T) {
 	}
 }
 
-// signing are keys of which another part of the test signs.
+// signing are keys with which another part of the test signs.
 type signing struct {
 	*changing[*keys.Set]
 	signingkey.Signer
 }
 
-// use changes the keys as a change of their files does.
+// use replaces the keys, as a change of their files does.
 func (i *inProcess) use(set *keys.Set) { i.keys.set(set) }
 
-// enqueueAll has every Secret handled again, as a change of the CA does.
+// enqueueAll enqueues every Secret, as a change of the CA does.
 func (i *inProcess) enqueueAll() { i.ca.set(i.ca.Get()) }
 
-// ready returns why it is not ready, as the probe does.
+// ready returns the error of the readiness check.
 func (i *inProcess) ready(context.Context) error { return i.suite.Ready() }
 
-// metric is the value of a gauge or counter with these labels ("name=value").
+// metric returns the value of a gauge or counter with these labels ("name=value").
 func (i *inProcess) metric(t *testing.T, name string, labels ...string) float64 {
 	t.Helper()
 	families, err := i.registry.Gather()
@@ -191,7 +190,7 @@ func (i *inProcess) exams(t *testing.T) float64 {
 	return got
 }
 
-// expectCounts compares how many Secrets hang on each key.
+// expectCounts compares the number of Secrets with a token of each key.
 func expectCounts(t *testing.T, c *inProcess, want map[string]float64) {
 	t.Helper()
 	got := map[string]float64{}

@@ -13,8 +13,8 @@ import (
 	keyrotation "github.com/sakeeper/sakeeper/pkg/keys/rotation"
 )
 
-// TestKeysInASecret rotates the keys of a Secret, whose public halves are mounted by
-// verifiers, here as a directory.
+// TestKeysInASecret rotates the keys in a Secret. Verifiers mount the public keys, here as a
+// directory.
 func TestKeysInASecret(t *testing.T) {
 	namespace := newNamespace(t, shared.client)
 	kubeconfig, err := shared.cp.Kubeconfig("keys.kubeconfig", shared.cp.Admin)

@@ -25,10 +25,10 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// TestLongCAChangeInManyNamespaces runs in steps, each on what the one before left.
+// TestLongCAChangeInManyNamespaces has subtests that build on each other.
 func TestLongCAChangeInManyNamespaces(t *testing.T) {
-	// inFlight is how many requests a process may have under way: the workers of both
-	// controllers.
+	// inFlight is the number of workers of both controllers, each of which may have a request
+	// in flight.
 	const namespaces, secrets, inFlight = 2000, 1000, 20
 	p := newPlane(t)
 	args := p.sakeeperArgs(t, "--leader-elect=false")
@@ -71,7 +71,7 @@ func TestLongCAChangeInManyNamespaces(t *testing.T) {
 			return nil
 		})
 		must(t, s.Signal(syscall.SIGKILL))
-		_ = s.Wait() // killed, as it should be
+		_ = s.Wait() // it was killed
 		first := len(changes(t, p, mark))
 		if first >= objects-objects/10 {
 			t.Fatalf("%d of %d objects were changed before the kill: the test did not test a resumption", first, objects)
@@ -99,14 +99,14 @@ func TestLongCAChangeInManyNamespaces(t *testing.T) {
 	}
 }
 
-// namespacesAtFirst is how many namespaces a plane has: those that the API server
-// makes, and the one of sakeeper.
+// namespacesAtFirst is the number of namespaces of a new control plane: those that the API
+// server creates, and that of sakeeper.
 const namespacesAtFirst = 5
 
 func populated(i int) string { return fmt.Sprintf("n%04d", i) }
 
-// populate makes the namespaces of the numbers from and up, and a token Secret in
-// each of the first of them, and waits until everything in them has been made.
+// populate creates namespaces with the numbers from and up, and a token Secret in each of the
+// first ones, and waits until the controllers have handled them.
 func populate(t *testing.T, p plane, from, namespaces, secrets int) {
 	t.Helper()
 	core := p.client.CoreV1()
@@ -139,13 +139,14 @@ func populate(t *testing.T, p plane, from, namespaces, secrets int) {
 	})
 }
 
-// eventuallyIn is eventually for what takes its time and is dear to look at.
+// eventuallyIn is eventually with a timeout of its own and a longer interval, for expensive
+// checks.
 func eventuallyIn(t *testing.T, d time.Duration, what string, check func(ctx context.Context) error) {
 	t.Helper()
 	testkit.Await(t, 200*time.Millisecond, d, what, check)
 }
 
-// tokenSecrets are all token Secrets of the plane by namespace and name.
+// tokenSecrets are all token Secrets by namespace and name.
 func tokenSecrets(t *testing.T, p plane) map[string]corev1.Secret {
 	t.Helper()
 	list, err := p.client.CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{FieldSelector: "type=" + string(corev1.SecretTypeServiceAccountToken)})
@@ -157,7 +158,7 @@ func tokenSecrets(t *testing.T, p plane) map[string]corev1.Secret {
 	return secrets
 }
 
-// withoutCA takes out of secrets what every write changes, and ca.crt.
+// withoutCA removes from secrets ca.crt and the fields that every write changes.
 func withoutCA(t *testing.T, secrets map[string]corev1.Secret) map[string]corev1.Secret {
 	t.Helper()
 	for name, secret := range secrets {
@@ -192,15 +193,15 @@ func expectEverywhere(t *testing.T, p plane, ca []byte) {
 
 const restNamespacePrefix = "t-" // that of newNamespace
 
-// expectRest returns when sakeeper has handled the events of what it wrote: it
-// serves a namespace that is made after them, which changes leaves out.
+// expectRest waits until sakeeper has handled the watch events of its own writes. For that it
+// creates a namespace, which changes ignores, and waits until sakeeper has handled it.
 func expectRest(t *testing.T, p plane) {
 	t.Helper()
 	newNamespace(t, p.client)
 }
 
-// changes counts sakeeper's attempts since mark to change root CA config maps and
-// token Secrets, by object.
+// changes counts the attempts of sakeeper since mark to change root CA ConfigMaps and token
+// Secrets, by object.
 func changes(t *testing.T, p plane, mark controlplane.Mark) map[string]int {
 	t.Helper()
 	counts := map[string]int{}
@@ -213,7 +214,7 @@ func changes(t *testing.T, p plane, mark controlplane.Mark) map[string]int {
 	return counts
 }
 
-// mustCACertificate makes the certificate of a CA.
+// mustCACertificate returns a new CA certificate.
 func mustCACertificate(t *testing.T, name string) []byte {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -21,16 +21,16 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// doubtful is a plane with Secrets that want tokens while it is in doubt whether the
-// API server accepts the signing key.
+// doubtful is a control plane with token Secrets, while it is not known whether the API server
+// accepts the signing key.
 type doubtful struct {
 	plane
 
-	key     keys.PrivateKey // that the API server knows
-	secrets int             // how many there are so far
+	key     keys.PrivateKey // the key that the API server accepts
+	secrets int             // number of Secrets so far
 }
 
-// want makes n more Secrets.
+// want creates n more Secrets.
 func (d *doubtful) want(t *testing.T, n int) {
 	t.Helper()
 	forEach(t, n, func(ctx context.Context, i int) error {
@@ -40,8 +40,8 @@ func (d *doubtful) want(t *testing.T, n int) {
 	d.secrets += n
 }
 
-// expectOneMore waits until one more Secret has a token than had one, and fails when
-// more have. It returns its name.
+// expectOneMore waits until one Secret that is not in had has a token, and returns its name.
+// More than one is an error.
 func (d *doubtful) expectOneMore(t *testing.T, had map[string]bool) string {
 	t.Helper()
 	name := ""
@@ -73,8 +73,7 @@ func (d *doubtful) haveTokens(t *testing.T) map[string]bool {
 	return have
 }
 
-// expectAllGood waits until every Secret has a token of the key that the API server
-// knows, and the process is ready.
+// expectAllGood waits until every Secret has a token of d.key, and the process is ready.
 func (d *doubtful) expectAllGood(t *testing.T, s *controlplane.Sakeeper) {
 	t.Helper()
 	set := keys.NewSet(d.key)
@@ -90,10 +89,10 @@ func (d *doubtful) expectAllGood(t *testing.T, s *controlplane.Sakeeper) {
 	must(t, s.WaitReady(t.Context()))
 }
 
-// expectUnready waits until the probe says every word of why.
+// expectUnready waits until /readyz returns 503 with every text of why.
 func expectUnready(t *testing.T, s *controlplane.Sakeeper, within time.Duration, why ...string) {
 	t.Helper()
-	eventuallyIn(t, within, "not ready, and why", func(ctx context.Context) error {
+	eventuallyIn(t, within, "not ready, with the reason", func(ctx context.Context) error {
 		code, body, err := s.Get(ctx, "/readyz")
 		if err != nil {
 			return err
@@ -107,8 +106,8 @@ func expectUnready(t *testing.T, s *controlplane.Sakeeper, within time.Duration,
 	})
 }
 
-// TestLongOneTokenIsWrittenBeforeTheAPIServerAcceptsTheKey runs in steps, each on
-// what the one before left.
+// TestLongOneTokenIsWrittenBeforeTheAPIServerAcceptsTheKey has subtests that build on each
+// other.
 func TestLongOneTokenIsWrittenBeforeTheAPIServerAcceptsTheKey(t *testing.T) {
 	t.Parallel()
 	d := &doubtful{plane: newPlane(t)}
@@ -116,11 +115,11 @@ func TestLongOneTokenIsWrittenBeforeTheAPIServerAcceptsTheKey(t *testing.T) {
 	mustCreateAccount(t, d.client, "default", "builder")
 
 	t.Run("the API server does not know the key", d.testUnknownKey)
-	t.Run("the API server may not be asked", d.testForbidden)
-	t.Run("the API server answers with errors", func(t *testing.T) {
+	t.Run("reviews are forbidden", d.testForbidden)
+	t.Run("reviews fail", func(t *testing.T) {
 		d.testUnanswered(t, faults.InternalError(), "no tokens are written", d.key.String(), "injected: InternalError")
 	})
-	t.Run("the API server is silent", func(t *testing.T) { d.testUnanswered(t, faults.Silence(), "waiting for the API server to accept") })
+	t.Run("reviews get no response", func(t *testing.T) { d.testUnanswered(t, faults.Silence(), "waiting for the API server to accept") })
 }
 
 func (d *doubtful) testUnknownKey(t *testing.T) {
@@ -133,8 +132,8 @@ func (d *doubtful) testUnknownKey(t *testing.T) {
 	name := d.expectOneMore(t, nil)
 	written := time.Now()
 	expectUnready(t, s, 2*time.Minute, "no tokens are written: the API server refuses signing key "+unknown.String(), "invalid bearer token")
-	t.Logf("the key was called refused %v after the first token", time.Since(written).Round(time.Second))
-	newNamespace(t, d.client) // what needs no token is still done
+	t.Logf("the key was reported as refused %v after the first token", time.Since(written).Round(time.Second))
+	newNamespace(t, d.client) // other controllers still work
 	if got := d.expectOneMore(t, nil); got != name {
 		t.Errorf("the token moved from secret %s to %s", name, got)
 	}
@@ -145,9 +144,9 @@ func (d *doubtful) testUnknownKey(t *testing.T) {
 		}
 		return err
 	})
-	// It is asked again after as long as it has been refused, 50 ms at least and 30 s at
-	// most: at 0, 50, 100, 200 ms and so on, some thirteen times until the first one after
-	// a minute.
+	// The delay of the next review is the time since the first refusal, at least 50 ms and at
+	// most 30 s: reviews are at 0, 50, 100, 200 ms and so on, about thirteen until the first
+	// one after a minute.
 	counts := controlplane.Count(requests(t, d.ControlPlane, mark, ""))
 	t.Logf("requests while the key was refused: %v", counts)
 	if counts["update secrets"] != 1 || counts["create tokenreviews"] > 15 {
@@ -194,8 +193,7 @@ func (d *doubtful) testForbidden(t *testing.T) {
 	must(t, s.Stop())
 }
 
-// testUnanswered is about reviews of which fault becomes; why is what people are
-// told.
+// testUnanswered injects fault into reviews; why are the texts that /readyz must have.
 func (d *doubtful) testUnanswered(t *testing.T, fault faults.Fault, why ...string) {
 	t.Helper()
 	had := d.haveTokens(t)

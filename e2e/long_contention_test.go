@@ -120,8 +120,8 @@ func expectLeftAlone(t *testing.T, p plane, kind string, n int) {
 	})
 }
 
-// contents are sakeeper's writes, since ever, of what the twin writes too, but for
-// those that fill a Secret.
+// contents are all successful writes of sakeeper that the twin may revert: not those that fill
+// a Secret.
 func contents(t *testing.T, p plane) []controlplane.Request {
 	t.Helper()
 	var found []controlplane.Request

@@ -19,7 +19,7 @@ import (
 // cleanUpInterval is that of lifeArgs.
 const cleanUpInterval = 2 * time.Second
 
-// lifeArgs switch on what happens to tokens after they were written.
+// lifeArgs enable the generation of tokens, their repair and their clean-up.
 func lifeArgs() []string {
 	return []string{
 		"--auto-generate-token-secrets=labelled", "--resign-tokens=all",
@@ -27,11 +27,11 @@ func lifeArgs() []string {
 	}
 }
 
-// lifeAccounts is how many accounts and Secrets of each kind there are in a life.
+// lifeAccounts is the number of accounts and Secrets of each kind that liveOn creates.
 const lifeAccounts = 3
 
-// liveOn makes, in a new namespace, accounts that ask for a token, tokens of a former
-// key, and unused tokens, of which half were marked long ago.
+// liveOn creates, in a new namespace, accounts that request a token, tokens of a former key,
+// and unused tokens, of which half were marked long ago.
 func liveOn(ctx context.Context, client kubernetes.Interface, namespace string, former keys.PrivateKey) error {
 	core := client.CoreV1()
 	if _, err := core.Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{}); err != nil {
@@ -55,7 +55,7 @@ func liveOn(ctx context.Context, client kubernetes.Interface, namespace string, 
 			work.Go(func() error {
 				secret := tokenSecret(fmt.Sprint(kind, "-", i), "robot")
 				secret.Labels = map[string]string{token.LastUsedLabel: day(3)}
-				// A second, because it must be older than the period, and nobody can forge its age.
+				// It must be older than the period of a second, and creationTimestamp cannot be set.
 				switch kind {
 				case "unused":
 					secret.Annotations[api.CleanUpUnusedAnnotation] = "1s"
@@ -78,8 +78,8 @@ func liveOn(ctx context.Context, client kubernetes.Interface, namespace string, 
 	return work.Wait()
 }
 
-// expectLifeWentOn: who asked has one token, tokens of the former key were signed
-// anew, and unused ones are marked or gone.
+// expectLifeWentOn waits until each account that requested a token has one, tokens of the
+// former key are replaced, and unused ones are marked or deleted.
 func expectLifeWentOn(t *testing.T, p plane, namespace string, signing keys.PrivateKey) {
 	t.Helper()
 	for i := range lifeAccounts {

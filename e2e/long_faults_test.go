@@ -21,7 +21,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/faults"
 )
 
-// mustProxy stands between sakeeper and the API server of p, as sakeeper.
+// mustProxy starts a proxy between sakeeper and the API server of p, with the credentials of
+// sakeeper.
 func mustProxy(t *testing.T, p plane) *faults.Proxy {
 	t.Helper()
 	identity, err := p.ServiceAccount(controlplane.Namespace, controlplane.Account)
@@ -32,9 +33,8 @@ func mustProxy(t *testing.T, p plane) *faults.Proxy {
 	return proxy
 }
 
-// argsThrough are the arguments of a sakeeper that goes through proxy. It does
-// without a lease: one that is lost ends the process, which is right and another
-// matter.
+// argsThrough are the arguments of a sakeeper that goes through proxy. It runs without leader
+// election, because a lost lease would end the process.
 func (p plane) argsThrough(t *testing.T, proxy *faults.Proxy, more ...string) []string {
 	t.Helper()
 	kubeconfig := filepath.Join(t.TempDir(), "proxy.kubeconfig")
@@ -42,40 +42,40 @@ func (p plane) argsThrough(t *testing.T, proxy *faults.Proxy, more ...string) []
 	return p.sakeeperArgs(t, append([]string{"--kubeconfig", kubeconfig, "--leader-elect=false"}, more...)...)
 }
 
-// trouble is one way in which the API server or the way to it fails.
+// trouble is a failure of the API server or the connection to it.
 type trouble struct {
 	name string
-	// begin makes it happen; it lasts until end is called.
+	// begin starts the failure; it lasts until end is called.
 	begin func(*testing.T, troubled) (end func())
-	// enough tells that it has done what it was made for. While it has not, it goes on.
+	// enough returns nil when the failure has lasted long enough.
 	enough func(troubled) error
-	// apart is how far apart attempts are that are not failures: of client-go, when it
-	// was told when to come again, and after a conflict. Zero: there are none.
+	// apart is the time between attempts that do not count as failures: those of client-go
+	// after a Retry-After, and those after a conflict. Zero: there are none.
 	apart time.Duration
 }
 
-// troubled is a plane on whose way there is trouble.
+// troubled is a control plane while a failure lasts.
 type troubled struct {
 	plane
 
 	proxy *faults.Proxy
 	// life is the namespace in which tokens are generated, signed anew and cleaned up.
 	life string
-	// before is how many requests the proxy had seen when it began, and began when.
+	// before is the number of requests before the failure, which began at began.
 	before int
 	began  time.Time
 }
 
-// since are the requests since the trouble began.
+// since are the requests since the failure began.
 func (w troubled) since() []faults.Request { return w.proxy.Requests()[w.before:] }
 
-// inject makes faults of all requests that match is true for.
+// inject injects a fault into all requests for which match returns true.
 func inject(fault faults.Fault, match func(faults.Request) bool) func(*testing.T, troubled) func() {
 	return func(_ *testing.T, w troubled) func() { return w.proxy.Inject(fault, match).Lift }
 }
 
-// manyWrites waits until enough writes have gone wrong: many, and each step in the life
-// of a token.
+// manyWrites waits until enough writes have failed, among them each step in the life of a
+// token.
 func manyWrites(w troubled) error {
 	return errors.Join(many(w), met(w, map[string]func(faults.Request) bool{
 		"a generated token": func(r faults.Request) bool { return r.Kind() == "create secrets" },
@@ -91,7 +91,7 @@ func manyWrites(w troubled) error {
 	}))
 }
 
-// manyRequests is the same where reads go wrong too, by which some of these steps begin.
+// manyRequests is manyWrites for failures of reads too, with which some of these steps begin.
 func manyRequests(w troubled) error {
 	return errors.Join(many(w), met(w, map[string]func(faults.Request) bool{
 		"the search for a generated token": func(r faults.Request) bool { return r.Kind() == "list secrets" },
@@ -103,7 +103,7 @@ func manyRequests(w troubled) error {
 	}))
 }
 
-// manyOrSo is the same where what is heard of is chance: one of these steps is enough.
+// manyOrSo is manyWrites with one of these steps, for failures that hide watch events by chance.
 func manyOrSo(w troubled) error {
 	return errors.Join(many(w), met(w, map[string]func(faults.Request) bool{
 		"a step in the life of a token": func(r faults.Request) bool {
@@ -112,7 +112,7 @@ func manyOrSo(w troubled) error {
 	}))
 }
 
-// met tells which step has not been tried in w.life since the trouble began.
+// met returns an error for a step that was not attempted in w.life since the failure began.
 func met(w troubled, steps map[string]func(faults.Request) bool) error {
 	for name, step := range steps {
 		if !slices.ContainsFunc(w.since(), func(r faults.Request) bool { return r.Namespace == w.life && step(r) }) {
@@ -122,8 +122,8 @@ func met(w troubled, steps map[string]func(faults.Request) bool) error {
 	return nil
 }
 
-// many waits until enough has gone wrong, for every kind of object and for long
-// enough that what fails is tried again several times.
+// many waits until enough requests for every kind of object have failed, and long enough for
+// several retries.
 func many(w troubled) error {
 	const each = 3
 	if err := passed(5 * time.Second)(w); err != nil {
@@ -159,10 +159,10 @@ func troubles() []trouble {
 		{name: "everything is answered with 500", begin: inject(faults.InternalError(), nil), enough: manyRequests},
 		{name: "connections break, before or after the deed", enough: manyOrSo, begin: func(_ *testing.T, w troubled) func() {
 			var n atomic.Int64
-			// Watches break with their connection, but may begin again: who hears of nothing
-			// writes nothing.
+			// Watches break with their connection, but may start again: without events there
+			// are no writes.
 			before := w.proxy.Inject(faults.Reset(), func(r faults.Request) bool {
-				return r.Writes() || r.Verb == "get" && r.Resource != "configmaps" // without which no clean-up would begin
+				return r.Writes() || r.Verb == "get" && r.Resource != "configmaps" // which a clean-up reads first
 			})
 			after := w.proxy.Inject(faults.ResetAfter(), func(faults.Request) bool { return n.Add(1)%2 == 0 })
 			return func() { before.Lift(); after.Lift() }
@@ -179,12 +179,12 @@ func troubles() []trouble {
 	}
 }
 
-// expireWatches ends every watch; nobody hears what happens until the end, and then
-// it was too long ago to be told, so that only lists show what has gone.
+// expireWatches ends every watch until end is called. Then their resourceVersion is too old, so
+// that only lists show which objects were deleted.
 func expireWatches(t *testing.T, w troubled) (end func()) {
 	t.Helper()
 	resumes := func(r faults.Request) bool { return r.Resumes }
-	// Silence, because refusals would put off the next attempts by very different times.
+	// Silence, because refused watches would be retried after very different delays.
 	deaf := w.proxy.Inject(faults.Silence(), resumes)
 	if got := w.proxy.CutWatches(); got != len(watched()) {
 		t.Errorf("%d watches were cut, want those of %v", got, watched())
@@ -212,9 +212,8 @@ func expireWatches(t *testing.T, w troubled) (end func()) {
 
 func watched() []string { return []string{"namespaces", "serviceaccounts", "secrets", "configmaps"} }
 
-// TestLongFaultsBetweenSakeeperAndTheAPIServer has a process for each of them: what
-// lists and watches remember of the failures before is client-go's, and may put the
-// next attempt off by a minute.
+// TestLongFaultsBetweenSakeeperAndTheAPIServer runs a process for each failure: the backoff of
+// lists and watches in client-go grows up to a minute, and would last into the next failure.
 func TestLongFaultsBetweenSakeeperAndTheAPIServer(t *testing.T) {
 	former := filepath.Join(t.TempDir(), "former.key")
 	formerKey := mustWriteECKey(t, former)
@@ -239,7 +238,7 @@ func TestLongFaultsBetweenSakeeperAndTheAPIServer(t *testing.T) {
 			must(t, load.Wait())
 			eventually(t, "enough trouble", func(context.Context) error { return tr.enough(w) })
 			end()
-			// client-go may wait for up to a minute before it tries again.
+			// client-go may wait for up to a minute before it retries.
 			eventuallyIn(t, 2*time.Minute, "the watches are back", func(context.Context) error {
 				if got := proxy.Watches(); got < len(watched()) {
 					return fmt.Errorf("%d watches", got)
@@ -276,14 +275,14 @@ func expectNothingFails(t *testing.T, s *controlplane.Sakeeper) {
 	})
 }
 
-// expectFewRequests fails when something was asked for too often during a fault of
-// that length and after it.
+// expectFewRequests fails when a request was sent too often during a failure of that length and
+// after it.
 //
-// What fails is tried again after 5 ms, and after twice as long each time; what
-// comes again for another reason does so every apart. Lists and watches wait for 0.8
-// s before they try again, and one may fall back to the other; each that comes through
-// shows every object again, which is then tried at once. Some more are for what would be
-// asked for without a fault, after each change of the object.
+// A key that fails is retried after 5 ms, and after twice as long each time; attempts that do
+// not count as failures come every apart. Lists and watches are retried after 0.8 s, and one
+// may fall back to the other; each that succeeds returns every object again, whose key is then
+// handled at once. Some more are for the requests without a failure, after each change of the
+// object.
 func expectFewRequests(t *testing.T, requests []faults.Request, lasted, apart time.Duration) {
 	t.Helper()
 	const changes = 4
@@ -302,7 +301,7 @@ func expectFewRequests(t *testing.T, requests []faults.Request, lasted, apart ti
 	counts := map[string]int{}
 	total := 0
 	for _, r := range requests {
-		if r.Resource == "events" { // of which each is another one
+		if r.Resource == "events" { // each is another object
 			continue
 		}
 		total++
@@ -312,15 +311,15 @@ func expectFewRequests(t *testing.T, requests []faults.Request, lasted, apart ti
 	for target, n := range counts {
 		limit := each
 		switch {
-		case strings.HasPrefix(target, "list secrets life-"): // for each account that asks for a token, before and after a try
+		case strings.HasPrefix(target, "list secrets life-"): // for each account that requests a token, before and after an attempt
 			limit *= 2 * lifeAccounts
 		case strings.HasPrefix(target, "watch ") || strings.HasPrefix(target, "list "):
 			limit = watches
 		case strings.Contains(target, "-token-tracking by "): // for each pass of the cleaner
 			limit += int(lasted / cleanUpInterval)
-		case strings.Contains(target, "/mine by "): // every account of a burden refers to it
+		case strings.Contains(target, "/mine by "): // every account of burden refers to it
 			limit *= burdenAccounts
-		case strings.Contains(target, "/robot by "): // every Secret of a life is of that account
+		case strings.Contains(target, "/robot by "): // every Secret of liveOn is of that account
 			limit *= 3 * lifeAccounts
 		case strings.HasPrefix(target, "get serviceaccounts "): // for its Secrets, and for its references
 			limit *= 2

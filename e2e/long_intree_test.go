@@ -18,9 +18,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// TestLongComparisonWithInTree does the same things to a cluster that
-// kube-controller-manager looks after and to one that sakeeper does, and compares
-// what becomes of every object.
+// TestLongComparisonWithInTree makes the same changes in a cluster with kube-controller-manager
+// and in one with sakeeper, and compares the objects.
 func TestLongComparisonWithInTree(t *testing.T) {
 	inTree, ours := newPlane(t), newPlane(t)
 	mustStartManager(t, inTree, controlplane.ControllerManager{SigningKey: true, Controllers: []string{
@@ -66,11 +65,11 @@ func mustStartManager(t *testing.T, p plane, m controlplane.ControllerManager) {
 	t.Cleanup(func() { _ = stop() })
 }
 
-// expectPlaneSettled returns when a Secret that is made last has been filled.
+// expectPlaneSettled creates a Secret, and waits until it is filled.
 func expectPlaneSettled(t *testing.T, p plane) {
 	t.Helper()
 	account := expectAccount(t, p.client, "kube-public", "default")
-	_ = p.client.CoreV1().Secrets("kube-public").Delete(t.Context(), "barrier", metav1.DeleteOptions{}) // of the step before
+	_ = p.client.CoreV1().Secrets("kube-public").Delete(t.Context(), "barrier", metav1.DeleteOptions{}) // that of the previous step
 	mustCreateSecret(t, p.client, "kube-public", tokenSecret("barrier", "default"))
 	expectFilled(t, p.client, "kube-public", "barrier", account, p.Admin.CAData)
 }
@@ -153,7 +152,7 @@ func history() []step {
 		}},
 		{"token secret of the leaver", secret("of-leaver", "leaver", func(*corev1.Secret) {})},
 		{"token secret with a generated name", secret("tester-token-bcdfg", "tester", func(*corev1.Secret) {})},
-		// Only now: a generated name without a Secret is a stale one for sakeeper.
+		// Only now: sakeeper removes a generated name whose Secret does not exist.
 		{"its reference", func(t *testing.T, p plane) {
 			account := expectAccount(t, p.client, ns, "tester")
 			account.Secrets = []corev1.ObjectReference{{Name: "tester-token-bcdfg"}}
@@ -180,7 +179,7 @@ func history() []step {
 		})},
 		{"root CA with another description is changed", changeCA(func(cm *corev1.ConfigMap) { cm.Data = nil })},
 		{"root CA loses its description", changeCA(func(cm *corev1.ConfigMap) { cm.Annotations = nil })},
-		// In another namespace: after five changes of one object, sakeeper would not fight.
+		// In another namespace: after five changes of one object, sakeeper would back off.
 		{"root CA is deleted", func(t *testing.T, p plane) {
 			must(t, p.client.CoreV1().ConfigMaps(metav1.NamespacePublic).Delete(t.Context(), "kube-root-ca.crt", metav1.DeleteOptions{}))
 			expectRootCA(t, p.client, metav1.NamespacePublic, p.Admin.CAData)
@@ -205,8 +204,8 @@ func history() []step {
 	}
 }
 
-// snapshot is everything that the controllers look after, with what differs
-// between any two clusters replaced by words.
+// snapshot is all objects that the controllers write, with placeholders for values that differ
+// between any two clusters.
 func snapshot(ctx context.Context, p plane) (map[string]any, error) {
 	accounts, err := p.client.CoreV1().ServiceAccounts("").List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -250,7 +249,7 @@ func snapshot(ctx context.Context, p plane) (map[string]any, error) {
 	return world, nil
 }
 
-// words replaces UIDs, the CA and tokens.
+// words replaces UIDs, the CA and tokens by placeholders.
 type words struct {
 	uids map[types.UID]string
 	ca   string
@@ -283,8 +282,8 @@ func (w words) of(value string) string {
 	return "token " + claims
 }
 
-// expectSameBytes signs the claims of a token that in-tree made once more: RS256
-// is deterministic, so header, payload and signature must come out the same.
+// expectSameBytes signs the claims of an in-tree token again: RS256 is deterministic, so header,
+// payload and signature must be the same.
 func expectSameBytes(t *testing.T, inTree plane) {
 	t.Helper()
 	data, err := os.ReadFile(inTree.SigningKeyFile)

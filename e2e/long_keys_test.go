@@ -10,15 +10,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// keyWaits are the waits of a rotation, short for a test.
+// keyWaits are the flags with short waits of a rotation.
 func keyWaits() []string {
 	return []string{"--publish-for=4s", "--refresh-hint=1s", "--discovery-max-age=1s", "--max-token-expiration=1h"}
 }
 
-// TestLongKeyRotation: a whole rotation (publish, promote, retire, remove) with an API
-// server that has its tokens signed by sakeeper signer, and a hundred clients that use and
-// renew bound tokens all the time. None is refused, whether the signer runs on or is
-// killed in every phase.
+// TestLongKeyRotation runs a whole rotation (publish, promote, retire, remove) with an API
+// server that uses sakeeper signer, and a hundred clients that use and renew bound tokens.
+// None is refused, even when the signer is killed in every phase.
 func TestLongKeyRotation(t *testing.T) {
 	for name, kill := range map[string]bool{"with a signer that runs": false, "with a signer that is killed in every phase": true} {
 		t.Run(name, func(t *testing.T) { rotateWithoutRefusal(t, kill) })

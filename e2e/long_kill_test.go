@@ -16,8 +16,8 @@ import (
 func TestLongKilledAtAnyMomentItEndsInTheSameState(t *testing.T) {
 	p := newPlane(t)
 	args := p.sakeeperArgs(t, "--leader-elect=false")
-	// How many requests it may make before it is killed: from right after its start
-	// to the midst of the work.
+	// The number of requests before it is killed: from right after its start to half of the
+	// work.
 	moments := []int{0, 1, 2, 4, 6, 8, 11, 14, 17, 20, 23, 26}
 	for round, moment := range moments {
 		mark := mustMark(t, p.ControlPlane)
@@ -31,7 +31,7 @@ func TestLongKilledAtAnyMomentItEndsInTheSameState(t *testing.T) {
 			return nil
 		})
 		must(t, s.Signal(syscall.SIGKILL))
-		_ = s.Wait() // killed, as it should be
+		_ = s.Wait() // it was killed
 		must(t, load.Wait())
 	}
 
@@ -48,8 +48,8 @@ func TestLongKilledAtAnyMomentItEndsInTheSameState(t *testing.T) {
 
 func roundNamespace(round int) string { return fmt.Sprintf("round-%d", round) }
 
-// Of the accounts that burden makes, the first three are deleted, the Secrets of
-// the next three are deleted, and the rest is left in peace.
+// Of the accounts that burden creates, the first three are deleted, the Secrets of the next
+// three are deleted, and the rest is not changed.
 const burdenAccounts = 10
 
 func burdenSecret(i int) string { return fmt.Sprintf("a%d-token-bcdfg", i) }
@@ -80,7 +80,7 @@ func burden(ctx context.Context, client kubernetes.Interface, namespace string) 
 	}
 	err := core.ServiceAccounts(namespace).Delete(ctx, "default", metav1.DeleteOptions{})
 	if apierrors.IsNotFound(err) {
-		return nil // it was not made yet
+		return nil // it was not created yet
 	}
 	return err
 }

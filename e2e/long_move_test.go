@@ -16,8 +16,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// TestLongMoveToASigner: a cluster with kubeadm's key gives it to a signer. Tokens of both
-// kinds from before stay good, and nothing is written anew.
+// TestLongMoveToASigner moves a cluster with kubeadm's key to a signer. Legacy and bound tokens
+// from before stay valid, and no Secret is written again.
 func TestLongMoveToASigner(t *testing.T) {
 	p := newPlane(t)
 	before := startReadySakeeper(t, p.sakeeperArgs(t))

@@ -19,14 +19,13 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// ailing is a token Secret with something about its token.
+// ailing is a token Secret whose token may be invalid.
 type ailing struct {
-	// token is what somebody put there; the claims are the right ones of the Secret.
+	// token returns the token in the Secret; claims are the right ones.
 	token     func(t *testing.T, claims token.LegacyClaims) string
 	change    func(*corev1.Secret)
 	namespace string // empty: usualNamespace
-	// wantReviews is how often the API server is asked about the token with the first
-	// keys.
+	// wantReviews is the number of reviews of the token with the first keys.
 	wantReviews int
 	// wantResigned: it gets a new token.
 	wantResigned bool
@@ -51,12 +50,12 @@ func literally(text string) func(*testing.T, token.LegacyClaims) string {
 
 const (
 	usualNamespace = "usual"
-	// settledNamespace says that tokens stay as they are.
+	// settledNamespace has the annotation that keeps tokens as they are.
 	settledNamespace = "settled"
 )
 
-// ailments are by the name of the Secret. The API server knows current and
-// theirs, the controller knows current, and nobody knows lost.
+// ailments are the Secrets by name. The API server accepts the keys current and theirs, the
+// controller has current, and neither has lost.
 func ailments(current, theirs, lost keys.PrivateKey) map[string]ailing {
 	label := func(s *corev1.Secret) { s.Labels = map[string]string{token.InvalidSinceLabel: "2026-01-01"} }
 	return map[string]ailing{
@@ -125,10 +124,10 @@ func (a ailing) in() string {
 	return usualNamespace
 }
 
-// expectExams waits until every suspect token has been read for the exam of that
-// number, and fails when one was read more often, or one that is not suspect at all.
-// Secrets that had no token may be the canary, which is read when an API server that
-// lags refuses it.
+// expectExams waits until every token that must be reviewed has been read for its review of
+// that number. More reads, or reads of other tokens, are an error. It ignores Secrets that had
+// no token: one has the first token of the key, which is read if a lagging API server refuses
+// it.
 func (r repair) expectExams(t *testing.T, number int) {
 	t.Helper()
 	want := map[string]int{}
@@ -137,7 +136,7 @@ func (r repair) expectExams(t *testing.T, number int) {
 			want[name] = n
 		}
 	}
-	eventually(t, fmt.Sprintf("exam %d", number), func(context.Context) error {
+	eventually(t, fmt.Sprintf("review %d", number), func(context.Context) error {
 		got := map[string]int{}
 		for _, request := range requests(t, r.ControlPlane, 0, "") {
 			if request.Verb == "get" && request.Object.Resource == "secrets" && r.before[request.Object.Name] != "" {
@@ -151,7 +150,7 @@ func (r repair) expectExams(t *testing.T, number int) {
 	})
 }
 
-// expectNotes waits until exactly those Secrets say what the API server said.
+// expectNotes waits until exactly those Secrets have an annotation with the result of reviews.
 func (r repair) expectNotes(t *testing.T, want map[string]string) {
 	t.Helper()
 	eventually(t, "notes of reviews", func(ctx context.Context) error {
@@ -172,14 +171,14 @@ func (r repair) expectNotes(t *testing.T, want map[string]string) {
 	})
 }
 
-// expectTokens waits until every Secret has what else it should have, and compares
-// the tokens with those before: others are there where they should be.
+// expectTokens waits until every Secret has its CA and namespace, and the expected ones have
+// another token than before.
 func (r repair) expectTokens(t *testing.T, resigned bool) {
 	t.Helper()
 	eventually(t, "tokens", func(ctx context.Context) error { return r.tokens(ctx, resigned) })
 }
 
-// tokens says which Secret is not as it should be.
+// tokens returns an error for a Secret that is not as expected.
 func (r repair) tokens(ctx context.Context, resigned bool) error {
 	for name, a := range r.ailing {
 		secret, err := r.client.CoreV1().Secrets(a.in()).Get(ctx, name, metav1.GetOptions{})
@@ -197,8 +196,8 @@ func (r repair) tokens(ctx context.Context, resigned bool) error {
 	return nil
 }
 
-// expectHandled returns when what was queued before is likely handled: a Secret that
-// is made after it has been filled.
+// expectHandled waits until keys that were queued before are likely handled: it creates a
+// Secret and waits until it is filled.
 func (r repair) expectHandled(t *testing.T, barrier string) {
 	t.Helper()
 	account := expectAccount(t, r.client, usualNamespace, "builder")
@@ -229,8 +228,8 @@ func TestLongDeadTokensAreSignedAnewAndNoOthers(t *testing.T) {
 	r.expectHandled(t, "barrier")
 	at(-time.Second)
 	r.expectHandled(t, "barrier-0")
-	// One of the tokens until now is the canary, and all others come after it: the clock
-	// must not go on while an API server that lags refuses it.
+	// One of the tokens until now is the first token of the key, and all others wait for it:
+	// the clock must not advance while a lagging API server refuses it.
 	r.expectTokens(t, false)
 	r.expectExams(t, 0)
 	at(0)
@@ -270,7 +269,7 @@ func TestLongDeadTokensAreSignedAnewAndNoOthers(t *testing.T) {
 	r.expectUsersAndEvents(t)
 	expectCounts(t, c, map[string]float64{"none": 0, "unknown": 5, "foreign": 0, current.PublicKey().ID(): 13})
 
-	// The key that nobody told the controller of is told now, and forgotten again.
+	// The controller gets the other verification key, and loses it again.
 	c.use(keys.NewSet(current, theirs.PublicKey()))
 	eventually(t, "count of the other key", func(context.Context) error {
 		if got := c.metric(t, "sakeeper_token_secrets", "key_id="+theirs.PublicKey().ID()); got != 1 {
@@ -286,7 +285,7 @@ func TestLongDeadTokensAreSignedAnewAndNoOthers(t *testing.T) {
 	r.expectTokens(t, true)
 }
 
-// expectUsersAndEvents: new tokens work, and people are told of those.
+// expectUsersAndEvents checks that the new tokens work, and that there are events about them.
 func (r repair) expectUsersAndEvents(t *testing.T) {
 	t.Helper()
 	for name, a := range r.ailing {

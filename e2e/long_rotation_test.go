@@ -28,8 +28,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// accepted is how long a client may be refused that reads its Secret again, and the
-// guard ten times that.
+// accepted is how long a client that reads its Secret again may be refused. The test fails
+// after ten times that.
 const (
 	accepted      = time.Second
 	acceptedGuard = 10 * accepted
@@ -65,8 +65,8 @@ func TestLongRotationLosesNoClient(t *testing.T) {
 	expectOneResignEach(t, requests(t, r.ControlPlane, mark, namespace), n)
 }
 
-// rotation is a plane whose API server accepts two keys, of which sakeeper signs
-// with the old one.
+// rotation is a control plane whose API server accepts two keys; sakeeper signs with the old
+// one.
 type rotation struct {
 	plane
 
@@ -107,21 +107,21 @@ func secretsOfKey(key fmt.Stringer, n int) string {
 	return fmt.Sprintf("sakeeper_token_secrets{key_id=%q} %d", key.String(), n)
 }
 
-// user is a client that uses the token of one Secret again and again, and reads the
-// Secret when it is refused.
+// user is a client that uses the token of one Secret repeatedly, and reads the Secret when the
+// token is refused.
 type user struct {
 	namespace, secret string
 
 	progress *progress
 }
 
-// progress is what has become of a user.
+// progress counts the requests of a user.
 type progress struct {
 	token string
 	// works and recovered count requests that were accepted, and refusals that ended.
 	works, recovered atomic.Int64
-	// refused is how long the longest refusal lasted, and again counts refusals of a
-	// token that had just been read.
+	// refused is the longest time of refusals, and again counts refusals of a token that had
+	// just been read.
 	refused time.Duration
 	again   int
 }
@@ -144,8 +144,8 @@ func (u users) all(are func(user) bool) error {
 	return nil
 }
 
-// use starts a user for each of n Secrets, who together make fifty requests a
-// second until stop is called. None may fail but by a refusal that ends.
+// use starts a user for each of n Secrets, which together make fifty requests a second until
+// stop is called. The only failures may be refusals that end.
 func (r rotation) use(t *testing.T, namespace string, n int) (all users, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -185,7 +185,7 @@ func (u user) work(ctx context.Context, p plane, pace flowcontrol.RateLimiter) e
 	return fmt.Errorf("client of secret %s: %w", u.secret, err)
 }
 
-// recover reads the Secret until its token is accepted.
+// recover reads the Secret repeatedly until its token is accepted.
 func (u user) recover(ctx context.Context, p plane) (client kubernetes.Interface, err error) {
 	began := time.Now()
 	err = wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
@@ -206,8 +206,8 @@ func (u user) recover(ctx context.Context, p plane) (client kubernetes.Interface
 	return client, err
 }
 
-// read returns a client with the token that the Secret has now, and with connections
-// of its own: the API server closes the one on which it refuses a token.
+// read returns a client with the current token of the Secret, and with connections of its own:
+// the API server closes the one on which it refuses a token.
 func (u user) read(ctx context.Context, p plane) (kubernetes.Interface, error) {
 	secret, err := p.client.CoreV1().Secrets(u.namespace).Get(ctx, u.secret, metav1.GetOptions{})
 	if err != nil {
@@ -224,8 +224,8 @@ func ask(ctx context.Context, client kubernetes.Interface) error {
 	return err
 }
 
-// expectAcceptedAgain looks at users who have stopped: each has the token of its
-// Secret, and was not refused for long.
+// expectAcceptedAgain checks users that have stopped: each has the token of its Secret, and was
+// not refused for long.
 func (u users) expectAcceptedAgain(t *testing.T, secrets map[string]corev1.Secret) {
 	t.Helper()
 	var refused []time.Duration
@@ -262,8 +262,8 @@ func expectTokensOf(t *testing.T, key keys.PrivateKey, secrets map[string]corev1
 	}
 }
 
-// withoutToken is secrets less what every write changes, what the API server notes
-// when a token is used, and the token.
+// withoutToken removes from secrets the token, the fields that every write changes, and the
+// label that the API server writes when a token is used.
 func withoutToken(secrets map[string]corev1.Secret) map[string]corev1.Secret {
 	bare := map[string]corev1.Secret{}
 	for name, secret := range secrets {
@@ -276,7 +276,7 @@ func withoutToken(secrets map[string]corev1.Secret) map[string]corev1.Secret {
 	return bare
 }
 
-// A write that met another one was refused, and is no second.
+// A write that failed with a conflict does not count.
 func expectOneResignEach(t *testing.T, requests []controlplane.Request, n int) {
 	t.Helper()
 	done := map[string]int{}

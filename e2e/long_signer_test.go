@@ -20,7 +20,7 @@ import (
 
 var errBroken = errors.New("the signer is broken")
 
-// brittleSigner fails while it is broken, and counts attempts.
+// brittleSigner returns errors while it is broken, and counts attempts.
 type brittleSigner struct {
 	*token.Signer
 
@@ -54,12 +54,12 @@ func TestLongSignerThatFailsForAMinute(t *testing.T) {
 	signer.broken.Store(true)
 	c := startInProcess(t, p, inProcessOptions{keys: set, signer: signer})
 
-	// Each outage is on top of what the one before left.
+	// Each outage continues with the Secrets of the one before.
 	outages := []struct {
 		name    string
 		lasts   time.Duration
 		secrets int
-		// atATime is how many try to sign in a second.
+		// atATime is the limit of attempts to sign in a second.
 		atATime int
 	}{
 		{name: "from the start on", lasts: time.Minute, secrets: 200, atATime: 1},
@@ -112,7 +112,7 @@ func TestLongSignerThatFailsForAMinute(t *testing.T) {
 	}
 }
 
-// filled returns nil when n token Secrets have a token, and all have.
+// filled returns nil when there are n token Secrets, and all have a token.
 func filled(ctx context.Context, p plane, n int) error {
 	secrets, err := p.client.CoreV1().Secrets("").List(ctx, metav1.ListOptions{FieldSelector: "type=" + string(corev1.SecretTypeServiceAccountToken)})
 	if err != nil {

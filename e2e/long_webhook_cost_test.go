@@ -8,8 +8,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// TestLongAReviewCostsLittleMoreThanDecoding runs a test of pkg/podadmission as it is: the
-// race detector, with which all tests run otherwise, would be measured too.
+// TestLongAReviewCostsLittleMoreThanDecoding runs a test of pkg/podadmission without the race
+// detector, whose cost would be measured too.
 func TestLongAReviewCostsLittleMoreThanDecoding(t *testing.T) {
 	root, err := controlplane.RepositoryRoot()
 	must(t, err)

@@ -15,8 +15,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// warmUp waits until every registration works, opens connections, and checks that the
-// two that are compared do the same.
+// warmUp waits until every registration is in effect, opens connections, and checks that the
+// two webhooks that are compared do the same.
 func (r *race) warmUp(t *testing.T) {
 	t.Helper()
 	for _, name := range contestants() {
@@ -41,7 +41,7 @@ func (r *race) warmUp(t *testing.T) {
 	clear(r.pods)
 }
 
-// create makes a pod and returns it as judge does, without its namespace.
+// create creates a pod and returns it as judge does, without its namespace.
 func (r *race) create(t *testing.T, namespace string, wanted *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	created, err := r.client.CoreV1().Pods(namespace).Create(t.Context(), wanted, metav1.CreateOptions{})
@@ -59,7 +59,7 @@ func (r *race) timed(ctx context.Context, namespace string) (time.Duration, erro
 	return time.Since(began), err
 }
 
-// turns calls one for every contestant, n times, and begins with another one each time.
+// turns calls one for every contestant, n times, starting with another one each time.
 func turns(n int, one func(name string)) {
 	all := contestants()
 	for i := range n {
@@ -107,7 +107,7 @@ func (r *race) inBatches(t *testing.T) times {
 	return took
 }
 
-// clear deletes the pods, so that every round begins with none.
+// clear deletes the pods, so that every round starts without any.
 func (r *race) clear(t *testing.T) {
 	t.Helper()
 	now := int64(0)

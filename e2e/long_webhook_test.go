@@ -22,16 +22,16 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// Who takes part. Each has a namespace of its name, for whose pods it alone is called.
+// The contestants. Each is called only for the pods in the namespace of its name.
 const (
-	nobody    = "nobody"
+	noWebhook = "no-webhook"
 	ours      = "sakeeper"
 	doNothing = "do-nothing"
 	oneAlone  = "one-webhook" // a mutating webhook that allows, and no validating one
 )
 
-// The size of the race. Pods of all take turns, so that what else the machine does hits
-// all alike.
+// The number of pods. Contestants take turns, so that other load on the machine affects all
+// alike.
 const (
 	rounds      = 3
 	oneByOne    = 120 // pods of each per round
@@ -40,15 +40,15 @@ const (
 	ofEachBatch = 40
 )
 
-// What is wanted is 1.2 on a quiet machine. What is judged leaves room for others.
+// The goal is 1.2 on an idle machine. The limit of the test leaves room for other load.
 const (
 	promisedRatio = 1.2
 	judgedRatio   = 2.0
 )
 
-func contestants() []string { return []string{nobody, ours, doNothing, oneAlone} }
+func contestants() []string { return []string{noWebhook, ours, doNothing, oneAlone} }
 
-// times are how long creations took, by contestant.
+// times are the durations of creations, by contestant.
 type times map[string][]time.Duration
 
 func (t times) percentile(name string, n int) time.Duration {
@@ -56,12 +56,12 @@ func (t times) percentile(name string, n int) time.Duration {
 	return sorted[min(len(sorted)*n/100, len(sorted)-1)]
 }
 
-// added is what the contestant costs at the median.
+// added is the time that the contestant adds at the median.
 func (t times) added(name string) time.Duration {
-	return t.percentile(name, 50) - t.percentile(nobody, 50)
+	return t.percentile(name, 50) - t.percentile(noWebhook, 50)
 }
 
-// ratio is what sakeeper adds by what a webhook adds that does nothing.
+// ratio is the time that sakeeper adds, divided by that of a webhook without logic.
 func (t times) ratio() float64 { return float64(t.added(ours)) / float64(t.added(doNothing)) }
 
 // race is one control plane with all contestants.
@@ -70,11 +70,11 @@ type race struct {
 	bundle            []byte
 	certFile, keyFile string
 	dir               string
-	pods              map[string]int // that were made
+	pods              map[string]int // number of created pods
 }
 
-// TestLongPodCreationCostsNoMoreThanADoNothingWebhook prints figures. The ratio that it
-// judges is one of times which were measured side by side.
+// TestLongPodCreationCostsNoMoreThanADoNothingWebhook prints times, and checks the ratio of
+// times that were measured in turns.
 func TestLongPodCreationCostsNoMoreThanADoNothingWebhook(t *testing.T) {
 	r := newRace(t)
 	s, other := r.register(t)
@@ -109,7 +109,7 @@ func TestLongPodCreationCostsNoMoreThanADoNothingWebhook(t *testing.T) {
 	}
 }
 
-// calls are how often a server was asked for a mutation and for a verdict.
+// calls are the numbers of mutating and validating calls of a server.
 type calls map[string][2]int
 
 func (r *race) calls(t *testing.T, s *controlplane.Sakeeper, other string) calls {
@@ -149,8 +149,8 @@ func newRace(t *testing.T) race {
 	return r
 }
 
-// register starts the servers and registers all of them, as the manifests register
-// sakeeper, each for its own namespace.
+// register starts the servers and registers them as the manifests register sakeeper, each for
+// its own namespace.
 func (r *race) register(t *testing.T) (s *controlplane.Sakeeper, doNothingAddress string) {
 	t.Helper()
 	w, err := controlplane.NewWebhook()
@@ -188,7 +188,7 @@ func (r *race) register(t *testing.T) (s *controlplane.Sakeeper, doNothingAddres
 	return s, other
 }
 
-// startOurs builds sakeeper as it is released: the race detector would be measured too.
+// startOurs builds sakeeper without the race detector, whose cost would be measured too.
 func (r *race) startOurs(t *testing.T, w controlplane.Webhook) *controlplane.Sakeeper {
 	t.Helper()
 	s, err := controlplane.StartSakeeper(r.build(t, "./cmd/sakeeper"),
@@ -212,13 +212,13 @@ func (r *race) build(t *testing.T, path string) string {
 	return binary
 }
 
-// cannedPatch is what sakeeper answers for the pod that everybody creates, as the API
-// server shows it to webhooks.
+// cannedPatch is the patch of sakeeper for the pod of all contestants, as the API server sends
+// it to webhooks.
 func (r *race) cannedPatch(t *testing.T, w controlplane.Webhook) []byte {
 	t.Helper()
-	defaulted, err := r.client.CoreV1().Pods(nobody).Create(t.Context(), pod("sample"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	defaulted, err := r.client.CoreV1().Pods(noWebhook).Create(t.Context(), pod("sample"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	must(t, err)
-	code, body := do(t, caller(t, r.bundle), http.MethodPost, "https://"+w.Address+"/mutate/pods", mustJSON(t, review(t, nobody, defaulted)))
+	code, body := do(t, caller(t, r.bundle), http.MethodPost, "https://"+w.Address+"/mutate/pods", mustJSON(t, review(t, noWebhook, defaulted)))
 	answer := mustAnswer(t, body)
 	if code != http.StatusOK || len(answer.Patch) == 0 {
 		t.Fatalf("no patch: %d %s", code, body)

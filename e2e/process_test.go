@@ -93,7 +93,7 @@ func TestServerThatCannotBeReachedIsWaitedFor(t *testing.T) {
 func TestOneOfTwoLeadsAndTheOtherTakesOverWhenItStops(t *testing.T) {
 	p := newPlane(t)
 	first := startReadySakeeper(t, p.sakeeperArgs(t))
-	second := startReadySakeeper(t, p.sakeeperArgs(t)) // ready as a standby
+	second := startReadySakeeper(t, p.sakeeperArgs(t)) // a standby is ready too
 	mark := mustMark(t, p.ControlPlane)
 	namespace := newNamespace(t, p.client)
 	expectRootCA(t, p.client, namespace, p.Admin.CAData)

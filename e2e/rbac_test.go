@@ -18,10 +18,10 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// right is what is asked, or granted. As something that is granted, it is for all
-// namespaces and all names where these are empty.
+// right is a requested or a granted permission. In a granted one, an empty namespace or name
+// stands for all.
 type right struct {
-	account         string // in our namespace
+	account         string // ServiceAccount in our namespace
 	verb            string
 	group, resource string // the resource with its subresource
 	namespace, name string
@@ -31,19 +31,19 @@ func (r right) String() string {
 	return strings.TrimRight(fmt.Sprintf("%s: %s %s %s/%s", r.account, r.verb, strings.TrimSuffix(r.resource+"."+r.group, "."), r.namespace, r.name), "/ ")
 }
 
-// covers tells whether a right that is granted allows what is asked.
+// covers returns true if the granted right allows the requested one.
 func (r right) covers(asked right) bool {
 	return (r.namespace == "" || r.namespace == asked.namespace) && (r.name == "" || r.name == asked.name) && r.kind() == asked.kind()
 }
 
-// kind is the right without the object.
+// kind returns the right without namespace and name.
 func (r right) kind() right {
 	r.namespace, r.name = "", ""
 	return r
 }
 
-// exercised is what our identities asked of all API servers of this package's tests, and
-// whether that was ever allowed.
+// exercised are the rights that our ServiceAccounts requested in all tests of this package, and
+// whether they were ever allowed.
 type exercised struct {
 	mu    sync.Mutex
 	asked map[right]bool
@@ -52,7 +52,7 @@ type exercised struct {
 // rights are those of the tests of this process.
 var rights = exercised{asked: map[right]bool{}}
 
-// note reads the audit log of a control plane that is being stopped.
+// note adds the audit log of a control plane that is being stopped.
 func (e *exercised) note(cp *controlplane.ControlPlane) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -70,8 +70,8 @@ func (e *exercised) note(cp *controlplane.ControlPlane) error {
 	})
 }
 
-// check compares what was asked with what the manifests grant. Whether something is
-// granted in vain can be told after a run of all tests only.
+// check compares the requests with the roles of the manifests. Rights that are never used can
+// be found only after a run of all tests.
 func (e *exercised) check() error {
 	granted, err := grantedRights()
 	if err != nil {
@@ -88,7 +88,7 @@ func (e *exercised) check() error {
 				used[r] = used[r] || allowed
 			}
 		}
-		if !found { // what tests take away for a while is granted all the same
+		if !found { // tests may remove a granted right for a while
 			lacking[asked] = true
 		}
 	}
@@ -98,7 +98,7 @@ func (e *exercised) check() error {
 	}
 	if everyTestRan() {
 		for _, r := range sorted(inVain(granted, used)) {
-			errs = append(errs, fmt.Errorf("nobody uses %v", r))
+			errs = append(errs, fmt.Errorf("no request uses %v", r))
 		}
 	}
 	return errors.Join(errs...)
@@ -110,7 +110,7 @@ func inVain(granted map[right][]right, used map[right]bool) map[right]bool {
 		for _, r := range list {
 			watch := r
 			watch.verb = "watch"
-			// Lists come as watches, but from servers that cannot do that.
+			// client-go lists by a watch, unless the API server does not support that.
 			if !used[r] && (r.verb != "list" || !used[watch]) {
 				vain[r] = true
 			}
@@ -127,8 +127,8 @@ func sorted(rights map[right]bool) []right {
 	return slices.SortedFunc(maps.Keys(rights), func(a, b right) int { return strings.Compare(a.String(), b.String()) })
 }
 
-// grantedRights are those of all roles of manifests, by kind, for the accounts that they
-// are bound to.
+// grantedRights are the rights of all roles of the manifests, by kind, for the accounts to
+// which they are bound.
 func grantedRights() (map[right][]right, error) {
 	files, err := filepath.Glob("../manifests/rbac/*/role.yaml")
 	if err != nil {

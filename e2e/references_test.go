@@ -105,7 +105,7 @@ func TestReferenceToARecreatedSecretStays(t *testing.T) {
 func TestGeneratedReferenceToNothingGoesAndOthersStay(t *testing.T) {
 	t.Parallel()
 	namespace := newNamespace(t, shared.client)
-	// An Opaque Secret whose name looks generated: it exists, so its reference stays.
+	// An Opaque Secret with a name like a generated one: it exists, so its reference stays.
 	mustCreateSecret(t, shared.client, namespace, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "builder-token-zzzzz"}, Data: map[string][]byte{"k": []byte("v")}})
 	mark := mustMark(t, shared.cp)
 	mustCreateAccount(t, shared.client, namespace, "builder", "builder-token-bcdfg", "builder-token-zzzzz", "builder-token-other", "other-token-bcdfg", "mine")
@@ -118,12 +118,12 @@ func TestGeneratedReferenceToNothingGoesAndOthersStay(t *testing.T) {
 func TestSecretsMayFollowTheAccountThatRefersToThem(t *testing.T) {
 	t.Parallel()
 	namespace := newNamespace(t, shared.client)
-	// As kubectl apply does with a file that has the account first.
+	// The order of kubectl apply with a file that has the account first.
 	account := mustCreateAccount(t, shared.client, namespace, "restored", "restored-token-bcdfg")
 	mustCreateSecret(t, shared.client, namespace, tokenSecret("restored-token-bcdfg", "restored"))
 	mustCreateAccount(t, shared.client, namespace, "later", "later-token-bcdfg")
 	expectFilled(t, shared.client, namespace, "restored-token-bcdfg", account, shared.cp.Admin.CAData)
 	expectReferences(t, shared.client, namespace, "later")
-	// References are looked at in the order in which accounts were written.
+	// References are checked in the order in which accounts were written.
 	expectReferences(t, shared.client, namespace, "restored", "restored-token-bcdfg")
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// mustReplace puts data where path is by a rename, as careful tools do.
+// mustReplace replaces the file by a rename, which is atomic.
 func mustReplace(t *testing.T, path string, data []byte) {
 	t.Helper()
 	must(t, os.WriteFile(path+".new", data, 0o600))
@@ -33,8 +33,7 @@ func mustWriteECKey(t *testing.T, path string) keys.PrivateKey {
 	return key
 }
 
-// TestKeyAndCAChangeWithoutARestart runs in steps, each on what the one before
-// left.
+// TestKeyAndCAChangeWithoutARestart has subtests that build on each other.
 func TestKeyAndCAChangeWithoutARestart(t *testing.T) {
 	dir := t.TempDir()
 	nextKeyFile := filepath.Join(dir, "next.key")
@@ -126,8 +125,8 @@ func TestKeyAndCAChangeWithoutARestart(t *testing.T) {
 	})
 }
 
-// TestVerificationKeysChangeWithoutARestart: a token whose key nobody told the process of
-// is known by it as soon as the file has it, and unknown again when it has not.
+// TestVerificationKeysChangeWithoutARestart: a token counts for its key as soon as the file of
+// verification keys has the key, and as unknown again after the key is removed.
 func TestVerificationKeysChangeWithoutARestart(t *testing.T) {
 	p := newPlane(t)
 	dir := t.TempDir()
@@ -151,7 +150,7 @@ func TestVerificationKeysChangeWithoutARestart(t *testing.T) {
 	expectMetric(t, s, `sakeeper_token_secrets{key_id="unknown"} 1`)
 	data, err := os.ReadFile(former)
 	must(t, err)
-	for range 2 { // a key that comes back is tried again
+	for range 2 { // a key that is added again is used again
 		mustReplace(t, verification, data)
 		expectMetric(t, s, known+"1")
 		expectMetric(t, s, `sakeeper_token_secrets{key_id="unknown"} 0`)

@@ -16,7 +16,7 @@ import (
 )
 
 func TestRestartOnThousandRightNamespacesAndSecretsWritesNothing(t *testing.T) {
-	// The namespaces that the API server makes, and the one of sakeeper.
+	// The namespaces that the API server creates, and that of sakeeper.
 	const n, others = 1000, 5
 	p := newPlane(t)
 	s := startReadySakeeper(t, p.sakeeperArgs(t))
@@ -70,7 +70,7 @@ func TestRestartOnThousandRightNamespacesAndSecretsWritesNothing(t *testing.T) {
 	}
 }
 
-// forEach runs f for 0 to n-1, some at a time.
+// forEach runs f for 0 to n-1, some of them concurrently.
 func forEach(t *testing.T, n int, f func(ctx context.Context, i int) error) {
 	t.Helper()
 	group, ctx := errgroup.WithContext(t.Context())
@@ -81,14 +81,14 @@ func forEach(t *testing.T, n int, f func(ctx context.Context, i int) error) {
 	must(t, group.Wait())
 }
 
-// past is what happens to a cluster behind sakeeper's back.
+// past are the changes of a cluster while sakeeper does not run or is cut off.
 type past struct {
 	p         plane
 	namespace string
 	keeper    *corev1.ServiceAccount
 }
 
-// newPast makes a namespace with everything that can then go wrong.
+// newPast creates a namespace with all objects that happen changes.
 func newPast(t *testing.T, p plane) past {
 	t.Helper()
 	h := past{p: p, namespace: newNamespace(t, p.client)}
@@ -109,7 +109,7 @@ func newPast(t *testing.T, p plane) past {
 	return h
 }
 
-// happen makes everything go wrong.
+// happen makes all changes.
 func (h past) happen(t *testing.T) {
 	t.Helper()
 	core := h.p.client.CoreV1()
@@ -128,8 +128,8 @@ func (h past) happen(t *testing.T) {
 	mustCreateSecret(t, h.p.client, h.namespace, tokenSecret("late", "keeper"))
 }
 
-// expectMended waits until everything is right again; references are those that
-// keeper must end with.
+// expectMended waits until all objects are as expected again; references are those that the
+// account keeper must have in the end.
 func (h past) expectMended(t *testing.T, references ...string) {
 	t.Helper()
 	client, ca := h.p.client, h.p.Admin.CAData
@@ -149,7 +149,7 @@ func TestWhatHappenedWhileNoControllerRanIsMended(t *testing.T) {
 	must(t, s.Stop())
 	h.happen(t)
 	startReadySakeeper(t, p.sakeeperArgs(t))
-	// "named" may be meant for later: only generated names go without an event.
+	// "named" may exist later: without an event, only references with generated names are removed.
 	h.expectMended(t, "keeper-token-hjklm", "named")
 }
 
@@ -157,9 +157,9 @@ func TestDeletionsThatOnlyTombstonesTellAreMended(t *testing.T) {
 	p := newPlane(t)
 	s := startReadySakeeper(t, p.sakeeperArgs(t, "--leader-elect=false", "-v=4"))
 	h := newPast(t, p)
-	// An API server that starts anew has no events from before its start, so the
-	// watches that sakeeper resumes after its sleep are refused as too old. The first
-	// start breaks its connections, in whose buffers events would wait for it.
+	// A restarted API server has no watch events from before its start, so the watches that
+	// sakeeper resumes after its pause are refused as too old. The first restart breaks its
+	// connections, whose buffers would have events for it.
 	must(t, s.Signal(syscall.SIGSTOP))
 	must(t, p.KillServer())
 	must(t, p.StartServer(t.Context()))

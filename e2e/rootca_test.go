@@ -19,8 +19,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// expectRootCA waits until kube-root-ca.crt holds ca, nothing else, and a
-// description.
+// expectRootCA waits until kube-root-ca.crt has only ca, and a description.
 func expectRootCA(t *testing.T, client kubernetes.Interface, namespace string, ca []byte) *corev1.ConfigMap {
 	t.Helper()
 	var cm *corev1.ConfigMap
@@ -45,7 +44,7 @@ func TestRootCAIsRepaired(t *testing.T) {
 	tests := map[string]struct {
 		change   func(*corev1.ConfigMap)
 		want     func(*testing.T, *corev1.ConfigMap)
-		wantVerb string // empty: what the change added is cached, so that it is an update
+		wantVerb string // empty: an update, because the cache has what the change added
 	}{
 		"another CA":                     {change: func(cm *corev1.ConfigMap) { cm.Data["ca.crt"] = "wrong" }},
 		"no CA":                          {change: func(cm *corev1.ConfigMap) { cm.Data = nil }},
@@ -75,7 +74,7 @@ func TestRootCAIsRepaired(t *testing.T) {
 				if cm.Labels["mine"] != "yes" {
 					t.Errorf("the label was lost: %+v", cm.ObjectMeta)
 				}
-				// The user still owns it: an update without managedFields keeps them.
+				// The user still owns the field: an update without managedFields keeps them.
 				owns := func(f metav1.ManagedFieldsEntry) bool {
 					return !strings.HasPrefix(f.Manager, "sakeeper") && f.FieldsV1 != nil && strings.Contains(f.FieldsV1.String(), "f:mine")
 				}

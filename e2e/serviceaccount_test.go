@@ -29,7 +29,7 @@ func TestNamespaceGetsDefaultServiceAccountAndRootCAWithOneRequestEach(t *testin
 
 func TestNamespacesFromBeforeTheStartGetTheirServiceAccount(t *testing.T) {
 	t.Parallel()
-	// The API server made these before sakeeper started.
+	// The API server created these namespaces before sakeeper started.
 	for _, namespace := range []string{"default", "kube-system", "kube-public", "kube-node-lease"} {
 		expectAccount(t, shared.client, namespace, "default")
 	}
@@ -58,7 +58,7 @@ func TestExistingServiceAccountIsLeftAsItIs(t *testing.T) {
 	mark := mustMark(t, shared.cp)
 	changed, err := shared.client.CoreV1().ServiceAccounts(namespace).Update(t.Context(), account, metav1.UpdateOptions{})
 	must(t, err)
-	// A second namespace shows that the change has been seen: events arrive in order.
+	// A second namespace shows that the change was handled: watch events arrive in order.
 	newNamespace(t, shared.client)
 	if got := requests(t, shared.cp, mark, namespace); len(got) != 0 {
 		t.Errorf("requests after a change by a user: %+v", got)
@@ -73,7 +73,7 @@ func TestTerminatingNamespaceGetsNothingAndIsNotRetried(t *testing.T) {
 	t.Parallel()
 	namespace := newNamespace(t, shared.client)
 	expectRootCA(t, shared.client, namespace, shared.cp.Admin.CAData)
-	// Something that does not go keeps the namespace terminating.
+	// An object with a finalizer keeps the namespace terminating.
 	_, err := shared.client.CoreV1().ConfigMaps(namespace).Create(t.Context(), &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: "stuck", Finalizers: []string{"example.com/stuck"}},
 	}, metav1.CreateOptions{})

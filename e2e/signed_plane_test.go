@@ -18,7 +18,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// signedPlane is a plane whose tokens are all signed by sakeeper signer.
+// signedPlane is a control plane whose API server uses sakeeper signer.
 type signedPlane struct {
 	plane
 
@@ -48,7 +48,7 @@ func newSignedPlane(t *testing.T) *signedPlane {
 	return p
 }
 
-// restartSigner kills it, as a crash would.
+// restartSigner kills the signer, as a crash would, and starts it again.
 func (p *signedPlane) restartSigner(t *testing.T) {
 	t.Helper()
 	must(t, p.signer.Signal(syscall.SIGKILL))
@@ -56,7 +56,7 @@ func (p *signedPlane) restartSigner(t *testing.T) {
 	p.signer = startReadySakeeper(t, p.signerArgs)
 }
 
-// keys runs a command of sakeeper keys, which has to say this.
+// keys runs a command of sakeeper keys, whose output must have this.
 func (p *signedPlane) keys(t *testing.T, command, want string) {
 	t.Helper()
 	must(t, p.tryKeys(command, want))
@@ -94,7 +94,7 @@ func (p *signedPlane) ring(t *testing.T) *keys.Keyring {
 	return ring
 }
 
-// signing is the key that signs, as a list of one.
+// signing is the signing key, as a list of one.
 func (p *signedPlane) signing(t *testing.T) []keys.PublicKey {
 	t.Helper()
 	m, ok := p.ring(t).Signing()
@@ -113,8 +113,8 @@ func (p *signedPlane) published(t *testing.T) []keys.PublicKey {
 	return found
 }
 
-// pruneLater is sakeeper keys prune after so long: the lifetime of tokens is the one wait
-// that a test cannot have.
+// pruneLater removes keys as sakeeper keys prune does, at a time that is later by this, because a
+// test cannot wait for the lifetime of tokens.
 func (p *signedPlane) pruneLater(t *testing.T, later time.Duration) {
 	t.Helper()
 	store := keyrotation.OpenDirectory(p.dir)
@@ -138,7 +138,7 @@ func (p *signedPlane) pruneLater(t *testing.T, later time.Duration) {
 	}
 }
 
-// expectJWKS waits until the API server's discovery shows these keys.
+// expectJWKS waits until the JWKS of the API server has these keys.
 func expectJWKS(t *testing.T, p *signedPlane, want []keys.PublicKey) {
 	t.Helper()
 	var ids []string

@@ -1,11 +1,11 @@
-// Package e2e tests sakeeper as users run it: the built binary, as a process of
-// its own, with the identity and the rights of manifests/, against a real
-// kube-apiserver. Requests are counted in the API server's audit log.
+// Package e2e tests sakeeper as users run it: the built binary, with the ServiceAccount and the
+// roles of manifests/, against a real kube-apiserver. Requests are counted in the API server's
+// audit log.
 //
-// Tests share one control plane and one process of sakeeper controllers, and keep
-// apart by namespace, unless they say otherwise. `make e2e` runs all of them;
-// `go test ./e2e -skip TestLong` leaves out those that take minutes. What clusters with nodes are asked too is in
-// behaviour, and what takes nodes in kind.
+// By default, tests share one control plane and one process of sakeeper controllers, and each
+// has a namespace of its own. `make e2e` runs all of them; `go test ./e2e -skip TestLong` skips
+// those that take minutes. Checks that also run on clusters with nodes are in behaviour, and
+// tests that need nodes in kind.
 package e2e
 
 import (
@@ -34,10 +34,10 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// patience is how long a test waits for what should take milliseconds.
+// patience is the timeout for what should take milliseconds.
 const patience = 30 * time.Second
 
-// suite is what the tests of this package share.
+// suite is shared by the tests of this package.
 type suite struct {
 	binary   string
 	cp       *controlplane.ControlPlane
@@ -70,8 +70,8 @@ func runSuite(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, shared.cp.Stop(), rights.note(shared.cp), rights.check()) }()
-	// The API server removes no namespaces by itself. Without a signing key, the
-	// token controller of kube-controller-manager stays off.
+	// Namespaces are deleted by the namespace controller only. Without a signing key, the
+	// token controller of kube-controller-manager is disabled.
 	stop, err := shared.cp.StartControllerManager(controlplane.ControllerManager{
 		Controllers: []string{"namespace-controller", "garbage-collector-controller"},
 	})
@@ -105,16 +105,15 @@ func runSuite(m *testing.M) (code int, err error) {
 	return m.Run(), errors.Join(checkRequests(), checkMetricsAndEvents())
 }
 
-// letCanaryPass has the first token written, and waits until the API server has noted on
-// its Secret that it was used: in the Secrets of tests, it would be a change that they do
-// not know of.
+// letCanaryPass waits until the first token of the signing key is written, and the API server
+// has set the last-used label of its Secret, a change that would disturb a test.
 func letCanaryPass(ctx context.Context) error {
 	secrets := shared.client.CoreV1().Secrets(metav1.NamespaceDefault)
 	var last error
 	err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
-		secret, err := secrets.Get(ctx, "canary", metav1.GetOptions{})
-		if apierrors.IsNotFound(err) { // it is deleted as long as there is no account
-			secret, err = secrets.Create(ctx, tokenSecret("canary", "default"), metav1.CreateOptions{})
+		secret, err := secrets.Get(ctx, "first-token", metav1.GetOptions{})
+		if apierrors.IsNotFound(err) { // it is deleted again while there is no account
+			secret, err = secrets.Create(ctx, tokenSecret("first-token", "default"), metav1.CreateOptions{})
 		}
 		last = err
 		return err == nil && secret.Labels[token.LastUsedLabel] != "", nil
@@ -125,9 +124,8 @@ func letCanaryPass(ctx context.Context) error {
 	return nil
 }
 
-// checkRequests looks at everything that sakeeper asked of the API server while the
-// tests ran: whether it fetched objects that are not its own, or was refused for
-// lack of rights.
+// checkRequests checks all requests of sakeeper during the tests: lists and watches of Secrets
+// and ConfigMaps must have a selector, and no request may be forbidden in the end.
 func checkRequests() error {
 	all, err := shared.cp.Audit.Since(context.Background(), 0, func(r controlplane.Request) bool {
 		return r.User.Username == controlplane.Username
@@ -144,8 +142,8 @@ func checkRequests() error {
 		if selector, ok := selectors[r.Object.Resource]; ok && (r.Verb == "list" || r.Verb == "watch") && !strings.Contains(r.URI, selector) {
 			err = errors.Join(err, fmt.Errorf("%s fetches objects of others", r.URI))
 		}
-		// Creates are refused with this code in namespaces on their way out. A fresh API
-		// server does not know all roles at once.
+		// Creates in terminating namespaces are refused with this code too. A new API server
+		// does not have all roles at once.
 		request := strings.Join([]string{r.Verb, r.Object.Resource, r.Object.Subresource, r.Object.Namespace, r.Object.Name}, " ")
 		if r.Response.Code != http.StatusForbidden {
 			delete(forbidden, request)
@@ -159,7 +157,7 @@ func checkRequests() error {
 	return err
 }
 
-// checkMetricsAndEvents looks for tokens and keys where people look.
+// checkMetricsAndEvents fails when metrics or events have a token or a key.
 func checkMetricsAndEvents() error {
 	_, metrics, err := shared.sakeeper.Get(context.Background(), "/metrics")
 	if err != nil {
@@ -172,8 +170,7 @@ func checkMetricsAndEvents() error {
 	return errors.Join(checkSecrecy("metrics", metrics), checkSecrecy("events", fmt.Sprint(events.Items)))
 }
 
-// buildBinary builds sakeeper with the race detector, so that races in the
-// process under test are found too.
+// buildBinary builds sakeeper with the race detector, to find races in it too.
 func buildBinary(dir string) (string, error) {
 	root, err := controlplane.RepositoryRoot()
 	if err != nil {
@@ -202,7 +199,7 @@ func startPlane(opts controlplane.Options) (*controlplane.ControlPlane, error) {
 	return cp, nil
 }
 
-// checkLogs fails on data races, and on log lines that hold a token or a key.
+// checkLogs fails on data races, and on log lines with a token or a key.
 func checkLogs(logs string) error {
 	if i := strings.Index(logs, "WARNING: DATA RACE"); i >= 0 {
 		return errors.New(logs[i:min(len(logs), i+4000)])
@@ -210,7 +207,7 @@ func checkLogs(logs string) error {
 	return checkSecrecy("log", logs)
 }
 
-// checkSecrecy fails when text holds a token or a key, as it is or in base64.
+// checkSecrecy fails when text has a token or a key, in plain text or in base64.
 func checkSecrecy(what, text string) error {
 	for _, secret := range []string{"eyJhbGciOi", "ZXlKaGJHY2lPa", "PRIVATE KEY", "UFJJVkFURSBLRVk"} {
 		if i := strings.Index(text, secret); i >= 0 {
@@ -233,7 +230,7 @@ func newPlane(t *testing.T) plane {
 	return newPlaneWith(t, controlplane.Options{})
 }
 
-// newPlaneWith is newPlane with options; the directory is chosen here.
+// newPlaneWith is newPlane with options, except the directory.
 func newPlaneWith(t *testing.T, opts controlplane.Options) plane {
 	t.Helper()
 	opts.Dir = filepath.Join(t.TempDir(), "plane")
@@ -247,8 +244,8 @@ func newPlaneWith(t *testing.T, opts controlplane.Options) plane {
 	return plane{cp, mustClient(t, cp.Admin)}
 }
 
-// sakeeperArgs are the arguments of sakeeper controllers for this plane, with
-// more after them.
+// sakeeperArgs are the arguments of sakeeper controllers for this control plane, followed by
+// more.
 func (p plane) sakeeperArgs(t *testing.T, more ...string) []string {
 	t.Helper()
 	args, err := p.ControllersArgs()
@@ -256,14 +253,14 @@ func (p plane) sakeeperArgs(t *testing.T, more ...string) []string {
 	return append(args, more...)
 }
 
-// startSakeeper runs the binary until the test ends and does not wait for
-// anything. Data races and secrets in its log fail the test.
+// startSakeeper starts the binary and stops it when the test ends. Data races and secrets in
+// its log fail the test.
 func startSakeeper(t *testing.T, args []string) *controlplane.Sakeeper {
 	t.Helper()
 	s, err := controlplane.StartSakeeper(shared.binary, args, nil)
 	must(t, err)
 	t.Cleanup(func() {
-		_ = s.Stop() // tests that care how it ends have ended it
+		_ = s.Stop() // tests that check how it ends have stopped it
 		if err := checkLogs(s.Logs()); err != nil {
 			t.Error(err)
 		}
@@ -301,8 +298,8 @@ func eventually(t *testing.T, what string, check func(ctx context.Context) error
 	testkit.Await(t, 10*time.Millisecond, patience, what, check)
 }
 
-// newNamespace creates a namespace and waits for what every namespace gets, so that
-// requests for that are not counted among those of a test.
+// newNamespace creates a namespace and waits for its ServiceAccount and root CA, so that the
+// requests for them are not counted among those of a test.
 func newNamespace(t *testing.T, client kubernetes.Interface) string {
 	t.Helper()
 	name := "t-" + rand.String(8)
@@ -326,8 +323,8 @@ func expectAccount(t *testing.T, client kubernetes.Interface, namespace, name st
 	return account
 }
 
-// requests are those of sakeeper in namespace since mark, and, with namespace
-// empty, all of its requests but leader election's and events.
+// requests are those of sakeeper in namespace since mark; if namespace is empty, all except
+// those for leader election and events.
 func requests(t *testing.T, cp *controlplane.ControlPlane, mark controlplane.Mark, namespace string) []controlplane.Request {
 	t.Helper()
 	found, err := cp.Audit.Since(t.Context(), mark, func(r controlplane.Request) bool {

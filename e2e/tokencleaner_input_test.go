@@ -14,12 +14,13 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// eagerCleaner has periods of a second instead of a year.
+// eagerCleaner has the flags for a period of a second instead of a year.
 func eagerCleaner() []string {
 	return []string{"--legacy-service-account-token-clean-up-period=1s", "--legacy-service-account-token-clean-up-interval=1s"}
 }
 
-// mustSetTracking sets the data of the API server's record of uses, once that is there.
+// mustSetTracking sets the data of the API server's ConfigMap about the tracking of legacy
+// tokens, once it exists.
 func mustSetTracking(t *testing.T, client kubernetes.Interface, data string) {
 	t.Helper()
 	eventually(t, "the record of uses", func(ctx context.Context) error {
@@ -41,9 +42,9 @@ func expectEventIn(t *testing.T, client kubernetes.Interface, namespace, object,
 	})
 }
 
-// TestACleanerThatCannotTellWhatIsUnusedDoesNothing: there is a Secret that it would
-// mark, and marks as soon as it can tell. What is no date the API server writes anew, as
-// that of today.
+// TestACleanerThatCannotTellWhatIsUnusedDoesNothing: the cleaner marks an unused Secret only
+// once the date in the ConfigMap is valid and old enough. The API server replaces an invalid date
+// by that of today.
 func TestACleanerThatCannotTellWhatIsUnusedDoesNothing(t *testing.T) {
 	for name, data := range map[string]string{
 		"no since": `{"since":null}`, "a date of tomorrow": fmt.Sprintf(`{"since":%q}`, day(-1)), "no date": `{"since":"long ago"}`,
@@ -53,10 +54,10 @@ func TestACleanerThatCannotTellWhatIsUnusedDoesNothing(t *testing.T) {
 			mustSetTracking(t, p.client, data)
 			account := mustCreateAccount(t, p.client, metav1.NamespaceDefault, "robot", "unused")
 			s := startReadySakeeper(t, p.sakeeperArgs(t, eagerCleaner()...))
-			mustCreateSecret(t, p.client, metav1.NamespaceDefault, tokenSecret("canary", "robot")) // which the API server takes for used
-			expectFilled(t, p.client, metav1.NamespaceDefault, "canary", account, p.Admin.CAData)
+			mustCreateSecret(t, p.client, metav1.NamespaceDefault, tokenSecret("first-token", "robot")) // which its review marks as used
+			expectFilled(t, p.client, metav1.NamespaceDefault, "first-token", account, p.Admin.CAData)
 			mustCreateSecret(t, p.client, metav1.NamespaceDefault, tokenSecret("unused", "robot"))
-			expectFilled(t, p.client, metav1.NamespaceDefault, "unused", account, p.Admin.CAData) // others go on
+			expectFilled(t, p.client, metav1.NamespaceDefault, "unused", account, p.Admin.CAData) // other controllers still work
 			expectMetric(t, s, `sakeeper_token_clean_up_secrets{verdict="untracked"} 2`)
 			if name == "a date of tomorrow" {
 				expectEventIn(t, p.client, metav1.NamespaceSystem, "kube-apiserver-legacy-service-account-token-tracking", "UnusableTokenTracking")
@@ -78,7 +79,7 @@ func TestBadSettingsOfOneSecretKeepTheCleanerFromNothing(t *testing.T) {
 	const namespace = metav1.NamespaceDefault
 	account := mustCreateAccount(t, p.client, namespace, "robot", "garbled", "unused")
 	startReadySakeeper(t, p.sakeeperArgs(t))
-	for _, name := range []string{"canary", "bad-duration", "negative", "bad-keep", "garbled", "unused"} {
+	for _, name := range []string{"first-token", "bad-duration", "negative", "bad-keep", "garbled", "unused"} {
 		secret := tokenSecret(name, "robot")
 		switch name {
 		case "bad-duration":
@@ -122,8 +123,8 @@ func TestBadSettingsOfOneSecretKeepTheCleanerFromNothing(t *testing.T) {
 	}
 }
 
-// TestGenerationAndCleanUpDoNotChaseEachOther: a token that was cleaned up for lack of
-// use does not come back, also not after a restart, until somebody asks for it.
+// TestGenerationAndCleanUpDoNotChaseEachOther: a token that was cleaned up is not generated
+// again, even after a restart, until a user requests it.
 func TestGenerationAndCleanUpDoNotChaseEachOther(t *testing.T) {
 	p := newPlane(t)
 	must(t, p.Install(t.Context(), "token-generation"))
@@ -131,7 +132,7 @@ func TestGenerationAndCleanUpDoNotChaseEachOther(t *testing.T) {
 	args := append(eagerCleaner(), "--auto-generate-token-secrets=all")
 	s := startReadySakeeper(t, p.sakeeperArgs(t, args...))
 	namespace := newNamespace(t, p.client)
-	expectOneToken(t, p, namespace, "default") // the canary may be here, or in another namespace
+	expectOneToken(t, p, namespace, "default") // the first token of the key may be here, or in another namespace
 	mustCreateAccount(t, p.client, namespace, "robot")
 	var cleaned string
 	eventually(t, "the token of robot is marked", func(context.Context) error {
@@ -150,7 +151,7 @@ func TestGenerationAndCleanUpDoNotChaseEachOther(t *testing.T) {
 
 	expectNone := func(what string) {
 		t.Helper()
-		other := newNamespace(t, p.client) // when its accounts have tokens, those of before have been looked at
+		other := newNamespace(t, p.client) // when its accounts have tokens, the earlier ones were handled
 		expectOneToken(t, p, other, "default")
 		if got := tokensOf(t, p.client, namespace, "robot"); len(got) > 0 {
 			t.Errorf("%s: robot has the token %s, after %s was cleaned up", what, got[0].Name, cleaned)

@@ -16,11 +16,11 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// day is the date of today less days, as labels have it.
+// day is the date so many days ago, in the format of labels.
 func day(days int) string { return time.Now().UTC().AddDate(0, 0, -days).Format(time.DateOnly) }
 
-// mustBackdateTracking makes the API server's record of uses old enough. The API
-// server makes it some seconds after its start.
+// mustBackdateTracking sets an old date in the API server's ConfigMap about the tracking of
+// legacy tokens, which the API server creates some seconds after its start.
 func mustBackdateTracking(t *testing.T, client kubernetes.Interface) {
 	t.Helper()
 	mustSetTracking(t, client, fmt.Sprintf(`{"since":%q}`, day(30)))
@@ -49,8 +49,8 @@ func expectEvent(t *testing.T, client kubernetes.Interface, object, reason strin
 	expectEventIn(t, client, metav1.NamespaceDefault, object, reason)
 }
 
-// TestUnusedTokensAreMarkedAndDeleted has a period of a second instead of a year,
-// and dates that people could have written.
+// TestUnusedTokensAreMarkedAndDeleted has a period of a second instead of a year, and labels
+// with old dates.
 func TestUnusedTokensAreMarkedAndDeleted(t *testing.T) {
 	p := newPlane(t)
 	const namespace = metav1.NamespaceDefault
@@ -58,7 +58,7 @@ func TestUnusedTokensAreMarkedAndDeleted(t *testing.T) {
 	account := mustCreateAccount(t, p.client, namespace, "robot", "unused", "used", "mounted", "kept")
 	first := startReadySakeeper(t, p.sakeeperArgs(t)) // with a period of a year
 	secrets := map[string]*corev1.Secret{}
-	// The first is the canary of the signing key, which the API server takes for used.
+	// The first token of the signing key is used by its review.
 	for _, name := range []string{"used", "unused", "mounted", "kept", "by-hand", "by-hand-unwanted"} {
 		secret := tokenSecret(name, "robot")
 		switch name {
@@ -104,12 +104,12 @@ func TestUnusedTokensAreMarkedAndDeleted(t *testing.T) {
 			t.Errorf("secret %s is marked", name)
 		}
 	}
-	// What nobody meant to use any more, and is used after all, is saved by that.
+	// A marked token that is used again is kept.
 	mustLabelSecret(t, p.client, "used", token.LastUsedLabel, day(3))
 	expectMarked(t, p.client, namespace, "used")
 	mustLabelSecret(t, p.client, "used", token.LastUsedLabel, day(0))
 	mustLabelSecret(t, p.client, "used", token.InvalidSinceLabel, day(3))
-	// A bad date is kept, and told of.
+	// An invalid date is kept, and reported by an event.
 	mustLabelSecret(t, p.client, "kept", token.LastUsedLabel, "yesterday")
 	_, err = p.client.CoreV1().Secrets(namespace).Patch(t.Context(), "kept", types.MergePatchType,
 		fmt.Appendf(nil, `{"metadata":{"annotations":{%q:null}}}`, api.KeepAnnotation), metav1.PatchOptions{})

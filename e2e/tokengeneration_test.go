@@ -65,7 +65,7 @@ func TestEveryAccountGetsATokenWhereThatIsAskedFor(t *testing.T) {
 		t.Errorf("requests %v: a Secret should be complete at creation, and then referred to", counts)
 	}
 
-	// Who deletes a token gets another one, under another name.
+	// A deleted token is replaced by one with another name.
 	must(t, p.client.CoreV1().Secrets(namespace).Delete(t.Context(), first.Name, metav1.DeleteOptions{}))
 	var second *corev1.Secret
 	eventually(t, "another secret", func(context.Context) error {
@@ -80,7 +80,7 @@ func TestEveryAccountGetsATokenWhereThatIsAskedFor(t *testing.T) {
 	})
 	second = expectOneToken(t, p, namespace, "default")
 
-	// A restart makes none.
+	// A restart creates none.
 	must(t, s.Stop())
 	mark = mustMark(t, p.ControlPlane)
 	startReadySakeeper(t, p.sakeeperArgs(t, "--auto-generate-token-secrets=all"))

@@ -28,8 +28,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// startTokenRequests runs the controller in the process of the test, with that clock
-// and the identity of the binary. It serves all namespaces.
+// startTokenRequests runs the controller in the test process, with that clock and the
+// credentials of the binary. It serves all namespaces.
 func startTokenRequests(t *testing.T, p plane, clk clock.PassiveClock) (stop func()) {
 	t.Helper()
 	config, err := p.ServiceAccount(controlplane.Namespace, controlplane.Account)
@@ -51,8 +51,8 @@ func startTokenRequests(t *testing.T, p plane, clk clock.PassiveClock) (stop fun
 }
 
 // TestManagedTokensAreRenewedWhenTheyAreDue has a clock that is set ahead, because an API
-// server grants no less than ten minutes. The API server is away when the controller
-// starts, and when the token is due.
+// server grants no less than ten minutes. The API server is down when the controller starts,
+// and when the token is due.
 func TestManagedTokensAreRenewedWhenTheyAreDue(t *testing.T) {
 	p := newPlane(t)
 	must(t, p.Install(t.Context(), "token-requests"))
@@ -77,16 +77,15 @@ func TestManagedTokensAreRenewedWhenTheyAreDue(t *testing.T) {
 	expectManaged(t, p, namespace, "s", id, keys...)
 }
 
-// TestNoManagedTokenStaysInMemory looks for tokens in all that is reachable in a process
-// that has issued, written and watched them. This process must not have read them
-// itself by then.
+// TestNoManagedTokenStaysInMemory searches the reachable heap of a process that has issued,
+// written and watched tokens. The test itself must not have read them before.
 func TestNoManagedTokenStaysInMemory(t *testing.T) {
 	p := newPlane(t)
 	must(t, p.Install(t.Context(), "token-requests"))
 	const namespace = metav1.NamespaceDefault
 	mustCreateAccount(t, p.client, namespace, "robot")
 	stop := startTokenRequests(t, p, clock.RealClock{})
-	const secrets, buffered = 20, 3 // what connections have last read and written may be in their buffers
+	const secrets, buffered = 20, 3 // the buffers of connections may have the tokens that were read or written last
 	var names []string
 	for i := range secrets {
 		names = append(names, fmt.Sprint("s", i))
@@ -94,7 +93,7 @@ func TestNoManagedTokenStaysInMemory(t *testing.T) {
 	for _, name := range names {
 		mustCreateSecret(t, p.client, namespace, managed(name, nil))
 	}
-	// This takes the place of much of that.
+	// This overwrites most of the buffers.
 	filler := managed("filler", map[string]string{"lifetime": "1s"})
 	filler.Data["filler"] = bytes.Repeat([]byte("x"), 200<<10)
 	meta, err := metadata.NewForConfig(p.Admin)
@@ -132,14 +131,14 @@ func TestNoManagedTokenStaysInMemory(t *testing.T) {
 	}
 }
 
-// dumpMark is in the heap when it is dumped, and shows that the dump has what there is.
+// dumpMark is in the heap when it is dumped, and shows that the dump is complete.
 var dumpMark = strings.Repeat("marked-for-the-dump ", 2)
 
-// dumpHeap is all objects that are reachable.
+// dumpHeap returns a dump of all reachable objects.
 func dumpHeap(t *testing.T) []byte {
 	t.Helper()
 	held := []byte(dumpMark)
-	for range 3 { // pools let go after two
+	for range 3 { // a sync.Pool is empty after two collections
 		runtime.GC()
 	}
 	file, err := os.Create(filepath.Join(t.TempDir(), "heap"))

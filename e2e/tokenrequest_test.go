@@ -33,7 +33,7 @@ import (
 
 const onTokenRequests = "--controllers=*," + tokenrequest.Name
 
-// newServedNamespace is a new one in which Secrets may ask for tokens, with the
+// newServedNamespace creates a namespace in which Secrets may request tokens, with the
 // ServiceAccount robot.
 func newServedNamespace(t *testing.T, p plane) (namespace string, robot *corev1.ServiceAccount) {
 	t.Helper()
@@ -42,7 +42,7 @@ func newServedNamespace(t *testing.T, p plane) (namespace string, robot *corev1.
 	return namespace, mustCreateAccount(t, p.client, namespace, "robot")
 }
 
-// serve sets the label of a namespace to a JSON value.
+// serve sets the token-requests label of a namespace to a JSON value.
 func serve(t *testing.T, p plane, namespace, value string) {
 	t.Helper()
 	_, err := p.client.CoreV1().Namespaces().Patch(t.Context(), namespace, types.MergePatchType,
@@ -50,7 +50,8 @@ func serve(t *testing.T, p plane, namespace, value string) {
 	must(t, err)
 }
 
-// managed asks for a token of robot. Of settings, the keys have no prefix.
+// managed returns a Secret that requests a token of robot, with annotations from settings,
+// whose keys have no prefix.
 func managed(name string, settings map[string]string) *corev1.Secret {
 	annotations := map[string]string{api.ServiceAccountAnnotation: "robot", "mine": "yes"}
 	for key, value := range settings {
@@ -70,8 +71,8 @@ func annotate(t *testing.T, p plane, namespace, key, value string) {
 	must(t, err)
 }
 
-// expectManaged waits until the Secret was filled with a token other than former, under
-// exactly those keys and the user's own.
+// expectManaged waits until the Secret has a token other than former, and exactly those keys
+// besides the user's own.
 func expectManaged(t *testing.T, p plane, namespace, name, former string, keys ...string) *corev1.Secret {
 	t.Helper()
 	var secret *corev1.Secret
@@ -95,7 +96,7 @@ func expectManaged(t *testing.T, p plane, namespace, name, former string, keys .
 	return secret
 }
 
-// askAbout asks the API server about a token.
+// askAbout creates a TokenReview of a token.
 func askAbout(ctx context.Context, p plane, token string) (authenticationv1.TokenReviewStatus, error) {
 	answer, err := p.client.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{
 		Spec: authenticationv1.TokenReviewSpec{Token: token},
@@ -106,7 +107,7 @@ func askAbout(ctx context.Context, p plane, token string) (authenticationv1.Toke
 	return answer.Status, nil
 }
 
-// expectRefused waits until the API server refuses a token, and tells how long that took.
+// expectRefused waits until the API server refuses a token, and logs how long that took.
 func expectRefused(t *testing.T, p plane, what, token string) {
 	t.Helper()
 	began := time.Now()
@@ -120,7 +121,7 @@ func expectRefused(t *testing.T, p plane, what, token string) {
 	t.Logf("%s was refused after %v", what, time.Since(began))
 }
 
-// expectRobot expects that the API server takes the token for robot of that UID.
+// expectRobot checks that the API server accepts the token as one of robot with that UID.
 func expectRobot(t *testing.T, p plane, namespace, token string, uid types.UID, credentialID string) {
 	t.Helper()
 	status, err := askAbout(t.Context(), p, token)
@@ -212,7 +213,7 @@ func testManagedLife(t *testing.T, p plane) {
 	annotate(t, p, namespace, api.RotateAnnotation, "now")
 	second := expectManaged(t, p, namespace, "s", first.Annotations[api.CredentialIDAnnotation], "ca.crt", "namespace", "token")
 	expectRobot(t, p, namespace, string(second.Data["token"]), robot.UID, second.Annotations[api.CredentialIDAnnotation])
-	expectRobot(t, p, namespace, string(first.Data["token"]), robot.UID, first.Annotations[api.CredentialIDAnnotation]) // until it expires
+	expectRobot(t, p, namespace, string(first.Data["token"]), robot.UID, first.Annotations[api.CredentialIDAnnotation]) // it is valid until it expires
 	if diff := cmp.Diff(want, tokenCounts(t, p, mark, namespace)); diff != "" {
 		t.Errorf("requests of a rotation (-want +got):\n%s", diff)
 	}
@@ -222,8 +223,8 @@ func testManagedLife(t *testing.T, p plane) {
 	expectRefused(t, p, "the one before", string(first.Data["token"]))
 }
 
-// testManagedLifetimes: an hour and seven seconds is what API servers extend to a year for
-// pods.
+// testManagedLifetimes includes an hour and seven seconds, the lifetime that API servers extend
+// to a year for pods.
 func testManagedLifetimes(t *testing.T, p plane) {
 	namespace, _ := newServedNamespace(t, p)
 	for name, want := range map[string]time.Duration{"shortest": 10 * time.Minute, "extended": 3607 * time.Second, "longest": (1 << 32) * time.Second} {
@@ -250,7 +251,7 @@ func testManagedAccount(t *testing.T, p plane) {
 			return err
 		}
 		if diff := cmp.Diff(map[string][]byte{"mine": []byte("yes")}, secret.Data); diff != "" {
-			return errors.New("data differs") // never print it: it may be a token
+			return errors.New("data differs") // not printed: it may be a token
 		}
 		want := map[string]string{api.ServiceAccountAnnotation: "robot", "mine": "yes"}
 		if diff := cmp.Diff(want, secret.Annotations); diff != "" {
@@ -264,7 +265,7 @@ func testManagedAccount(t *testing.T, p plane) {
 	second := expectManaged(t, p, namespace, "s", "", "ca.crt", "namespace", "token")
 	expectRobot(t, p, namespace, string(second.Data["token"]), robot.UID, second.Annotations[api.CredentialIDAnnotation])
 
-	// And at once, so that no absence need be seen.
+	// And at once, so that the controller may miss that it did not exist.
 	must(t, accounts.Delete(t.Context(), "robot", metav1.DeleteOptions{}))
 	robot = mustCreateAccount(t, p.client, namespace, "robot")
 	third := second
@@ -339,7 +340,7 @@ func testManagedBadInput(t *testing.T, p plane) {
 	immutable := managed("immutable", nil)
 	immutable.Immutable = new(true)
 	own := managed("own-keys", nil)
-	own.Data["token"] = []byte("somebody's own")
+	own.Data["token"] = []byte("the user's own")
 	inTree := managed("in-tree", nil)
 	inTree.Type, inTree.Annotations[corev1.ServiceAccountNameKey] = corev1.SecretTypeServiceAccountToken, "default"
 	cases := map[string]struct {
@@ -353,7 +354,7 @@ func testManagedBadInput(t *testing.T, p plane) {
 		"an unknown format":     {in: managed("format", map[string]string{"format": "jks"}), wantReason: api.ReasonInvalidTokenSetting, want: []string{"sakeeper.io/format", "kubeconfig"}},
 		"audiences with blanks": {in: managed("blanks", map[string]string{"audiences": "a, b"}), wantReason: api.ReasonInvalidTokenSetting, want: []string{"sakeeper.io/audiences"}},
 		"no account":            {in: managed("empty", map[string]string{"service-account": ""}), wantReason: api.ReasonInvalidTokenSetting, want: []string{"sakeeper.io/service-account"}},
-		"an unknown account":    {in: managed("unknown", map[string]string{"service-account": "nobody"}), wantReason: api.ReasonNoServiceAccount, want: []string{"nobody", "create it"}},
+		"an unknown account":    {in: managed("unknown", map[string]string{"service-account": "missing"}), wantReason: api.ReasonNoServiceAccount, want: []string{"missing", "create it"}},
 		"its own keys":          {in: own, wantReason: api.ReasonUnusableTokenSecret, want: []string{"token", "remove it"}},
 		"immutable":             {in: immutable, wantReason: api.ReasonUnusableTokenSecret, want: []string{"immutable"}},
 		"of an in-tree type":    {in: inTree, wantReason: api.ReasonUnusableTokenSecret, want: []string{"kubernetes.io/service-account-token", "Opaque"}},
@@ -364,7 +365,7 @@ func testManagedBadInput(t *testing.T, p plane) {
 			expectTold(t, p.client, namespace, tc.in.Name, tc.wantReason, tc.want...)
 			after, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), tc.in.Name, metav1.GetOptions{})
 			must(t, err)
-			// The in-tree kind is filled by the controller of those.
+			// Secrets of the in-tree type are filled by the token controller.
 			if ours := after.Annotations[api.FilledHashAnnotation] != ""; ours || after.ResourceVersion != before.ResourceVersion && tc.in != inTree {
 				t.Errorf("it was changed, by this controller: %t", ours)
 			}
@@ -423,8 +424,8 @@ func TestARestartRenewsNoToken(t *testing.T) {
 	}
 }
 
-// TestRightsThatAreMissingInOneNamespace: the role for what is served is bound in one
-// namespace alone.
+// TestRightsThatAreMissingInOneNamespace binds the role for served namespaces in only one of
+// them.
 func TestRightsThatAreMissingInOneNamespace(t *testing.T) {
 	p := newPlane(t)
 	must(t, p.Install(t.Context(), "token-requests"))
@@ -442,7 +443,7 @@ func TestRightsThatAreMissingInOneNamespace(t *testing.T) {
 	expectMetric(t, s, `sakeeper_failing_keys{controller="token-request-controller"} 1`)
 }
 
-// TestTheClockOfTheServerIsHeard: a real API server dates its answers.
+// TestTheClockOfTheServerIsHeard: a real API server sends a Date header.
 func TestTheClockOfTheServerIsHeard(t *testing.T) {
 	t.Parallel()
 	heard := kube.NewServerClock(clocktesting.NewFakePassiveClock(time.Now().Add(-1000 * time.Hour)))
@@ -455,7 +456,7 @@ func TestTheClockOfTheServerIsHeard(t *testing.T) {
 	}
 }
 
-// TestAServerThatShortensLifetimes: what it grants decides, not what was asked for.
+// TestAServerThatShortensLifetimes: the granted lifetime is used, not the requested one.
 func TestAServerThatShortensLifetimes(t *testing.T) {
 	t.Parallel()
 	p := newPlaneWith(t, controlplane.Options{MaxTokenLifetime: time.Hour})
@@ -474,7 +475,7 @@ func TestAServerThatShortensLifetimes(t *testing.T) {
 	}
 }
 
-// TestLongManyManagedTokens: 5,000 that exist before the process does.
+// TestLongManyManagedTokens starts sakeeper with 5,000 managed Secrets.
 func TestLongManyManagedTokens(t *testing.T) {
 	const secrets = 5000
 	p := newPlane(t)

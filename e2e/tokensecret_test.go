@@ -46,7 +46,7 @@ func mustCreateSecret(t *testing.T, client kubernetes.Interface, namespace strin
 	return created
 }
 
-// expectFilled waits until the Secret has everything that a token Secret has.
+// expectFilled waits until the Secret has all data of a token Secret.
 func expectFilled(t *testing.T, client kubernetes.Interface, namespace, name string, account *corev1.ServiceAccount, ca []byte) *corev1.Secret {
 	t.Helper()
 	var secret *corev1.Secret
@@ -80,7 +80,7 @@ func expectGone(t *testing.T, client kubernetes.Interface, namespace, name strin
 	})
 }
 
-// expectUser asks the API server who the bearer of the Secret's token is.
+// expectUser checks which user the API server has for the token of the Secret.
 func expectUser(t *testing.T, cp *controlplane.ControlPlane, secret *corev1.Secret, want string) {
 	t.Helper()
 	config := rest.AnonymousClientConfig(cp.Admin)
@@ -196,8 +196,8 @@ func TestMissingUIDAnnotationAloneIsNoReasonToWrite(t *testing.T) {
 	}
 }
 
-// expectSettled returns when the token controller has handled every Secret event
-// of the namespace: it fills a Secret that is made after them.
+// expectSettled waits until the token controller has handled every Secret of the namespace: it
+// creates one more, and waits until it is filled.
 func expectSettled(t *testing.T, client kubernetes.Interface, namespace string) {
 	t.Helper()
 	account := expectAccount(t, client, namespace, "default")
@@ -410,13 +410,13 @@ func TestDeletedServiceAccountTakesItsSecretsAndNoOthers(t *testing.T) {
 	for i := range 3 {
 		expectGone(t, shared.client, namespace, fmt.Sprintf("builder-%d", i))
 	}
-	// The deletion of that UID was seen, so no look at the API server is needed.
+	// The deletion of that UID was seen, so no live read is needed.
 	if diff := cmp.Diff(map[string]int{"delete secrets": 3}, controlplane.Count(requests(t, shared.cp, mark, namespace))); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
 	for _, name := range []string{opaque.Name, "builder2-0"} {
 		if _, err := shared.client.CoreV1().Secrets(namespace).Get(t.Context(), name, metav1.GetOptions{}); err != nil {
-			t.Errorf("secret of somebody else: %v", err)
+			t.Errorf("secret of another account: %v", err)
 		}
 	}
 }

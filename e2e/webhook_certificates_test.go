@@ -22,8 +22,7 @@ import (
 
 const certificateSecret = "sakeeper-webhook-certificates"
 
-// newTeam creates a namespace with the account "default", where no controller runs
-// that would.
+// newTeam creates a namespace with the account "default", because no controller runs.
 func newTeam(t *testing.T, p plane, name string) string {
 	t.Helper()
 	_, err := p.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
@@ -39,7 +38,7 @@ func mustAuthority(t *testing.T, now time.Time) pki.Pair {
 	return ca
 }
 
-// mustServe makes a certificate for this machine.
+// mustServe creates a serving certificate for this machine.
 func mustServe(t *testing.T, ca pki.Pair, now time.Time) pki.Pair {
 	t.Helper()
 	pair, err := ca.Issue([]string{"127.0.0.1"}, now)
@@ -54,7 +53,7 @@ func mustEncode(t *testing.T, p pki.Pair) (cert, key []byte) {
 	return cert, key
 }
 
-// mustWritePair writes the files that the flags name.
+// mustWritePair writes the certificate and key files of the flags.
 func mustWritePair(t *testing.T, dir string, p pki.Pair) (certFile, keyFile string) {
 	t.Helper()
 	cert, key := mustEncode(t, p)
@@ -64,7 +63,7 @@ func mustWritePair(t *testing.T, dir string, p pki.Pair) (certFile, keyFile stri
 	return certFile, keyFile
 }
 
-// mustTrust sets the bundles, as an admin does who keeps the certificate.
+// mustTrust sets the caBundle of the configurations, as an admin with an own certificate does.
 func mustTrust(t *testing.T, p plane, bundle []byte) {
 	t.Helper()
 	patch := fmt.Appendf(nil, `[{"op":"add","path":"/webhooks/0/clientConfig/caBundle","value":%q}]`, base64.StdEncoding.EncodeToString(bundle))
@@ -75,7 +74,7 @@ func mustTrust(t *testing.T, p plane, bundle []byte) {
 	must(t, err)
 }
 
-// mustSpoil puts certificates into the Secret that the webhook keeps.
+// mustSpoil overwrites the certificates in the Secret of the webhook.
 func mustSpoil(t *testing.T, p plane, ca, serving pki.Pair) {
 	t.Helper()
 	secrets := p.client.CoreV1().Secrets(controlplane.Namespace)
@@ -87,8 +86,7 @@ func mustSpoil(t *testing.T, p plane, ca, serving pki.Pair) {
 	must(t, err)
 }
 
-// expectRenewed waits until the Secret holds another certificate, which is valid, and
-// returns the CA there.
+// expectRenewed waits until the Secret has another, valid certificate, and returns its CA.
 func expectRenewed(t *testing.T, p plane, spoilt pki.Pair) pki.Pair {
 	t.Helper()
 	var ca pki.Pair
@@ -117,7 +115,7 @@ func expectRenewed(t *testing.T, p plane, spoilt pki.Pair) pki.Pair {
 	return ca
 }
 
-// TestExpiredCertificatesAreReplaced runs in steps, each on what the one before left.
+// TestExpiredCertificatesAreReplaced has subtests that build on each other.
 func TestExpiredCertificatesAreReplaced(t *testing.T) {
 	p := newPlane(t)
 	namespace := newTeam(t, p, "team")
@@ -125,7 +123,7 @@ func TestExpiredCertificatesAreReplaced(t *testing.T) {
 	expectToken(t, expectAdmitted(t, p.client, namespace, "first"))
 	before := expectRenewed(t, p, pki.Pair{})
 
-	// The serving certificate alone, which ended an hour ago.
+	// Only the serving certificate, which expired an hour ago.
 	spoilt := mustServe(t, before, time.Now().Add(-pki.ServingLifetime-time.Hour))
 	mustSpoil(t, p, before, spoilt)
 	if after := expectRenewed(t, p, spoilt); after.String() != before.String() {
@@ -133,7 +131,7 @@ func TestExpiredCertificatesAreReplaced(t *testing.T) {
 	}
 	expectToken(t, expectAdmitted(t, p.client, namespace, "after-the-certificate"))
 
-	// All of it, while no webhook runs, as after a long stop.
+	// Both, while no webhook runs, as after a long stop.
 	must(t, s.Stop())
 	longAgo := time.Now().Add(-pki.CALifetime - time.Hour)
 	ca := mustAuthority(t, longAgo)
@@ -147,7 +145,7 @@ func TestExpiredCertificatesAreReplaced(t *testing.T) {
 	expectToken(t, expectAdmitted(t, p.client, namespace, "after-the-ca"))
 }
 
-// served is the serial number of the certificate that a webhook shows.
+// served is the serial number of the serving certificate of a webhook.
 func served(ctx context.Context, w controlplane.Webhook, bundle []byte) (string, error) {
 	roots, err := poolOf(bundle)
 	if err != nil {
@@ -180,7 +178,7 @@ func TestCertificateFilesAreReadAgain(t *testing.T) {
 	s := startReadySakeeper(t, p.webhookArgs(t, w, "--tls-cert-file", certFile, "--tls-private-key-file", keyFile, "-v=10"))
 	expectToken(t, expectAdmitted(t, p.client, namespace, "first"))
 
-	// Half of a swap changes nothing, and is told.
+	// A certificate without its key changes nothing, and is reported.
 	old, err := served(t.Context(), w, bundle)
 	must(t, err)
 	next := mustServe(t, second, time.Now())
@@ -202,11 +200,11 @@ func TestCertificateFilesAreReadAgain(t *testing.T) {
 		}
 		return err
 	})
-	// The API server trusts the new one alone, so it must have come to it.
+	// The API server trusts only the new one, so the webhook must serve it.
 	mustTrust(t, p, pki.Bundle(second.Cert()))
 	expectToken(t, expectAdmitted(t, p.client, namespace, "second"))
 
-	// Whoever keeps the files keeps the bundles too.
+	// With certificate files, the admin sets the caBundle too.
 	writes, err := p.Audit.Since(t.Context(), mark, func(r controlplane.Request) bool {
 		return r.User.Username == webhookUser && r.Object.Resource != "events" && r.Verb != "get" && r.Verb != "list" && r.Verb != "watch"
 	})

@@ -13,8 +13,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// TestAPortIsHandedOverByWhoIsReady: a process that shares the port of another one takes
-// no review before it can answer, and all of them when the other one goes.
+// TestAPortIsHandedOverByWhoIsReady: a process that shares the port of another one accepts no
+// review before it can answer, and all of them after the other one has stopped.
 func TestAPortIsHandedOverByWhoIsReady(t *testing.T) {
 	p := newPlane(t)
 	startReadySakeeper(t, p.sakeeperArgs(t))
@@ -27,7 +27,7 @@ func TestAPortIsHandedOverByWhoIsReady(t *testing.T) {
 	must(t, err)
 	bundle := secret.Data["ca.crt"]
 
-	// Who begins without the Secret has no certificate.
+	// A process that starts without the Secret has no certificate.
 	must(t, secrets.Delete(t.Context(), certificateSecret, metav1.DeleteOptions{}))
 	second := startSakeeper(t, p.webhookArgs(t, w, share))
 	eventually(t, "the second one waits", func(ctx context.Context) error {
@@ -38,7 +38,7 @@ func TestAPortIsHandedOverByWhoIsReady(t *testing.T) {
 		return err
 	})
 	body := mustJSON(t, review(t, namespace, pod("asked")))
-	for i := range 40 { // half of them would come to the second one
+	for i := range 40 { // the kernel would send half of them to the second one
 		if code, answer := do(t, caller(t, bundle), http.MethodPost, "https://"+w.Address+"/mutate/pods", body); code != http.StatusOK {
 			t.Fatalf("connection %d: %d %s", i, code, answer)
 		}

@@ -18,8 +18,8 @@ import (
 
 const likenessNamespace = "likeness"
 
-// twins are two control planes with the same accounts: one with the in-tree plugin,
-// one with the webhook in its place.
+// twins are two control planes with the same accounts: one with the in-tree plugin, one with
+// the webhook instead.
 type twins struct {
 	plugin, webhook plane
 	address         controlplane.Webhook
@@ -36,7 +36,7 @@ func newTwins(t *testing.T) *twins {
 	return pair
 }
 
-// newLikeness makes the namespace and the accounts that likePods names.
+// newLikeness creates the namespace and the accounts of likePods.
 func newLikeness(t *testing.T, p plane) {
 	t.Helper()
 	newTeam(t, p, likenessNamespace)
@@ -56,7 +56,7 @@ func newLikeness(t *testing.T, p plane) {
 	}
 }
 
-// restart runs the webhook with other flags.
+// restart restarts the webhook with other flags.
 func (w *twins) restart(t *testing.T, more ...string) {
 	t.Helper()
 	must(t, w.process.Stop())
@@ -72,14 +72,14 @@ func pullSecrets(names ...string) []corev1.LocalObjectReference {
 	return all
 }
 
-// verdict is what a client sees of a request.
+// verdict is the result of a request for the client.
 type verdict struct {
 	Pod    *corev1.Pod
 	Code   int32
 	Reason metav1.StatusReason
-	// Message is without what the API server puts before each webhook's.
+	// Message has not the prefix that the API server adds for webhooks.
 	Message string
-	// prefixed tells that it did.
+	// prefixed is true if there was such a prefix.
 	prefixed bool
 }
 
@@ -89,7 +89,7 @@ func webhookPrefix() *regexp.Regexp {
 
 func tokenVolumeName() *regexp.Regexp { return regexp.MustCompile(`kube-api-access-[a-z0-9]{5}\b`) }
 
-// judge makes a verdict without what differs from one creation to the next.
+// judge returns a verdict without the fields that differ in every creation.
 func judge(t *testing.T, pod *corev1.Pod, err error) verdict {
 	t.Helper()
 	if err == nil {
@@ -121,7 +121,7 @@ func normalise(name *string) {
 	*name = tokenVolumeName().ReplaceAllString(*name, "kube-api-access-#####")
 }
 
-// expectAlike asks both for the same; wantCode zero: they let it in.
+// expectAlike sends the same request to both; wantCode zero: they allow it.
 func (w *twins) expectAlike(t *testing.T, wantCode int32, ask func(context.Context, plane) (*corev1.Pod, error)) {
 	t.Helper()
 	pod, err := ask(t.Context(), w.plugin)
@@ -206,8 +206,8 @@ func expectAlikeEphemeral(t *testing.T, w *twins) {
 	}
 }
 
-// expectLimited: the plugin of an API server has no such flag, but words what it
-// refuses for an account's annotation the same.
+// expectLimited compares the flag of the webhook with the annotation of an account, for which
+// the in-tree plugin has the same message.
 func expectLimited(t *testing.T, w *twins) {
 	t.Helper()
 	for name, change := range unlikelyPods() {
@@ -232,8 +232,8 @@ func expectLimited(t *testing.T, w *twins) {
 	}
 }
 
-// furtherVolumes name a Secret in ways that in-tree does not limit, by the field that is
-// told of.
+// furtherVolumes reference a Secret in ways that in-tree does not limit, by the field in the
+// message.
 func furtherVolumes(secret string) map[string]corev1.VolumeSource {
 	ref := &corev1.LocalObjectReference{Name: secret}
 	return map[string]corev1.VolumeSource{
@@ -254,7 +254,7 @@ func furtherVolumes(secret string) map[string]corev1.VolumeSource {
 	}
 }
 
-// expectLimitedInAllKinds has what in-tree lets through.
+// expectLimitedInAllKinds checks references that in-tree allows.
 func expectLimitedInAllKinds(t *testing.T, w *twins) {
 	t.Helper()
 	n := 0

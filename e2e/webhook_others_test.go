@@ -24,14 +24,14 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
 )
 
-// other is a mutating webhook of somebody else, which is called after ours: API servers
-// go by the names of the configurations.
+// other is another mutating webhook, which is called after ours: API servers order webhooks by
+// the names of their configurations.
 type other struct {
 	// change returns a JSON patch, or nil.
 	change atomic.Pointer[func(*corev1.Pod) []byte]
 }
 
-// newOther serves and registers it.
+// newOther starts and registers one.
 func newOther(t *testing.T, p plane) *other {
 	t.Helper()
 	o := &other{}
@@ -72,7 +72,7 @@ func newOther(t *testing.T, p plane) *other {
 	return o
 }
 
-// does makes it do so from the next call on.
+// does sets the change for the next calls.
 func (o *other) does(change func(*corev1.Pod) []byte) { o.change.Store(&change) }
 
 func (o *other) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -91,11 +91,11 @@ func (o *other) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	review.Request, review.Response = nil, response
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(&review); err != nil {
-		panic(http.ErrAbortHandler) // who asked has gone
+		panic(http.ErrAbortHandler) // the client has disconnected
 	}
 }
 
-// addsSidecar is what a service mesh does.
+// addsSidecar adds a container, as a service mesh does.
 func addsSidecar(pod *corev1.Pod) []byte {
 	if hasSidecar(pod) {
 		return nil
@@ -107,7 +107,7 @@ func hasSidecar(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == "sidecar" })
 }
 
-// addsVolume adds a volume with that Secret.
+// addsVolume adds a volume of that Secret.
 func addsVolume(secret string) func(*corev1.Pod) []byte {
 	return func(pod *corev1.Pod) []byte {
 		if slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == "added" }) {
@@ -117,8 +117,8 @@ func addsVolume(secret string) func(*corev1.Pod) []byte {
 	}
 }
 
-// addsVolumeAtLast adds it when nobody will look at the pod but validating webhooks: a
-// webhook is called again once at most.
+// addsVolumeAtLast adds it in the second call, after which only validating webhooks get the
+// pod: a mutating webhook is called again at most once.
 func addsVolumeAtLast(secret string) func(*corev1.Pod) []byte {
 	return func(pod *corev1.Pod) []byte {
 		if patch := addsSidecar(pod); patch != nil {
@@ -146,7 +146,7 @@ func TestAnotherWebhookChangesThePod(t *testing.T) {
 	t.Run("and adds a Secret", func(t *testing.T) { expectAddedSecretIsRefused(t, p, o) })
 }
 
-// expectSidecarMounts: what is added gets the token too, and the rest gets it once.
+// expectSidecarMounts checks that every container, also the added one, has one token mount.
 func expectSidecarMounts(t *testing.T, p plane, o *other) {
 	t.Helper()
 	o.does(addsSidecar)
@@ -183,7 +183,7 @@ func expectAddedSecretIsRefused(t *testing.T, p plane, o *other) {
 	n := 0
 	for name, tc := range map[string]struct {
 		in     func(*corev1.Pod) []byte
-		wantBy string // empty: it is let in
+		wantBy string // empty: it is allowed
 	}{
 		"that is listed":            {in: addsVolume("listed")},
 		"that is listed, at last":   {in: addsVolumeAtLast("listed")},

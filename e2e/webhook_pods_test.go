@@ -20,8 +20,8 @@ func tokenMount(volume string) []corev1.VolumeMount {
 	return []corev1.VolumeMount{{Name: volume, MountPath: "/var/run/secrets/kubernetes.io/serviceaccount"}}
 }
 
-// likePods are changes of a pod that everybody lets in. The account limited lists the
-// Secrets listed and registry.
+// likePods are changes of a pod that both allow. The account limited lists the Secrets listed
+// and registry.
 func likePods() map[string]func(*corev1.Pod) {
 	return map[string]func(*corev1.Pod){
 		"an ordinary one":        func(*corev1.Pod) {},
@@ -68,7 +68,7 @@ func likePods() map[string]func(*corev1.Pod) {
 	}
 }
 
-// unlikelyPods are changes of a pod of the account limited that nobody lets in.
+// unlikelyPods are changes of a pod of the account limited that both refuse.
 func unlikelyPods() map[string]func(*corev1.Pod) {
 	mirror := func(p *corev1.Pod) {
 		p.Spec.ServiceAccountName, p.Annotations = "", map[string]string{corev1.MirrorPodAnnotationKey: "x"}
@@ -88,7 +88,7 @@ func unlikelyPods() map[string]func(*corev1.Pod) {
 		"no name": func(p *corev1.Pod) {
 			p.Name, p.GenerateName, p.Spec.ImagePullSecrets = "", "made-", pullSecrets("unlisted")
 		},
-		"an account that is not there":  func(p *corev1.Pod) { p.Spec.ServiceAccountName = "nobody" },
+		"an account that is not there":  func(p *corev1.Pod) { p.Spec.ServiceAccountName = "missing" },
 		"a mirror pod with an account":  func(p *corev1.Pod) { mirror(p); p.Spec.ServiceAccountName = "robot" },
 		"a mirror pod with a Secret":    func(p *corev1.Pod) { mirror(p); p.Spec.Volumes = []corev1.Volume{secretVolume("any")} },
 		"a mirror pod with pull secret": func(p *corev1.Pod) { mirror(p); p.Spec.ImagePullSecrets = pullSecrets("any") },

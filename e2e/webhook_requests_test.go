@@ -23,7 +23,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// webhookUser is what the API server and its audit log call sakeeper webhook.
+// webhookUser is the user name of sakeeper webhook.
 const webhookUser = "system:serviceaccount:" + controlplane.Namespace + ":" + controlplane.WebhookAccount
 
 func poolOf(bundle []byte) (*x509.CertPool, error) {
@@ -41,7 +41,7 @@ func contains(text, part string) error {
 	return nil
 }
 
-// caller calls webhooks as the API server does.
+// caller returns a client that calls webhooks as the API server does.
 func caller(t *testing.T, bundle []byte) *http.Client {
 	t.Helper()
 	roots, err := poolOf(bundle)
@@ -64,7 +64,7 @@ func do(t *testing.T, client *http.Client, method, url string, body []byte) (cod
 	return response.StatusCode, string(data)
 }
 
-// review is the creation of pod in namespace, as the API server tells it.
+// review is the AdmissionReview for the creation of pod in namespace.
 func review(t *testing.T, namespace string, pod *corev1.Pod) *admissionv1.AdmissionReview {
 	t.Helper()
 	pod = pod.DeepCopy()
@@ -99,18 +99,17 @@ func mustAnswer(t *testing.T, body string) *admissionv1.AdmissionResponse {
 	return answer.Response
 }
 
-// badRequest is one that no API server sends.
+// badRequest is a request that no API server sends.
 type badRequest struct {
 	method, path string // empty: POST, /mutate/pods
 	body         []byte
-	// wantCode is that of the HTTP answer. With 200 the review is answered, by
-	// a refusal with wantStatus.
+	// wantCode is the HTTP status. With 200 the response is a refusal with wantStatus.
 	wantCode   int
 	wantStatus int32
 	want       string
 }
 
-// unspeakable stands in every bad request. It must not come back nor be logged.
+// unspeakable is in every bad request. It must be neither in responses nor in logs.
 const unspeakable = "hunter2-hunter2"
 
 func badRequests(t *testing.T, namespace string) map[string]badRequest {
@@ -155,7 +154,7 @@ func (r badRequest) url(w controlplane.Webhook) string {
 	return "https://" + w.Address + r.path
 }
 
-// label is that of the metric.
+// label is the result label of the metric.
 func (r badRequest) label() string {
 	path, result := "other", "refused"
 	switch r.path {
@@ -195,8 +194,7 @@ func (r badRequest) expectRefused(t *testing.T, client *http.Client, w controlpl
 	}
 }
 
-// TestBadRequestsAreRefusedAndCounted needs no registration: nobody but the test
-// calls this webhook.
+// TestBadRequestsAreRefusedAndCounted needs no registration: only the test calls this webhook.
 func TestBadRequestsAreRefusedAndCounted(t *testing.T) {
 	t.Parallel()
 	namespace := newNamespace(t, shared.client)
@@ -235,7 +233,7 @@ func TestBadRequestsAreRefusedAndCounted(t *testing.T) {
 	}
 }
 
-// countsOf reads what the webhook has counted.
+// countsOf returns the request counts of the webhook.
 func countsOf(t *testing.T, s *controlplane.Sakeeper) map[string]int {
 	t.Helper()
 	_, metrics, err := s.Get(t.Context(), "/metrics")

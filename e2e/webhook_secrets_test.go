@@ -34,7 +34,8 @@ func robotPod(name string) *corev1.Pod {
 	return p
 }
 
-// expectSecretMounted checks that the Secret is the one volume and in every container.
+// expectSecretMounted checks that the Secret is the only volume, and is mounted in every
+// container.
 func expectSecretMounted(t *testing.T, pod *corev1.Pod, secret string) {
 	t.Helper()
 	mode := corev1.SecretVolumeSourceDefaultMode
@@ -50,7 +51,7 @@ func expectSecretMounted(t *testing.T, pod *corev1.Pod, secret string) {
 	}
 }
 
-// TestTokensFromSecrets runs in steps, each on what the one before left.
+// TestTokensFromSecrets has subtests that build on each other.
 func TestTokensFromSecrets(t *testing.T) {
 	p := newPlane(t)
 	startReadySakeeper(t, p.sakeeperArgs(t))
@@ -61,7 +62,7 @@ func TestTokensFromSecrets(t *testing.T) {
 		return p.client.CoreV1().Pods(namespace).Create(ctx, pod, metav1.CreateOptions{})
 	}
 
-	// Without the rights of the component, that is what it says.
+	// Without the rights of the component, the message has the reason.
 	_, err := create(t.Context(), robotPod("no-rights"))
 	if !apierrors.IsForbidden(err) || contains(err.Error(), "error looking up service account token for "+namespace+"/robot: secrets \"robot-token\" is forbidden") != nil {
 		t.Errorf("a pod whose token the webhook may not read: %v", err)
@@ -81,7 +82,7 @@ func TestTokensFromSecrets(t *testing.T) {
 	_, err = create(t.Context(), robotPod("early"))
 	expectRetryLater(t, err, "it lists no token Secret that exists")
 
-	// Who retries is let in once the token controller has filled one.
+	// A retry is allowed once the token controller has filled one.
 	mustCreateSecret(t, p.client, namespace, tokenSecret("second-token", "robot"))
 	var admitted *corev1.Pod
 	eventually(t, "the pod", func(ctx context.Context) (err error) {
@@ -94,7 +95,7 @@ func TestTokensFromSecrets(t *testing.T) {
 	expectSecretMounted(t, admitted, "second-token")
 	expectUser(t, p.ControlPlane, expectFilled(t, p.client, namespace, "second-token", account, p.Admin.CAData), "system:serviceaccount:"+namespace+":robot")
 
-	// Who wants no token needs none.
+	// A pod without a token volume needs none.
 	without := robotPod("without")
 	without.Spec.AutomountServiceAccountToken = new(bool)
 	if created := mustCreatePod(t, p.client, namespace, without); len(created.Spec.Volumes) > 0 {
@@ -105,7 +106,7 @@ func TestTokensFromSecrets(t *testing.T) {
 	}
 }
 
-// checkReads looks at what the webhook read of a namespace's Secrets.
+// checkReads checks which Secrets of a namespace the webhook has read.
 func checkReads(t *testing.T, p plane, namespace string) error {
 	t.Helper()
 	reads, err := p.Audit.Since(t.Context(), 0, func(r controlplane.Request) bool {

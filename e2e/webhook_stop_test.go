@@ -15,7 +15,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/faults"
 )
 
-// stopping is a webhook that is told to end while a review is under way.
+// stopping is a webhook that gets SIGTERM during a review.
 type stopping struct {
 	namespace string
 	proxy     *faults.Proxy // through which it asks the API server
@@ -49,9 +49,9 @@ func newStopping(t *testing.T) stopping {
 	return s
 }
 
-// ask asks about a pod of the account late, whose read is held back by read, and tells
-// the process to end. finish wants the pod to be let in, and the process to have ended
-// well.
+// ask sends a review of a pod of the account late, whose read is delayed by read, and sends
+// SIGTERM to the process. finish checks that the pod is allowed, and that the process exits
+// without an error.
 func (s stopping) ask(t *testing.T, read *faults.Injection) (finish func()) {
 	t.Helper()
 	wanted := pod("under-way")
@@ -101,7 +101,7 @@ func TestReviewsUnderWayAreAnsweredBeforeTheEnd(t *testing.T) {
 	t.Parallel()
 	t.Run("by a read", func(t *testing.T) {
 		s := newStopping(t)
-		// The account is not in the cache, because the watch is silent.
+		// The account is not in the cache, because watch events are delayed.
 		defer s.proxy.Inject(faults.Silence(), func(r faults.Request) bool { return r.Kind() == "watch serviceaccounts" }).Lift()
 		mustCreateAccount(t, shared.client, s.namespace, "late")
 		read := s.proxy.Inject(faults.Silence(), readOfLate)

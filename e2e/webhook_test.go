@@ -22,7 +22,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// startWebhook installs and runs a ready sakeeper webhook.
+// startWebhook installs and starts sakeeper webhook, and waits until it is ready.
 func startWebhook(t *testing.T, p plane, more ...string) (controlplane.Webhook, *controlplane.Sakeeper) {
 	t.Helper()
 	w, err := controlplane.NewWebhook()
@@ -31,8 +31,8 @@ func startWebhook(t *testing.T, p plane, more ...string) (controlplane.Webhook, 
 	return w, startReadySakeeper(t, p.webhookArgs(t, w, more...))
 }
 
-// webhookArgs are the arguments of sakeeper webhook for this plane, with more after
-// them. It goes at once when it is told to: a test's API server sees nothing of that.
+// webhookArgs are the arguments of sakeeper webhook for this control plane, followed by more.
+// It stops without a delay, because there is no proxy that must learn of it.
 func (p plane) webhookArgs(t *testing.T, w controlplane.Webhook, more ...string) []string {
 	t.Helper()
 	args, err := p.WebhookArgs(w)
@@ -57,7 +57,7 @@ func mustCreatePod(t *testing.T, client kubernetes.Interface, namespace string, 
 	return created
 }
 
-// expectAdmitted waits until the API server takes a pod, and returns it.
+// expectAdmitted waits until the API server creates a pod, and returns it.
 func expectAdmitted(t *testing.T, client kubernetes.Interface, namespace, name string) *corev1.Pod {
 	t.Helper()
 	var created *corev1.Pod
@@ -68,7 +68,7 @@ func expectAdmitted(t *testing.T, client kubernetes.Interface, namespace, name s
 	return created
 }
 
-// expectToken checks that every container has the token volume.
+// expectToken checks that every container mounts the token volume.
 func expectToken(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	if pod.Spec.ServiceAccountName != "default" {
@@ -97,14 +97,14 @@ func TestPodsGetAccountAndTokenAlsoRightAfterTheirNamespace(t *testing.T) {
 		expectToken(t, mustCreatePod(t, p.client, namespace, pod("pod")))
 	}
 	missing := pod("missing")
-	missing.Spec.ServiceAccountName = "nobody"
+	missing.Spec.ServiceAccountName = "missing"
 	_, err := p.client.CoreV1().Pods("one").Create(t.Context(), missing, metav1.CreateOptions{})
-	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), `error looking up service account one/nobody: serviceaccount "nobody" not found`) {
+	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), `error looking up service account one/missing: serviceaccount "missing" not found`) {
 		t.Errorf("a pod of an account that does not exist: %v", err)
 	}
 }
 
-// TestTheWebhookRecoversWithoutAHand runs in steps, each on what the one before left.
+// TestTheWebhookRecoversWithoutAHand has subtests that build on each other.
 func TestTheWebhookRecoversWithoutAHand(t *testing.T) {
 	p := newPlane(t)
 	startReadySakeeper(t, p.sakeeperArgs(t))
@@ -123,7 +123,7 @@ func TestTheWebhookRecoversWithoutAHand(t *testing.T) {
 	expectLossIsTold(t, p, s)
 	expectToken(t, mustCreatePod(t, p.client, namespace, pod("after-loss")))
 	must(t, p.InstallWebhook(t.Context(), w))
-	expectRenewed(t, p, pki.Pair{}) // any is another than the one that was deleted
+	expectRenewed(t, p, pki.Pair{}) // any certificate is a new one
 	expectToken(t, expectAdmitted(t, p.client, namespace, "after-renewal"))
 	expectSecretOutlastsApply(t, p, w)
 	expectToken(t, mustCreatePod(t, p.client, namespace, pod("after-applying")))
@@ -131,11 +131,11 @@ func TestTheWebhookRecoversWithoutAHand(t *testing.T) {
 	must(t, s.Stop())
 	expectOnlyOurOwnUnchecked(t, p, namespace)
 	startReadySakeeper(t, p.webhookArgs(t, w))
-	startReadySakeeper(t, p.webhookArgs(t, mustElsewhere(t))) // a second replica agrees
+	startReadySakeeper(t, p.webhookArgs(t, mustElsewhere(t))) // a second replica uses the same certificate
 	expectToken(t, expectAdmitted(t, p.client, namespace, "after-all"))
 }
 
-// wiped removes the bundles and returns what the API server then has.
+// wiped removes each caBundle, and returns the configurations.
 func wiped(t *testing.T, p plane) [2]string {
 	t.Helper()
 	patch := []byte(`[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"}]`)
@@ -160,7 +160,7 @@ func bundles(ctx context.Context, p plane) ([2]string, error) {
 	return [2]string{string(mutating.Webhooks[0].ClientConfig.CABundle), string(validating.Webhooks[0].ClientConfig.CABundle)}, nil
 }
 
-// expectBundlesComeBack wipes them.
+// expectBundlesComeBack removes each caBundle, and waits until it is set again.
 func expectBundlesComeBack(t *testing.T, p plane) {
 	t.Helper()
 	before, err := bundles(t.Context(), p)
@@ -177,7 +177,7 @@ func expectBundlesComeBack(t *testing.T, p plane) {
 	})
 }
 
-// expectLossIsTold deletes the Secret. The webhook goes on with what it has, and says
+// expectLossIsTold deletes the Secret. The webhook keeps serving its certificate, and reports
 // what to do.
 func expectLossIsTold(t *testing.T, p plane, s *controlplane.Sakeeper) {
 	t.Helper()
@@ -188,7 +188,7 @@ func expectLossIsTold(t *testing.T, p plane, s *controlplane.Sakeeper) {
 	if code, text, err := s.Get(t.Context(), "/readyz"); err != nil || code != http.StatusOK {
 		t.Errorf("ready: %d %s, error %v", code, text, err)
 	}
-	// One that begins now has nothing to serve.
+	// A replica that starts now has no certificate.
 	other := startSakeeper(t, p.webhookArgs(t, mustElsewhere(t)))
 	eventually(t, "a word of what is missing", func(ctx context.Context) error {
 		code, text, err := other.Get(ctx, "/readyz")
@@ -216,7 +216,7 @@ func expectWebhookEvent(t *testing.T, p plane, reason, text string) {
 	})
 }
 
-// expectSecretOutlastsApply applies the manifests once more.
+// expectSecretOutlastsApply checks that applying the manifests again keeps the Secret's data.
 func expectSecretOutlastsApply(t *testing.T, p plane, w controlplane.Webhook) {
 	t.Helper()
 	secrets := p.client.CoreV1().Secrets(controlplane.Namespace)
@@ -230,7 +230,7 @@ func expectSecretOutlastsApply(t *testing.T, p plane, w controlplane.Webhook) {
 	}
 }
 
-// expectOnlyOurOwnUnchecked is for when there is no replica.
+// expectOnlyOurOwnUnchecked checks that without a replica only pods of sakeeper are created.
 func expectOnlyOurOwnUnchecked(t *testing.T, p plane, elsewhere string) {
 	t.Helper()
 	for name, tc := range map[string]struct {
@@ -250,7 +250,7 @@ func expectOnlyOurOwnUnchecked(t *testing.T, p plane, elsewhere string) {
 		wanted := pod(name)
 		wanted.Spec.ServiceAccountName = tc.account
 		wanted.Annotations = tc.annotations
-		wanted.Labels = map[string]string{"app": controlplane.WebhookAccount} // anybody can say so
+		wanted.Labels = map[string]string{"app": controlplane.WebhookAccount} // any user can set it
 		_, err := p.client.CoreV1().Pods(tc.namespace).Create(t.Context(), wanted, metav1.CreateOptions{})
 		switch {
 		case tc.admitted && err != nil:
@@ -261,8 +261,8 @@ func expectOnlyOurOwnUnchecked(t *testing.T, p plane, elsewhere string) {
 	}
 }
 
-// TestBothConfigurationsLetTheSamePodsPass: while no replica answers, the mutating one
-// alone decides above.
+// TestBothConfigurationsLetTheSamePodsPass compares the match conditions, because above, while
+// no replica answers, only those of the mutating configuration have an effect.
 func TestBothConfigurationsLetTheSamePodsPass(t *testing.T) {
 	manifest, err := os.ReadFile("../manifests/base/webhook/configurations.yaml")
 	must(t, err)
@@ -276,7 +276,7 @@ func TestBothConfigurationsLetTheSamePodsPass(t *testing.T) {
 	}
 }
 
-// mustElsewhere is another address on this machine.
+// mustElsewhere returns another address on this machine.
 func mustElsewhere(t *testing.T) controlplane.Webhook {
 	t.Helper()
 	w, err := controlplane.NewWebhook()
@@ -284,8 +284,8 @@ func mustElsewhere(t *testing.T) controlplane.Webhook {
 	return w
 }
 
-// TestBesideThePluginTheWebhookChangesNothing reads what the API server notes of
-// each webhook call in its audit log.
+// TestBesideThePluginTheWebhookChangesNothing reads the audit annotations about each webhook
+// call.
 func TestBesideThePluginTheWebhookChangesNothing(t *testing.T) {
 	p := newPlaneWith(t, controlplane.Options{PodAdmission: true})
 	newLikeness(t, p)
@@ -308,8 +308,8 @@ func TestBesideThePluginTheWebhookChangesNothing(t *testing.T) {
 	}
 }
 
-// countCalls counts the calls of mutating webhooks for pods since mark, and shows what
-// the API server noted of each call and patch.
+// countCalls counts the calls of mutating webhooks for pods since mark, and logs the audit
+// annotations of each call and patch.
 func countCalls(t *testing.T, p plane, mark controlplane.Mark, show func(key, note string)) int {
 	t.Helper()
 	found, err := p.Audit.Since(t.Context(), mark, func(r controlplane.Request) bool { return r.Verb == "create" && r.Object.Resource == "pods" })

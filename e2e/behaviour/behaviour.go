@@ -1,9 +1,9 @@
-// Package behaviour is what any cluster with sakeeper does, seen through its API alone:
-// the same checks for a control plane on this machine, whose sakeeper is a process, and
-// for a cluster with nodes, whose sakeeper is in pods.
+// Package behaviour checks a cluster with sakeeper through its API alone. The same checks run
+// on a control plane on this machine, where sakeeper is a process, and on a cluster with nodes,
+// where it runs in pods.
 //
-// Every check makes a namespace of its own, and holds on a cluster where in-tree parts do
-// the work too.
+// Every check creates a namespace of its own. The checks also pass on a cluster with the
+// in-tree parts.
 package behaviour
 
 import (
@@ -26,18 +26,18 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// patience is how long a check waits for what should take milliseconds.
+// patience is the timeout for what should take milliseconds.
 const patience = 60 * time.Second
 
-// Cluster is what is checked.
+// Cluster is the cluster to check.
 type Cluster struct {
-	// Admin may do everything.
+	// Admin has the credentials of an administrator.
 	Admin *rest.Config
 	// TokenRequests: the token-request-controller runs.
 	TokenRequests bool
 }
 
-// Check runs everything as subtests.
+// Check runs all checks as subtests.
 func (c Cluster) Check(t *testing.T) {
 	t.Helper()
 	client, err := kubernetes.NewForConfig(c.Admin)
@@ -168,8 +168,8 @@ func podDefaults(t *testing.T, s site) {
 func podOfNobody(t *testing.T, s site) {
 	t.Helper()
 	s.account(t, "default")
-	_, err := s.createPod(t.Context(), corev1.PodSpec{ServiceAccountName: "nobody"})
-	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "error looking up service account "+s.namespace+"/nobody") {
+	_, err := s.createPod(t.Context(), corev1.PodSpec{ServiceAccountName: "missing"})
+	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "error looking up service account "+s.namespace+"/missing") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -252,7 +252,7 @@ func (s site) createSecret(t *testing.T, secret *corev1.Secret) {
 	must(t, err)
 }
 
-// createPod creates one that no node takes.
+// createPod creates a pod that no node matches.
 func (s site) createPod(ctx context.Context, spec corev1.PodSpec) (*corev1.Pod, error) {
 	spec.NodeSelector = map[string]string{"sakeeper.io/no": "node"}
 	spec.Containers = []corev1.Container{{Name: "c", Image: "none:0"}}
@@ -279,7 +279,7 @@ func (s site) filled(t *testing.T, name string, keys ...string) map[string]strin
 	return data
 }
 
-// WhoAmI is what the API server of admin calls the bearer of a token.
+// WhoAmI returns the user name that the API server has for a token.
 func WhoAmI(ctx context.Context, admin *rest.Config, token string) (string, error) {
 	config := rest.AnonymousClientConfig(admin)
 	config.BearerToken = token
@@ -305,8 +305,8 @@ func (s site) expectUser(t *testing.T, token, account string) {
 	})
 }
 
-// expectRefused waits for the API server, which remembers for ten seconds that a token
-// was good.
+// expectRefused waits until the API server refuses a token. The API server caches accepted
+// tokens for ten seconds.
 func (s site) expectRefused(t *testing.T, token string) {
 	t.Helper()
 	eventually(t, "the token is refused", func(ctx context.Context) error {

@@ -1,6 +1,6 @@
-// Command donothing is what sakeeper webhook is measured against: an admission
-// webhook that looks at nothing. It gives every request to /mutate the same patch and
-// allows everything else. A GET tells how many reviews came on each path.
+// Command donothing is an admission webhook without logic, with which sakeeper webhook is
+// compared. It answers every review on /mutate with the same patch, and allows every other one.
+// A GET returns the number of reviews by path.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// server counts what it answers.
+// server counts the reviews that it answers.
 type server struct {
 	patch               []byte
 	mutations, verdicts atomic.Int64
@@ -49,7 +49,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprintf(w, "%d %d", s.mutations.Load(), s.verdicts.Load())
 		return
 	}
-	// No answer is one without the uid of its request.
+	// API servers refuse a response without the uid of its request.
 	var review struct {
 		Request struct {
 			UID types.UID `json:"uid"`

@@ -23,8 +23,8 @@ type agent struct {
 	first string
 }
 
-// startAgent starts the pod, which asks the API server with the token that it was given,
-// by the address that every pod has.
+// startAgent starts the pod, which uses its own token and the address of the API server that
+// every pod has.
 func (c *cluster) startAgent(t *testing.T) agent {
 	t.Helper()
 	c.newNamespace(t, "agent")
@@ -44,7 +44,7 @@ func (c *cluster) startAgent(t *testing.T) agent {
 	return a
 }
 
-// token is what is in the file now.
+// token returns the current token in the file.
 func (a agent) token() (string, error) {
 	out, err := a.onNode("cat", "/var/lib/kubelet/pods/"+a.uid+"/volumes/kubernetes.io~empty-dir/tokens/token")
 	if err != nil {
@@ -53,7 +53,7 @@ func (a agent) token() (string, error) {
 	return out, nil
 }
 
-// expectRenewal waits for 80 % of ten minutes, less what has passed.
+// expectRenewal waits for a renewal, which comes after 80 % of ten minutes.
 func (a agent) expectRenewal(t *testing.T) {
 	var second string
 	testkit.Await(t, time.Second, 10*time.Minute, "another token", func(context.Context) (err error) {

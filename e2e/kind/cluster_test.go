@@ -20,12 +20,12 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// patience is how long a test waits for what should take seconds.
+// patience is the timeout for what should take seconds.
 const patience = 5 * time.Minute
 
 const namespace = controlplane.Namespace
 
-// cluster is one of kind, with one node.
+// cluster is a kind cluster with one node.
 type cluster struct {
 	name, node string
 	root       string
@@ -35,8 +35,8 @@ type cluster struct {
 	client     kubernetes.Interface
 }
 
-// newCluster makes a cluster of a config in testdata, with the image in it, and deletes it
-// in the end.
+// newCluster creates a cluster from a config in testdata, loads the image, and deletes the
+// cluster when the test ends.
 func newCluster(t *testing.T, name, config string) *cluster {
 	t.Helper()
 	root, err := controlplane.RepositoryRoot()
@@ -76,7 +76,7 @@ func newCluster(t *testing.T, name, config string) *cluster {
 	return c
 }
 
-// command runs a program; a relative path is one of the repository.
+// command runs a program and returns its output; a relative path is relative to the repository.
 func (c *cluster) command(program string, args ...string) (string, error) {
 	if strings.Contains(program, "/") && !filepath.IsAbs(program) {
 		program = filepath.Join(c.root, program)
@@ -89,7 +89,7 @@ func (c *cluster) command(program string, args ...string) (string, error) {
 	return strings.TrimSpace(out.String()), err
 }
 
-// kubectl fails the test with what it printed when it fails.
+// kubectl runs kubectl. If it fails, the test fails with its output.
 func (c *cluster) kubectl(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := c.try(args...)
@@ -112,12 +112,12 @@ func (c *cluster) onNode(args ...string) (string, error) {
 	return c.command("docker", append([]string{"exec", c.node}, args...)...)
 }
 
-// manifests is a directory below manifests.
+// manifests returns the path of a directory below manifests.
 func (c *cluster) manifests(path ...string) string {
 	return filepath.Join(append([]string{c.root, "manifests"}, path...)...)
 }
 
-// waitRolledOut waits until what is named (kind/name) has its pods.
+// waitRolledOut waits until the rollout of the workloads (kind/name) is complete.
 func (c *cluster) waitRolledOut(t *testing.T, in string, workloads ...string) {
 	t.Helper()
 	for _, workload := range workloads {
@@ -125,7 +125,7 @@ func (c *cluster) waitRolledOut(t *testing.T, in string, workloads ...string) {
 	}
 }
 
-// describe is what people would look at first.
+// describe returns the state of the cluster, for a test that has failed.
 func (c *cluster) describe() string {
 	var all strings.Builder
 	for _, args := range [][]string{

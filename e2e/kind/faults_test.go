@@ -16,8 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// failOver kills who works, by force and gently, and sees how long it takes until work
-// goes on. waitWork makes work, in a namespace of that name, and waits until it is done.
+// failOver stops the leader, with SIGKILL and with SIGTERM, and measures the time until another
+// one works. waitWork creates work in a namespace of that name, and waits until it is done.
 func failOver(t *testing.T, c *cluster, workload string, waitWork func(t *testing.T, name string)) {
 	leader := func() string {
 		lease, err := c.client.CoordinationV1().Leases(namespace).Get(t.Context(), "sakeeper-controllers", metav1.GetOptions{})
@@ -32,8 +32,8 @@ func failOver(t *testing.T, c *cluster, workload string, waitWork func(t *testin
 		kill  func(pod string) (string, error)
 		guard time.Duration
 	}{
-		{"killed", c.killProcess, 250 * time.Second}, // ten times what is promised
-		// A lease that nobody gave back is taken after 15 s only.
+		{"killed", c.killProcess, 250 * time.Second}, // ten times the documented time
+		// A lease that was not released expires after 15 s.
 		{"stopped", func(pod string) (string, error) {
 			return c.try("-n", namespace, "delete", "pod", pod, "--wait=false")
 		}, 15 * time.Second},
@@ -58,7 +58,7 @@ func failOver(t *testing.T, c *cluster, workload string, waitWork func(t *testin
 	c.waitRolledOut(t, namespace, workload)
 }
 
-// leaderPod is the pod with that identity: it begins with the name of the pod's host.
+// leaderPod returns the pod with that identity, which begins with the host name of the pod.
 func (c *cluster) leaderPod(t *testing.T, identity string) string {
 	t.Helper()
 	pods, err := c.client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=controllers"})
@@ -69,11 +69,11 @@ func (c *cluster) leaderPod(t *testing.T, identity string) string {
 			return pod.Name
 		}
 	}
-	t.Fatalf("nobody of %d pods is %s", len(pods.Items), identity)
+	t.Fatalf("none of %d pods is %s", len(pods.Items), identity)
 	return ""
 }
 
-// killProcess is kill -9 for the one process of a pod, which is told by its hostname.
+// killProcess sends SIGKILL to the process of a pod, which it finds by its HOSTNAME variable.
 func (c *cluster) killProcess(pod string) (string, error) {
 	const script = `for p in $(pgrep -f '^/sakeeper controllers'); do
 		h=$(tr '\0' '\n' </proc/$p/environ | sed -n 's/^HOSTNAME=//p')
@@ -82,14 +82,14 @@ func (c *cluster) killProcess(pod string) (string, error) {
 	return c.onNode("sh", "-c", script, pod)
 }
 
-// defaultAccount is work of the controllers that in-tree has too.
+// defaultAccount creates work for the controllers that in-tree has too.
 func (c *cluster) defaultAccount(t *testing.T, name string) {
 	t.Helper()
 	c.newNamespace(t, name)
 	c.waitAccount(t, name)
 }
 
-// managedToken is work of the token-request-controller.
+// managedToken creates work for the token-request-controller.
 func (c *cluster) managedToken(t *testing.T, name string) {
 	t.Helper()
 	c.newNamespace(t, name)
@@ -141,7 +141,7 @@ func comeBack(t *testing.T, c *cluster) {
 	t.Logf("everything is back after %v", time.Since(began).Round(10*time.Millisecond))
 }
 
-// webhookPods are the pods of the webhook by UID, and whether they are ready.
+// webhookPods returns whether each pod of the webhook is ready, by UID.
 func (c *cluster) webhookPods(ctx context.Context) (map[types.UID]bool, error) {
 	pods, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=webhook"})
 	if err != nil {
@@ -156,7 +156,7 @@ func (c *cluster) webhookPods(ctx context.Context) (map[types.UID]bool, error) {
 	return found, nil
 }
 
-// createPod creates one that no node takes.
+// createPod creates a pod that no node matches.
 func (c *cluster) createPod(ctx context.Context, in string) error {
 	_, err := c.client.CoreV1().Pods(in).Create(ctx, &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "p-"},
@@ -192,7 +192,7 @@ func rollingUpdate(t *testing.T, c *cluster, workload string) {
 		c.kubectl(t, "-n", namespace, "rollout", "restart", workload)
 		c.waitRolledOut(t, namespace, workload)
 	}
-	// The last pod of before is still going.
+	// The last old pod is still terminating.
 	eventually(t, "the old pods are gone", func(ctx context.Context) error {
 		pods, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=webhook"})
 		if err != nil {

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestReplace: a cluster without any in-tree part becomes whole.
+// TestReplace installs the overlay replace in a cluster without the in-tree parts.
 func TestReplace(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, "replace", "bare")
@@ -46,7 +46,7 @@ func TestReplace(t *testing.T) {
 	t.Run("without a key it says so", func(t *testing.T) { missingKey(t, c) })
 }
 
-// TestCoexist: beside the in-tree parts.
+// TestCoexist installs the overlay coexist in a cluster with the in-tree parts.
 func TestCoexist(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, "coexist", "stock")
@@ -55,7 +55,7 @@ func TestCoexist(t *testing.T) {
 	began := time.Now()
 	c.kubectl(t, "apply", "-k", c.overlay)
 	c.waitRolledOut(t, namespace, "deployment/sakeeper-controllers", "deployment/sakeeper-webhook")
-	// kube-proxy needs a moment to know the new Service.
+	// kube-proxy learns of the new Service with a delay.
 	eventually(t, "a pod is admitted", func(ctx context.Context) error { return c.createPod(ctx, "default") })
 	t.Logf("from apply to all ready: %v", time.Since(began).Round(100*time.Millisecond))
 	agent := c.startAgent(t)
@@ -68,8 +68,8 @@ func TestCoexist(t *testing.T) {
 	t.Run("it goes without a trace", func(t *testing.T) { remove(t, c, before) })
 }
 
-// expectBare: older releases of kubeadm leave out settings of a version that they do not
-// know, and the tests would pass with the in-tree parts.
+// expectBare checks that the in-tree parts are disabled. Older releases of kubeadm ignore
+// settings of a version that they do not know, and the tests would pass with the in-tree parts.
 func (c *cluster) expectBare(t *testing.T) {
 	t.Helper()
 	for _, want := range []struct{ part, flag string }{
@@ -84,7 +84,7 @@ func (c *cluster) expectBare(t *testing.T) {
 	}
 }
 
-// becomeWhole does what the README says.
+// becomeWhole follows the README.
 func becomeWhole(t *testing.T, c *cluster) {
 	t.Helper()
 	key := filepath.Join(t.TempDir(), "sa.key")
@@ -106,7 +106,7 @@ func becomeWhole(t *testing.T, c *cluster) {
 	t.Logf("from apply to a whole cluster: %v", time.Since(began).Round(100*time.Millisecond))
 }
 
-// moreReferences: a projected Secret, which in-tree does not look at.
+// moreReferences checks a projected Secret, which in-tree does not check.
 func moreReferences(t *testing.T, c *cluster) {
 	c.newNamespace(t, "strict")
 	c.waitAccount(t, "strict")
@@ -130,11 +130,11 @@ func moreReferences(t *testing.T, c *cluster) {
 			return err
 		}
 	})
-	must(t, c.createPod(t.Context(), "kube-system")) // which is left alone
+	must(t, c.createPod(t.Context(), "kube-system")) // for which the webhook is not called
 }
 
-// missingKey: the pod says what it lacks, in its log and its status. Objects come in the
-// worst order here, so that they have to be applied twice.
+// missingKey checks that the log and the status of the pod have the reason. The order of objects
+// is the worst one here, so that they must be applied twice.
 func missingKey(t *testing.T, c *cluster) {
 	documents := strings.Split(c.kubectl(t, "kustomize", c.overlay), "\n---\n")
 	slices.Reverse(documents)

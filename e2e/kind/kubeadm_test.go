@@ -18,8 +18,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// TestKubeadm does what README says of control planes of kubeadm, on a node that kubeadm
-// made: static pods, and then the move of its API server to a signer, and a rotation.
+// TestKubeadm follows the README for kubeadm, on a node of kubeadm: static pods, then the move
+// of its API server to a signer, and a rotation.
 func TestKubeadm(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, "kubeadm", "bare")
@@ -78,8 +78,8 @@ func staticPods(t *testing.T, c *cluster) {
 	t.Logf("a whole cluster: %v", time.Since(began).Round(100*time.Millisecond))
 }
 
-// fromReadme is the part of README whose first line begins, and whose last line ends like
-// this.
+// fromReadme returns the part of a README from the line that begins with first to the line that
+// ends with last.
 func (c *cluster) fromReadme(t *testing.T, first, last string) string {
 	t.Helper()
 	var content []byte
@@ -95,7 +95,7 @@ func (c *cluster) fromReadme(t *testing.T, first, last string) string {
 	return regexp.MustCompile(`(?m)^    `).ReplaceAllString(found, "")
 }
 
-// kubeconfigByHand is for controllers that run elsewhere.
+// kubeconfigByHand checks the steps for controllers outside of the cluster.
 func kubeconfigByHand(t *testing.T, c *cluster) {
 	script := strings.ReplaceAll(c.fromReadme(t, "openssl req", "use-context c"), "API-SERVER:6443", "127.0.0.1:6443")
 	c.onNodeMust(t, "mkdir /opt/by-hand; cd /opt/by-hand\n"+script)
@@ -105,7 +105,8 @@ func kubeconfigByHand(t *testing.T, c *cluster) {
 	}
 }
 
-// backToFiles makes key files of a key directory, for an API server without a signer.
+// backToFiles checks the steps from a key directory to key files, for an API server without a
+// signer.
 func backToFiles(t *testing.T, c *cluster) {
 	c.onNodeMust(t, c.fromReadme(t, "cd /etc/kubernetes/pki/sakeeper", "/etc/kubernetes/pki/sa.key"))
 	found := c.onNodeMust(t, `cd /etc/kubernetes/pki
@@ -127,7 +128,7 @@ func moveToSigner(t *testing.T, c *cluster) {
 	c.onNodeMust(t, c.fromReadme(t, "sakeeper keys import --key-dir=", "sakeeper keys status --key-dir=/etc/kubernetes/pki/sakeeper"))
 	c.onNodeMust(t, "systemctl enable --now sakeeper-signer && curl -s --retry 9 --retry-connrefused http://127.0.0.1:9081/readyz")
 
-	// What README shows as a diff. The controllers take the keys from the directory.
+	// The README has this as a diff. The controllers read the keys from the directory.
 	c.onNodeMust(t, `cd /etc/kubernetes/manifests
 	sed -i -e 's,- --service-account-private-key-file=.*,- --key-dir=/etc/kubernetes/pki/sakeeper,' sakeeper-controllers.yaml
 	sed -e '/--service-account-key-file=/d' \
@@ -135,7 +136,7 @@ func moveToSigner(t *testing.T, c *cluster) {
 		-e 's,^    volumeMounts:,&\n    - {name: sakeeper\, mountPath: /run/sakeeper},' \
 		-e 's,^  volumes:,&\n  - {name: sakeeper\, hostPath: {path: /run/sakeeper\, type: Directory}},' kube-apiserver.yaml > /tmp/new.yaml
 	mv /tmp/new.yaml kube-apiserver.yaml`)
-	// The API server that says so has the new flags: its process is another one.
+	// This response comes from an API server with the new flags, a new process.
 	eventually(t, "the API server has the signer", func(context.Context) error {
 		_, err := c.onNode("pgrep", "-f", "kube-apiserver.*service-account-signing-endpoint")
 		return err
@@ -153,7 +154,7 @@ func moveToSigner(t *testing.T, c *cluster) {
 	if out := c.onNodeMust(t, "sakeeper keys rotate"+keys); !strings.HasPrefix(out, "nothing to do before ") {
 		t.Errorf("rotate at once: %s", out)
 	}
-	// An hour is too long for a test. This API server has fetched the key after a minute.
+	// An hour is too long for a test. This API server fetches the key within a minute.
 	eventually(t, "the API server shows the next key", func(context.Context) error {
 		jwks, err := c.try("get", "--raw", "/openid/v1/jwks")
 		if err == nil && !strings.Contains(jwks, published) {

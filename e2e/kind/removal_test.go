@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// everything is what a cluster has that sakeeper could leave behind, by kind.
+// everything lists the objects, by kind, that sakeeper could leave behind.
 func (c *cluster) everything(t *testing.T) map[string][]string {
 	t.Helper()
 	all := map[string][]string{}
@@ -19,7 +19,7 @@ func (c *cluster) everything(t *testing.T) map[string][]string {
 	} {
 		args := append([]string{"get", "-o", "name"}, strings.Fields(kind)...)
 		for line := range strings.Lines(c.kubectl(t, args...)) {
-			if name := strings.TrimSpace(line); !strings.Contains(name, "apiserver-") { // comes with time
+			if name := strings.TrimSpace(line); !strings.Contains(name, "apiserver-") { // created by API servers later
 				all[kind] = append(all[kind], name)
 			}
 		}
@@ -28,8 +28,8 @@ func (c *cluster) everything(t *testing.T) map[string][]string {
 	return all
 }
 
-// remove applies the manifests once more, removes them, and looks for what is left. What
-// controllers gave to namespaces stays: pods use it.
+// remove applies the manifests again, deletes them, and checks that nothing is left, except
+// what the controllers created in namespaces: pods use it.
 func remove(t *testing.T, c *cluster, before map[string][]string) {
 	c.kubectl(t, "apply", "-k", c.overlay)
 	c.kubectl(t, "delete", "-k", c.overlay, "--timeout", patience.String())
@@ -47,7 +47,7 @@ func remove(t *testing.T, c *cluster, before map[string][]string) {
 		}
 		return nil
 	})
-	must(t, c.createPod(t.Context(), "default")) // nobody is asked any more
+	must(t, c.createPod(t.Context(), "default")) // no webhook is called any more
 	if out, err := c.try("delete", "-k", c.overlay, "--ignore-not-found"); err != nil {
 		t.Errorf("removed twice: %v: %s", err, out)
 	}

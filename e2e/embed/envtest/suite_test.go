@@ -1,4 +1,5 @@
-// Package envtest is an envtest suite whose namespaces and pods are like those of a real cluster.
+// Package envtest is an envtest suite in which namespaces and pods get what they get in a real
+// cluster.
 package envtest
 
 import (

@@ -1,5 +1,5 @@
-// Command informers is a program with client-go alone: it shares its own informers with the suite,
-// and keeps the signing key in memory.
+// Command informers is a program with client-go alone. It shares its informers with sakeeper, and
+// has the signing key in memory.
 package main
 
 import (

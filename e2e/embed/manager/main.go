@@ -1,5 +1,5 @@
-// Command manager is a controller-runtime manager that runs the ServiceAccount control plane beside
-// its own controllers, elected by the manager's Lease.
+// Command manager is a controller-runtime manager that runs sakeeper with its own controllers,
+// under the leader election of the manager.
 package main
 
 import (

@@ -70,7 +70,7 @@ func (a agentPlace) podOfRobot(t *testing.T, name string) (*corev1.Pod, *rest.Co
 // tokens: the agent renews the token once more, and exits after a second signal.
 func TestAgentGoesOnInATerminatingPod(t *testing.T) {
 	t.Parallel()
-	a := newAgentPlace(t, plane{shared.cp, shared.client}, "system:serviceaccount:%:robot")
+	a := newAgentPlace(t, controlPlane{shared.cp, shared.client}, "system:serviceaccount:%:robot")
 	pod, itself := a.podOfRobot(t, "pod")
 	s := startSakeeper(t, a.args(t, itself, "--token-file="+a.path("token"), "--shutdown-delay-duration=10m"))
 	must(t, s.WaitReady(t.Context()))
@@ -94,7 +94,7 @@ func TestAgentGoesOnInATerminatingPod(t *testing.T) {
 // because an API server grants no less than ten minutes. The API server is down at the start,
 // and when the token is due.
 func TestAgentRenewsWhatIsDue(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	s := startReadySakeeper(t, p.sakeeperArgs(t))
 	a := newAgentPlace(t, p, "machine")
 	must(t, s.Stop())
@@ -125,7 +125,7 @@ func TestAgentRenewsWhatIsDue(t *testing.T) {
 // tokens are bound to, are replaced by others of the same name.
 func TestAgentNoticesAnotherAccount(t *testing.T) {
 	t.Parallel()
-	a := newAgentPlace(t, plane{shared.cp, shared.client}, "machine")
+	a := newAgentPlace(t, controlPlane{shared.cp, shared.client}, "machine")
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "bound"}}
 	mustCreateSecret(t, a.client, a.namespace, secret.DeepCopy())
 	var asked atomic.Int64
@@ -180,7 +180,7 @@ func TestAgentNoticesAnotherAccount(t *testing.T) {
 // it issued the token, as seen from an agent whose clock of the API server is two days behind.
 func TestLongAgentRenewsWhatIsNotValidYet(t *testing.T) {
 	t.Parallel()
-	a := newAgentPlace(t, plane{shared.cp, shared.client}, "machine")
+	a := newAgentPlace(t, controlPlane{shared.cp, shared.client}, "machine")
 	server := &aheadClock{}
 	kept, err := agent.New(agent.Config{
 		Client: mustClient(t, a.outsider(t)).CoreV1(), Namespace: a.namespace, ServiceAccount: "robot", Lifetime: time.Hour, Clock: server, Local: clock.RealClock{},
@@ -208,7 +208,7 @@ func TestAgentGivesFilesToTheirOwner(t *testing.T) {
 		t.Skip("only root may give files away")
 	}
 	t.Parallel()
-	a := newAgentPlace(t, plane{shared.cp, shared.client}, "machine")
+	a := newAgentPlace(t, controlPlane{shared.cp, shared.client}, "machine")
 	for name, flags := range map[string][]string{"renamed": nil, "swapped": {"--symlink-swap"}} {
 		must(t, os.Mkdir(a.path(name), 0o700))
 		file := filepath.Join(a.path(name), "token")

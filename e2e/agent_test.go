@@ -24,13 +24,13 @@ import (
 
 // agentPlace is a namespace with the ServiceAccount robot, and a directory for its tokens.
 type agentPlace struct {
-	plane
+	controlPlane
 
 	namespace, dir string
 }
 
 // newAgentPlace allows subject to request tokens of robot, with the role of the README.
-func newAgentPlace(t *testing.T, p plane, subject string) agentPlace {
+func newAgentPlace(t *testing.T, p controlPlane, subject string) agentPlace {
 	t.Helper()
 	a := agentPlace{p, newNamespace(t, p.client), t.TempDir()}
 	mustCreateAccount(t, p.client, a.namespace, "robot")
@@ -117,7 +117,7 @@ func (a agentPlace) expectRefused(t *testing.T, file string) {
 
 func TestAgentOnAMachineOutside(t *testing.T) {
 	t.Parallel()
-	p := plane{shared.cp, shared.client}
+	p := controlPlane{shared.cp, shared.client}
 	a := newAgentPlace(t, p, "machine")
 	hooked := a.path("hooked")
 	s := startSakeeper(t, a.args(t, a.outsider(t), "--namespace="+a.namespace, "--service-account=robot", "--lifetime=30m", "--mode=0640",
@@ -155,7 +155,7 @@ func TestAgentOnAMachineOutside(t *testing.T) {
 
 func TestAgentWithASecretThatRevokes(t *testing.T) {
 	t.Parallel()
-	a := newAgentPlace(t, plane{shared.cp, shared.client}, "machine")
+	a := newAgentPlace(t, controlPlane{shared.cp, shared.client}, "machine")
 	mustCreateSecret(t, a.client, a.namespace, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "leash"}})
 	_, err := a.once(t, a.outsider(t), "--namespace="+a.namespace, "--service-account=robot", "--bound-secret=leash", "--symlink-swap", "--token-file="+a.path("token"))
 	must(t, err)
@@ -173,7 +173,7 @@ func TestAgentWithASecretThatRevokes(t *testing.T) {
 // also while the pod terminates.
 func TestAgentInAPod(t *testing.T) {
 	t.Parallel()
-	a := newAgentPlace(t, plane{shared.cp, shared.client}, "system:serviceaccount:%:robot")
+	a := newAgentPlace(t, controlPlane{shared.cp, shared.client}, "system:serviceaccount:%:robot")
 	pod, itself := a.podOfRobot(t, "pod")
 
 	fetch := func(name string, more ...string) token.BoundClaims {
@@ -203,7 +203,7 @@ func TestAgentInAPod(t *testing.T) {
 
 func TestAgentSaysWhyThereIsNoToken(t *testing.T) {
 	t.Parallel()
-	a := newAgentPlace(t, plane{shared.cp, shared.client}, "another user")
+	a := newAgentPlace(t, controlPlane{shared.cp, shared.client}, "another user")
 	must(t, os.WriteFile(a.path("token"), []byte("of former times"), 0o600))
 	out, err := a.once(t, a.outsider(t), "--namespace="+a.namespace, "--service-account=robot", "--token-file="+a.path("token"))
 	if exit := (&exec.ExitError{}); !errors.As(err, &exit) || exit.ExitCode() != 1 {

@@ -13,7 +13,7 @@ import (
 // TestApplyTwiceChangesNothing: where a manifest lacks a default that the API server adds to a
 // list, kubectl takes the object for changed.
 func TestApplyTwiceChangesNothing(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	kubeconfig, err := p.Kubeconfig("apply.kubeconfig", p.Admin)
 	must(t, err)
 	kubectl, err := controlplane.Binary("kubectl")
@@ -44,7 +44,7 @@ func TestApplyTwiceChangesNothing(t *testing.T) {
 }
 
 // budgetVersions are the names and versions of all PodDisruptionBudgets.
-func budgetVersions(t *testing.T, p plane) string {
+func budgetVersions(t *testing.T, p controlPlane) string {
 	t.Helper()
 	budgets, err := p.client.PolicyV1().PodDisruptionBudgets(controlplane.Namespace).List(t.Context(), metav1.ListOptions{})
 	must(t, err)

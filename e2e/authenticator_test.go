@@ -239,7 +239,7 @@ func realTokens(t *testing.T) map[string]string {
 		return &authenticationv1.BoundObjectReference{Kind: kind, APIVersion: "v1", Name: name, UID: uid}
 	}
 	return map[string]string{
-		"legacy": mustFillToken(t, plane{shared.cp, shared.client}, namespace, "robot-token"), "for an account": request(nil), "for a pod": request(ref("Pod", app.Name, app.UID)),
+		"legacy": mustFillToken(t, controlPlane{shared.cp, shared.client}, namespace, "robot-token"), "for an account": request(nil), "for a pod": request(ref("Pod", app.Name, app.UID)),
 		"for a secret": request(ref("Secret", secret.Name, secret.UID)), "for a node": request(ref("Node", node.Name, node.UID)),
 	}
 }
@@ -253,7 +253,7 @@ func TestAuthenticatorFollowsTheCluster(t *testing.T) {
 	secrets := shared.client.CoreV1().Secrets(namespace)
 	_, err := secrets.Create(t.Context(), tokenSecret("robot-token", "robot"), metav1.CreateOptions{})
 	must(t, err)
-	compact := mustFillToken(t, plane{shared.cp, shared.client}, namespace, "robot-token")
+	compact := mustFillToken(t, controlPlane{shared.cp, shared.client}, namespace, "robot-token")
 	accepted := func(compact string) func(bool) func(context.Context) error {
 		return func(want bool) func(context.Context) error {
 			return func(ctx context.Context) error {

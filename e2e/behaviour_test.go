@@ -8,7 +8,7 @@ import (
 
 // TestBehaviour runs the checks that e2e/kind runs on clusters with nodes.
 func TestBehaviour(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	must(t, p.Install(t.Context(), "token-requests"))
 	startReadySakeeper(t, p.sakeeperArgs(t, "--controllers=*,token-request-controller"))
 	startWebhook(t, p)

@@ -22,19 +22,19 @@ import (
 )
 
 // isAccepted uses a connection of its own.
-func isAccepted(ctx context.Context, p plane, compact string) bool {
+func isAccepted(ctx context.Context, p controlPlane, compact string) bool {
 	client, err := clientWith(p, compact)
 	return err == nil && ask(ctx, client) == nil
 }
 
-func expectAccepted(t *testing.T, p plane, compact string) {
+func expectAccepted(t *testing.T, p controlPlane, compact string) {
 	t.Helper()
 	if !isAccepted(t.Context(), p, compact) {
 		t.Error("a token of a key that verifies is refused")
 	}
 }
 
-func clientWith(p plane, compact string) (kubernetes.Interface, error) {
+func clientWith(p controlPlane, compact string) (kubernetes.Interface, error) {
 	config := rest.AnonymousClientConfig(p.Admin)
 	config.BearerToken, config.Dial = compact, new(net.Dialer).DialContext
 	return kubernetes.NewForConfig(config)
@@ -43,9 +43,9 @@ func clientWith(p plane, compact string) (kubernetes.Interface, error) {
 // bound are clients with a bound token each, which they renew after renewAfter. They take the
 // place of kubelet, which renews at 80 % of a lifetime that is too long for a test.
 type bound struct {
-	plane     plane
-	namespace string
-	outages   bool
+	controlPlane controlPlane
+	namespace    string
+	outages      bool
 
 	mu     sync.Mutex
 	tokens map[int]string
@@ -61,11 +61,11 @@ const renewAfter = 2 * time.Second
 
 // startBound starts n clients. With outages a TokenRequest may fail; then they keep their
 // token.
-func startBound(t *testing.T, p plane, namespace string, n int, outages bool) *bound {
+func startBound(t *testing.T, p controlPlane, namespace string, n int, outages bool) *bound {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	group, ctx := errgroup.WithContext(ctx)
-	b := &bound{plane: p, namespace: namespace, outages: outages, tokens: map[int]string{}, cancel: cancel, group: group}
+	b := &bound{controlPlane: p, namespace: namespace, outages: outages, tokens: map[int]string{}, cancel: cancel, group: group}
 	for i := range n {
 		group.Go(func() error { return b.live(ctx, i) })
 	}
@@ -134,7 +134,7 @@ func (b *bound) keep(t *testing.T) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var keepers sync.WaitGroup
 	for i, compact := range tokens {
-		client, err := clientWith(b.plane, compact)
+		client, err := clientWith(b.controlPlane, compact)
 		must(t, err)
 		keepers.Go(func() {
 			const every = 11 * time.Second
@@ -163,11 +163,11 @@ func sleep(ctx context.Context, d time.Duration) {
 func (b *bound) renew(ctx context.Context) (kubernetes.Interface, string, error) {
 	seconds := int64(600)
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}
-	granted, err := b.plane.client.CoreV1().ServiceAccounts(b.namespace).CreateToken(ctx, "robot", request, metav1.CreateOptions{})
+	granted, err := b.controlPlane.client.CoreV1().ServiceAccounts(b.namespace).CreateToken(ctx, "robot", request, metav1.CreateOptions{})
 	if err != nil {
 		return nil, "", err
 	}
-	client, err := clientWith(b.plane, granted.Status.Token)
+	client, err := clientWith(b.controlPlane, granted.Status.Token)
 	return client, granted.Status.Token, err
 }
 

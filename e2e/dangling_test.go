@@ -13,7 +13,7 @@ import (
 // removed with one write. Other ones are kept, and counted until their Secret exists or the
 // reference is removed.
 func TestReferencesAtTheStart(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	const namespace = "default"
 	mustCreateAccount(t, p.client, namespace, "keeper", "keeper-token-bcdfg", "keeper-token-hjklm", "named", "opaque", "alive")
 	mustCreateAccount(t, p.client, namespace, "other", "named")

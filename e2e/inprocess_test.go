@@ -41,7 +41,7 @@ type inProcessOptions struct {
 }
 
 // startInProcess runs one until the test ends or stop is called.
-func startInProcess(t *testing.T, p plane, opts inProcessOptions) *inProcess {
+func startInProcess(t *testing.T, p controlPlane, opts inProcessOptions) *inProcess {
 	t.Helper()
 	config, err := p.ServiceAccount(controlplane.Namespace, controlplane.Account)
 	must(t, err)

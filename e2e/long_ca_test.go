@@ -30,7 +30,7 @@ func TestLongCAChangeInManyNamespaces(t *testing.T) {
 	// inFlight is the number of workers of both controllers, each of which may have a request
 	// in flight.
 	const namespaces, secrets, inFlight = 2000, 1000, 20
-	p := newPlane(t)
+	p := newControlPlane(t)
 	args := p.sakeeperArgs(t, "--leader-elect=false")
 	s := startReadySakeeper(t, args)
 	populate(t, p, 0, namespaces, secrets)
@@ -107,7 +107,7 @@ func populated(i int) string { return fmt.Sprintf("n%04d", i) }
 
 // populate creates namespaces with the numbers from and up, and a token Secret in each of the
 // first ones, and waits until the controllers have handled them.
-func populate(t *testing.T, p plane, from, namespaces, secrets int) {
+func populate(t *testing.T, p controlPlane, from, namespaces, secrets int) {
 	t.Helper()
 	core := p.client.CoreV1()
 	forEach(t, namespaces, func(ctx context.Context, i int) error {
@@ -147,7 +147,7 @@ func eventuallyIn(t *testing.T, d time.Duration, what string, check func(ctx con
 }
 
 // tokenSecrets are all token Secrets by namespace and name.
-func tokenSecrets(t *testing.T, p plane) map[string]corev1.Secret {
+func tokenSecrets(t *testing.T, p controlPlane) map[string]corev1.Secret {
 	t.Helper()
 	list, err := p.client.CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{FieldSelector: "type=" + string(corev1.SecretTypeServiceAccountToken)})
 	must(t, err)
@@ -170,7 +170,7 @@ func withoutCA(t *testing.T, secrets map[string]corev1.Secret) map[string]corev1
 }
 
 // expectEverywhere waits until every root CA config map and token Secret has ca.
-func expectEverywhere(t *testing.T, p plane, ca []byte) {
+func expectEverywhere(t *testing.T, p controlPlane, ca []byte) {
 	t.Helper()
 	eventuallyIn(t, 2*time.Minute, "CA everywhere", func(ctx context.Context) error {
 		configMaps, err := p.client.CoreV1().ConfigMaps("").List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + api.RootCAConfigMap})
@@ -195,14 +195,14 @@ const restNamespacePrefix = "t-" // that of newNamespace
 
 // expectRest waits until sakeeper has handled the watch events of its own writes. For that it
 // creates a namespace, which changes ignores, and waits until sakeeper has handled it.
-func expectRest(t *testing.T, p plane) {
+func expectRest(t *testing.T, p controlPlane) {
 	t.Helper()
 	newNamespace(t, p.client)
 }
 
 // changes counts the attempts of sakeeper since mark to change root CA ConfigMaps and token
 // Secrets, by object.
-func changes(t *testing.T, p plane, mark controlplane.Mark) map[string]int {
+func changes(t *testing.T, p controlPlane, mark controlplane.Mark) map[string]int {
 	t.Helper()
 	counts := map[string]int{}
 	for _, r := range requests(t, p.ControlPlane, mark, "") {

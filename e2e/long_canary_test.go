@@ -24,7 +24,7 @@ import (
 // doubtful is a control plane with token Secrets, while it is not known whether the API server
 // accepts the signing key.
 type doubtful struct {
-	plane
+	controlPlane
 
 	key     keys.PrivateKey // the key that the API server accepts
 	secrets int             // number of Secrets so far
@@ -47,7 +47,7 @@ func (d *doubtful) expectOneMore(t *testing.T, had map[string]bool) string {
 	name := ""
 	eventually(t, "one token", func(context.Context) error {
 		more := 0
-		for _, secret := range tokenSecrets(t, d.plane) {
+		for _, secret := range tokenSecrets(t, d.controlPlane) {
 			if len(secret.Data[corev1.ServiceAccountTokenKey]) > 0 && !had[secret.Name] {
 				more++
 				name = secret.Name
@@ -67,7 +67,7 @@ func (d *doubtful) expectOneMore(t *testing.T, had map[string]bool) string {
 func (d *doubtful) haveTokens(t *testing.T) map[string]bool {
 	t.Helper()
 	have := map[string]bool{}
-	for _, secret := range tokenSecrets(t, d.plane) {
+	for _, secret := range tokenSecrets(t, d.controlPlane) {
 		have[secret.Name] = len(secret.Data[corev1.ServiceAccountTokenKey]) > 0
 	}
 	return have
@@ -79,7 +79,7 @@ func (d *doubtful) expectAllGood(t *testing.T, s *controlplane.Sakeeper) {
 	set := keys.NewSet(d.key)
 	verifier := token.NewVerifier(func() *keys.Set { return set })
 	eventuallyIn(t, time.Minute, "every secret", func(context.Context) error {
-		for _, secret := range tokenSecrets(t, d.plane) {
+		for _, secret := range tokenSecrets(t, d.controlPlane) {
 			if _, err := verifier.VerifyLegacy(string(secret.Data[corev1.ServiceAccountTokenKey])); err != nil {
 				return fmt.Errorf("secret %s: %w", secret.Name, err)
 			}
@@ -110,7 +110,7 @@ func expectUnready(t *testing.T, s *controlplane.Sakeeper, within time.Duration,
 // other.
 func TestLongOneTokenIsWrittenBeforeTheAPIServerAcceptsTheKey(t *testing.T) {
 	t.Parallel()
-	d := &doubtful{plane: newPlane(t)}
+	d := &doubtful{controlPlane: newControlPlane(t)}
 	d.key = mustReadKey(t, d.SigningKeyFile)
 	mustCreateAccount(t, d.client, "default", "builder")
 
@@ -198,7 +198,7 @@ func (d *doubtful) testUnanswered(t *testing.T, fault faults.Fault, why ...strin
 	t.Helper()
 	had := d.haveTokens(t)
 	d.want(t, 5)
-	proxy := mustProxy(t, d.plane)
+	proxy := mustProxy(t, d.controlPlane)
 	injection := proxy.Inject(fault, func(r faults.Request) bool { return r.Resource == "tokenreviews" })
 	began := time.Now()
 	s := startSakeeper(t, d.argsThrough(t, proxy))

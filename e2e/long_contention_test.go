@@ -27,7 +27,7 @@ const freeWrites = 6
 // in-tree token controller reverts each change of ca.crt too.
 func TestLongTwinWithAnotherCACostsFewWrites(t *testing.T) {
 	const few, many = 3, 30
-	p := newPlane(t)
+	p := newControlPlane(t)
 	s := startReadySakeeper(t, p.sakeeperArgs(t))
 	populate(t, p, 0, few, few)
 	before := withoutCA(t, tokenSecrets(t, p))
@@ -82,7 +82,7 @@ func TestLongTwinWithAnotherCACostsFewWrites(t *testing.T) {
 }
 
 // mustStartTwin runs the in-tree controllers with the same key and another CA.
-func mustStartTwin(t *testing.T, p plane, ca []byte) {
+func mustStartTwin(t *testing.T, p controlPlane, ca []byte) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "theirs.crt")
 	must(t, os.WriteFile(file, ca, 0o600))
@@ -97,7 +97,7 @@ func contended(kind string, n int) string {
 
 // expectLeftAlone waits for a warning on each of n objects of the kind, and fails on an object that
 // has more than one.
-func expectLeftAlone(t *testing.T, p plane, kind string, n int) {
+func expectLeftAlone(t *testing.T, p controlPlane, kind string, n int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("events on %d objects of kind %s", n, kind), func(ctx context.Context) error {
 		events, err := p.client.CoreV1().Events("").List(ctx, metav1.ListOptions{FieldSelector: "reason=" + api.ReasonLeftAlone + ",involvedObject.kind=" + kind})
@@ -122,7 +122,7 @@ func expectLeftAlone(t *testing.T, p plane, kind string, n int) {
 
 // contents are all successful writes of sakeeper that the twin may revert: not those that fill
 // a Secret.
-func contents(t *testing.T, p plane) []controlplane.Request {
+func contents(t *testing.T, p controlPlane) []controlplane.Request {
 	t.Helper()
 	var found []controlplane.Request
 	for _, r := range requests(t, p.ControlPlane, 0, "") {
@@ -136,7 +136,7 @@ func contents(t *testing.T, p plane) []controlplane.Request {
 
 // expectFewWrites compares the writes of each object with what the write backoff allows since the twin
 // began.
-func expectFewWrites(t *testing.T, p plane, since time.Duration) {
+func expectFewWrites(t *testing.T, p controlPlane, since time.Duration) {
 	t.Helper()
 	most := freeWrites + 1 // the first one that is delayed may be allowed by what came before
 	for delay, left := time.Second, since; left >= delay; delay, left = min(2*delay, 5*time.Minute), left-delay {

@@ -161,7 +161,7 @@ func (c cutOff) tokens(t *testing.T, namespace string) map[string]string {
 	must(t, err)
 	granted, err := shared.client.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), "bound", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	must(t, err)
-	return map[string]string{"bound": granted.Status.Token, "legacy": mustFillToken(t, plane{shared.cp, shared.client}, namespace, "legacy-token")}
+	return map[string]string{"bound": granted.Status.Token, "legacy": mustFillToken(t, controlPlane{shared.cp, shared.client}, namespace, "legacy-token")}
 }
 
 // askAll returns which tokens are accepted. No answer within a second is none.

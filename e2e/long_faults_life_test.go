@@ -80,7 +80,7 @@ func liveOn(ctx context.Context, client kubernetes.Interface, namespace string, 
 
 // expectLifeWentOn waits until each account that requested a token has one, tokens of the
 // former key are replaced, and unused ones are marked or deleted.
-func expectLifeWentOn(t *testing.T, p plane, namespace string, signing keys.PrivateKey) {
+func expectLifeWentOn(t *testing.T, p controlPlane, namespace string, signing keys.PrivateKey) {
 	t.Helper()
 	for i := range lifeAccounts {
 		expectOneToken(t, p, namespace, fmt.Sprint("asks-", i))

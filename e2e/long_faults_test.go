@@ -23,7 +23,7 @@ import (
 
 // mustProxy starts a proxy between sakeeper and the API server of p, with the credentials of
 // sakeeper.
-func mustProxy(t *testing.T, p plane) *faults.Proxy {
+func mustProxy(t *testing.T, p controlPlane) *faults.Proxy {
 	t.Helper()
 	identity, err := p.ServiceAccount(controlplane.Namespace, controlplane.Account)
 	must(t, err)
@@ -35,7 +35,7 @@ func mustProxy(t *testing.T, p plane) *faults.Proxy {
 
 // argsThrough are the arguments of a sakeeper that goes through proxy. It runs without leader
 // election, because a lost lease would end the process.
-func (p plane) argsThrough(t *testing.T, proxy *faults.Proxy, more ...string) []string {
+func (p controlPlane) argsThrough(t *testing.T, proxy *faults.Proxy, more ...string) []string {
 	t.Helper()
 	kubeconfig := filepath.Join(t.TempDir(), "proxy.kubeconfig")
 	must(t, proxy.Kubeconfig(kubeconfig))
@@ -56,7 +56,7 @@ type trouble struct {
 
 // troubled is a control plane while a failure lasts.
 type troubled struct {
-	plane
+	controlPlane
 
 	proxy *faults.Proxy
 	// life is the namespace in which tokens are generated, signed anew and cleaned up.
@@ -217,7 +217,7 @@ func watched() []string { return []string{"namespaces", "serviceaccounts", "secr
 func TestLongFaultsBetweenSakeeperAndTheAPIServer(t *testing.T) {
 	former := filepath.Join(t.TempDir(), "former.key")
 	formerKey := mustWriteECKey(t, former)
-	p := newPlaneWith(t, controlplane.Options{MoreKeyFiles: []string{former}})
+	p := newControlPlaneWith(t, controlplane.Options{MoreKeyFiles: []string{former}})
 	must(t, p.Install(t.Context(), "token-generation"))
 	mustBackdateTracking(t, p.client)
 	for i, tr := range troubles() {
@@ -226,7 +226,7 @@ func TestLongFaultsBetweenSakeeperAndTheAPIServer(t *testing.T) {
 			s := startReadySakeeper(t, p.argsThrough(t, proxy, append(lifeArgs(), "--service-account-key-file="+former)...))
 			h := newPast(t, p)
 			life := fmt.Sprintf("life-%d", i)
-			w := troubled{plane: p, proxy: proxy, life: life, before: len(proxy.Requests()), began: time.Now()}
+			w := troubled{controlPlane: p, proxy: proxy, life: life, before: len(proxy.Requests()), began: time.Now()}
 			end := tr.begin(t, w)
 			namespaces := []string{fmt.Sprintf("load-%d-a", i), fmt.Sprintf("load-%d-b", i), fmt.Sprintf("load-%d-c", i)}
 			load, ctx := errgroup.WithContext(t.Context())

@@ -15,7 +15,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/api"
 )
 
-func mustLease(t *testing.T, p plane) *coordinationv1.Lease {
+func mustLease(t *testing.T, p controlPlane) *coordinationv1.Lease {
 	t.Helper()
 	lease, err := p.client.CoordinationV1().Leases("sakeeper-system").Get(t.Context(), api.ControllersLease, metav1.GetOptions{})
 	must(t, err)
@@ -25,7 +25,7 @@ func mustLease(t *testing.T, p plane) *coordinationv1.Lease {
 // TestLongAFrozenLeaderWritesNothing: a leader is frozen until a standby has taken the Lease. When
 // it goes on, it has an object to make, and must leave it, and end.
 func TestLongAFrozenLeaderWritesNothing(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	first := startReadySakeeper(t, p.sakeeperArgs(t))
 	holder := ptr.Deref(mustLease(t, p).Spec.HolderIdentity, "")
 	// The standby makes no root CA, so that all of them are the first one's.
@@ -59,7 +59,7 @@ func TestLongAFrozenLeaderWritesNothing(t *testing.T) {
 
 // TestLongAnAPIServerThatIsFrozen for longer than a Lease lasts does not end the leader.
 func TestLongAnAPIServerThatIsFrozen(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	s := startReadySakeeper(t, p.sakeeperArgs(t))
 	holder := ptr.Deref(mustLease(t, p).Spec.HolderIdentity, "")
 	must(t, syscall.Kill(p.ServerPID(), syscall.SIGSTOP))

@@ -27,7 +27,7 @@ func TestLongIdle(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v: %s", err, out)
 	}
-	p := newPlane(t)
+	p := newControlPlane(t)
 	start := func() *controlplane.Sakeeper {
 		s, err := controlplane.StartSakeeper(binary, p.sakeeperArgs(t), nil)
 		must(t, err)

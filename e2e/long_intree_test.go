@@ -21,7 +21,7 @@ import (
 // TestLongComparisonWithInTree makes the same changes in a cluster with kube-controller-manager
 // and in one with sakeeper, and compares the objects.
 func TestLongComparisonWithInTree(t *testing.T) {
-	inTree, ours := newPlane(t), newPlane(t)
+	inTree, ours := newControlPlane(t), newControlPlane(t)
 	mustStartManager(t, inTree, controlplane.ControllerManager{SigningKey: true, Controllers: []string{
 		"serviceaccount-controller", "serviceaccount-token-controller", "root-ca-certificate-publisher-controller",
 		"namespace-controller",
@@ -32,7 +32,7 @@ func TestLongComparisonWithInTree(t *testing.T) {
 
 	for _, step := range history() {
 		alike := t.Run(step.name, func(t *testing.T) {
-			for _, p := range []plane{inTree, ours} {
+			for _, p := range []controlPlane{inTree, ours} {
 				step.do(t, p)
 				expectPlaneSettled(t, p)
 			}
@@ -58,7 +58,7 @@ func TestLongComparisonWithInTree(t *testing.T) {
 	t.Run("tokens are the same to the byte", func(t *testing.T) { expectSameBytes(t, inTree) })
 }
 
-func mustStartManager(t *testing.T, p plane, m controlplane.ControllerManager) {
+func mustStartManager(t *testing.T, p controlPlane, m controlplane.ControllerManager) {
 	t.Helper()
 	stop, err := p.StartControllerManager(m)
 	must(t, err)
@@ -66,7 +66,7 @@ func mustStartManager(t *testing.T, p plane, m controlplane.ControllerManager) {
 }
 
 // expectPlaneSettled creates a Secret, and waits until it is filled.
-func expectPlaneSettled(t *testing.T, p plane) {
+func expectPlaneSettled(t *testing.T, p controlPlane) {
 	t.Helper()
 	account := expectAccount(t, p.client, "kube-public", "default")
 	_ = p.client.CoreV1().Secrets("kube-public").Delete(t.Context(), "barrier", metav1.DeleteOptions{}) // that of the previous step
@@ -76,20 +76,20 @@ func expectPlaneSettled(t *testing.T, p plane) {
 
 type step struct {
 	name string
-	do   func(*testing.T, plane)
+	do   func(*testing.T, controlPlane)
 }
 
 func history() []step {
 	const ns = "team"
-	secret := func(name, account string, change func(*corev1.Secret)) func(*testing.T, plane) {
-		return func(t *testing.T, p plane) {
+	secret := func(name, account string, change func(*corev1.Secret)) func(*testing.T, controlPlane) {
+		return func(t *testing.T, p controlPlane) {
 			s := tokenSecret(name, account)
 			change(s)
 			mustCreateSecret(t, p.client, ns, s)
 		}
 	}
-	change := func(name string, change func(*corev1.Secret)) func(*testing.T, plane) {
-		return func(t *testing.T, p plane) {
+	change := func(name string, change func(*corev1.Secret)) func(*testing.T, controlPlane) {
+		return func(t *testing.T, p controlPlane) {
 			s, err := p.client.CoreV1().Secrets(ns).Get(t.Context(), name, metav1.GetOptions{})
 			must(t, err)
 			change(s)
@@ -97,8 +97,8 @@ func history() []step {
 			must(t, err)
 		}
 	}
-	changeCA := func(change func(*corev1.ConfigMap)) func(*testing.T, plane) {
-		return func(t *testing.T, p plane) {
+	changeCA := func(change func(*corev1.ConfigMap)) func(*testing.T, controlPlane) {
+		return func(t *testing.T, p controlPlane) {
 			cm, err := p.client.CoreV1().ConfigMaps(ns).Get(t.Context(), "kube-root-ca.crt", metav1.GetOptions{})
 			must(t, err)
 			change(cm)
@@ -106,24 +106,24 @@ func history() []step {
 			must(t, err)
 		}
 	}
-	deleteAccount := func(name string) func(*testing.T, plane) {
-		return func(t *testing.T, p plane) {
+	deleteAccount := func(name string) func(*testing.T, controlPlane) {
+		return func(t *testing.T, p controlPlane) {
 			must(t, p.client.CoreV1().ServiceAccounts(ns).Delete(t.Context(), name, metav1.DeleteOptions{}))
 		}
 	}
-	deleteSecret := func(name string) func(*testing.T, plane) {
-		return func(t *testing.T, p plane) {
+	deleteSecret := func(name string) func(*testing.T, controlPlane) {
+		return func(t *testing.T, p controlPlane) {
 			must(t, p.client.CoreV1().Secrets(ns).Delete(t.Context(), name, metav1.DeleteOptions{}))
 		}
 	}
 	return []step{
-		{"namespace", func(t *testing.T, p plane) {
+		{"namespace", func(t *testing.T, p controlPlane) {
 			_, err := p.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{})
 			must(t, err)
 			expectAccount(t, p.client, ns, "default")
 			expectRootCA(t, p.client, ns, p.Admin.CAData)
 		}},
-		{"accounts", func(t *testing.T, p plane) {
+		{"accounts", func(t *testing.T, p controlPlane) {
 			mustCreateAccount(t, p.client, ns, "builder", "plain", "rich", "opaque", "never")
 			mustCreateAccount(t, p.client, ns, "tester")
 			mustCreateAccount(t, p.client, ns, "leaver")
@@ -145,7 +145,7 @@ func history() []step {
 		{"token secret of another uid", secret("stranger", "builder", func(s *corev1.Secret) {
 			s.Annotations[corev1.ServiceAccountUIDKey] = "00000000-0000-0000-0000-000000000000"
 		})},
-		{"secret of another type with the annotations", func(t *testing.T, p plane) {
+		{"secret of another type with the annotations", func(t *testing.T, p controlPlane) {
 			s := tokenSecret("opaque", "leaver")
 			s.Type = corev1.SecretTypeOpaque
 			mustCreateSecret(t, p.client, ns, s)
@@ -153,7 +153,7 @@ func history() []step {
 		{"token secret of the leaver", secret("of-leaver", "leaver", func(*corev1.Secret) {})},
 		{"token secret with a generated name", secret("tester-token-bcdfg", "tester", func(*corev1.Secret) {})},
 		// Only now: sakeeper removes a generated name whose Secret does not exist.
-		{"its reference", func(t *testing.T, p plane) {
+		{"its reference", func(t *testing.T, p controlPlane) {
 			account := expectAccount(t, p.client, ns, "tester")
 			account.Secrets = []corev1.ObjectReference{{Name: "tester-token-bcdfg"}}
 			_, err := p.client.CoreV1().ServiceAccounts(ns).Update(t.Context(), account, metav1.UpdateOptions{})
@@ -180,11 +180,11 @@ func history() []step {
 		{"root CA with another description is changed", changeCA(func(cm *corev1.ConfigMap) { cm.Data = nil })},
 		{"root CA loses its description", changeCA(func(cm *corev1.ConfigMap) { cm.Annotations = nil })},
 		// In another namespace: after five changes of one object, sakeeper would back off.
-		{"root CA is deleted", func(t *testing.T, p plane) {
+		{"root CA is deleted", func(t *testing.T, p controlPlane) {
 			must(t, p.client.CoreV1().ConfigMaps(metav1.NamespacePublic).Delete(t.Context(), "kube-root-ca.crt", metav1.DeleteOptions{}))
 			expectRootCA(t, p.client, metav1.NamespacePublic, p.Admin.CAData)
 		}},
-		{"default account is deleted", func(t *testing.T, p plane) {
+		{"default account is deleted", func(t *testing.T, p controlPlane) {
 			deleteAccount("default")(t, p)
 			expectAccount(t, p.client, ns, "default")
 		}},
@@ -192,13 +192,13 @@ func history() []step {
 		{"referenced secret of another type is deleted", deleteSecret("opaque")},
 		{"secret with a generated name is deleted", deleteSecret("tester-token-bcdfg")},
 		{"leaver leaves", deleteAccount("leaver")},
-		{"builder is replaced", func(t *testing.T, p plane) {
+		{"builder is replaced", func(t *testing.T, p controlPlane) {
 			deleteAccount("builder")(t, p)
 			expectGone(t, p.client, ns, "plain")
 			mustCreateAccount(t, p.client, ns, "builder")
 		}},
 		{"the new builder gets a token", secret("plain", "builder", func(*corev1.Secret) {})},
-		{"namespace goes", func(t *testing.T, p plane) {
+		{"namespace goes", func(t *testing.T, p controlPlane) {
 			must(t, p.client.CoreV1().Namespaces().Delete(t.Context(), ns, metav1.DeleteOptions{}))
 		}},
 	}
@@ -206,7 +206,7 @@ func history() []step {
 
 // snapshot is all objects that the controllers write, with placeholders for values that differ
 // between any two clusters.
-func snapshot(ctx context.Context, p plane) (map[string]any, error) {
+func snapshot(ctx context.Context, p controlPlane) (map[string]any, error) {
 	accounts, err := p.client.CoreV1().ServiceAccounts("").List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
@@ -284,7 +284,7 @@ func (w words) of(value string) string {
 
 // expectSameBytes signs the claims of an in-tree token again: RS256 is deterministic, so header,
 // payload and signature must be the same.
-func expectSameBytes(t *testing.T, inTree plane) {
+func expectSameBytes(t *testing.T, inTree controlPlane) {
 	t.Helper()
 	data, err := os.ReadFile(inTree.SigningKeyFile)
 	must(t, err)

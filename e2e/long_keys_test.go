@@ -37,7 +37,7 @@ func rotateWithoutRefusal(t *testing.T, kill bool) {
 	expectMetric(t, p.controllers, secretsOfKey(old[0], legacy))
 	expectJWKS(t, p, old)
 
-	clients := startBound(t, p.plane, namespace, 100, kill)
+	clients := startBound(t, p.controlPlane, namespace, 100, kill)
 	oldToken := clients.sample(t, old)
 	stopKeeping := clients.keep(t)
 	phase := func(name string) {
@@ -64,7 +64,7 @@ func rotateWithoutRefusal(t *testing.T, kill bool) {
 		p.restartSigner(t)
 	}
 	p.keysWith(t, []string{"prune", "--kubeconfig", p.admin}, "stays until")
-	expectAccepted(t, p.plane, oldToken)
+	expectAccepted(t, p.controlPlane, oldToken)
 
 	stopKeeping()
 	if clients.kept.Load() < 100 {
@@ -74,7 +74,7 @@ func rotateWithoutRefusal(t *testing.T, kill bool) {
 	phase("removed")
 	expectJWKS(t, p, current)
 	eventuallyIn(t, time.Minute, "a token of the removed key is refused", func(ctx context.Context) error {
-		if isAccepted(ctx, p.plane, oldToken) {
+		if isAccepted(ctx, p.controlPlane, oldToken) {
 			return errors.New("it is accepted")
 		}
 		return nil

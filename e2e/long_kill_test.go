@@ -14,7 +14,7 @@ import (
 )
 
 func TestLongKilledAtAnyMomentItEndsInTheSameState(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	args := p.sakeeperArgs(t, "--leader-elect=false")
 	// The number of requests before it is killed: from right after its start to half of the
 	// work.
@@ -85,7 +85,7 @@ func burden(ctx context.Context, client kubernetes.Interface, namespace string) 
 	return err
 }
 
-func expectBurdenCarried(t *testing.T, p plane, namespace string) {
+func expectBurdenCarried(t *testing.T, p controlPlane, namespace string) {
 	t.Helper()
 	expectAccount(t, p.client, namespace, "default")
 	expectRootCA(t, p.client, namespace, p.Admin.CAData)

@@ -19,7 +19,7 @@ import (
 // TestLongMoveToASigner moves a cluster with kubeadm's key to a signer. Legacy and bound tokens
 // from before stay valid, and no Secret is written again.
 func TestLongMoveToASigner(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	before := startReadySakeeper(t, p.sakeeperArgs(t))
 	namespace := newNamespace(t, p.client)
 	mustCreateAccount(t, p.client, namespace, "robot")
@@ -63,7 +63,7 @@ func TestLongMoveToASigner(t *testing.T) {
 	}
 }
 
-func mustFillToken(t *testing.T, p plane, namespace, name string) string {
+func mustFillToken(t *testing.T, p controlPlane, namespace, name string) string {
 	t.Helper()
 	var compact string
 	eventually(t, "token of secret "+name, func(ctx context.Context) error {

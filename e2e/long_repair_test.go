@@ -75,18 +75,18 @@ func ailments(current, theirs, lost keys.PrivateKey) map[string]ailing {
 	}
 }
 
-// repair is a plane with ailing Secrets of the ServiceAccount builder of their
+// repair is a control plane with ailing Secrets of the ServiceAccount builder of their
 // namespace.
 type repair struct {
-	plane
+	controlPlane
 
 	ailing map[string]ailing
 	before map[string]string // tokens by the name of the Secret
 }
 
-func newRepair(t *testing.T, p plane, ailing map[string]ailing) repair {
+func newRepair(t *testing.T, p controlPlane, ailing map[string]ailing) repair {
 	t.Helper()
-	r := repair{plane: p, ailing: ailing, before: map[string]string{}}
+	r := repair{controlPlane: p, ailing: ailing, before: map[string]string{}}
 	accounts := map[string]*corev1.ServiceAccount{}
 	for _, name := range []string{usualNamespace, settledNamespace} {
 		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
@@ -210,7 +210,7 @@ func TestLongDeadTokensAreSignedAnewAndNoOthers(t *testing.T) {
 	dir := t.TempDir()
 	theirs := mustWriteECKey(t, filepath.Join(dir, "theirs.key"))
 	lost := mustWriteECKey(t, filepath.Join(dir, "lost.key"))
-	p := newPlaneWith(t, controlplane.Options{MoreKeyFiles: []string{filepath.Join(dir, "theirs.key")}})
+	p := newControlPlaneWith(t, controlplane.Options{MoreKeyFiles: []string{filepath.Join(dir, "theirs.key")}})
 	current := mustReadKey(t, p.SigningKeyFile)
 	r := newRepair(t, p, ailments(current, theirs, lost))
 	start := time.Date(2026, time.January, 2, 3, 4, 5, 0, time.UTC)

@@ -45,7 +45,7 @@ func TestLongRotationLosesNoClient(t *testing.T) {
 		return err
 	})
 	expectMetric(t, r.sakeeper, secretsOfKey(r.oldKey, n))
-	before := tokenSecrets(t, r.plane)
+	before := tokenSecrets(t, r.controlPlane)
 
 	users, stop := r.use(t, namespace, n)
 	eventuallyIn(t, patience, "every client has been accepted", func(context.Context) error { return users.all(user.hasWorked) })
@@ -56,7 +56,7 @@ func TestLongRotationLosesNoClient(t *testing.T) {
 	eventuallyIn(t, 2*patience, "every client has been refused and accepted again", func(context.Context) error { return users.all(user.hasRecovered) })
 	stop()
 
-	after := tokenSecrets(t, r.plane)
+	after := tokenSecrets(t, r.controlPlane)
 	expectTokensOf(t, r.newKey, after)
 	users.expectAcceptedAgain(t, after)
 	if diff := cmp.Diff(withoutToken(before), withoutToken(after), cmpopts.EquateEmpty()); diff != "" {
@@ -68,7 +68,7 @@ func TestLongRotationLosesNoClient(t *testing.T) {
 // rotation is a control plane whose API server accepts two keys; sakeeper signs with the old
 // one.
 type rotation struct {
-	plane
+	controlPlane
 
 	sakeeper       *controlplane.Sakeeper
 	oldKey, newKey keys.PrivateKey
@@ -86,7 +86,7 @@ func newRotation(t *testing.T) rotation {
 	must(t, err)
 	t.Cleanup(func() { _ = cp.Stop() })
 	must(t, cp.Install(t.Context()))
-	r.plane = plane{cp, mustClient(t, cp.Admin)}
+	r.controlPlane = controlPlane{cp, mustClient(t, cp.Admin)}
 
 	r.newKeyPEM, err = os.ReadFile(newKeyFile)
 	must(t, err)
@@ -154,7 +154,7 @@ func (r rotation) use(t *testing.T, namespace string, n int) (all users, stop fu
 	for i := range n {
 		u := user{namespace: namespace, secret: robotSecret(i), progress: &progress{}}
 		all = append(all, u)
-		group.Go(func() error { return u.work(ctx, r.plane, pace) })
+		group.Go(func() error { return u.work(ctx, r.controlPlane, pace) })
 	}
 	stop = func() {
 		cancel()
@@ -166,7 +166,7 @@ func (r rotation) use(t *testing.T, namespace string, n int) (all users, stop fu
 	return all, stop
 }
 
-func (u user) work(ctx context.Context, p plane, pace flowcontrol.RateLimiter) error {
+func (u user) work(ctx context.Context, p controlPlane, pace flowcontrol.RateLimiter) error {
 	client, err := u.read(ctx, p)
 	for err == nil {
 		if pace.Wait(ctx) != nil {
@@ -186,7 +186,7 @@ func (u user) work(ctx context.Context, p plane, pace flowcontrol.RateLimiter) e
 }
 
 // recover reads the Secret repeatedly until its token is accepted.
-func (u user) recover(ctx context.Context, p plane) (client kubernetes.Interface, err error) {
+func (u user) recover(ctx context.Context, p controlPlane) (client kubernetes.Interface, err error) {
 	began := time.Now()
 	err = wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
 		if client, err = u.read(ctx, p); err != nil {
@@ -208,7 +208,7 @@ func (u user) recover(ctx context.Context, p plane) (client kubernetes.Interface
 
 // read returns a client with the current token of the Secret, and with connections of its own:
 // the API server closes the one on which it refuses a token.
-func (u user) read(ctx context.Context, p plane) (kubernetes.Interface, error) {
+func (u user) read(ctx context.Context, p controlPlane) (kubernetes.Interface, error) {
 	secret, err := p.client.CoreV1().Secrets(u.namespace).Get(ctx, u.secret, metav1.GetOptions{})
 	if err != nil {
 		return nil, err

@@ -47,7 +47,7 @@ func mustReadKey(t *testing.T, path string) keys.PrivateKey {
 
 func TestLongSignerThatFailsForAMinute(t *testing.T) {
 	t.Parallel()
-	p := newPlane(t)
+	p := newControlPlane(t)
 	set := keys.NewSet(mustReadKey(t, p.SigningKeyFile))
 	signer := &brittleSigner{Signer: token.NewSigner(func() *keys.Set { return set })}
 	account := mustCreateAccount(t, p.client, "default", "builder")
@@ -113,7 +113,7 @@ func TestLongSignerThatFailsForAMinute(t *testing.T) {
 }
 
 // filled returns nil when there are n token Secrets, and all have a token.
-func filled(ctx context.Context, p plane, n int) error {
+func filled(ctx context.Context, p controlPlane, n int) error {
 	secrets, err := p.client.CoreV1().Secrets("").List(ctx, metav1.ListOptions{FieldSelector: "type=" + string(corev1.SecretTypeServiceAccountToken)})
 	if err != nil {
 		return err

@@ -66,7 +66,7 @@ func (t times) ratio() float64 { return float64(t.added(ours)) / float64(t.added
 
 // race is one control plane with all contestants.
 type race struct {
-	plane
+	controlPlane
 	bundle            []byte
 	certFile, keyFile string
 	dir               string
@@ -135,11 +135,11 @@ func (c calls) since(before calls) calls {
 
 func newRace(t *testing.T) race {
 	t.Helper()
-	p := newPlane(t)
+	p := newControlPlane(t)
 	unlimited := rest.CopyConfig(p.Admin)
 	unlimited.QPS, unlimited.ContentType = -1, "application/vnd.kubernetes.protobuf"
 	p.client = mustClient(t, unlimited)
-	r := race{plane: p, dir: t.TempDir(), pods: map[string]int{}}
+	r := race{controlPlane: p, dir: t.TempDir(), pods: map[string]int{}}
 	for _, name := range contestants() {
 		newTeam(t, p, name)
 	}

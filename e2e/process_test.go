@@ -68,7 +68,7 @@ func TestEverythingThatIsWrongIsNamedAtOnceAndEndsTheStart(t *testing.T) {
 }
 
 func TestServerThatCannotBeReachedIsWaitedFor(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	must(t, p.KillServer())
 	s := startSakeeper(t, p.sakeeperArgs(t))
 	eventually(t, "the log says that it waits", func(context.Context) error {
@@ -91,7 +91,7 @@ func TestServerThatCannotBeReachedIsWaitedFor(t *testing.T) {
 }
 
 func TestOneOfTwoLeadsAndTheOtherTakesOverWhenItStops(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	first := startReadySakeeper(t, p.sakeeperArgs(t))
 	second := startReadySakeeper(t, p.sakeeperArgs(t)) // a standby is ready too
 	mark := mustMark(t, p.ControlPlane)

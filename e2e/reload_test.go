@@ -44,7 +44,7 @@ func TestKeyAndCAChangeWithoutARestart(t *testing.T) {
 	must(t, err)
 	t.Cleanup(func() { _ = cp.Stop() })
 	must(t, cp.Install(t.Context()))
-	p := plane{cp, mustClient(t, cp.Admin)}
+	p := controlPlane{cp, mustClient(t, cp.Admin)}
 
 	s := startReadySakeeper(t, p.sakeeperArgs(t))
 	namespace := newNamespace(t, p.client)
@@ -128,7 +128,7 @@ func TestKeyAndCAChangeWithoutARestart(t *testing.T) {
 // TestVerificationKeysChangeWithoutARestart: a token counts for its key as soon as the file of
 // verification keys has the key, and as unknown again after the key is removed.
 func TestVerificationKeysChangeWithoutARestart(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	dir := t.TempDir()
 	former, verification := filepath.Join(dir, "former.key"), filepath.Join(dir, "verification.keys")
 	formerKey := mustWriteECKey(t, former)

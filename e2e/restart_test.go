@@ -18,7 +18,7 @@ import (
 func TestRestartOnThousandRightNamespacesAndSecretsWritesNothing(t *testing.T) {
 	// The namespaces that the API server creates, and that of sakeeper.
 	const n, others = 1000, 5
-	p := newPlane(t)
+	p := newControlPlane(t)
 	s := startReadySakeeper(t, p.sakeeperArgs(t))
 	namespace := func(i int) string { return fmt.Sprintf("n%04d", i) }
 	forEach(t, n, func(ctx context.Context, i int) error {
@@ -83,13 +83,13 @@ func forEach(t *testing.T, n int, f func(ctx context.Context, i int) error) {
 
 // past are the changes of a cluster while sakeeper does not run or is cut off.
 type past struct {
-	p         plane
+	p         controlPlane
 	namespace string
 	keeper    *corev1.ServiceAccount
 }
 
 // newPast creates a namespace with all objects that happen changes.
-func newPast(t *testing.T, p plane) past {
+func newPast(t *testing.T, p controlPlane) past {
 	t.Helper()
 	h := past{p: p, namespace: newNamespace(t, p.client)}
 	expectRootCA(t, p.client, h.namespace, p.Admin.CAData)
@@ -143,7 +143,7 @@ func (h past) expectMended(t *testing.T, references ...string) {
 }
 
 func TestWhatHappenedWhileNoControllerRanIsMended(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	s := startReadySakeeper(t, p.sakeeperArgs(t))
 	h := newPast(t, p)
 	must(t, s.Stop())
@@ -154,7 +154,7 @@ func TestWhatHappenedWhileNoControllerRanIsMended(t *testing.T) {
 }
 
 func TestDeletionsThatOnlyTombstonesTellAreMended(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	s := startReadySakeeper(t, p.sakeeperArgs(t, "--leader-elect=false", "-v=4"))
 	h := newPast(t, p)
 	// A restarted API server has no watch events from before its start, so the watches that

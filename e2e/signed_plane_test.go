@@ -20,7 +20,7 @@ import (
 
 // signedPlane is a control plane whose API server uses sakeeper signer.
 type signedPlane struct {
-	plane
+	controlPlane
 
 	dir, admin  string
 	signerArgs  []string
@@ -38,7 +38,7 @@ func newSignedPlane(t *testing.T) *signedPlane {
 	must(t, p.tryKeys("rotate", "made the first key"))
 	p.signerArgs = []string{"signer", "--key-dir", p.dir, "--socket", socket, "--legacy-socket", legacy, "--refresh-hint=1s", "--max-token-expiration=1h", "-v=10"}
 	p.signer = startReadySakeeper(t, p.signerArgs)
-	p.plane = newPlaneWith(t, controlplane.Options{SigningEndpoint: socket})
+	p.controlPlane = newControlPlaneWith(t, controlplane.Options{SigningEndpoint: socket})
 	p.admin, err = p.Kubeconfig("for-keys.kubeconfig", p.Admin)
 	must(t, err)
 	args := slices.DeleteFunc(p.sakeeperArgs(t, "--resign-tokens=all", "--service-account-signing-endpoint", legacy), func(arg string) bool {

@@ -66,7 +66,7 @@ func runSuite(m *testing.M) (code int, err error) {
 	if shared.binary, err = buildBinary(dir); err != nil {
 		return 1, err
 	}
-	if shared.cp, err = startPlane(controlplane.Options{Dir: filepath.Join(dir, "shared")}); err != nil {
+	if shared.cp, err = startControlPlane(controlplane.Options{Dir: filepath.Join(dir, "shared")}); err != nil {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, shared.cp.Stop(), rights.note(shared.cp), rights.check()) }()
@@ -185,7 +185,7 @@ func buildBinary(dir string) (string, error) {
 	return binary, nil
 }
 
-func startPlane(opts controlplane.Options) (*controlplane.ControlPlane, error) {
+func startControlPlane(opts controlplane.Options) (*controlplane.ControlPlane, error) {
 	if err := os.Mkdir(opts.Dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -219,34 +219,34 @@ func checkSecrecy(what, text string) error {
 
 func tail(text string, n int) string { return text[max(0, len(text)-n):] }
 
-// plane is a control plane for one test alone.
-type plane struct {
+// control plane is a control plane for one test alone.
+type controlPlane struct {
 	*controlplane.ControlPlane
 	client kubernetes.Interface
 }
 
-func newPlane(t *testing.T) plane {
+func newControlPlane(t *testing.T) controlPlane {
 	t.Helper()
-	return newPlaneWith(t, controlplane.Options{})
+	return newControlPlaneWith(t, controlplane.Options{})
 }
 
 // newPlaneWith is newPlane with options, except the directory.
-func newPlaneWith(t *testing.T, opts controlplane.Options) plane {
+func newControlPlaneWith(t *testing.T, opts controlplane.Options) controlPlane {
 	t.Helper()
 	opts.Dir = filepath.Join(t.TempDir(), "plane")
-	cp, err := startPlane(opts)
+	cp, err := startControlPlane(opts)
 	must(t, err)
 	t.Cleanup(func() {
 		if err := errors.Join(cp.Stop(), rights.note(cp)); err != nil {
 			t.Errorf("stop control plane: %v", err)
 		}
 	})
-	return plane{cp, mustClient(t, cp.Admin)}
+	return controlPlane{cp, mustClient(t, cp.Admin)}
 }
 
 // sakeeperArgs are the arguments of sakeeper controllers for this control plane, followed by
 // more.
-func (p plane) sakeeperArgs(t *testing.T, more ...string) []string {
+func (p controlPlane) sakeeperArgs(t *testing.T, more ...string) []string {
 	t.Helper()
 	args, err := p.ControllersArgs()
 	must(t, err)

@@ -50,7 +50,7 @@ func TestACleanerThatCannotTellWhatIsUnusedDoesNothing(t *testing.T) {
 		"no since": `{"since":null}`, "a date of tomorrow": fmt.Sprintf(`{"since":%q}`, day(-1)), "no date": `{"since":"long ago"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPlane(t)
+			p := newControlPlane(t)
 			mustSetTracking(t, p.client, data)
 			account := mustCreateAccount(t, p.client, metav1.NamespaceDefault, "robot", "unused")
 			s := startReadySakeeper(t, p.sakeeperArgs(t, eagerCleaner()...))
@@ -74,7 +74,7 @@ func TestACleanerThatCannotTellWhatIsUnusedDoesNothing(t *testing.T) {
 }
 
 func TestBadSettingsOfOneSecretKeepTheCleanerFromNothing(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	mustBackdateTracking(t, p.client)
 	const namespace = metav1.NamespaceDefault
 	account := mustCreateAccount(t, p.client, namespace, "robot", "garbled", "unused")
@@ -126,7 +126,7 @@ func TestBadSettingsOfOneSecretKeepTheCleanerFromNothing(t *testing.T) {
 // TestGenerationAndCleanUpDoNotChaseEachOther: a token that was cleaned up is not generated
 // again, even after a restart, until a user requests it.
 func TestGenerationAndCleanUpDoNotChaseEachOther(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	must(t, p.Install(t.Context(), "token-generation"))
 	mustBackdateTracking(t, p.client)
 	args := append(eagerCleaner(), "--auto-generate-token-secrets=all")

@@ -52,7 +52,7 @@ func expectEvent(t *testing.T, client kubernetes.Interface, object, reason strin
 // TestUnusedTokensAreMarkedAndDeleted has a period of a second instead of a year, and labels
 // with old dates.
 func TestUnusedTokensAreMarkedAndDeleted(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	const namespace = metav1.NamespaceDefault
 	mustBackdateTracking(t, p.client)
 	account := mustCreateAccount(t, p.client, namespace, "robot", "unused", "used", "mounted", "kept")

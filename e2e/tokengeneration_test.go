@@ -16,7 +16,7 @@ import (
 
 // expectOneToken waits until the account refers to exactly one token Secret, and
 // returns it.
-func expectOneToken(t *testing.T, p plane, namespace, name string) *corev1.Secret {
+func expectOneToken(t *testing.T, p controlPlane, namespace, name string) *corev1.Secret {
 	t.Helper()
 	var secret string
 	eventually(t, "reference of "+namespace+"/"+name, func(ctx context.Context) error {
@@ -50,7 +50,7 @@ func tokensOf(t *testing.T, client kubernetes.Interface, namespace, account stri
 }
 
 func TestEveryAccountGetsATokenWhereThatIsAskedFor(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	must(t, p.Install(t.Context(), "token-generation"))
 	s := startReadySakeeper(t, p.sakeeperArgs(t, "--auto-generate-token-secrets=all"))
 	namespace := newNamespace(t, p.client)
@@ -95,7 +95,7 @@ func TestEveryAccountGetsATokenWhereThatIsAskedFor(t *testing.T) {
 }
 
 func TestLabelledAccountsGetAToken(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	must(t, p.Install(t.Context(), "token-generation"))
 	startReadySakeeper(t, p.sakeeperArgs(t, "--auto-generate-token-secrets=labelled"))
 	namespace := newNamespace(t, p.client)

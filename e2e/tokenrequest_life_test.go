@@ -30,7 +30,7 @@ import (
 
 // startTokenRequests runs the controller in the test process, with that clock and the
 // credentials of the binary. It serves all namespaces.
-func startTokenRequests(t *testing.T, p plane, clk clock.PassiveClock) (stop func()) {
+func startTokenRequests(t *testing.T, p controlPlane, clk clock.PassiveClock) (stop func()) {
 	t.Helper()
 	config, err := p.ServiceAccount(controlplane.Namespace, controlplane.Account)
 	must(t, err)
@@ -54,7 +54,7 @@ func startTokenRequests(t *testing.T, p plane, clk clock.PassiveClock) (stop fun
 // server grants no less than ten minutes. The API server is down when the controller starts,
 // and when the token is due.
 func TestManagedTokensAreRenewedWhenTheyAreDue(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	must(t, p.Install(t.Context(), "token-requests"))
 	const namespace = metav1.NamespaceDefault
 	robot := mustCreateAccount(t, p.client, namespace, "robot")
@@ -80,7 +80,7 @@ func TestManagedTokensAreRenewedWhenTheyAreDue(t *testing.T) {
 // TestNoManagedTokenStaysInMemory searches the reachable heap of a process that has issued,
 // written and watched tokens. The test itself must not have read them before.
 func TestNoManagedTokenStaysInMemory(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	must(t, p.Install(t.Context(), "token-requests"))
 	const namespace = metav1.NamespaceDefault
 	mustCreateAccount(t, p.client, namespace, "robot")

@@ -35,7 +35,7 @@ const onTokenRequests = "--controllers=*," + tokenrequest.Name
 
 // newServedNamespace creates a namespace in which Secrets may request tokens, with the
 // ServiceAccount robot.
-func newServedNamespace(t *testing.T, p plane) (namespace string, robot *corev1.ServiceAccount) {
+func newServedNamespace(t *testing.T, p controlPlane) (namespace string, robot *corev1.ServiceAccount) {
 	t.Helper()
 	namespace = newNamespace(t, p.client)
 	serve(t, p, namespace, `"`+api.TokenRequestsAllowed+`"`)
@@ -43,7 +43,7 @@ func newServedNamespace(t *testing.T, p plane) (namespace string, robot *corev1.
 }
 
 // serve sets the token-requests label of a namespace to a JSON value.
-func serve(t *testing.T, p plane, namespace, value string) {
+func serve(t *testing.T, p controlPlane, namespace, value string) {
 	t.Helper()
 	_, err := p.client.CoreV1().Namespaces().Patch(t.Context(), namespace, types.MergePatchType,
 		fmt.Appendf(nil, `{"metadata":{"labels":{%q:%s}}}`, api.TokenRequestsLabel, value), metav1.PatchOptions{})
@@ -64,7 +64,7 @@ func managed(name string, settings map[string]string) *corev1.Secret {
 }
 
 // annotate sets an annotation of the Secret s.
-func annotate(t *testing.T, p plane, namespace, key, value string) {
+func annotate(t *testing.T, p controlPlane, namespace, key, value string) {
 	t.Helper()
 	_, err := p.client.CoreV1().Secrets(namespace).Patch(t.Context(), "s", types.MergePatchType,
 		fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, key, value), metav1.PatchOptions{})
@@ -73,7 +73,7 @@ func annotate(t *testing.T, p plane, namespace, key, value string) {
 
 // expectManaged waits until the Secret has a token other than former, and exactly those keys
 // besides the user's own.
-func expectManaged(t *testing.T, p plane, namespace, name, former string, keys ...string) *corev1.Secret {
+func expectManaged(t *testing.T, p controlPlane, namespace, name, former string, keys ...string) *corev1.Secret {
 	t.Helper()
 	var secret *corev1.Secret
 	eventually(t, "token in "+namespace+"/"+name, func(ctx context.Context) (err error) {
@@ -97,7 +97,7 @@ func expectManaged(t *testing.T, p plane, namespace, name, former string, keys .
 }
 
 // askAbout creates a TokenReview of a token.
-func askAbout(ctx context.Context, p plane, token string) (authenticationv1.TokenReviewStatus, error) {
+func askAbout(ctx context.Context, p controlPlane, token string) (authenticationv1.TokenReviewStatus, error) {
 	answer, err := p.client.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{
 		Spec: authenticationv1.TokenReviewSpec{Token: token},
 	}, metav1.CreateOptions{})
@@ -108,7 +108,7 @@ func askAbout(ctx context.Context, p plane, token string) (authenticationv1.Toke
 }
 
 // expectRefused waits until the API server refuses a token, and logs how long that took.
-func expectRefused(t *testing.T, p plane, what, token string) {
+func expectRefused(t *testing.T, p controlPlane, what, token string) {
 	t.Helper()
 	began := time.Now()
 	eventually(t, what+" is refused", func(ctx context.Context) error {
@@ -122,7 +122,7 @@ func expectRefused(t *testing.T, p plane, what, token string) {
 }
 
 // expectRobot checks that the API server accepts the token as one of robot with that UID.
-func expectRobot(t *testing.T, p plane, namespace, token string, uid types.UID, credentialID string) {
+func expectRobot(t *testing.T, p controlPlane, namespace, token string, uid types.UID, credentialID string) {
 	t.Helper()
 	status, err := askAbout(t.Context(), p, token)
 	must(t, err)
@@ -156,7 +156,7 @@ func expectTold(t *testing.T, client kubernetes.Interface, namespace, name, reas
 }
 
 // tokenCounts counts the requests that are about tokens.
-func tokenCounts(t *testing.T, p plane, mark controlplane.Mark, namespace string) map[string]int {
+func tokenCounts(t *testing.T, p controlPlane, mark controlplane.Mark, namespace string) map[string]int {
 	t.Helper()
 	counts := controlplane.Count(requests(t, p.ControlPlane, mark, namespace))
 	maps.DeleteFunc(counts, func(what string, _ int) bool { return strings.HasPrefix(what, "list ") })
@@ -164,11 +164,11 @@ func tokenCounts(t *testing.T, p plane, mark controlplane.Mark, namespace string
 }
 
 func TestManagedTokens(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	must(t, p.Install(t.Context(), "token-requests"))
 	args := p.sakeeperArgs(t, onTokenRequests, "-v=10", "--public-server=https://"+strings.TrimPrefix(p.Admin.Host, "https://"))
 	s := startReadySakeeper(t, args)
-	for name, test := range map[string]func(*testing.T, plane){
+	for name, test := range map[string]func(*testing.T, controlPlane){
 		"a token lives, rotates, and dies with its secret": testManagedLife,
 		"its account goes, and comes again":                testManagedAccount,
 		"formats":                                          testManagedFormats,
@@ -190,7 +190,7 @@ func TestManagedTokens(t *testing.T) {
 	})
 }
 
-func testManagedLife(t *testing.T, p plane) {
+func testManagedLife(t *testing.T, p controlPlane) {
 	namespace, robot := newServedNamespace(t, p)
 	mark := mustMark(t, p.ControlPlane)
 	mustCreateSecret(t, p.client, namespace, managed("s", map[string]string{"lifetime": "1h"}))
@@ -225,7 +225,7 @@ func testManagedLife(t *testing.T, p plane) {
 
 // testManagedLifetimes includes an hour and seven seconds, the lifetime that API servers extend
 // to a year for pods.
-func testManagedLifetimes(t *testing.T, p plane) {
+func testManagedLifetimes(t *testing.T, p controlPlane) {
 	namespace, _ := newServedNamespace(t, p)
 	for name, want := range map[string]time.Duration{"shortest": 10 * time.Minute, "extended": 3607 * time.Second, "longest": (1 << 32) * time.Second} {
 		mustCreateSecret(t, p.client, namespace, managed(name, map[string]string{"lifetime": want.String()}))
@@ -239,7 +239,7 @@ func testManagedLifetimes(t *testing.T, p plane) {
 	}
 }
 
-func testManagedAccount(t *testing.T, p plane) {
+func testManagedAccount(t *testing.T, p controlPlane) {
 	namespace, _ := newServedNamespace(t, p)
 	mustCreateSecret(t, p.client, namespace, managed("s", nil))
 	first := expectManaged(t, p, namespace, "s", "", "ca.crt", "namespace", "token")
@@ -279,7 +279,7 @@ func testManagedAccount(t *testing.T, p plane) {
 	expectRobot(t, p, namespace, string(third.Data["token"]), robot.UID, third.Annotations[api.CredentialIDAnnotation])
 }
 
-func testManagedFormats(t *testing.T, p plane) {
+func testManagedFormats(t *testing.T, p controlPlane) {
 	namespace, robot := newServedNamespace(t, p)
 	mustCreateSecret(t, p.client, namespace, managed("s", map[string]string{"format": "kubeconfig"}))
 	secret := expectManaged(t, p, namespace, "s", "", "kubeconfig")
@@ -335,7 +335,7 @@ func testManagedFormats(t *testing.T, p plane) {
 	}
 }
 
-func testManagedBadInput(t *testing.T, p plane) {
+func testManagedBadInput(t *testing.T, p controlPlane) {
 	namespace, _ := newServedNamespace(t, p)
 	immutable := managed("immutable", nil)
 	immutable.Immutable = new(true)
@@ -375,7 +375,7 @@ func testManagedBadInput(t *testing.T, p plane) {
 	expectManaged(t, p, namespace, "good", "", "ca.crt", "namespace", "token")
 }
 
-func testManagedNamespaces(t *testing.T, p plane) {
+func testManagedNamespaces(t *testing.T, p controlPlane) {
 	namespace := newNamespace(t, p.client)
 	robot := mustCreateAccount(t, p.client, namespace, "robot")
 	created := mustCreateSecret(t, p.client, namespace, managed("s", nil))
@@ -395,7 +395,7 @@ func testManagedNamespaces(t *testing.T, p plane) {
 }
 
 func TestARestartRenewsNoToken(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	must(t, p.Install(t.Context(), "token-requests"))
 	args := p.sakeeperArgs(t, onTokenRequests, "--token-request-namespaces=*", "--public-server=https://api.example.com")
 	s := startReadySakeeper(t, args)
@@ -427,7 +427,7 @@ func TestARestartRenewsNoToken(t *testing.T) {
 // TestRightsThatAreMissingInOneNamespace binds the role for served namespaces in only one of
 // them.
 func TestRightsThatAreMissingInOneNamespace(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	must(t, p.Install(t.Context(), "token-requests"))
 	const served = "sakeeper:token-request-controller:served"
 	must(t, p.client.RbacV1().ClusterRoleBindings().Delete(t.Context(), served, metav1.DeleteOptions{}))
@@ -459,7 +459,7 @@ func TestTheClockOfTheServerIsHeard(t *testing.T) {
 // TestAServerThatShortensLifetimes: the granted lifetime is used, not the requested one.
 func TestAServerThatShortensLifetimes(t *testing.T) {
 	t.Parallel()
-	p := newPlaneWith(t, controlplane.Options{MaxTokenLifetime: time.Hour})
+	p := newControlPlaneWith(t, controlplane.Options{MaxTokenLifetime: time.Hour})
 	must(t, p.Install(t.Context(), "token-requests"))
 	startReadySakeeper(t, p.sakeeperArgs(t, onTokenRequests))
 	const namespace = metav1.NamespaceDefault
@@ -478,7 +478,7 @@ func TestAServerThatShortensLifetimes(t *testing.T) {
 // TestLongManyManagedTokens starts sakeeper with 5,000 managed Secrets.
 func TestLongManyManagedTokens(t *testing.T) {
 	const secrets = 5000
-	p := newPlane(t)
+	p := newControlPlane(t)
 	must(t, p.Install(t.Context(), "token-requests"))
 	must(t, p.RunKubectl(t.Context(), "create", "namespace", "many"))
 	mustCreateAccount(t, p.client, "many", "robot")

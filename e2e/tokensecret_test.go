@@ -340,7 +340,7 @@ func expectReplaced(t *testing.T, namespace, name, account, former string) {
 
 func TestNamesThatNoObjectCanHaveAreToldAndNotRetried(t *testing.T) {
 	t.Parallel()
-	p := newPlane(t)
+	p := newControlPlane(t)
 	s := startReadySakeeper(t, p.sakeeperArgs(t))
 	namespace := newNamespace(t, p.client)
 	names := []string{"a/b", "..", ".", "%2e"}
@@ -510,7 +510,7 @@ func TestUnreadableTokenStaysUntilItIsReviewed(t *testing.T) {
 // their accounts may be wrong.
 func TestManySecretsWithoutAccountsAtTheStartAreDeletedLate(t *testing.T) {
 	t.Parallel()
-	p := newPlane(t)
+	p := newControlPlane(t)
 	const n, saved = 25, "s0"
 	namespace := "left"
 	_, err := p.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})

@@ -23,7 +23,7 @@ import (
 const certificateSecret = "sakeeper-webhook-certificates"
 
 // newTeam creates a namespace with the account "default", because no controller runs.
-func newTeam(t *testing.T, p plane, name string) string {
+func newTeam(t *testing.T, p controlPlane, name string) string {
 	t.Helper()
 	_, err := p.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	must(t, err)
@@ -64,7 +64,7 @@ func mustWritePair(t *testing.T, dir string, p pki.Pair) (certFile, keyFile stri
 }
 
 // mustTrust sets the caBundle of the configurations, as an admin with an own certificate does.
-func mustTrust(t *testing.T, p plane, bundle []byte) {
+func mustTrust(t *testing.T, p controlPlane, bundle []byte) {
 	t.Helper()
 	patch := fmt.Appendf(nil, `[{"op":"add","path":"/webhooks/0/clientConfig/caBundle","value":%q}]`, base64.StdEncoding.EncodeToString(bundle))
 	api := p.client.AdmissionregistrationV1()
@@ -75,7 +75,7 @@ func mustTrust(t *testing.T, p plane, bundle []byte) {
 }
 
 // mustSpoil overwrites the certificates in the Secret of the webhook.
-func mustSpoil(t *testing.T, p plane, ca, serving pki.Pair) {
+func mustSpoil(t *testing.T, p controlPlane, ca, serving pki.Pair) {
 	t.Helper()
 	secrets := p.client.CoreV1().Secrets(controlplane.Namespace)
 	secret, err := secrets.Get(t.Context(), certificateSecret, metav1.GetOptions{})
@@ -87,7 +87,7 @@ func mustSpoil(t *testing.T, p plane, ca, serving pki.Pair) {
 }
 
 // expectRenewed waits until the Secret has another, valid certificate, and returns its CA.
-func expectRenewed(t *testing.T, p plane, spoilt pki.Pair) pki.Pair {
+func expectRenewed(t *testing.T, p controlPlane, spoilt pki.Pair) pki.Pair {
 	t.Helper()
 	var ca pki.Pair
 	eventually(t, "another certificate", func(ctx context.Context) error {
@@ -117,7 +117,7 @@ func expectRenewed(t *testing.T, p plane, spoilt pki.Pair) pki.Pair {
 
 // TestExpiredCertificatesAreReplaced has subtests that build on each other.
 func TestExpiredCertificatesAreReplaced(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	namespace := newTeam(t, p, "team")
 	w, s := startWebhook(t, p, "-v=10")
 	expectToken(t, expectAdmitted(t, p.client, namespace, "first"))
@@ -165,7 +165,7 @@ func served(ctx context.Context, w controlplane.Webhook, bundle []byte) (string,
 }
 
 func TestCertificateFilesAreReadAgain(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	namespace := newTeam(t, p, "team")
 	w, err := controlplane.NewWebhook()
 	must(t, err)

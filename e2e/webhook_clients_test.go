@@ -21,7 +21,7 @@ func TestOnlyTheAPIServerMayCallTheWebhook(t *testing.T) {
 	clients := newCertificates(t)
 	w, err := controlplane.NewWebhook()
 	must(t, err)
-	p := newPlaneWith(t, controlplane.Options{AdmissionConfigFile: mustConfigureAdmission(t, dir, w, clients)})
+	p := newControlPlaneWith(t, controlplane.Options{AdmissionConfigFile: mustConfigureAdmission(t, dir, w, clients)})
 	must(t, p.InstallWebhook(t.Context(), w))
 	namespace := newTeam(t, p, "team")
 	caFile := filepath.Join(dir, "clients.crt")

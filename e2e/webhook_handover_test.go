@@ -16,7 +16,7 @@ import (
 // TestAPortIsHandedOverByWhoIsReady: a process that shares the port of another one accepts no
 // review before it can answer, and all of them after the other one has stopped.
 func TestAPortIsHandedOverByWhoIsReady(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	startReadySakeeper(t, p.sakeeperArgs(t))
 	namespace := newNamespace(t, p.client)
 	const share = "--permit-port-sharing"

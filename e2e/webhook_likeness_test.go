@@ -21,14 +21,14 @@ const likenessNamespace = "likeness"
 // twins are two control planes with the same accounts: one with the in-tree plugin, one with
 // the webhook instead.
 type twins struct {
-	plugin, webhook plane
+	plugin, webhook controlPlane
 	address         controlplane.Webhook
 	process         *controlplane.Sakeeper
 }
 
 func newTwins(t *testing.T) *twins {
 	t.Helper()
-	pair := &twins{plugin: newPlaneWith(t, controlplane.Options{PodAdmission: true}), webhook: newPlane(t)}
+	pair := &twins{plugin: newControlPlaneWith(t, controlplane.Options{PodAdmission: true}), webhook: newControlPlane(t)}
 	newLikeness(t, pair.plugin)
 	newLikeness(t, pair.webhook)
 	pair.address, pair.process = startWebhook(t, pair.webhook)
@@ -37,7 +37,7 @@ func newTwins(t *testing.T) *twins {
 }
 
 // newLikeness creates the namespace and the accounts of likePods.
-func newLikeness(t *testing.T, p plane) {
+func newLikeness(t *testing.T, p controlPlane) {
 	t.Helper()
 	newTeam(t, p, likenessNamespace)
 	mustCreateAccount(t, p.client, likenessNamespace, "robot")
@@ -122,7 +122,7 @@ func normalise(name *string) {
 }
 
 // expectAlike sends the same request to both; wantCode zero: they allow it.
-func (w *twins) expectAlike(t *testing.T, wantCode int32, ask func(context.Context, plane) (*corev1.Pod, error)) {
+func (w *twins) expectAlike(t *testing.T, wantCode int32, ask func(context.Context, controlPlane) (*corev1.Pod, error)) {
 	t.Helper()
 	pod, err := ask(t.Context(), w.plugin)
 	want := judge(t, pod, err)
@@ -139,8 +139,8 @@ func (w *twins) expectAlike(t *testing.T, wantCode int32, ask func(context.Conte
 	}
 }
 
-func create(pod *corev1.Pod) func(context.Context, plane) (*corev1.Pod, error) {
-	return func(ctx context.Context, p plane) (*corev1.Pod, error) {
+func create(pod *corev1.Pod) func(context.Context, controlPlane) (*corev1.Pod, error) {
+	return func(ctx context.Context, p controlPlane) (*corev1.Pod, error) {
 		return p.client.CoreV1().Pods(likenessNamespace).Create(ctx, pod, metav1.CreateOptions{})
 	}
 }
@@ -193,7 +193,7 @@ func expectAlikeEphemeral(t *testing.T, w *twins) {
 		tc.in.Name, tc.in.Image = fmt.Sprintf("debugger-%d", n), "i"
 		n++
 		t.Run(name, func(t *testing.T) {
-			w.expectAlike(t, tc.wantCode, func(ctx context.Context, p plane) (*corev1.Pod, error) {
+			w.expectAlike(t, tc.wantCode, func(ctx context.Context, p controlPlane) (*corev1.Pod, error) {
 				pods := p.client.CoreV1().Pods(likenessNamespace)
 				found, err := pods.Get(ctx, "debugged", metav1.GetOptions{})
 				if err != nil {
@@ -213,7 +213,7 @@ func expectLimited(t *testing.T, w *twins) {
 	for name, change := range unlikelyPods() {
 		t.Run(name, func(t *testing.T) {
 			refused := map[string]verdict{}
-			for account, p := range map[string]plane{"limited": w.plugin, "unlimited": w.webhook} {
+			for account, p := range map[string]controlPlane{"limited": w.plugin, "unlimited": w.webhook} {
 				wanted := pod("refused")
 				wanted.Spec.ServiceAccountName = account
 				change(wanted)

@@ -32,7 +32,7 @@ type other struct {
 }
 
 // newOther starts and registers one.
-func newOther(t *testing.T, p plane) *other {
+func newOther(t *testing.T, p controlPlane) *other {
 	t.Helper()
 	o := &other{}
 	ca := mustAuthority(t, time.Now())
@@ -129,7 +129,7 @@ func addsVolumeAtLast(secret string) func(*corev1.Pod) []byte {
 }
 
 func TestAnotherWebhookChangesThePod(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	newLikeness(t, p)
 	startWebhook(t, p)
 	o := newOther(t, p)
@@ -147,7 +147,7 @@ func TestAnotherWebhookChangesThePod(t *testing.T) {
 }
 
 // expectSidecarMounts checks that every container, also the added one, has one token mount.
-func expectSidecarMounts(t *testing.T, p plane, o *other) {
+func expectSidecarMounts(t *testing.T, p controlPlane, o *other) {
 	t.Helper()
 	o.does(addsSidecar)
 	mark := mustMark(t, p.ControlPlane)
@@ -178,7 +178,7 @@ func expectSidecarMounts(t *testing.T, p plane, o *other) {
 	}
 }
 
-func expectAddedSecretIsRefused(t *testing.T, p plane, o *other) {
+func expectAddedSecretIsRefused(t *testing.T, p controlPlane, o *other) {
 	t.Helper()
 	n := 0
 	for name, tc := range map[string]struct {

@@ -53,7 +53,7 @@ func expectSecretMounted(t *testing.T, pod *corev1.Pod, secret string) {
 
 // TestTokensFromSecrets has subtests that build on each other.
 func TestTokensFromSecrets(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	startReadySakeeper(t, p.sakeeperArgs(t))
 	namespace := newNamespace(t, p.client)
 	w, s := startWebhook(t, p, "--token-volume-source=secret", "-v=10")
@@ -107,7 +107,7 @@ func TestTokensFromSecrets(t *testing.T) {
 }
 
 // checkReads checks which Secrets of a namespace the webhook has read.
-func checkReads(t *testing.T, p plane, namespace string) error {
+func checkReads(t *testing.T, p controlPlane, namespace string) error {
 	t.Helper()
 	reads, err := p.Audit.Since(t.Context(), 0, func(r controlplane.Request) bool {
 		return r.User.Username == webhookUser && r.Object.Namespace == namespace && r.Object.Resource == "secrets"

@@ -23,7 +23,7 @@ import (
 )
 
 // startWebhook installs and starts sakeeper webhook, and waits until it is ready.
-func startWebhook(t *testing.T, p plane, more ...string) (controlplane.Webhook, *controlplane.Sakeeper) {
+func startWebhook(t *testing.T, p controlPlane, more ...string) (controlplane.Webhook, *controlplane.Sakeeper) {
 	t.Helper()
 	w, err := controlplane.NewWebhook()
 	must(t, err)
@@ -33,7 +33,7 @@ func startWebhook(t *testing.T, p plane, more ...string) (controlplane.Webhook, 
 
 // webhookArgs are the arguments of sakeeper webhook for this control plane, followed by more.
 // It stops without a delay, because there is no proxy that must learn of it.
-func (p plane) webhookArgs(t *testing.T, w controlplane.Webhook, more ...string) []string {
+func (p controlPlane) webhookArgs(t *testing.T, w controlplane.Webhook, more ...string) []string {
 	t.Helper()
 	args, err := p.WebhookArgs(w)
 	must(t, err)
@@ -88,7 +88,7 @@ func expectToken(t *testing.T, pod *corev1.Pod) {
 }
 
 func TestPodsGetAccountAndTokenAlsoRightAfterTheirNamespace(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	startReadySakeeper(t, p.sakeeperArgs(t))
 	startWebhook(t, p)
 	for _, namespace := range []string{"one", "two", "three"} {
@@ -106,7 +106,7 @@ func TestPodsGetAccountAndTokenAlsoRightAfterTheirNamespace(t *testing.T) {
 
 // TestTheWebhookRecoversWithoutAHand has subtests that build on each other.
 func TestTheWebhookRecoversWithoutAHand(t *testing.T) {
-	p := newPlane(t)
+	p := newControlPlane(t)
 	startReadySakeeper(t, p.sakeeperArgs(t))
 	namespace := newNamespace(t, p.client)
 	w, s := startWebhook(t, p)
@@ -136,7 +136,7 @@ func TestTheWebhookRecoversWithoutAHand(t *testing.T) {
 }
 
 // wiped removes each caBundle, and returns the configurations.
-func wiped(t *testing.T, p plane) [2]string {
+func wiped(t *testing.T, p controlPlane) [2]string {
 	t.Helper()
 	patch := []byte(`[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"}]`)
 	api := p.client.AdmissionregistrationV1()
@@ -147,7 +147,7 @@ func wiped(t *testing.T, p plane) [2]string {
 	return [2]string{string(mutating.Webhooks[0].ClientConfig.CABundle), string(validating.Webhooks[0].ClientConfig.CABundle)}
 }
 
-func bundles(ctx context.Context, p plane) ([2]string, error) {
+func bundles(ctx context.Context, p controlPlane) ([2]string, error) {
 	api := p.client.AdmissionregistrationV1()
 	mutating, err := api.MutatingWebhookConfigurations().Get(ctx, "sakeeper-webhook", metav1.GetOptions{})
 	if err != nil {
@@ -161,7 +161,7 @@ func bundles(ctx context.Context, p plane) ([2]string, error) {
 }
 
 // expectBundlesComeBack removes each caBundle, and waits until it is set again.
-func expectBundlesComeBack(t *testing.T, p plane) {
+func expectBundlesComeBack(t *testing.T, p controlPlane) {
 	t.Helper()
 	before, err := bundles(t.Context(), p)
 	must(t, err)
@@ -179,7 +179,7 @@ func expectBundlesComeBack(t *testing.T, p plane) {
 
 // expectLossIsTold deletes the Secret. The webhook keeps serving its certificate, and reports
 // what to do.
-func expectLossIsTold(t *testing.T, p plane, s *controlplane.Sakeeper) {
+func expectLossIsTold(t *testing.T, p controlPlane, s *controlplane.Sakeeper) {
 	t.Helper()
 	must(t, p.client.CoreV1().Secrets(controlplane.Namespace).Delete(t.Context(), certificateSecret, metav1.DeleteOptions{}))
 	const advice = "there is no secret " + controlplane.Namespace + "/" + certificateSecret + ": apply the manifests of the webhook again"
@@ -200,7 +200,7 @@ func expectLossIsTold(t *testing.T, p plane, s *controlplane.Sakeeper) {
 	must(t, other.Stop())
 }
 
-func expectWebhookEvent(t *testing.T, p plane, reason, text string) {
+func expectWebhookEvent(t *testing.T, p controlPlane, reason, text string) {
 	t.Helper()
 	eventually(t, "an event "+reason, func(ctx context.Context) error {
 		events, err := p.client.CoreV1().Events(controlplane.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "reason=" + reason})
@@ -217,7 +217,7 @@ func expectWebhookEvent(t *testing.T, p plane, reason, text string) {
 }
 
 // expectSecretOutlastsApply checks that applying the manifests again keeps the Secret's data.
-func expectSecretOutlastsApply(t *testing.T, p plane, w controlplane.Webhook) {
+func expectSecretOutlastsApply(t *testing.T, p controlPlane, w controlplane.Webhook) {
 	t.Helper()
 	secrets := p.client.CoreV1().Secrets(controlplane.Namespace)
 	before, err := secrets.Get(t.Context(), certificateSecret, metav1.GetOptions{})
@@ -231,7 +231,7 @@ func expectSecretOutlastsApply(t *testing.T, p plane, w controlplane.Webhook) {
 }
 
 // expectOnlyOurOwnUnchecked checks that without a replica only pods of sakeeper are created.
-func expectOnlyOurOwnUnchecked(t *testing.T, p plane, elsewhere string) {
+func expectOnlyOurOwnUnchecked(t *testing.T, p controlPlane, elsewhere string) {
 	t.Helper()
 	for name, tc := range map[string]struct {
 		namespace, account string
@@ -287,7 +287,7 @@ func mustElsewhere(t *testing.T) controlplane.Webhook {
 // TestBesideThePluginTheWebhookChangesNothing reads the audit annotations about each webhook
 // call.
 func TestBesideThePluginTheWebhookChangesNothing(t *testing.T) {
-	p := newPlaneWith(t, controlplane.Options{PodAdmission: true})
+	p := newControlPlaneWith(t, controlplane.Options{PodAdmission: true})
 	newLikeness(t, p)
 	startWebhook(t, p)
 	mark := mustMark(t, p.ControlPlane)
@@ -310,7 +310,7 @@ func TestBesideThePluginTheWebhookChangesNothing(t *testing.T) {
 
 // countCalls counts the calls of mutating webhooks for pods since mark, and logs the audit
 // annotations of each call and patch.
-func countCalls(t *testing.T, p plane, mark controlplane.Mark, show func(key, note string)) int {
+func countCalls(t *testing.T, p controlPlane, mark controlplane.Mark, show func(key, note string)) int {
 	t.Helper()
 	found, err := p.Audit.Since(t.Context(), mark, func(r controlplane.Request) bool { return r.Verb == "create" && r.Object.Resource == "pods" })
 	must(t, err)

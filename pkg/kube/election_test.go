@@ -177,8 +177,6 @@ func (c *contender) take() {
 func TestAReleaseThatMeetsConflicts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newContender(t)
-		stop := c.run(untilStopped)
-		<-c.leading
 		conflicts := 0
 		c.client.PrependReactor("update", "leases", func(action clienttesting.Action) (bool, runtime.Object, error) {
 			lease := action.(clienttesting.UpdateAction).GetObject().(*coordinationv1.Lease)
@@ -188,6 +186,8 @@ func TestAReleaseThatMeetsConflicts(t *testing.T) {
 			}
 			return false, nil, nil
 		})
+		stop := c.run(untilStopped)
+		<-c.leading
 		began := time.Now()
 		stop()
 		if err := <-c.ended; err != nil {
@@ -232,7 +232,7 @@ func TestAnOutageLongerThanTheLease(t *testing.T) {
 		c := newGuardedContender(t, guard)
 		stop := c.run(untilStopped)
 		<-c.leading
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute + time.Second) // between two renewals
 		c.broken.Store(true)
 		renewed := c.lease().Spec.RenewTime.Time
 		time.Sleep(10 * time.Second)

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit"
@@ -59,16 +60,17 @@ func (r *runningController) count(verb, resource string) int { //nolint:unparam 
 func TestAFirstListWithoutAccountsDeletesNothingAtOnce(t *testing.T) {
 	const n = 30
 	synctest.Test(t, func(t *testing.T) {
-		r := startController(t, orphans(n)...)
-		defer r.stop()
 		// The API server finds the accounts again after 8 seconds.
 		var back atomic.Bool
-		r.client.PrependReactor("get", "serviceaccounts", func(action clienttesting.Action) (bool, runtime.Object, error) {
-			if back.Load() {
-				return true, testkit.ServiceAccount("team/" + action.(clienttesting.GetAction).GetName()), nil
-			}
-			return true, nil, testkit.NotFound()
-		})
+		r := startControllerWith(t, func(client *fake.Clientset) {
+			client.PrependReactor("get", "serviceaccounts", func(action clienttesting.Action) (bool, runtime.Object, error) {
+				if back.Load() {
+					return true, testkit.ServiceAccount("team/" + action.(clienttesting.GetAction).GetName()), nil
+				}
+				return true, nil, testkit.NotFound()
+			})
+		}, orphans(n)...)
+		defer r.stop()
 		time.Sleep(8 * time.Second)
 		back.Store(true)
 		time.Sleep(time.Minute)

@@ -99,8 +99,16 @@ type runningController struct {
 
 func startController(t *testing.T, objects ...runtime.Object) *runningController {
 	t.Helper()
+	return startControllerWith(t, func(*fake.Clientset) {}, objects...)
+}
+
+// startControllerWith lets prepare change the client before any request: a fake clientset must not be
+// changed while it is used.
+func startControllerWith(t *testing.T, prepare func(*fake.Clientset), objects ...runtime.Object) *runningController {
+	t.Helper()
 	ctx := klog.NewContext(t.Context(), ktesting.NewLogger(t, ktesting.NewConfig()))
 	r := &runningController{t: t, ctx: ctx, client: fake.NewClientset(objects...)}
+	prepare(r.client)
 	r.setCA(testkit.Bundle())
 	r.Controller = newController(t, r.client, record.NewFakeRecorder(100), clock.RealClock{}, func() cabundle.Bundle { return *r.ca.Load() }, &fakeReviewer{})
 	r.cfg.Resign = ResignNever // the tokens here are none

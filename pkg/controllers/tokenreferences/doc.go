@@ -29,5 +29,5 @@
 // Where the cached account has no reference to the deleted Secret, or a write failed, the account
 // is read live once.
 //
-// RBAC: manifests/components/in-tree-controllers/tokensecret.yaml.
+// RBAC: manifests/rbac/serviceaccount-token-controller.
 package tokenreferences

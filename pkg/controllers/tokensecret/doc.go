@@ -60,5 +60,5 @@
 // Repairs, reviews and new signatures are rate limited, and writes that another client keeps undoing
 // are repeated ever more slowly (pkg/internal/writebackoff).
 //
-// RBAC: manifests/rbac..
+// RBAC: manifests/rbac/serviceaccount-token-controller.
 package tokensecret

@@ -173,6 +173,7 @@ func TestATokenThatIsNotValidYetIsRenewed(t *testing.T) {
 				}
 				before := r.granted
 				time.Sleep(10 * time.Minute)
+				synctest.Wait()
 				if r.granted != before {
 					t.Errorf("%d tokens more", r.granted-before)
 				}

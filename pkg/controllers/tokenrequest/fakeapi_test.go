@@ -180,3 +180,10 @@ func (a *fakeAPIServer) updateSecret(change func(*corev1.Secret)) error {
 	secret.ResourceVersion = next(secret.ResourceVersion)
 	return a.Tracker().Update(secretsResource, secret, "team")
 }
+
+// grantedTokens returns how many tokens were granted.
+func (a *fakeAPIServer) grantedTokens() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.granted
+}

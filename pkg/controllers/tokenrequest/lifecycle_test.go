@@ -135,8 +135,8 @@ func TestAWrongClockCausesFewRenewals(t *testing.T) {
 				time.Sleep(20 * time.Hour)
 				synctest.Wait()
 				r.expectNoneExpired("after 20 hours")
-				if r.granted < 25 || r.granted > tc.most {
-					t.Errorf("%d tokens in 20 hours", r.granted)
+				if r.grantedTokens() < 25 || r.grantedTokens() > tc.most {
+					t.Errorf("%d tokens in 20 hours", r.grantedTokens())
 				}
 				r.stop()
 			})
@@ -157,8 +157,8 @@ func TestATokenThatIsNotValidYetIsRenewed(t *testing.T) {
 				r.start()
 				time.Sleep(10*time.Minute + time.Second)
 				synctest.Wait()
-				if r.granted < 10 || r.granted > 12 {
-					t.Errorf("%d tokens in ten minutes", r.granted)
+				if r.grantedTokens() < 10 || r.grantedTokens() > 12 {
+					t.Errorf("%d tokens in ten minutes", r.grantedTokens())
 				}
 				ahead.Store(0)
 				if restarts {
@@ -171,11 +171,11 @@ func TestATokenThatIsNotValidYetIsRenewed(t *testing.T) {
 				if term.NotYetValid(time.Now()) {
 					t.Errorf("a minute later, it is good from %v on, and it is %v", term.Issued, time.Now())
 				}
-				before := r.granted
+				before := r.grantedTokens()
 				time.Sleep(10 * time.Minute)
 				synctest.Wait()
-				if r.granted != before {
-					t.Errorf("%d tokens more", r.granted-before)
+				if r.grantedTokens() != before {
+					t.Errorf("%d tokens more", r.grantedTokens()-before)
 				}
 				r.stop()
 			})

@@ -157,7 +157,7 @@ func TestAgentNoticesAnotherAccount(t *testing.T) {
 		return err
 	})
 
-	time.Sleep(3 * time.Second) // reviews are accepted
+	time.Sleep(3 * time.Second) // several intervals: each token was reviewed, which nothing else shows
 	must(t, a.client.CoreV1().Secrets(a.namespace).Delete(t.Context(), secret.Name, metav1.DeleteOptions{}))
 	mustCreateSecret(t, a.client, a.namespace, secret.DeepCopy())
 	secondBound := a.expectAnother(t, a.path("bound"), firstBound.ID)
@@ -197,7 +197,7 @@ func TestLongAgentRenewsWhatIsNotValidYet(t *testing.T) {
 	second := a.expectAnother(t, a.path("token"), first.ID)
 	server.ahead.Store(0)
 	must(t, kept.Ready())
-	time.Sleep(15 * time.Second)
+	time.Sleep(15 * time.Second) // what is checked is that nothing happens
 	if third := a.expectToken(t, a.path("token")); third.ID != second.ID {
 		t.Errorf("token %s was replaced by %s", second.ID, third.ID)
 	}

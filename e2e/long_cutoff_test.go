@@ -218,7 +218,7 @@ func TestLongCutOffCaches(t *testing.T) {
 				if accepted := c.askAll(t.Context(), tokens); len(accepted) > 0 {
 					last = asked
 				}
-				time.Sleep(100 * time.Millisecond)
+				time.Sleep(100 * time.Millisecond) // bounds the load
 			}
 			t.Logf("tokens of deleted accounts were accepted for %v", last)
 			if last > 11*time.Second {
@@ -255,21 +255,21 @@ func TestLongAQuietClusterCostsNoReads(t *testing.T) {
 		}
 		return nil
 	})
-	time.Sleep(3 * time.Second) // the use is recorded
+	time.Sleep(3 * time.Second) // the use of the legacy token is recorded once, in the background
 	before := len(c.proxy.Requests())
-	time.Sleep(20 * time.Second)
+	time.Sleep(20 * time.Second) // the idle time is what is measured
 	if got := c.proxy.Requests()[before:]; len(got) > 0 {
 		t.Errorf("an idle process made %v", faults.Count(got))
 	}
 	c.askAll(t.Context(), tokens) // read live, and probed for
-	time.Sleep(2 * time.Second)
+	time.Sleep(2 * time.Second)   // a probe lasts one second
 	before = len(c.proxy.Requests())
 	const reviews = 300
 	for range reviews {
 		if got := c.askAll(t.Context(), tokens); len(got) != len(tokens) {
 			t.Fatalf("accepted: %v", got)
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond) // 300 of them are 30 s
 	}
 	got := c.proxy.Requests()[before:]
 	t.Logf("%d reviews in 30 s: %v", 2*reviews, faults.Count(got))

@@ -63,7 +63,7 @@ func TestLongAnAPIServerThatIsFrozen(t *testing.T) {
 	s := startReadySakeeper(t, p.sakeeperArgs(t))
 	holder := ptr.Deref(mustLease(t, p).Spec.HolderIdentity, "")
 	must(t, syscall.Kill(p.ServerPID(), syscall.SIGSTOP))
-	time.Sleep(40 * time.Second)
+	time.Sleep(40 * time.Second) // longer than a Lease lasts, which is what is tested
 	must(t, syscall.Kill(p.ServerPID(), syscall.SIGCONT))
 	newNamespace(t, p.client)
 	must(t, s.WaitReady(t.Context()))

@@ -9,7 +9,7 @@ import (
 
 // Shared registers c with registerer and returns it. If a collector that describes the same
 // metrics is registered already, as when two controllers get one registerer, that one is
-// returned. A nil registerer registers nothing: c works, and nobody scrapes it.
+// returned. A nil registerer registers nothing: c works, and is not exported.
 //
 // It panics if the metrics of c contradict those that are registered, or if the same metrics
 // belong to a collector of another type: that is a mistake of the program.

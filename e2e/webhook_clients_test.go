@@ -84,14 +84,15 @@ func mustConfigureAdmission(t *testing.T, dir string, w controlplane.Webhook, cl
 	must(t, clientcmd.WriteToFile(clientcmdapi.Config{AuthInfos: map[string]*clientcmdapi.AuthInfo{
 		w.Address: {ClientCertificate: clients.file("client.crt"), ClientKey: clients.file("client.key")},
 	}}, kubeconfig))
-	manual, err := os.ReadFile("../cmd/sakeeper/README.md")
+	chapter, err := os.ReadFile("../cmd/sakeeper/webhook.md")
 	must(t, err)
-	_, after, found := strings.Cut(string(manual), "    kind: AdmissionConfiguration\n")
+	// The block is in a numbered list, by which it is indented.
+	_, after, found := strings.Cut(string(chapter), "   kind: AdmissionConfiguration\n")
 	if !found {
 		t.Fatal("the chapter has no AdmissionConfiguration")
 	}
-	content, _, _ := strings.Cut("    apiVersion: apiserver.config.k8s.io/v1\n    kind: AdmissionConfiguration\n"+after, "\n\n")
-	content = strings.ReplaceAll(strings.ReplaceAll(content, "\n    ", "\n"), "/etc/kubernetes/sakeeper/webhooks.conf", kubeconfig)
+	content, _, _ := strings.Cut("   apiVersion: apiserver.config.k8s.io/v1\n   kind: AdmissionConfiguration\n"+after, "   ```")
+	content = strings.ReplaceAll(strings.ReplaceAll("\n"+content, "\n   ", "\n"), "/etc/kubernetes/sakeeper/webhooks.conf", kubeconfig)
 	file := filepath.Join(dir, "admission.yaml")
 	must(t, os.WriteFile(file, []byte(strings.TrimSpace(content)+"\n"), 0o600))
 	return file

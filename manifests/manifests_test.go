@@ -171,25 +171,36 @@ func expectLossOfANode(t *testing.T, where string, d *appsv1.Deployment) {
 	}
 }
 
-// TestKustomizationOfReadme runs the commands of the README that set another image.
-func TestKustomizationOfReadme(t *testing.T) {
-	readme, err := os.ReadFile("../README.md")
+// TestKustomizationsOfTheChapter runs the commands of the chapter that set another image, and flags.
+func TestKustomizationsOfTheChapter(t *testing.T) {
+	chapter, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	block := regexp.MustCompile(`(?s)    mkdir my-cluster\n.*?    EOF\n`).Find(readme)
+	blocks := regexp.MustCompile(`(?s)(?:mkdir my-cluster\n)?cat > my-cluster/kustomization.yaml.*?\nEOF\n`).FindAll(chapter, -1)
+	wants := [][]string{nil, {"- --public-server=https://api.example.com:6443", "- --limit-secret-references", "kind: ServiceMonitor"}}
+	if len(blocks) != len(wants) {
+		t.Fatalf("the chapter has %d kustomizations", len(blocks))
+	}
 	dir := t.TempDir()
 	if err := os.CopyFS(filepath.Join(dir, "manifests"), os.DirFS(".")); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("sh", "-euc", regexp.MustCompile(`(?m)^    `).ReplaceAllString(string(block), ""))
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v: %s", block, err, out)
-	}
-	rendered := kustomize(t, filepath.Join(dir, "my-cluster"))
-	if n := strings.Count(rendered, "image: registry.example.com/sakeeper:v1"); n != 2 || strings.Contains(rendered, "image: sakeeper:dev") {
-		t.Errorf("%d pods have the image:\n%s", n, rendered)
+	for i, block := range blocks {
+		cmd := exec.Command("sh", "-euc", string(block))
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", block, err, out)
+		}
+		rendered := kustomize(t, filepath.Join(dir, "my-cluster"))
+		if n := strings.Count(rendered, "image: registry.example.com/sakeeper:v1"); n != 2 || strings.Contains(rendered, "image: sakeeper:dev") {
+			t.Errorf("%s: %d pods have the image", block, n)
+		}
+		for _, want := range wants[i] {
+			if !strings.Contains(rendered, want) {
+				t.Errorf("%s: there is no %s", block, want)
+			}
+		}
 	}
 }
 

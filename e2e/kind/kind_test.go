@@ -84,7 +84,7 @@ func (c *cluster) expectBare(t *testing.T) {
 	}
 }
 
-// becomeWhole follows the README.
+// becomeWhole follows manifests/README.md.
 func becomeWhole(t *testing.T, c *cluster) {
 	t.Helper()
 	key := filepath.Join(t.TempDir(), "sa.key")

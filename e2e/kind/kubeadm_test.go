@@ -18,7 +18,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// TestKubeadm follows the README for kubeadm, on a node of kubeadm: static pods, then the move
+// TestKubeadm follows the chapters for kubeadm, on a node of kubeadm: static pods, then the move
 // of its API server to a signer, and a rotation.
 func TestKubeadm(t *testing.T) {
 	t.Parallel()
@@ -57,9 +57,9 @@ func staticPods(t *testing.T, c *cluster) {
 	t.Helper()
 	began := time.Now()
 	c.copyToNode(t, "manifests", "/opt/manifests")
-	script := c.fromReadme(t, "umask 077", "done")
+	script := c.fromChapter(t, "manifests/README.md", "export KUBECONFIG=/etc/kubernetes/admin.conf", "done")
 	script = strings.ReplaceAll(script, "registry.example.com/sakeeper:v1", "sakeeper:dev")
-	c.onNodeMust(t, "export KUBECONFIG=/etc/kubernetes/admin.conf; cd /opt\n"+script)
+	c.onNodeMust(t, "cd /opt\n"+script)
 	if modes := c.onNodeMust(t, "stat -c %a /etc/kubernetes/sakeeper-*.conf"); strings.Join(strings.Fields(modes), " ") != "600 600" {
 		t.Errorf("the credentials have the modes %q", modes)
 	}
@@ -78,26 +78,22 @@ func staticPods(t *testing.T, c *cluster) {
 	t.Logf("a whole cluster: %v", time.Since(began).Round(100*time.Millisecond))
 }
 
-// fromReadme returns the part of a README from the line that begins with first to the line that
-// ends with last.
-func (c *cluster) fromReadme(t *testing.T, first, last string) string {
+// fromChapter returns the part of a code block in a chapter (a path in the repository) from the line
+// that begins with first to the line that ends with last.
+func (c *cluster) fromChapter(t *testing.T, chapter, first, last string) string {
 	t.Helper()
-	var content []byte
-	for _, name := range []string{"README.md", "cmd/sakeeper/README.md"} {
-		page, err := os.ReadFile(filepath.Join(c.root, name))
-		must(t, err)
-		content = append(content, page...)
+	content, err := os.ReadFile(filepath.Join(c.root, chapter))
+	must(t, err)
+	found := regexp.MustCompile(`(?s)\n( *)` + regexp.QuoteMeta(first) + `[^\n]*\n.*?` + regexp.QuoteMeta(last) + `\n`).FindStringSubmatch(string(content))
+	if found == nil {
+		t.Fatalf("%s has no %q", chapter, first)
 	}
-	found := regexp.MustCompile(`(?s)    ` + regexp.QuoteMeta(first) + `[^\n]*\n.*?` + regexp.QuoteMeta(last) + `\n`).FindString(string(content))
-	if found == "" {
-		t.Fatalf("README has no %q", first)
-	}
-	return regexp.MustCompile(`(?m)^    `).ReplaceAllString(found, "")
+	return strings.ReplaceAll(found[0], "\n"+found[1], "\n") // in a list, a block is indented
 }
 
 // kubeconfigByHand checks the steps for controllers outside of the cluster.
 func kubeconfigByHand(t *testing.T, c *cluster) {
-	script := strings.ReplaceAll(c.fromReadme(t, "openssl req", "use-context c"), "API-SERVER:6443", "127.0.0.1:6443")
+	script := strings.ReplaceAll(c.fromChapter(t, "cmd/sakeeper/controllers.md", "openssl req", "use-context c"), "API-SERVER:6443", "127.0.0.1:6443")
 	c.onNodeMust(t, "mkdir /opt/by-hand; cd /opt/by-hand\n"+script)
 	user := c.onNodeMust(t, "kubectl --kubeconfig=/opt/by-hand/sakeeper.kubeconfig auth whoami -o jsonpath={.status.userInfo.username}")
 	if want := "system:serviceaccount:sakeeper-system:sakeeper-controllers"; strings.TrimSpace(user) != want {
@@ -108,7 +104,7 @@ func kubeconfigByHand(t *testing.T, c *cluster) {
 // backToFiles checks the steps from a key directory to key files, for an API server without a
 // signer.
 func backToFiles(t *testing.T, c *cluster) {
-	c.onNodeMust(t, c.fromReadme(t, "cd /etc/kubernetes/pki/sakeeper", "/etc/kubernetes/pki/sa.key"))
+	c.onNodeMust(t, c.fromChapter(t, "cmd/sakeeper/signing-keys.md", "cd /etc/kubernetes/pki/sakeeper", "/etc/kubernetes/pki/sa.key"))
 	found := c.onNodeMust(t, `cd /etc/kubernetes/pki
 	stat -c %a sa.key
 	grep -c BEGIN sa.pub
@@ -122,13 +118,13 @@ func moveToSigner(t *testing.T, c *cluster) {
 	before := c.newToken(t)
 	c.copyToNode(t, "bin/sakeeper", "/usr/local/bin/sakeeper")
 	unit := filepath.Join(t.TempDir(), "unit")
-	must(t, os.WriteFile(unit, []byte(c.fromReadme(t, "[Unit]", "WantedBy=multi-user.target")), 0o600))
+	must(t, os.WriteFile(unit, []byte(c.fromChapter(t, "cmd/sakeeper/signing-keys.md", "[Unit]", "WantedBy=multi-user.target")), 0o600))
 	c.copyToNode(t, unit, "/etc/systemd/system/sakeeper-signer.service")
 	const keys = " --key-dir=/etc/kubernetes/pki/sakeeper "
-	c.onNodeMust(t, c.fromReadme(t, "sakeeper keys import --key-dir=", "sakeeper keys status --key-dir=/etc/kubernetes/pki/sakeeper"))
+	c.onNodeMust(t, c.fromChapter(t, "cmd/sakeeper/signing-keys.md", "sakeeper keys import --key-dir=/etc", "sakeeper keys status --key-dir=/etc/kubernetes/pki/sakeeper"))
 	c.onNodeMust(t, "systemctl enable --now sakeeper-signer && curl -s --retry 9 --retry-connrefused http://127.0.0.1:9081/readyz")
 
-	// The README has this as a diff. The controllers read the keys from the directory.
+	// The chapter has this as a diff. The controllers read the keys from the directory.
 	c.onNodeMust(t, `cd /etc/kubernetes/manifests
 	sed -i -e 's,- --service-account-private-key-file=.*,- --key-dir=/etc/kubernetes/pki/sakeeper,' sakeeper-controllers.yaml
 	sed -e '/--service-account-key-file=/d' \

@@ -12,6 +12,7 @@ import (
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/authenticator"
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/controllers"
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/keys"
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/options"
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/probe"
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/signer"
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/webhook"
@@ -37,6 +38,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		Short: "The ServiceAccount control plane of Kubernetes",
 		Long: `sakeeper does what kube-controller-manager and kube-apiserver do for
 ServiceAccounts, as software that runs on any cluster.`,
+		Example: `  # The tokens that a label asks for, with the credentials of a kubeconfig.
+  sakeeper controllers --kubeconfig=sakeeper.kubeconfig --controllers=token-request-controller`,
+		Annotations:   map[string]string{options.Chapter: "README.md"},
 		Version:       v,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -47,7 +51,7 @@ ServiceAccounts, as software that runs on any cluster.`,
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(
+	options.AddCommands(root,
 		controllers.NewCommand(v, controllers.Run),
 		webhook.NewCommand(v, webhook.Run),
 		agent.NewCommand(v, agent.Run),

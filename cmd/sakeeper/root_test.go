@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -51,6 +52,18 @@ func TestHelp(t *testing.T) {
 			}
 			expectGolden(t, filepath.Join("testdata", "help", tc.want), stdout.String())
 		})
+	}
+}
+
+// TestHelpEndsWithAnExampleAndAChapter: for each command.
+func TestHelpEndsWithAnExampleAndAChapter(t *testing.T) {
+	for name, text := range helps(t) {
+		match := regexp.MustCompile(`\nExample:\n[^\n]+\n(?:  [^\n]+\n|\n)*\nChapter: (\S+)\n$`).FindStringSubmatch(text)
+		if match == nil {
+			t.Errorf("%q: its help does not end with an example and a chapter", name)
+		} else if _, err := os.Stat(filepath.Join(repository, match[1])); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
 	}
 }
 

@@ -42,7 +42,8 @@ cluster. The old token stays in its file until the new one is there.`,
 
   # In a pod: its own ServiceAccount, bound to the pod.
   sakeeper agent --token-file=/tokens/vault=https://vault.example.com`,
-		Args: cobra.NoArgs,
+		Annotations: map[string]string{options.Chapter: "cmd/sakeeper/agent.md"},
+		Args:        cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := opts.complete(version)
 			if err != nil {

@@ -31,7 +31,11 @@ func NewCommand(version string, start func(context.Context, *Config) error) *cob
 kube-apiserver does (/authenticate), and serves OIDC discovery for the issuer
 (/.well-known/openid-configuration and /openid/v1/jwks). It holds public keys
 only. Several replicas may run; all of them work.`,
-		Args: cobra.NoArgs,
+		Example: `  sakeeper authenticator --kubeconfig=authenticator.kubeconfig --key-dir=/etc/sakeeper/public-keys \
+    --service-account-issuer=https://kubernetes.default.svc.cluster.local \
+    --tls-cert-file=tls.crt --tls-private-key-file=tls.key --client-ca-file=clients.crt`,
+		Annotations: map[string]string{options.Chapter: "cmd/sakeeper/authenticator.md"},
+		Args:        cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := opts.complete(version)
 			if err != nil {

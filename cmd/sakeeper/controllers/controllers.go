@@ -21,7 +21,11 @@ func NewCommand(version string, start func(context.Context, *Config) error) *cob
 		Short: "Run the controllers for ServiceAccounts, token Secrets and the root CA",
 		Long: `Runs the controllers for ServiceAccounts, token Secrets and the root CA. Of
 several replicas one works at a time, the one that holds the Lease.`,
-		Args: cobra.NoArgs,
+		Example: `  # Beside an API server of your own, with the rights of manifests/overlays/outside.
+  sakeeper controllers --kubeconfig=sakeeper.kubeconfig --leader-elect-resource-namespace=sakeeper-system \
+    --service-account-private-key-file=/etc/kubernetes/pki/sa.key --root-ca-file=/etc/kubernetes/pki/ca.crt`,
+		Annotations: map[string]string{options.Chapter: "cmd/sakeeper/controllers.md"},
+		Args:        cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := opts.complete(cmd.Context(), version)
 			if err != nil {

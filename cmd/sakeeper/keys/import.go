@@ -28,7 +28,9 @@ file stays as it is. Again, it does nothing. How long tokens of the key live, on
 you know: --max-token-expiration is required for the states signing and retired. They
 count as 8760h at least, which tokens of pods live, unless you say
 --service-account-extend-token-expiration=false.`,
-		Args: cobra.NoArgs,
+		Example:     `  sakeeper keys import --key-dir=/etc/kubernetes/pki/sakeeper --file=/etc/kubernetes/pki/sa.key --max-token-expiration=8760h`,
+		Annotations: map[string]string{options.Chapter: "cmd/sakeeper/signing-keys.md"},
+		Args:        cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m, err := readMember(file, keys.State(state))
 			if err != nil {

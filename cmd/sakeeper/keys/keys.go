@@ -31,10 +31,13 @@ func NewCommand(version string, clock clock.Clock) *cobra.Command {
 (--secret), from which 'sakeeper signer' and 'sakeeper controllers' have them. Each
 command can be run again at any time: it does what is left to do, and refuses
 what would be too early.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Example: `  # Publishes the next key; an hour later, the same command lets it sign.
+  sakeeper keys rotate --key-dir=/etc/kubernetes/pki/sakeeper`,
+		Annotations: map[string]string{options.Chapter: "cmd/sakeeper/signing-keys.md"},
+		Args:        cobra.NoArgs,
+		RunE:        func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newStatusCommand(version, clock), newRotateCommand(version, clock), newPruneCommand(version, clock), newImportCommand(version, clock))
+	options.AddCommands(cmd, newStatusCommand(version, clock), newRotateCommand(version, clock), newPruneCommand(version, clock), newImportCommand(version, clock))
 	return cmd
 }
 

@@ -31,7 +31,9 @@ any token of theirs lives, which is 8760h at least unless you say
 --service-account-extend-token-expiration=false, and that no token Secret carries. To know the latter, it
 asks the API server: give it --kubeconfig. A key that only token Secrets carry
 becomes legacy: it verifies, and discovery does not show it.`,
-		Args: cobra.NoArgs,
+		Example:     `  sakeeper keys prune --key-dir=/etc/kubernetes/pki/sakeeper --kubeconfig=/etc/kubernetes/admin.conf`,
+		Annotations: map[string]string{options.Chapter: "cmd/sakeeper/signing-keys.md"},
+		Args:        cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.settings.Force && len(id) < 8 {
 				return errors.New("--force needs --key, with 8 characters of the key's id at least")

@@ -42,7 +42,9 @@ func newRotateCommand(version string, clock clock.Clock) *cobra.Command {
 when all verifiers have had time to fetch it lets it sign, and destroys the private
 half of the old one, which verifies until 'sakeeper keys prune' removes it. A run
 that comes too early changes nothing and says when the next step can be done.`,
-		Args: cobra.NoArgs,
+		Example:     `  sakeeper keys rotate --key-dir=/etc/kubernetes/pki/sakeeper`,
+		Annotations: map[string]string{options.Chapter: "cmd/sakeeper/signing-keys.md"},
+		Args:        cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if flagAlgorithm != "" && !slices.Contains(keys.Algorithms(), jose.SignatureAlgorithm(flagAlgorithm)) {
 				return fmt.Errorf("--algorithm: %q is not one of %v", flagAlgorithm, keys.Algorithms())

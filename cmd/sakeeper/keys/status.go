@@ -28,7 +28,9 @@ func newStatusCommand(version string, clock clock.Clock) *cobra.Command {
 		Long: `Shows the keys with their states, since when they have them, how many token Secrets
 carry a token of each (with --kubeconfig or --secret), and the earliest safe next
 step of each. It changes nothing.`,
-		Args: cobra.NoArgs,
+		Example:     `  sakeeper keys status --key-dir=/etc/kubernetes/pki/sakeeper --kubeconfig=/etc/kubernetes/admin.conf`,
+		Annotations: map[string]string{options.Chapter: "cmd/sakeeper/signing-keys.md"},
+		Args:        cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "table" && output != "json" {
 				return fmt.Errorf("--output: %q is not one of table, json", output)

@@ -28,8 +28,10 @@ func NewCommand() *cobra.Command {
 		Short: "Ask a running server whether it is alive or ready, for exec probes",
 		Long: `Asks a running server of sakeeper for /readyz (or /livez), prints the answer, and fails
 if that is not 200. For the exec probes of pods whose image has nothing but sakeeper.`,
-		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
-		ValidArgs: []string{"livez", "readyz"},
+		Example:     `  sakeeper probe livez --address=unix:/run/sakeeper/probes.sock`,
+		Annotations: map[string]string{options.Chapter: "cmd/sakeeper/webhook.md"},
+		Args:        cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
+		ValidArgs:   []string{"livez", "readyz"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := "readyz"
 			if len(args) > 0 {

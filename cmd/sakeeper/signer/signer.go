@@ -38,7 +38,11 @@ func NewCommand(version string, start func(context.Context, *Config) error) *cob
 verify them (--service-account-signing-endpoint), on a unix socket. A process
 that may open it may have any token signed. A second socket signs nothing but legacy
 tokens, for 'sakeeper controllers'.`,
-		Args: cobra.NoArgs,
+		Example: `  # On a control plane node; kube-apiserver has --service-account-signing-endpoint=/run/sakeeper/signer.sock.
+  sakeeper signer --key-dir=/etc/kubernetes/pki/sakeeper --socket=/run/sakeeper/signer.sock \
+    --legacy-socket=/run/sakeeper/legacy.sock`,
+		Annotations: map[string]string{options.Chapter: "cmd/sakeeper/signing-keys.md"},
+		Args:        cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := opts.complete(version)
 			if err != nil {

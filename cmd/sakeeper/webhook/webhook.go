@@ -25,7 +25,10 @@ func NewCommand(version string, start func(context.Context, *Config) error) *cob
 		Long: `Runs the admission webhook that gives pods their ServiceAccount, token volume and
 pull secrets, and limits the Secrets that they may name. It serves /mutate/pods
 and /validate/pods over HTTPS. Several replicas may run; all of them work.`,
-		Args: cobra.NoArgs,
+		Example: `  # On the machine of an API server that has --disable-admission-plugins=ServiceAccount.
+  sakeeper webhook --kubeconfig=webhook.kubeconfig --bind-address=127.0.0.1 --certificate-hosts=127.0.0.1`,
+		Annotations: map[string]string{options.Chapter: "cmd/sakeeper/webhook.md"},
+		Args:        cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := opts.complete(version)
 			if err != nil {

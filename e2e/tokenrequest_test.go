@@ -155,6 +155,24 @@ func expectTold(t *testing.T, client kubernetes.Interface, namespace, name, reas
 	})
 }
 
+// expectProblem waits until a Secret says what is wrong with it, with words, and returns it.
+func expectProblem(t *testing.T, p controlPlane, namespace, name string, words ...string) *corev1.Secret {
+	t.Helper()
+	var secret *corev1.Secret
+	eventually(t, "problem of "+name, func(ctx context.Context) (err error) {
+		secret, err = p.client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		text := secret.Annotations[api.ProblemAnnotation]
+		if text == "" || slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(text, word) }) {
+			return fmt.Errorf("it is %q, want %q", text, words)
+		}
+		return nil
+	})
+	return secret
+}
+
 // tokenCounts counts the requests that are about tokens.
 func tokenCounts(t *testing.T, p controlPlane, mark controlplane.Mark, namespace string) map[string]int {
 	t.Helper()
@@ -253,7 +271,10 @@ func testManagedAccount(t *testing.T, p controlPlane) {
 		if diff := cmp.Diff(map[string][]byte{"mine": []byte("yes")}, secret.Data); diff != "" {
 			return errors.New("data differs") // not printed: it may be a token
 		}
-		want := map[string]string{api.ServiceAccountAnnotation: "robot", "mine": "yes"}
+		want := map[string]string{api.ServiceAccountAnnotation: "robot", "mine": "yes", api.ProblemAnnotation: secret.Annotations[api.ProblemAnnotation]}
+		if !strings.Contains(want[api.ProblemAnnotation], "there is no ServiceAccount robot") {
+			return fmt.Errorf("problem %q", want[api.ProblemAnnotation])
+		}
 		if diff := cmp.Diff(want, secret.Annotations); diff != "" {
 			return fmt.Errorf("annotations (-want +got):\n%s", diff)
 		}
@@ -343,10 +364,14 @@ func testManagedBadInput(t *testing.T, p controlPlane) {
 	own.Data["token"] = []byte("the user's own")
 	inTree := managed("in-tree", nil)
 	inTree.Type, inTree.Annotations[corev1.ServiceAccountNameKey] = corev1.SecretTypeServiceAccountToken, "default"
+	labelled := managed("labelled", nil)
+	labelled.Labels[api.TokenLabel] = "true"
 	cases := map[string]struct {
 		in         *corev1.Secret
 		wantReason string
 		want       []string
+		// wantUntouched: nothing is written to it, nor its problem.
+		wantUntouched bool
 	}{
 		"a short lifetime":      {in: managed("short", map[string]string{"lifetime": "9m59s"}), wantReason: api.ReasonInvalidTokenSetting, want: []string{"sakeeper.io/lifetime", "10m"}},
 		"a long lifetime":       {in: managed("long", map[string]string{"lifetime": "1193047h"}), wantReason: api.ReasonInvalidTokenSetting, want: []string{"sakeeper.io/lifetime", "1193046h"}},
@@ -357,17 +382,28 @@ func testManagedBadInput(t *testing.T, p controlPlane) {
 		"an unknown account":    {in: managed("unknown", map[string]string{"service-account": "missing"}), wantReason: api.ReasonNoServiceAccount, want: []string{"missing", "create it"}},
 		"its own keys":          {in: own, wantReason: api.ReasonUnusableTokenSecret, want: []string{"token", "remove it"}},
 		"immutable":             {in: immutable, wantReason: api.ReasonUnusableTokenSecret, want: []string{"immutable"}},
-		"of an in-tree type":    {in: inTree, wantReason: api.ReasonUnusableTokenSecret, want: []string{"kubernetes.io/service-account-token", "Opaque"}},
+		"of an in-tree type":    {in: inTree, wantReason: api.ReasonUnusableTokenSecret, want: []string{"kubernetes.io/service-account-token", "Opaque"}, wantUntouched: true},
+		"another label":         {in: labelled, wantReason: api.ReasonInvalidTokenSetting, want: []string{api.TokenLabel, `"true"`, "did you mean managed?"}, wantUntouched: true},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			before := mustCreateSecret(t, p.client, namespace, tc.in)
 			expectTold(t, p.client, namespace, tc.in.Name, tc.wantReason, tc.want...)
-			after, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), tc.in.Name, metav1.GetOptions{})
-			must(t, err)
-			// Secrets of the in-tree type are filled by the token controller.
-			if ours := after.Annotations[api.FilledHashAnnotation] != ""; ours || after.ResourceVersion != before.ResourceVersion && tc.in != inTree {
-				t.Errorf("it was changed, by this controller: %t", ours)
+			if tc.wantUntouched {
+				after, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), tc.in.Name, metav1.GetOptions{})
+				must(t, err)
+				// Secrets of the in-tree type are filled by the token controller.
+				_, annotated := after.Annotations[api.ProblemAnnotation]
+				if annotated || after.Annotations[api.FilledHashAnnotation] != "" || after.ResourceVersion != before.ResourceVersion && tc.in != inTree {
+					t.Errorf("it was changed, its problem written: %t", annotated)
+				}
+				return
+			}
+			after := expectProblem(t, p, namespace, tc.in.Name, tc.want...)
+			delete(after.Annotations, api.ProblemAnnotation)
+			before.ResourceVersion, before.ManagedFields, after.ResourceVersion, after.ManagedFields = "", nil, "", nil
+			if diff := cmp.Diff(before, after); diff != "" {
+				t.Errorf("more was changed (-before +after):\n%s", diff)
 			}
 		})
 	}
@@ -378,15 +414,17 @@ func testManagedBadInput(t *testing.T, p controlPlane) {
 func testManagedNamespaces(t *testing.T, p controlPlane) {
 	namespace := newNamespace(t, p.client)
 	robot := mustCreateAccount(t, p.client, namespace, "robot")
-	created := mustCreateSecret(t, p.client, namespace, managed("s", nil))
+	mustCreateSecret(t, p.client, namespace, managed("s", nil))
 	expectTold(t, p.client, namespace, "s", api.ReasonTokenNotServed, "sakeeper.io/token-requests=allowed")
-	untouched, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), "s", metav1.GetOptions{})
-	must(t, err)
-	if untouched.ResourceVersion != created.ResourceVersion {
-		t.Error("a secret of a namespace without the label was changed")
+	unserved := expectProblem(t, p, namespace, "s", "sakeeper.io/token-requests=allowed")
+	if diff := cmp.Diff(map[string][]byte{"mine": []byte("yes")}, unserved.Data); diff != "" {
+		t.Errorf("data of a secret of a namespace without the label (-want +got):\n%s", diff)
 	}
 	serve(t, p, namespace, `"allowed"`)
 	first := expectManaged(t, p, namespace, "s", "", "ca.crt", "namespace", "token")
+	if problem, ok := first.Annotations[api.ProblemAnnotation]; ok {
+		t.Errorf("it has a token, and the problem %q", problem)
+	}
 	serve(t, p, namespace, "null")
 	annotate(t, p, namespace, api.RotateAnnotation, "now")
 	expectTold(t, p.client, namespace, "s", api.ReasonTokenNotServed, "not renewed", first.Annotations[api.ExpiresAtAnnotation])

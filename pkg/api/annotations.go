@@ -71,4 +71,7 @@ const (
 	// FilledHashAnnotation is a hash of all that the token was asked for with, and of
 	// what was filled in.
 	FilledHashAnnotation = "sakeeper.io/filled-hash"
+	// ProblemAnnotation says what keeps the token from being filled or renewed, or which
+	// setting does not exist. Nothing is wrong with a Secret without it.
+	ProblemAnnotation = "sakeeper.io/problem"
 )

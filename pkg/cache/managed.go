@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -17,7 +16,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/api"
 )
 
-// ManagedSecret is a reduced Secret with the label sakeeper.io/token=managed.
+// ManagedSecret is a reduced Secret with the label sakeeper.io/token. If that has another value than
+// managed, which is a mistake of the user, only the ObjectMeta without annotations is kept.
 type ManagedSecret struct {
 	// ObjectMeta has the identity, the labels and the annotations about the token. Other
 	// annotations are dropped, because they may have copies of the data (kubectl apply).
@@ -37,11 +37,11 @@ type ManagedSecret struct {
 	OtherKeys []string
 }
 
-// ManagedSecrets returns an informer of the Secrets with the label sakeeper.io/token=managed,
-// with the index [ByAccount].
+// ManagedSecrets returns an informer of the Secrets with the label sakeeper.io/token, whatever its
+// value, with the index [ByAccount].
 func ManagedSecrets(client kubernetes.Interface) (toolscache.TypedSharedIndexInformer[*ManagedSecret], error) {
 	informer := coreinformers.NewFilteredSecretInformer(client, "", 0, namespaceIndex(), func(o *metav1.ListOptions) {
-		o.LabelSelector = labels.Set{api.TokenLabel: api.TokenManaged}.String()
+		o.LabelSelector = api.TokenLabel
 	})
 	typed, err := Transformed(informer, NewManagedSecret)
 	if err != nil {
@@ -49,6 +49,9 @@ func ManagedSecrets(client kubernetes.Interface) (toolscache.TypedSharedIndexInf
 	}
 	return typed, typed.AddTypedIndexers(toolscache.TypedIndexers[*ManagedSecret]{
 		ByAccount: func(s *ManagedSecret) ([]string, error) {
+			if !s.Managed() {
+				return nil, nil
+			}
 			return []string{s.Namespace + "/" + s.Annotations[api.ServiceAccountAnnotation]}, nil
 		},
 	})
@@ -56,11 +59,13 @@ func ManagedSecrets(client kubernetes.Interface) (toolscache.TypedSharedIndexInf
 
 // NewManagedSecret reduces a Secret.
 func NewManagedSecret(secret *corev1.Secret) *ManagedSecret {
-	reduced := &ManagedSecret{
-		ObjectMeta: identity(secret.ObjectMeta),
-		Type:       secret.Type,
-		Immutable:  secret.Immutable != nil && *secret.Immutable,
+	reduced := &ManagedSecret{ObjectMeta: identity(secret.ObjectMeta)}
+	reduced.Annotations = nil
+	if !reduced.Managed() {
+		return reduced
 	}
+	reduced.Type = secret.Type
+	reduced.Immutable = secret.Immutable != nil && *secret.Immutable
 	reduced.Annotations = selectAnnotations(secret.Annotations, tokenAnnotations())
 	for name := range secret.Annotations {
 		if strings.HasPrefix(name, api.AnnotationPrefix) && !slices.Contains(tokenAnnotations(), name) && !slices.Contains(settings(), name) {
@@ -78,6 +83,9 @@ func NewManagedSecret(secret *corev1.Secret) *ManagedSecret {
 	slices.Sort(reduced.OtherKeys)
 	return reduced
 }
+
+// Managed returns true if the label asks for a token.
+func (s *ManagedSecret) Managed() bool { return s.Labels[api.TokenLabel] == api.TokenManaged }
 
 // FilledKeys returns the keys of the data that sakeeper filled, sorted.
 func (s *ManagedSecret) FilledKeys() []string {

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -18,6 +19,7 @@ import (
 )
 
 func TestNewManagedSecret(t *testing.T) {
+	asks := testkit.WithLabel(api.TokenLabel, api.TokenManaged)
 	opaque := func(o metav1.Object) { o.(*corev1.Secret).Type = corev1.SecretTypeOpaque }
 	immutable := func(value bool) testkit.Option {
 		return func(o metav1.Object) { o.(*corev1.Secret).Immutable = &value }
@@ -34,7 +36,7 @@ func TestNewManagedSecret(t *testing.T) {
 		want func(in *corev1.Secret) *ManagedSecret
 	}{
 		"what is about the token, and nothing else": {
-			in: testkit.Secret("team/s", opaque, testkit.WithLabel(api.TokenLabel, api.TokenManaged), testkit.WithAnnotation(api.ServiceAccountAnnotation, "robot"), testkit.WithAnnotation(api.KeepAnnotation, "true"),
+			in: testkit.Secret("team/s", opaque, asks, testkit.WithAnnotation(api.ServiceAccountAnnotation, "robot"), testkit.WithAnnotation(api.KeepAnnotation, "true"),
 				testkit.WithAnnotation(lastApplied, "eyJ-must-not-be-seen"), testkit.WithData("token", "eyJ-must-not-be-seen"), testkit.WithManagedFields()),
 			want: func(in *corev1.Secret) *ManagedSecret {
 				meta := reducedMeta(in)
@@ -43,7 +45,7 @@ func TestNewManagedSecret(t *testing.T) {
 			},
 		},
 		"a sum of what was filled": {
-			in: testkit.Secret("team/s", opaque, testkit.WithAnnotation(api.FilledKeysAnnotation, "token,ca.crt,missing"), immutable(true),
+			in: testkit.Secret("team/s", opaque, asks, testkit.WithAnnotation(api.FilledKeysAnnotation, "token,ca.crt,missing"), immutable(true),
 				testkit.WithData("token", "eyJ-must-not-be-seen"), testkit.WithData("ca.crt", "CA"), testkit.WithData("mine", "eyJ-must-not-be-seen"), testkit.WithData("placeholder", "")),
 			want: func(in *corev1.Secret) *ManagedSecret {
 				meta := reducedMeta(in)
@@ -52,19 +54,24 @@ func TestNewManagedSecret(t *testing.T) {
 			},
 		},
 		"the names of annotations that do not exist": {
-			in: testkit.Secret("team/s", testkit.WithAnnotation("sakeeper.io/lifetme", "eyJ-must-not-be-seen"), testkit.WithAnnotation("sakeeper.io/format", "token"),
+			in: testkit.Secret("team/s", asks, testkit.WithAnnotation(api.ProblemAnnotation, "it is bad"), testkit.WithAnnotation("sakeeper.io/lifetme", "eyJ-must-not-be-seen"), testkit.WithAnnotation("sakeeper.io/format", "token"),
 				testkit.WithAnnotation(api.KeepAnnotation, "true"), testkit.WithAnnotation("example.com/lifetme", "1h"), testkit.WithAnnotation("sakeeper.io/a", "")),
 			want: func(in *corev1.Secret) *ManagedSecret {
 				meta := reducedMeta(in)
-				meta.Annotations = map[string]string{"sakeeper.io/format": "token"}
+				meta.Annotations = map[string]string{"sakeeper.io/format": "token", "sakeeper.io/problem": "it is bad"}
 				return &ManagedSecret{ObjectMeta: meta, Type: in.Type, ContentSum: sum(), UnknownAnnotations: []string{"sakeeper.io/a", "sakeeper.io/lifetme"}}
 			},
 		},
 		"that it is not immutable": {
-			in: testkit.Secret("team/s", immutable(false)),
+			in: testkit.Secret("team/s", asks, immutable(false)),
 			want: func(in *corev1.Secret) *ManagedSecret {
 				return &ManagedSecret{ObjectMeta: reducedMeta(in), Type: in.Type, ContentSum: sum()}
 			},
+		},
+		"that the label has another value, and nothing else": {
+			in: testkit.Secret("team/s", opaque, immutable(true), testkit.WithLabel(api.TokenLabel, "true"), testkit.WithAnnotation(api.ServiceAccountAnnotation, "robot"), testkit.WithAnnotation(api.FilledKeysAnnotation, "token"),
+				testkit.WithAnnotation(api.KeepAnnotation, "true"), testkit.WithAnnotation("sakeeper.io/lifetme", "eyJ-must-not-be-seen"), testkit.WithData("token", "eyJ-must-not-be-seen"), testkit.WithManagedFields()),
+			want: func(in *corev1.Secret) *ManagedSecret { return &ManagedSecret{ObjectMeta: reducedMeta(in)} },
 		},
 	}
 	for name, tc := range cases {
@@ -104,15 +111,15 @@ func TestContentSumTellsContentsApart(t *testing.T) {
 	}
 }
 
-func TestOnlyManagedSecretsAreFetched(t *testing.T) {
+func TestOnlySecretsWithTheLabelAreFetched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewClientset(
 			testkit.Secret("team/managed", testkit.WithLabel(api.TokenLabel, api.TokenManaged), testkit.WithAnnotation(api.ServiceAccountAnnotation, "robot")),
-			testkit.Secret("team/other", testkit.WithLabel(api.TokenLabel, "other")), testkit.Secret("team/plain"))
+			testkit.Secret("team/other", testkit.WithLabel(api.TokenLabel, "other"), testkit.WithAnnotation(api.ServiceAccountAnnotation, "robot")), testkit.Secret("team/plain"))
 		informer, err := ManagedSecrets(client)
 		mustNil(t, err)
 		run(t, map[string]toolscache.SharedIndexInformer{"secrets": informer})
-		if diff := cmp.Diff([]string{"team/managed"}, informer.GetStore().ListKeys()); diff != "" {
+		if diff := cmp.Diff([]string{"team/managed", "team/other"}, slices.Sorted(slices.Values(informer.GetStore().ListKeys()))); diff != "" {
 			t.Errorf("cached (-want +got):\n%s", diff)
 		}
 		of, err := informer.GetTypedIndexer().ByTypedIndex(ByAccount, "team/robot")
@@ -127,7 +134,7 @@ func TestOnlyManagedSecretsAreFetched(t *testing.T) {
 			case clienttesting.WatchActionImpl:
 				selector = action.WatchRestrictions.Labels.String()
 			}
-			if selector != "sakeeper.io/token=managed" {
+			if selector != "sakeeper.io/token" {
 				t.Errorf("%s with selector %q", action.GetVerb(), selector)
 			}
 		}

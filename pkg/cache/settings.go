@@ -5,7 +5,7 @@ import "github.com/sakeeper/sakeeper/pkg/api"
 func tokenAnnotations() []string {
 	return []string{
 		api.ServiceAccountAnnotation, api.AudiencesAnnotation, api.LifetimeAnnotation, api.FormatAnnotation, api.ServerAnnotation, api.TokenKeyAnnotation, api.RotateAnnotation,
-		api.IssuedAtAnnotation, api.ExpiresAtAnnotation, api.CredentialIDAnnotation, api.RotatedAnnotation, api.FilledForAnnotation, api.FilledKeysAnnotation, api.FilledHashAnnotation,
+		api.IssuedAtAnnotation, api.ExpiresAtAnnotation, api.CredentialIDAnnotation, api.RotatedAnnotation, api.FilledForAnnotation, api.FilledKeysAnnotation, api.FilledHashAnnotation, api.ProblemAnnotation,
 	}
 }
 

@@ -49,11 +49,11 @@ func (c *Controller) renew(ctx context.Context, s state, d decision) (time.Durat
 	if err != nil {
 		return c.handleAPIError(ctx, s, fmt.Sprintf("request a token for service account %s", klog.KObj(s.account)), err)
 	}
-	patch, hash, err := c.fillPatch(s, d.spec, compact, claims)
+	patch, hash, err := c.fillPatch(s, d, compact, claims)
 	if err != nil {
 		return c.handleAPIError(ctx, s, fmt.Sprintf("fill secret %s", klog.KObj(s.secret)), err)
 	}
-	if err := c.patch(ctx, s.secret, patch, func(n *note) { n.hash, n.requestedAt = hash, requestedAt }); err != nil {
+	if err := c.patch(ctx, s.secret, patch, func(n *note) { n.renewed(hash, requestedAt) }); err != nil {
 		return c.handleAPIError(ctx, s, fmt.Sprintf("write secret %s", klog.KObj(s.secret)), err)
 	}
 	if !d.dueByAge {
@@ -97,8 +97,8 @@ func (c *Controller) request(ctx context.Context, s state, spec tokenSpec) (stri
 }
 
 // fillPatch returns the patch that writes a token, and its filled hash.
-func (c *Controller) fillPatch(s state, spec tokenSpec, compact string, claims token.BoundClaims) (patch []byte, hash string, err error) {
-	ca := c.cfg.CA()
+func (c *Controller) fillPatch(s state, d decision, compact string, claims token.BoundClaims) (patch []byte, hash string, err error) {
+	ca, spec := c.cfg.CA(), d.spec
 	data, err := spec.render(compact, target{namespace: s.secret.Namespace, secret: s.secret.Name, ca: ca.PEM()})
 	if err != nil {
 		return nil, "", err
@@ -114,7 +114,7 @@ func (c *Controller) fillPatch(s state, spec tokenSpec, compact string, claims t
 	for key, value := range data {
 		changes[key] = value
 	}
-	patch, err = secretPatch(s.secret, map[string]any{
+	annotations := map[string]any{
 		api.IssuedAtAnnotation:     results.issuedAt,
 		api.ExpiresAtAnnotation:    results.expiresAt,
 		api.CredentialIDAnnotation: orNull(results.credentialID),
@@ -122,7 +122,9 @@ func (c *Controller) fillPatch(s state, spec tokenSpec, compact string, claims t
 		api.FilledForAnnotation:    spec.account,
 		api.FilledKeysAnnotation:   strings.Join(spec.keys(), ","),
 		api.FilledHashAnnotation:   hash,
-	}, changes)
+	}
+	setProblem(annotations, s.secret, d.problem)
+	patch, err = secretPatch(s.secret, annotations, changes)
 	return patch, hash, err
 }
 
@@ -156,11 +158,12 @@ func (c *Controller) remove(ctx context.Context, s state, d decision) (time.Dura
 	} {
 		annotations[key] = nil
 	}
+	setProblem(annotations, s.secret, missingAccount(d.spec))
 	patch, err := secretPatch(s.secret, annotations, changes)
 	if err != nil {
 		return 0, err
 	}
-	if err := c.patch(ctx, s.secret, patch, func(n *note) { n.hash, n.requestedAt = "", 0 }); err != nil {
+	if err := c.patch(ctx, s.secret, patch, func(n *note) { n.renewed("", 0) }); err != nil {
 		return c.handleAPIError(ctx, s, fmt.Sprintf("write secret %s", klog.KObj(s.secret)), err)
 	}
 	c.backoff.Record(objectKeyOf(s.secret), contentNoToken)
@@ -189,7 +192,7 @@ func (c *Controller) patch(ctx context.Context, secret *cache.ManagedSecret, pat
 	}
 	now := c.cfg.Clock.Now()
 	c.notes.update(secret.UID, func(n *note) {
-		n.writtenVersion, n.writtenAt, n.failingSince, n.conflicts = after.ResourceVersion, now, time.Time{}, 0
+		n.writtenVersion, n.writtenAt = after.ResourceVersion, now
 		remember(n)
 	})
 	return nil
@@ -197,7 +200,7 @@ func (c *Controller) patch(ctx context.Context, secret *cache.ManagedSecret, pat
 
 // handleAPIError handles a request that failed. Attempts never end. They are more frequent
 // when the token expires soon or the error is not permanent. An error that is permanent or
-// lasts is an event.
+// lasts is an event and the problem of the Secret.
 func (c *Controller) handleAPIError(ctx context.Context, s state, doing string, err error) (time.Duration, error) {
 	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		return requeueAfter, nil
@@ -220,21 +223,13 @@ func (c *Controller) handleAPIError(ctx context.Context, s state, doing string, 
 	}
 	permanent := kube.IsPermanent(err)
 	err = fmt.Errorf("%s: %w", doing, kube.Redact(err))
-	if (permanent || now.Sub(since) >= warnAfter) && workqueue.Report(ctx) {
-		c.cfg.Recorder.Eventf(kube.Reference(kind, secret), corev1.EventTypeWarning, api.ReasonFailedTokenRenewal, "%s: %v", failureOf(secret), err)
+	if permanent || now.Sub(since) >= warnAfter {
+		c.reportFailure(ctx, s, failure(secret, doing, err), err)
 	}
 	if delay := maxRetryDelay(remaining(s), permanent); delay > 0 {
 		c.queue.AddAfter(toolscache.MetaObjectToName(secret), delay)
 	}
 	return 0, err
-}
-
-// failureOf returns what failed for secret, for an event.
-func failureOf(secret *cache.ManagedSecret) string {
-	if len(secret.FilledKeys()) == 0 {
-		return "This Secret cannot be given a token"
-	}
-	return "The token in this Secret cannot be renewed"
 }
 
 // remaining returns how long the token of a Secret is still valid, by the clock or by its

@@ -21,7 +21,6 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/internal/stopwatch"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
-	"github.com/sakeeper/sakeeper/pkg/kube"
 )
 
 // Name is the name of the controller, its queue and its user agent.
@@ -152,7 +151,7 @@ func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (time.
 	d := decide(s)
 	if secret != nil {
 		defer c.deleteStaleNote(secret)
-		c.recordWarning(ctx, secret, d)
+		c.recordProblem(ctx, secret, d)
 		if wait := c.notes.get(secret.UID).conflictDelay(secret, s.now); wait > 0 && (d.action == renew || d.action == remove) {
 			return wait, workqueue.ErrRequeueLater
 		}
@@ -163,6 +162,9 @@ func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (time.
 	case remove:
 		return c.remove(ctx, s, d)
 	case none, refuse:
+		if secret != nil && d.annotate && secret.Annotations[api.ProblemAnnotation] != d.problem.text {
+			return c.annotate(ctx, s, d)
+		}
 		c.limiter.Forget(key)
 	}
 	klog.FromContext(ctx).V(4).Info("Skipped secret", "reason", d.reason)
@@ -186,22 +188,6 @@ func (c *Controller) gather(secret *cache.ManagedSecret) state {
 		s.account = account
 	}
 	return s
-}
-
-// recordWarning records the warning of d as an event, once until it changes.
-func (c *Controller) recordWarning(ctx context.Context, secret *cache.ManagedSecret, d decision) {
-	before, current := warning{}, d.warning
-	c.notes.update(secret.UID, func(n *note) {
-		before, n.warned = n.warned, current
-		if d.action == none || d.action == refuse {
-			n.failingSince = time.Time{} // there is no renewal that could fail
-		}
-	})
-	if current == before || current == (warning{}) {
-		return
-	}
-	klog.FromContext(ctx).V(2).Info("Found a problem with secret", "secret", klog.KObj(secret), "action", d.action, "reason", current.reason, "text", current.text)
-	c.cfg.Recorder.Event(kube.Reference(kind, secret), corev1.EventTypeWarning, current.reason, current.text)
 }
 
 // deleteStaleNote deletes the note of a Secret that was deleted during its sync: the note

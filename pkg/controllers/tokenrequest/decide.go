@@ -57,15 +57,15 @@ type decision struct {
 	// rateLimited: many Secrets may need a write for the same reason at once, such as a
 	// new CA, and it is not urgent.
 	rateLimited bool
-	// warning is the event to record: for refuse, and about annotations that do not exist.
-	warning warning
+	// problem is what is wrong: for refuse, and about annotations that do not exist.
+	problem problem
+	// annotate: the annotation about problems says what problem does, and is absent if there
+	// is none. A renewal and a removal write it too; the other decisions leave it as it is.
+	annotate bool
 }
 
-// warning is the reason and the text of a Warning event.
-type warning struct{ reason, text string }
-
 func decide(s state) decision {
-	for _, rule := range []func(state) (decision, bool){gone, unserved, unusable} {
+	for _, rule := range []func(state) (decision, bool){gone, mislabelled, unserved, unusable} {
 		if d, ok := rule(s); ok {
 			return d
 		}
@@ -82,7 +82,7 @@ func decide(s state) decision {
 	}
 	d := outdated(s, spec)
 	if len(unknown) > 0 {
-		d.warning = warning{api.ReasonInvalidTokenSetting, strings.Join(unknown, "; ")}
+		d.problem = problem{api.ReasonInvalidTokenSetting, strings.Join(unknown, "; ")}
 	}
 	return d
 }
@@ -99,6 +99,18 @@ func gone(s state) (decision, bool) {
 	return decision{}, false
 }
 
+// mislabelled refuses a Secret whose label has another value than the one that there is. It is not
+// managed, so that nothing is written to it.
+func mislabelled(s state) (decision, bool) {
+	if s.secret.Managed() {
+		return decision{}, false
+	}
+	d := refuseWith(api.ReasonInvalidTokenSetting, fmt.Sprintf("%s: %s is not a value of this label, so this Secret gets no token; did you mean %s?",
+		api.TokenLabel, quote(s.secret.Labels[api.TokenLabel]), api.TokenManaged))
+	d.annotate = false
+	return d, true
+}
+
 func unserved(s state) (decision, bool) {
 	if s.allNamespaces || s.namespace.Labels[api.TokenRequestsLabel] == api.TokenRequestsAllowed {
 		return decision{}, false
@@ -111,12 +123,15 @@ func unserved(s state) (decision, bool) {
 		s.namespace.Name, api.TokenRequestsLabel, api.TokenRequestsAllowed, outcome)), true
 }
 
-// unusable refuses Secrets of types that Kubernetes owns, and immutable ones.
+// unusable refuses Secrets of types that Kubernetes owns, to which nothing is written, and
+// immutable ones, whose annotations can be changed.
 func unusable(s state) (decision, bool) {
 	domain, _, _ := strings.Cut(string(s.secret.Type), "/")
 	switch {
 	case domain == "kubernetes.io" || strings.HasSuffix(domain, ".kubernetes.io"):
-		return refuseWith(api.ReasonUnusableTokenSecret, fmt.Sprintf("A Secret of type %s belongs to Kubernetes itself and gets no such token; create one of type %s", s.secret.Type, corev1.SecretTypeOpaque)), true
+		d := refuseWith(api.ReasonUnusableTokenSecret, fmt.Sprintf("A Secret of type %s belongs to Kubernetes itself and gets no such token; create one of type %s", s.secret.Type, corev1.SecretTypeOpaque))
+		d.annotate = false
+		return d, true
 	case s.secret.Immutable:
 		return refuseWith(api.ReasonUnusableTokenSecret, "This Secret is immutable, so no token can be written to it; delete it and create a mutable one"), true
 	}
@@ -137,11 +152,16 @@ func withoutAccount(s state, spec tokenSpec) (decision, bool) {
 	if wait := s.secret.CreationTimestamp.Add(missingAccountDelay).Sub(s.now); wait > 0 && wait <= missingAccountDelay {
 		return decision{action: none, reason: "its service account may be created soon", wait: wait}, true
 	}
-	text := fmt.Sprintf("%s: there is no ServiceAccount %s in this namespace; create it, or name another", api.ServiceAccountAnnotation, spec.account)
+	text := missingAccount(spec).text
 	if other := s.secret.Annotations[api.FilledForAnnotation]; other != "" && len(s.secret.FilledKeys()) > 0 {
 		text += fmt.Sprintf(". The token in this Secret still is that of ServiceAccount %s, until it expires at %s", other, s.secret.Annotations[api.ExpiresAtAnnotation])
 	}
 	return refuseWith(api.ReasonNoServiceAccount, text), true
+}
+
+// missingAccount is the problem of a Secret without a token whose ServiceAccount does not exist.
+func missingAccount(spec tokenSpec) problem {
+	return problem{api.ReasonNoServiceAccount, fmt.Sprintf("%s: there is no ServiceAccount %s in this namespace; create it, or name another", api.ServiceAccountAnnotation, spec.account)}
 }
 
 // occupied refuses a Secret with other data under the keys of the token. Where only
@@ -187,11 +207,11 @@ func outdated(s state, spec tokenSpec) decision {
 	case dueIn <= 0:
 		return decision{action: renew, reason: "it is due", spec: spec, dueByAge: true}
 	}
-	return decision{action: none, reason: "its token is not due", wait: term.RequeueAfter(dueIn)}
+	return decision{action: none, reason: "its token is not due", wait: term.RequeueAfter(dueIn), annotate: true}
 }
 
 func refuseWith(reason, text string) decision {
-	return decision{action: refuse, reason: text, warning: warning{reason, text}}
+	return decision{action: refuse, reason: text, problem: problem{reason, text}, annotate: true}
 }
 
 // resultsOn reads the results from the annotations of a Secret.

@@ -79,11 +79,22 @@ func TestDecide(t *testing.T) {
 		wantText   string // of the event; empty: the reason
 		wantByAge  bool
 		wantWait   bool
+		// wantUntouched: not even the annotation about problems is written.
+		wantUntouched bool
 	}{
 		"no secret":                      {in: in(func(*state) {}), wantAction: none, wantReason: "it is gone"},
 		"a secret that is being deleted": {in: secret(managed(testkit.Deleting())), wantAction: none, wantReason: "it is being deleted"},
 		"no namespace":                   {in: but(secret(managed()), func(s *state) { s.namespace = nil }), wantAction: none, wantReason: "its namespace is gone or terminating"},
 		"a terminating namespace":        {in: but(secret(managed()), func(s *state) { testkit.Terminating()(s.namespace) }), wantAction: none, wantReason: "its namespace is gone or terminating"},
+		"another value of the label": {
+			in: secret(managed(testkit.WithLabel(api.TokenLabel, "true"), with("lifetime", "1m"))), wantAction: refuse, wantEvent: api.ReasonInvalidTokenSetting, wantUntouched: true,
+			wantReason: `sakeeper.io/token: "true" is not a value of this label, so this Secret gets no token; did you mean managed?`,
+		},
+		"an empty value of the label, in a namespace without the label": {
+			in: but(secret(filled(testkit.WithLabel(api.TokenLabel, ""))), func(s *state) { s.namespace = testkit.Namespace("team") }), wantAction: refuse, wantEvent: api.ReasonInvalidTokenSetting, wantUntouched: true,
+			wantReason: `sakeeper.io/token: "" is not a value of this label, so this Secret gets no token; did you mean managed?`,
+		},
+		"a problem that was written": {in: secret(filled(with("problem", "old"))), wantAction: none, wantReason: "its token is not due", wantWait: true},
 		"a namespace without the label": {
 			in: but(secret(managed()), func(s *state) { s.namespace = testkit.Namespace("team") }), wantAction: refuse, wantEvent: api.ReasonTokenNotServed,
 			wantReason: "Namespace team does not have the label sakeeper.io/token-requests=allowed, so this Secret gets no token",
@@ -104,11 +115,11 @@ func TestDecide(t *testing.T) {
 			in: but(secret(managed()), func(s *state) { s.namespace, s.allNamespaces = testkit.Namespace("team"), true }), wantAction: renew, wantReason: "it has no token",
 		},
 		"an in-tree token secret": {
-			in: secret(managed(ofType(corev1.SecretTypeServiceAccountToken))), wantAction: refuse, wantEvent: api.ReasonUnusableTokenSecret,
+			in: secret(managed(ofType(corev1.SecretTypeServiceAccountToken))), wantAction: refuse, wantEvent: api.ReasonUnusableTokenSecret, wantUntouched: true,
 			wantReason: "A Secret of type kubernetes.io/service-account-token belongs to Kubernetes itself and gets no such token; create one of type Opaque",
 		},
 		"a bootstrap token": {
-			in: secret(managed(ofType("bootstrap.kubernetes.io/token"))), wantAction: refuse, wantEvent: api.ReasonUnusableTokenSecret,
+			in: secret(managed(ofType("bootstrap.kubernetes.io/token"))), wantAction: refuse, wantEvent: api.ReasonUnusableTokenSecret, wantUntouched: true,
 			wantReason: "A Secret of type bootstrap.kubernetes.io/token belongs to Kubernetes itself and gets no such token; create one of type Opaque",
 		},
 		"a user's own type": {in: secret(managed(ofType("example.com/robot"))), wantAction: renew, wantReason: "it has no token"},
@@ -209,10 +220,11 @@ func TestDecide(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got := decide(tc.in)
 			want := decision{action: tc.wantAction, reason: tc.wantReason, dueByAge: tc.wantByAge, rateLimited: tc.wantReason == changed || tc.wantAction == remove, spec: got.spec, wait: got.wait}
+			want.annotate = !tc.wantUntouched && (tc.wantAction == refuse || tc.wantReason == "its token is not due")
 			if tc.wantEvent != "" {
-				want.warning = warning{tc.wantEvent, gocmp.Or(tc.wantText, tc.wantReason)}
+				want.problem = problem{tc.wantEvent, gocmp.Or(tc.wantText, tc.wantReason)}
 			}
-			if diff := cmp.Diff(want, got, cmp.AllowUnexported(decision{}, warning{}, tokenSpec{})); diff != "" {
+			if diff := cmp.Diff(want, got, cmp.AllowUnexported(decision{}, problem{}, tokenSpec{})); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 			// The next decision comes before the token is due.

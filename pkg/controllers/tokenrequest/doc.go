@@ -2,7 +2,7 @@
 // the label sakeeper.io/token=managed and the name of a ServiceAccount of the same
 // namespace in the annotation sakeeper.io/service-account.
 //
-// Inputs: Secrets with that label, ServiceAccounts and namespaces, watched; the CA
+// Inputs: Secrets with a label of that name, ServiceAccounts and namespaces, watched; the CA
 // bundle, read for each token. Writes: for a renewal one TokenRequest, bound to the
 // Secret so that deleting it revokes the token, and one JSON merge patch of exactly the
 // resourceVersion of the Secret that the decision read. Nothing is written to a Secret
@@ -33,6 +33,20 @@
 // not become valid again, not even with a new account of that name. A Secret with invalid
 // settings, with the name of another account that does not exist, or without its
 // namespace's or its own label keeps its token until that expires.
+//
+// # What is wrong
+//
+// decide and failure are the only places that find a problem. It is a Warning event, with the
+// answer of the API server if there is one, and the annotation sakeeper.io/problem, which stays:
+// events are kept for an hour. The annotation is written and removed with the token where one is
+// written or removed, and else by a patch of its own, at a bounded rate and with the write backoff.
+// Its text is no input of a decision and does not change from one attempt to the next, so that the
+// write causes no other. Where the annotation says it already, as after a restart, there is no event.
+//
+// A Secret whose label has another value is not managed, and one of a type of Kubernetes belongs to
+// another component: both have an event, once in a process, and nothing is written to them. Where
+// the API server refuses the annotation, as in namespaces without the rights of this controller,
+// the event alone remains.
 //
 // # Caches that are cut off
 //

@@ -40,9 +40,9 @@ type fakeAPIServer struct {
 	tokensErr, writesErr error
 	// token, if set, replaces the token in responses.
 	token string
-	// granted counts tokens, and patches counts patches with those that failed.
+	// granted counts tokens, and patches counts patches of the data with those that failed.
 	granted, patches int
-	// onPatch is called with the Secret before and after a patch.
+	// onPatch is called with the Secret before and after a patch of the data.
 	onPatch func(before, after *corev1.Secret)
 }
 
@@ -116,14 +116,16 @@ type mergePatchBody struct {
 func (a *fakeAPIServer) patchSecret(action clienttesting.Action) (bool, runtime.Object, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.patches++
-	if a.writesErr != nil {
-		return true, nil, a.writesErr
-	}
 	patch := action.(clienttesting.PatchActionImpl)
 	var body mergePatchBody
 	if err := json.Unmarshal(patch.Patch, &body); err != nil || patch.PatchType != types.MergePatchType {
 		return true, nil, fmt.Errorf("patch type %s: %w", patch.PatchType, err)
+	}
+	if body.Data != nil {
+		a.patches++
+	}
+	if a.writesErr != nil {
+		return true, nil, a.writesErr
 	}
 	obj, err := a.Tracker().Get(secretsResource, patch.Namespace, patch.Name)
 	if err != nil {
@@ -136,7 +138,7 @@ func (a *fakeAPIServer) patchSecret(action clienttesting.Action) (bool, runtime.
 	after := before.DeepCopy()
 	after.Annotations, after.Data = merged(before.Annotations, body.Metadata.Annotations), merged(before.Data, body.Data)
 	after.ResourceVersion = next(before.ResourceVersion)
-	if a.onPatch != nil {
+	if a.onPatch != nil && body.Data != nil {
 		a.onPatch(before, after)
 	}
 	return true, after, a.Tracker().Update(secretsResource, after, patch.Namespace)

@@ -11,7 +11,7 @@ import (
 const (
 	stateValid    = "valid"    // its token needs nothing, or is being renewed in time
 	statePending  = "pending"  // it has no token yet
-	stateFailing  = "failing"  // it cannot be filled or renewed: an event on it says why
+	stateFailing  = "failing"  // it cannot be filled or renewed: its annotation about the problem says why
 	stateExpired  = "expired"  // its token has expired
 	stateUnserved = "unserved" // its namespace is not allowed
 )
@@ -44,7 +44,7 @@ func (m collector) Collect(out chan<- prometheus.Metric) {
 	next, found := 0.0, false
 	for _, obj := range m.controller.cfg.Secrets.GetStore().List() {
 		secret, ok := obj.(*cache.ManagedSecret)
-		if !ok {
+		if !ok || !secret.Managed() {
 			continue
 		}
 		s := m.controller.gather(secret)
@@ -69,7 +69,7 @@ func (m collector) Collect(out chan<- prometheus.Metric) {
 func stateOf(s state, d decision, failing bool) string {
 	term, filled := resultsOn(s.secret).term()
 	switch {
-	case d.warning.reason == api.ReasonTokenNotServed:
+	case d.problem.reason == api.ReasonTokenNotServed:
 		return stateUnserved
 	case filled && !s.now.Before(term.Expires):
 		return stateExpired

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
@@ -40,6 +41,9 @@ func TestMetrics(t *testing.T) {
 	f := newFixture(t, served(), robot())
 	f.expectMetrics(t, nil, "")
 
+	f.cache(t, managed(named("not-managed"), testkit.WithLabel(api.TokenLabel, "true")))
+	f.cache(t, filled(named("not-managed-any-more"), testkit.WithLabel(api.TokenLabel, "false"), elsewhere))
+	f.expectMetrics(t, nil, "")
 	f.cache(t, managed(named("pending")))
 	f.cache(t, managed(named("refused"), with("lifetime", "1m")))
 	f.cache(t, testkit.Namespace("elsewhere"))

@@ -31,8 +31,10 @@ type note struct {
 	conflicts       int
 	conflictAt      time.Time
 	conflictVersion string
-	// warned is the last warning that decide gave.
-	warned warning
+	// problem is the last one that decide found.
+	problem problem
+	// unwritable is the text of a problem that the API server refuses to have written.
+	unwritable string
 }
 
 // notes holds a note by UID of the Secret. A Secret without a note is handled as after a
@@ -66,6 +68,11 @@ func (n *notes) delete(secret types.UID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.bySecret, secret)
+}
+
+// renewed notes that a token was written, or removed: both end a failure.
+func (n *note) renewed(hash string, requestedAt time.Duration) {
+	n.hash, n.requestedAt, n.failingSince, n.conflicts = hash, requestedAt, time.Time{}, 0
 }
 
 // isNewerThan returns true if cached does not show yet what was written.

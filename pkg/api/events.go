@@ -109,4 +109,7 @@ const (
 	// ReasonRootCAUnverified is on the Lease if neither a changed root CA, which is published, nor
 	// the last one verifies the API server.
 	ReasonRootCAUnverified = "RootCAUnverified"
+	// ReasonMissingRight is on the Lease, or on the Service of the webhook, if a right is missing
+	// that the process has tried to use. The event names the role that has it.
+	ReasonMissingRight = "MissingRight"
 )

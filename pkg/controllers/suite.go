@@ -18,6 +18,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/internal/metrics"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/kube/rights"
 )
 
 // Component is the source of the events of a suite, and the beginning of its clients' user agent
@@ -28,6 +29,8 @@ const Component = "sakeeper-controllers"
 type Suite struct {
 	options Options
 	client  kubernetes.Interface
+	// rights sees the responses to all requests of the suite.
+	rights *rights.Monitor
 
 	began atomic.Bool
 
@@ -56,11 +59,16 @@ func New(options Options) (*Suite, error) {
 		options.Config.UserAgent = Component
 	}
 	kube.PreferProtobuf(options.Config)
+	enabled, _ := options.Enabled() // validate has reported the error
+	monitor, err := rights.Follow(options.Config, roles(enabled)...)
+	if err != nil {
+		return nil, fmt.Errorf("controllers: Config: %w", err)
+	}
 	client, err := kubernetes.NewForConfig(options.Config)
 	if err != nil {
 		return nil, fmt.Errorf("controllers: Config: %w", err)
 	}
-	return &Suite{options: options, client: client}, nil
+	return &Suite{options: options, client: client, rights: monitor}, nil
 }
 
 // Load reads the files and other sources of keys and certificates, and returns everything that is
@@ -124,11 +132,15 @@ func (s *Suite) Run(ctx context.Context) error {
 	}
 	defer parts.discard()
 	s.followReloads(recorder)
+	s.rights.OnMissing(func(text string) {
+		recorder.Event(s.options.Process, corev1.EventTypeWarning, api.ReasonMissingRight, text)
+	})
 	s.mu.Lock()
 	s.parts = parts
 	s.mu.Unlock()
 
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.rights.Run(ctx) })
 	if s.keys != nil {
 		group.Go(func() error { return s.keys.Run(ctx) })
 	}
@@ -160,7 +172,10 @@ func (s *Suite) lead(ctx context.Context) error {
 	if s.ca != nil {
 		compareRootCA(ctx, s.client, s.parts.recorder, s.ca.Get())
 	}
-	return s.parts.run(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.parts.run(ctx) })
+	group.Go(func() error { return s.parts.expectRights(ctx, s.rights) })
+	return group.Wait()
 }
 
 // followReloads counts and reports changed files that cannot be used.
@@ -194,9 +209,13 @@ func (s *Suite) Start(ctx context.Context) error { return s.Run(ctx) }
 // starts the suite only while the manager is elected.
 func (s *Suite) NeedLeaderElection() bool { return s.options.Elect == nil }
 
-// Ready returns nil if everything that existed when the controllers started was handled once and
-// tokens can be written, and otherwise an error that names what is not ready.
+// Ready returns nil if everything that existed when the controllers started was handled once,
+// tokens can be written, and no right is known to be missing, and otherwise an error that names what
+// is not ready.
 func (s *Suite) Ready() error {
+	if err := s.rights.Err(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	parts, work, verified := s.parts, s.work, s.verifiedCA
 	s.mu.Unlock()

@@ -115,6 +115,8 @@ type Check struct {
 	Name string
 	// Probe returns nil if the check passes. The text of its error is shown to the client.
 	Probe func(*http.Request) error
+	// Warn shows the error without failing the probe.
+	Warn bool
 }
 
 // Probe returns a handler that answers 200 if all checks pass and 503 otherwise, with a line
@@ -124,11 +126,14 @@ func Probe(checks ...Check) http.Handler {
 		var lines strings.Builder
 		code := http.StatusOK
 		for _, check := range checks {
-			if err := check.Probe(r); err != nil {
+			switch err := check.Probe(r); {
+			case err == nil:
+				fmt.Fprintf(&lines, "[+] %s: ok\n", check.Name)
+			case check.Warn:
+				fmt.Fprintf(&lines, "[!] %s: %v\n", check.Name, err)
+			default:
 				code = http.StatusServiceUnavailable
 				fmt.Fprintf(&lines, "[-] %s: %v\n", check.Name, err)
-			} else {
-				fmt.Fprintf(&lines, "[+] %s: ok\n", check.Name)
 			}
 		}
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")

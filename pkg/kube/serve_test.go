@@ -30,9 +30,10 @@ func TestProbe(t *testing.T) {
 		wantCode int
 		wantBody string
 	}{
-		"no checks":      {wantCode: http.StatusOK},
-		"all is well":    {in: []Check{{"ping", good}, {"queue", good}}, wantCode: http.StatusOK, wantBody: "[+] ping: ok\n[+] queue: ok\n"},
-		"one check says": {in: []Check{{"ping", good}, {"queue", bad}, {"last", good}}, wantCode: http.StatusServiceUnavailable, wantBody: "[+] ping: ok\n[-] queue: boom\n[+] last: ok\n"},
+		"no checks":       {wantCode: http.StatusOK},
+		"all is well":     {in: []Check{{Name: "ping", Probe: good}, {Name: "queue", Probe: good}}, wantCode: http.StatusOK, wantBody: "[+] ping: ok\n[+] queue: ok\n"},
+		"one check warns": {in: []Check{{Name: "ping", Probe: good}, {Name: "rights", Probe: bad, Warn: true}, {Name: "last", Probe: good, Warn: true}}, wantCode: http.StatusOK, wantBody: "[+] ping: ok\n[!] rights: boom\n[+] last: ok\n"},
+		"one check says":  {in: []Check{{Name: "ping", Probe: good}, {Name: "queue", Probe: bad}, {Name: "last", Probe: good}}, wantCode: http.StatusServiceUnavailable, wantBody: "[+] ping: ok\n[-] queue: boom\n[+] last: ok\n"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -164,7 +165,7 @@ func TestServeAnswersUntilItIsStopped(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- Serve(ctx, listener, Probe(Check{"ping", func(*http.Request) error { return nil }}))
+		ended <- Serve(ctx, listener, Probe(Check{Name: "ping", Probe: func(*http.Request) error { return nil }}))
 	}()
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()

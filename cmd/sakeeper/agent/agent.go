@@ -23,6 +23,7 @@ import (
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/process"
 	"github.com/sakeeper/sakeeper/pkg/agent"
 	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/kube/rights"
 )
 
 const component = "sakeeper-agent"
@@ -68,7 +69,7 @@ func Run(ctx context.Context, cfg *Config) error {
 		return err
 	}
 	registry := process.NewRegistry(cfg.version)
-	a, err := newAgent(cfg, registry)
+	a, monitor, err := newAgent(cfg, registry)
 	if err != nil {
 		return errors.Join(err, listeners.Close())
 	}
@@ -80,7 +81,8 @@ func Run(ctx context.Context, cfg *Config) error {
 	ctx, stop := delayShutdown(ctx, cfg.options.shutdownDelay, func(signals chan<- os.Signal) { signal.Notify(signals, os.Interrupt, syscall.SIGTERM) })
 	defer stop()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return listeners.Serve(ctx, registry, agentProbes(a)) })
+	group.Go(func() error { return listeners.Serve(ctx, registry, agentProbes(a, monitor)) })
+	group.Go(func() error { return monitor.Run(ctx) })
 	group.Go(func() error { return a.Run(ctx) })
 	return group.Wait()
 }
@@ -119,25 +121,33 @@ func delayShutdown(ctx context.Context, delay time.Duration, notify func(chan<- 
 	}
 }
 
-func newAgent(cfg *Config, registry *prometheus.Registry) (*agent.Agent, error) {
+func newAgent(cfg *Config, registry *prometheus.Registry) (*agent.Agent, *rights.Monitor, error) {
 	config := rest.CopyConfig(cfg.rest)
 	serverClock := kube.FollowServerClock(config, clock.RealClock{})
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return nil, err
-	}
 	review, err := agent.NewReviewer(config)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return agent.New(agent.Config{
+	monitor, err := rights.Follow(config) // not the reviews, which other credentials make
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, nil, err
+	}
+	a, err := agent.New(agent.Config{
 		Client: client.CoreV1(), Namespace: cfg.namespace, ServiceAccount: cfg.account,
 		Tokens: cfg.tokens, Lifetime: cfg.options.lifetime, Bound: cfg.bound, Review: review, OwnCredential: cfg.ownCredential,
 		Writer: cfg.writer, Hooks: cfg.hooks, Clock: serverClock, Local: clock.RealClock{}, Seed: cfg.seed,
 		Registerer: registry,
 	})
+	return a, monitor, err
 }
 
-func agentProbes(a *agent.Agent) http.Handler {
-	return process.ProbesHandler(nil, []kube.Check{{Name: "tokens", Probe: func(*http.Request) error { return a.Ready() }}})
+func agentProbes(a *agent.Agent, monitor *rights.Monitor) http.Handler {
+	return process.ProbesHandler(nil, []kube.Check{
+		{Name: "tokens", Probe: func(*http.Request) error { return a.Ready() }},
+		process.Rights(monitor),
+	})
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/kube/rights"
 	"github.com/sakeeper/sakeeper/pkg/servingcert/certfiles"
 )
 
@@ -59,6 +60,7 @@ type Process struct {
 	handler      *http.ServeMux
 	runs         []func(context.Context) error
 	caches       []cacheState
+	rights       *rights.Monitor // nil if there are no reviews
 }
 
 // cacheState is what /readyz says about a cache.
@@ -98,6 +100,15 @@ func (p *Process) Registry() *prometheus.Registry { return p.registry }
 // makeReviews serves /authenticate.
 func (p *Process) makeReviews() error {
 	o := p.cfg.options
+	roles := []string{"authenticator"}
+	if o.track {
+		roles = append(roles, "authenticator-track-legacy-tokens")
+	}
+	var err error
+	if p.rights, err = rights.Follow(p.cfg.rest, roles...); err != nil {
+		return err
+	}
+	p.runs = append(p.runs, p.rights.Run)
 	client, err1 := kubernetes.NewForConfig(p.cfg.rest)
 	meta, err2 := metadata.NewForConfig(p.cfg.rest)
 	if err := errors.Join(err1, err2); err != nil {
@@ -189,7 +200,7 @@ func (p *Process) tlsConfig() *tls.Config {
 var errNotSynced = errors.New("the caches of bound objects have not synced yet: the API server has not answered, or does not allow to list them")
 
 func (p *Process) probesHandler() http.Handler {
-	return process.ProbesHandler([]kube.Check{process.Ping()}, []kube.Check{
+	ready := []kube.Check{
 		{Name: "caches", Probe: func(r *http.Request) error {
 			var errs []error
 			for _, c := range p.caches {
@@ -203,5 +214,9 @@ func (p *Process) probesHandler() http.Handler {
 			return errors.Join(errs...)
 		}},
 		{Name: "certificate", Probe: func(*http.Request) error { return p.certificates.Ready() }},
-	})
+	}
+	if p.rights != nil {
+		ready = append(ready, process.Rights(p.rights))
+	}
+	return process.ProbesHandler([]kube.Check{process.Ping()}, ready)
 }

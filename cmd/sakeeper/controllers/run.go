@@ -7,12 +7,15 @@ import (
 	"net/http"
 
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/process"
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/controllers"
 	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/kube/rights"
 )
 
 const component = controllers.Component
@@ -33,6 +36,9 @@ func Run(ctx context.Context, cfg *Config) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return listeners.Serve(ctx, cfg.registry, p.probesHandler()) })
 	group.Go(func() error { return cfg.suite.Run(ctx) })
+	if p.rights != nil {
+		group.Go(func() error { return p.rights.Run(ctx) })
+	}
 	return group.Wait()
 }
 
@@ -41,6 +47,8 @@ type Process struct {
 	cfg *Config
 	// events are about the election; the suite records its own.
 	events *kube.Events
+	// rights sees the requests of the election; nil with --leader-elect=false.
+	rights *rights.Monitor
 }
 
 // New makes a process, of which nothing is started. The caller must call Close.
@@ -54,8 +62,13 @@ func New(ctx context.Context, cfg *Config) (*Process, error) {
 	// cost the Lease.
 	config := rest.CopyConfig(cfg.rest)
 	config.Timeout = kube.LeaseTimeout(o.RenewDeadline)
+	var errRights error
+	p.rights, errRights = rights.Follow(config, "controllers")
 	client, err := kubernetes.NewForConfig(config)
-	if err == nil {
+	if err = errors.Join(errRights, err); err == nil {
+		p.rights.OnMissing(func(text string) {
+			p.events.Event(o.Reference(), corev1.EventTypeWarning, api.ReasonMissingRight, text)
+		})
 		cfg.startElection = func() { p.events.Start(client.CoreV1()) }
 		cfg.election, err = kube.NewElection(kube.ElectionConfig{
 			Client: client.CoordinationV1(), Recorder: p.events,
@@ -85,9 +98,14 @@ func (p *Process) probesHandler() http.Handler {
 var errNoLeader = errors.New("no leader was observed yet: the API server has not answered, or does not allow access to the lease")
 
 // ready returns nil if this process does its part: a standby, if it has seen that there is a
-// leader, and the leader, if its suite is ready.
+// leader, and the leader, if its suite is ready; both, if they have the rights on the Lease.
 func (p *Process) ready(*http.Request) error {
 	election := p.cfg.election
+	if p.rights != nil {
+		if err := p.rights.Err(); err != nil {
+			return err
+		}
+	}
 	if election == nil || election.Leading() {
 		if err := p.cfg.guard.Err(); err != nil {
 			return fmt.Errorf("%w: no request is made until it is renewed", err)

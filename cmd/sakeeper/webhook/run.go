@@ -24,7 +24,9 @@ import (
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/process"
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/kube/rights"
 	"github.com/sakeeper/sakeeper/pkg/podadmission"
+	"github.com/sakeeper/sakeeper/pkg/podadmission/rules"
 	"github.com/sakeeper/sakeeper/pkg/servingcert"
 	"github.com/sakeeper/sakeeper/pkg/servingcert/certfiles"
 	"github.com/sakeeper/sakeeper/pkg/webhook"
@@ -78,6 +80,7 @@ func Run(ctx context.Context, cfg *Config) error {
 		})
 	}
 	group.Go(func() error { return p.sendEvents(working) })
+	group.Go(func() error { return p.rights.Run(working) })
 	return group.Wait()
 }
 
@@ -87,6 +90,7 @@ type Process struct {
 	client       *kubernetes.Clientset
 	events       *kube.Events
 	recorder     record.EventRecorder
+	rights       *rights.Monitor
 	registry     *prometheus.Registry
 	informers    []toolscache.SharedIndexInformer
 	reviewer     *podadmission.Reviewer
@@ -99,11 +103,17 @@ type Process struct {
 func New(ctx context.Context, cfg *Config) (*Process, error) {
 	p := &Process{cfg: cfg, registry: process.NewRegistry(cfg.version)}
 	var err error
+	if p.rights, err = rights.Follow(cfg.rest, roles(cfg.options)...); err != nil {
+		return nil, err
+	}
 	if p.client, err = kubernetes.NewForConfig(cfg.rest); err != nil {
 		return nil, err
 	}
 	p.events = kube.NewEvents(ctx, component)
 	p.recorder = p.events
+	p.rights.OnMissing(func(text string) {
+		p.recorder.Event(p.service(), corev1.EventTypeWarning, api.ReasonMissingRight, text)
+	})
 	p.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "sakeeper_webhook_ready", Help: "1 while this process answers reviews, 0 while it lacks what /readyz names.",
 	}, p.ready))
@@ -207,10 +217,23 @@ func (p *Process) makeCertificates() error {
 // followReloads counts the changed files of a loader that cannot be used, and records events
 // about them. What is the content of the files.
 func (p *Process) followReloads(source, what string, files interface{ OnError(f func(error)) }) {
-	service := &corev1.ObjectReference{Kind: "Service", APIVersion: "v1", Namespace: p.cfg.options.ownNamespace(), Name: component}
 	files.OnError(p.failures().Count(source, func(err error) {
-		p.recorder.Eventf(service, corev1.EventTypeWarning, api.ReasonReloadFailed, "The last good "+what+" stays in use: %v", err)
+		p.recorder.Eventf(p.service(), corev1.EventTypeWarning, api.ReasonReloadFailed, "The last good "+what+" stays in use: %v", err)
 	}))
+}
+
+// service is the object of events that are about the process.
+func (p *Process) service() *corev1.ObjectReference {
+	return &corev1.ObjectReference{Kind: "Service", APIVersion: "v1", Namespace: p.cfg.options.ownNamespace(), Name: component}
+}
+
+// roles returns the directories of manifests/rbac with the roles of a webhook.
+func roles(o *Options) []string {
+	directories := []string{"webhook"}
+	if rules.TokenVolumeSource(o.tokenSource) == rules.SecretTokens {
+		directories = append(directories, "webhook-token-volumes-from-secrets")
+	}
+	return directories
 }
 
 // failures is the counter of changed files, which has a series for each file that the flags name.
@@ -343,5 +366,5 @@ func (p *Process) probesHandler(ctx context.Context) http.Handler {
 		}
 		return nil
 	}}
-	return process.ProbesHandler([]kube.Check{process.Ping()}, slices.Concat([]kube.Check{running}, p.needs(), []kube.Check{port}))
+	return process.ProbesHandler([]kube.Check{process.Ping()}, slices.Concat([]kube.Check{running}, p.needs(), []kube.Check{port, process.Rights(p.rights)}))
 }

@@ -1,0 +1,51 @@
+package controllers
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	toolscache "k8s.io/client-go/tools/cache"
+
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/kube/rights"
+)
+
+// roles returns the directories of manifests/rbac with the roles of the controllers.
+func roles(enabled map[string]bool) []string {
+	directories := []string{"controllers"}
+	for _, name := range Names() {
+		if enabled[name] {
+			directories = append(directories, name)
+		}
+	}
+	if enabled[nameTokenRequest] {
+		directories = append(directories, nameTokenRequest+"-served")
+	}
+	return directories
+}
+
+// expectRights makes the monitor review the right to request tokens. The other rights of that
+// controller are those of the serviceaccount-token-controller too, so that without its role nothing is
+// refused until a Secret requests a token.
+func (p *parts) expectRights(ctx context.Context, monitor *rights.Monitor) error {
+	if p.enabled[nameTokenRequest] && toolscache.WaitForCacheSync(ctx.Done(), p.namespaces.HasSynced) {
+		monitor.Expect(rights.Right{Verb: "create", Resource: "serviceaccounts", Subresource: "token"}, p.servedNamespaces)
+	}
+	return nil
+}
+
+// servedNamespaces returns the namespaces whose label allows token requests, because the right may be
+// bound in each of them only; if there is none yet, or all namespaces are served, it stands for all.
+func (p *parts) servedNamespaces() []rights.Target {
+	var targets []rights.Target
+	for _, obj := range p.namespaces.GetStore().List() {
+		namespace, ok := obj.(*corev1.Namespace)
+		if ok && namespace.Labels[api.TokenRequestsLabel] == api.TokenRequestsAllowed {
+			targets = append(targets, rights.Target{Namespace: namespace.Name})
+		}
+	}
+	if len(targets) == 0 || p.options.TokenRequest.AllNamespaces {
+		return []rights.Target{{}}
+	}
+	return targets
+}

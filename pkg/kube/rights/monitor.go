@@ -1,0 +1,333 @@
+package rights
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+
+	"github.com/sakeeper/sakeeper/manifests"
+)
+
+const (
+	// firstDelay is the time between the first two reviews of a right that is missing. It doubles
+	// with each, up to maxDelay, which is also the time between two reviews of a right that is not.
+	firstDelay = time.Second
+	maxDelay   = 10 * time.Second
+	// reportAfter is the number of reviews that must agree before a missing right is reported: a new
+	// API server does not know all roles at once.
+	reportAfter = 2
+	// unreviewedFor is how long a 403 counts where reviews are refused. It is longer than the longest
+	// delay between two tries of a controller.
+	unreviewedFor = 10 * time.Minute
+	// maxTargets bounds the namespaces that are reviewed for one right.
+	maxTargets = 8
+	timeout    = 10 * time.Second
+)
+
+// Monitor knows the rights that were refused. Its methods may be called concurrently.
+type Monitor struct {
+	base    string // the path of the API server's URL
+	roles   []string
+	reviews reviewer
+	report  func(right Right, text string)
+	wake    chan struct{}
+
+	mu       sync.Mutex
+	username string
+	states   map[Right]*state // as many as there are kinds of requests in the program
+}
+
+// state is what is known about a right that was refused, or that is expected.
+type state struct {
+	targets []Target // to be reviewed, at most one per namespace
+	where   func() []Target
+	refused time.Time // the last response with code 403
+	due     time.Time // of the next review
+
+	missing  bool
+	target   Target // for which it is missing
+	reviews  int    // those in a row that said so
+	reported bool
+}
+
+// Follow makes every client of config, which must be made after it, tell the monitor of its
+// responses. Roles are the directories below manifests/rbac whose roles the process should have.
+func Follow(config *rest.Config, roles ...string) (*Monitor, error) {
+	base, _, err := rest.DefaultServerUrlFor(config)
+	if err != nil {
+		return nil, err
+	}
+	client, err := kubernetes.NewForConfig(rest.CopyConfig(config))
+	if err != nil {
+		return nil, err
+	}
+	m := newMonitor(base.Path, selfReviewer{client}, roles)
+	config.Wrap(m.wrap)
+	return m, nil
+}
+
+func newMonitor(base string, reviews reviewer, roles []string) *Monitor {
+	return &Monitor{base: base, reviews: reviews, roles: roles, wake: make(chan struct{}, 1), states: map[Right]*state{}}
+}
+
+// OnMissing sets a function that Run calls with the text about a missing right, once until the right
+// was there again. It is not called for the right to write events. Call it before Run.
+func (m *Monitor) OnMissing(report func(text string)) {
+	m.report = func(right Right, text string) {
+		if right.Resource != "events" {
+			report(text)
+		}
+	}
+}
+
+// Expect reviews a right that was not used yet, until it is there for all targets that where returns
+// at a time. Where may be called until Run returns.
+func (m *Monitor) Expect(right Right, where func() []Target) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state(right).where = where
+	m.signal()
+}
+
+// Err returns an error that names the missing rights, or nil if none is known.
+func (m *Monitor) Err() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var texts []string
+	for right, s := range m.states {
+		if s.missing {
+			texts = append(texts, m.text(right, s.target))
+		}
+	}
+	if len(texts) == 0 {
+		return nil
+	}
+	slices.Sort(texts)
+	return fmt.Errorf("missing rights: %s", strings.Join(texts, "; "))
+}
+
+// Run reviews rights that were refused until ctx ends, and returns nil then.
+func (m *Monitor) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		due, next := m.due(time.Now())
+		for _, right := range due {
+			m.review(ctx, right)
+		}
+		if len(due) > 0 {
+			continue
+		}
+		var after <-chan time.Time
+		if !next.IsZero() {
+			after = time.After(time.Until(next))
+		}
+		select {
+		case <-ctx.Done():
+		case <-m.wake:
+		case <-after:
+		}
+	}
+	return nil
+}
+
+// due returns the rights to review now, and when to review the next of the others; zero if there is
+// none.
+func (m *Monitor) due(now time.Time) (due []Right, next time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for right, s := range m.states {
+		switch {
+		case len(s.targets) == 0 && s.where == nil:
+		case !s.due.After(now):
+			due = append(due, right)
+		case next.IsZero() || s.due.Before(next):
+			next = s.due
+		}
+	}
+	return due, next
+}
+
+// review asks about the targets of a right, up to the first for which it is missing.
+func (m *Monitor) review(ctx context.Context, right Right) {
+	targets, expected := m.targets(right)
+	for _, target := range targets {
+		limited, cancel := context.WithTimeout(ctx, timeout)
+		allowed, err := m.reviews.allowed(limited, right, target)
+		cancel()
+		switch {
+		case err == nil && allowed, apierrors.IsForbidden(err) && m.forgotten(right):
+			m.remove(right, target)
+		case err == nil, apierrors.IsForbidden(err):
+			m.missing(ctx, right, target)
+			return
+		default:
+			klog.FromContext(ctx).V(2).Info("Could not review a right", "right", right, "reason", err.Error())
+			m.postpone(right)
+			return
+		}
+	}
+	m.present(ctx, right, expected)
+}
+
+// targets returns those to review now. Expected is true if they include those of Expect.
+func (m *Monitor) targets(right Right) (targets []Target, expected bool) {
+	m.mu.Lock()
+	where, targets := m.states[right].where, slices.Clone(m.states[right].targets)
+	m.mu.Unlock()
+	if where != nil {
+		targets = append(targets, where()...)
+	}
+	return targets, where != nil
+}
+
+// forgotten returns true if the last refusal of the right was long ago.
+func (m *Monitor) forgotten(right Right) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return time.Since(m.states[right].refused) > unreviewedFor
+}
+
+func (m *Monitor) remove(right Right, target Target) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.states[right]
+	s.targets = slices.DeleteFunc(s.targets, func(t Target) bool { return t == target })
+}
+
+func (m *Monitor) postpone(right Right) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.states[right].due = time.Now().Add(maxDelay)
+}
+
+// missing notes that a right is missing for a target, and reports it when that is certain.
+func (m *Monitor) missing(ctx context.Context, right Right, target Target) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.states[right]
+	s.missing, s.target = true, target
+	s.due = time.Now().Add(min(firstDelay<<min(s.reviews, 10), maxDelay))
+	s.reviews++
+	if s.reviews < reportAfter || s.reported {
+		return
+	}
+	s.reported = true
+	m.askUsername(ctx)
+	text := m.text(right, target)
+	klog.FromContext(ctx).Error(nil, "A right is missing", "right", right, "namespace", target.Namespace, "name", target.Name, "text", text)
+	if m.report != nil {
+		m.report(right, text)
+	}
+}
+
+// askUsername finds the name of the user. m.mu is held, and released meanwhile.
+func (m *Monitor) askUsername(ctx context.Context) {
+	if m.username != "" {
+		return
+	}
+	m.mu.Unlock()
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	username, err := m.reviews.username(limited)
+	m.mu.Lock()
+	if err == nil {
+		m.username = username
+	}
+}
+
+// present notes that a right is there for all targets of a review.
+func (m *Monitor) present(ctx context.Context, right Right, expected bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.states[right]
+	if s.reported {
+		klog.FromContext(ctx).Info("A right that was missing is there", "right", right)
+	}
+	// A refusal for another reason is reviewed too, but not each of thousands.
+	s.due = time.Now().Add(maxDelay)
+	s.missing, s.reviews, s.reported = false, 0, false
+	if expected {
+		s.where = nil
+	}
+}
+
+// text is the sentence about a missing right. m.mu is held.
+func (m *Monitor) text(right Right, target Target) string {
+	text := "the user of this process"
+	if m.username != "" {
+		text = "the user " + m.username
+	}
+	text += " has no right to " + right.String()
+	if target.Name != "" {
+		text += " " + target.Name
+	}
+	if target.Namespace != "" {
+		text += " in the namespace " + target.Namespace
+	}
+	// The roles are part of the program, and tests read all of them.
+	if found, err := manifests.RolesWith(right.Verb, right.Group, right.resource(), m.roles); err == nil && len(found) > 0 {
+		text += ", which the role in manifests/rbac/" + strings.Join(found, " or manifests/rbac/") + " has"
+	}
+	return text
+}
+
+// refused notes a response with the code 403.
+func (m *Monitor) refused(right Right, target Target) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.state(right)
+	s.refused = time.Now()
+	here := func(t Target) bool { return t.Namespace == target.Namespace }
+	if len(s.targets) < maxTargets && !slices.ContainsFunc(s.targets, here) {
+		s.targets = append(s.targets, target)
+		m.signal()
+	}
+}
+
+// state returns that of a right, which it makes if there is none. m.mu is held.
+func (m *Monitor) state(right Right) *state {
+	s := m.states[right]
+	if s == nil {
+		s = &state{}
+		m.states[right] = s
+	}
+	return s
+}
+
+// signal makes Run look what is due.
+func (m *Monitor) signal() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (m *Monitor) wrap(next http.RoundTripper) http.RoundTripper { return transport{m, next} }
+
+// transport tells the monitor of responses with the code 403.
+type transport struct {
+	monitor *Monitor
+	next    http.RoundTripper
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (t transport) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := t.next.RoundTrip(request)
+	if err == nil && response.StatusCode == http.StatusForbidden {
+		if right, target, ok := parse(t.monitor.base, request); ok {
+			t.monitor.refused(right, target)
+		}
+	}
+	return response, err
+}
+
+// WrappedRoundTripper lets client-go find the transport below.
+func (t transport) WrappedRoundTripper() http.RoundTripper { return t.next }

@@ -9,15 +9,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/kubernetes/fake"
-	metadatafake "k8s.io/client-go/metadata/fake"
+	clienttesting "k8s.io/client-go/testing"
 	toolscache "k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
-	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/signingkey"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/testkit/fakeapi"
 )
 
 func TestNewChecksItsConfig(t *testing.T) {
@@ -37,10 +35,8 @@ func TestNewChecksItsConfig(t *testing.T) {
 	}
 	for name, without := range cases {
 		t.Run(name, func(t *testing.T) {
-			cfg := newConfig(t, &fake.Clientset{}, func(cfg *Config) {
-				cfg.Metadata, cfg.Tokens = &metadatafake.FakeMetadataClient{}, &tokens{}
-				cfg.Recorder, cfg.Clock = record.NewFakeRecorder(1), clock.RealClock{}
-			})
+			server := fakeapi.New()
+			cfg := newConfig(t, server, server.Metadata)
 			without(&cfg)
 			if _, err := New(cfg); err == nil || !strings.HasPrefix(err.Error(), Name+": ") {
 				t.Errorf("got %v", err)
@@ -49,113 +45,93 @@ func TestNewChecksItsConfig(t *testing.T) {
 	}
 }
 
-// expectSync syncs team/robot, and compares the delay until the next sync and the writes.
-func (f fixture) expectSync(t *testing.T, what string, wantAgain time.Duration, want ...testkit.Request) {
+// expectSync syncs team/robot, and compares the delay until the next sync and the requests.
+func (f fixture) expectSync(t *testing.T, what string, wantAgain time.Duration, want string) {
 	t.Helper()
-	again, err := f.sync(f.context(t), robotKey())
+	again, err := f.syncAccount(t, "robot")
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
 	if again != wantAgain {
 		t.Errorf("%s: again after %v, want %v", what, again, wantAgain)
 	}
-	if diff := cmp.Diff(want, f.writes()); diff != "" {
-		t.Errorf("%s: writes (-want +got):\n%s", what, diff)
+	if diff := cmp.Diff(want, f.requests(t)); diff != "" {
+		t.Errorf("%s: requests (-want +got):\n%s", what, diff)
 	}
 }
 
 func TestAccountsOlderThanTheProcessWaitForEarlierRequests(t *testing.T) {
-	f := newFixture(t, newFakeAPIServer(robot()))
-	f.cache(t, robot())
-	f.plan(func(*plan) {})
+	f := newRobotFixture(t, robot())
 	f.started = f.clock.Now()
-	f.expectSync(t, "at the start", 10*time.Second)
+	f.expectSync(t, "at the start", 10*time.Second, "")
 	f.pass(9 * time.Second)
-	f.expectSync(t, "later", time.Second)
+	f.expectSync(t, "later", time.Second, "")
 	f.pass(time.Second)
-	f.expectSync(t, "when earlier requests are over", 0, creates(planned), patches(planned))
+	f.expectSync(t, "when earlier requests are over", 0, references)
+}
+
+// generate creates team/<account>, syncs it, and shows its Secret to the cache.
+func (f fixture) generate(t *testing.T, account string) (again time.Duration) {
+	t.Helper()
+	obj := testkit.ServiceAccount("team/" + account)
+	must(t, f.server.Tracker().Add(obj))
+	f.cache(t, obj)
+	again = f.mustSync(t, account)
+	if name := f.plans.get(toolscache.ObjectName{Namespace: "team", Name: account}).secretName; name != "" {
+		f.cache(t, fakeapi.Get[corev1.Secret](f.server, "team/"+name))
+	}
+	return again
 }
 
 func TestANamespaceIsListedUntilEarlierRequestsAreOver(t *testing.T) {
-	m := newFakeAPIServer()
-	f := newFixture(t, m)
+	f := newFixture(t, fakeapi.New())
 	f.started = f.clock.Now().Add(-time.Second)
-	generate := func(account string) {
+	expectLists := func(account string, want int) {
 		t.Helper()
-		obj := testkit.ServiceAccount("team/" + account)
-		m.accounts["team/"+account] = obj
-		f.cache(t, obj)
-		if again, err := f.sync(f.context(t), toolscache.ObjectName{Namespace: "team", Name: account}); again != 0 || err != nil {
-			t.Fatal(again, err)
+		f.generate(t, account)
+		got := 0
+		for _, action := range f.server.Requests() {
+			if _, ok := action.(clienttesting.ListActionImpl); ok {
+				got++
+			}
 		}
-		for _, secret := range m.secrets {
-			f.cache(t, secret)
+		if got != want {
+			t.Errorf("account %s: %d lists, want %d", account, got, want)
 		}
 	}
-	expect := func(what string, want ...string) {
-		t.Helper()
-		if diff := cmp.Diff(want, f.lists()); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", what, diff)
-		}
-	}
-	generate("a")
-	expect("the first", listNamespace)
-	generate("b")
-	expect("the second, right after the start", listNamespace)
+	expectLists("first", 1)
+	expectLists("right-after-the-start", 1)
 	f.pass(9 * time.Second)
-	generate("c")
-	expect("the third", listNamespace)
-	generate("d")
-	expect("the fourth")
+	expectLists("when-earlier-requests-are-over", 1)
+	expectLists("after-that", 0)
 }
 
 func TestLargeClustersAreRateLimited(t *testing.T) {
-	m := newFakeAPIServer()
-	f := newFixture(t, m)
+	f := newFixture(t, fakeapi.New())
 	waiting := map[time.Duration]int{}
 	for i := range burst + 200 {
-		account := testkit.ServiceAccount(fmt.Sprintf("team/a%d", i))
-		m.accounts["team/"+account.Name] = account
-		f.cache(t, account)
-		again, err := f.sync(f.context(t), toolscache.MetaObjectToName(account))
-		if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
-			t.Fatal(err)
-		}
-		for _, secret := range m.secrets {
-			if secret.Annotations[corev1.ServiceAccountNameKey] == account.Name {
-				f.cache(t, secret)
-			}
-		}
-		waiting[again]++
+		waiting[f.generate(t, fmt.Sprint("a", i))]++
 	}
 	if waiting[0] != burst || waiting[10*time.Millisecond] != 1 || waiting[2*time.Second] != 1 {
 		t.Errorf("%d were handled, %d wait for 10 ms, %d for 2 s", waiting[0], waiting[10*time.Millisecond], waiting[2*time.Second])
 	}
-	if len(m.secrets) != burst {
-		t.Errorf("there are %d secrets", len(m.secrets))
+	if n := len(fakeapi.List[corev1.Secret](f.server, "team")); n != burst {
+		t.Errorf("there are %d secrets", n)
 	}
 }
 
 func TestSecretsThatAreDeletedAgainAndAgainAreCreatedEverMoreSlowly(t *testing.T) {
-	m := newFakeAPIServer(robot())
-	f := newFixture(t, m)
-	references := 0
-	testkit.ExpectWriteBackoff(t, f.clock, func() int { return references }, func() time.Duration {
+	f := newFixture(t, fakeapi.New(robot()))
+	written := 0
+	testkit.ExpectWriteBackoff(t, f.clock, func() int { return written }, func() time.Duration {
 		t.Helper()
-		f.cache(t, m.accounts["team/robot"])
-		again, err := f.sync(f.context(t), robotKey())
-		if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
-			t.Fatal(err)
-		}
+		f.cache(t, fakeapi.Get[corev1.ServiceAccount](f.server, "team/robot"))
+		again := f.mustSync(t, "robot")
 		f.plans.delete(robotKey())
-		for key := range m.secrets {
-			m.setSecret(key, nil)
-			m.dropReferences(key)
-		}
-		for _, r := range f.writes() {
-			if r.Verb == "patch" {
-				references++
-			}
+		for _, secret := range fakeapi.List[corev1.Secret](f.server, "team") {
+			written++
+			f.server.Remove(secret)
+			f.server.Set(robot())
 		}
 		return again
 	})
@@ -166,57 +142,51 @@ func TestSecretsThatAreDeletedAgainAndAgainAreCreatedEverMoreSlowly(t *testing.T
 }
 
 func TestAWaitingTokenKeepsItsName(t *testing.T) {
-	f := newFixture(t, newFakeAPIServer(robot()))
-	f.cache(t, robot())
+	f := newRobotFixture(t, robot())
+	f.plans.delete(robotKey())
 	f.tokens.err = signingkey.ErrWaiting
-	if _, err := f.sync(f.context(t), robotKey()); !errors.Is(err, workqueue.ErrRequeueLater) {
+	if _, err := f.syncAccount(t, "robot"); !errors.Is(err, workqueue.ErrRequeueLater) {
 		t.Errorf("waiting: %v", err)
 	}
 	name := f.plans.get(robotKey()).secretName
 	f.tokens.err = nil
-	f.expectSync(t, "woken", 0, creates(name), patches(name))
+	f.expectSync(t, "woken", 0, "list, create "+name+", patch "+name)
 }
 
 // TestACreateWithoutAnAnswer is the one case in which a name may be in use unknown to the
 // controller: it looks the name up until the create must be over, and never uses it again.
 func TestACreateWithoutAnAnswer(t *testing.T) {
-	m := newFakeAPIServer(robot())
-	f := newFixture(t, m)
-	f.cache(t, robot())
-	f.plan(func(*plan) {})
-	m.respond = responses{"create secrets": timeout()}.to
-	if _, err := f.sync(f.context(t), robotKey()); err == nil {
+	f := newRobotFixture(t, robot())
+	f.server.Inject(onCreate(timeout()).Fault)
+	if _, err := f.syncAccount(t, "robot"); err == nil {
 		t.Fatal("no error")
 	}
-	m.respond = nil
-	f.writes()
+	f.server.Inject(nil)
+	f.requests(t)
 	for range 10 {
-		f.expectSync(t, "it may still be carried out", time.Second)
+		f.expectSync(t, "it may still be carried out", time.Second, "list "+planned)
 		f.pass(time.Second)
 	}
-	f.expectSync(t, "it was not", 0)
-	if again, err := f.sync(f.context(t), robotKey()); again != 0 || err != nil {
+	f.expectSync(t, "it was not", 0, "list "+planned)
+	if again, err := f.syncAccount(t, "robot"); again != 0 || err != nil {
 		t.Fatal(again, err)
 	}
 	name := f.plans.get(robotKey()).secretName
 	if name == planned {
 		t.Error("the name was used again")
 	}
-	if diff := cmp.Diff([]testkit.Request{creates(name), patches(name)}, f.writes()); diff != "" {
-		t.Errorf("writes (-want +got):\n%s", diff)
+	if diff := cmp.Diff("create "+name+", patch "+name, f.requests(t)); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
 	}
 }
 
 func TestASecretThatIsDeletedBeforeItsReference(t *testing.T) {
-	m := newFakeAPIServer(robot())
-	f := newFixture(t, m)
-	f.cache(t, robot())
-	f.plan(func(*plan) {})
-	m.respond = func(verb, _ string) (error, bool) { // a user deletes it at once, and the event comes before the response
-		if verb == "create" {
+	f := newRobotFixture(t, robot())
+	f.server.Inject(func(action clienttesting.Action) *fakeapi.Fault {
+		if action.GetVerb() == "create" { // a user deletes it at once, and the event comes before the response
 			f.plans.forgetSecret(robotKey(), planned)
 		}
-		return nil, true
-	}
-	f.expectSync(t, "created, and deleted", time.Second, creates(planned))
+		return nil
+	})
+	f.expectSync(t, "created, and deleted", time.Second, creates)
 }

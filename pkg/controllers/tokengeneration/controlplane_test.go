@@ -97,9 +97,8 @@ func (p controlPlane) start(t *testing.T, mode Mode, with func(*rest.Config)) (s
 		Secrets:      p.admin.CoreV1(), Recorder: record.NewFakeRecorder(100), Clock: clock.RealClock{},
 	})
 	must(t, err)
-	c := newController(t, client, func(cfg *Config) {
-		cfg.Mode, cfg.Metadata, cfg.Tokens, cfg.Recorder, cfg.Clock = mode, meta, check, record.NewFakeRecorder(100), clock.RealClock{}
-		cfg.CA = func() cabundle.Bundle { return p.ca }
+	c := newController(t, client, meta, func(cfg *Config) {
+		cfg.Mode, cfg.Tokens, cfg.CA = mode, check, func() cabundle.Bundle { return p.ca }
 	})
 	c.requestTimeout = 100 * time.Millisecond
 	stop = testkit.Start(ctx, t, check.Run, c.Run, testkit.Informer(c.cfg.Namespaces), testkit.Informer(c.cfg.Secrets), testkit.Informer(c.cfg.ServiceAccounts))

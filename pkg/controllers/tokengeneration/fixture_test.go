@@ -12,17 +12,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/fake"
-	metadatafake "k8s.io/client-go/metadata/fake"
-	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/metadata"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
+	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/testkit/fakeapi"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
@@ -33,15 +34,63 @@ var errBoom = errors.New("boom")
 // secretBytes is part of every token of these tests.
 const secretBytes = "eyJ-must-not-be-seen"
 
-// tokens makes tokens that contain their claims. It writes none if err is set.
-type tokens struct {
-	err  error
-	wake func()
+// robot is the ServiceAccount of most tests.
+func robot(opts ...testkit.Option) *corev1.ServiceAccount {
+	return testkit.ServiceAccount("team/robot", opts...)
 }
 
-func (s *tokens) Write(ctx context.Context, c token.LegacyClaims, wake func(), write func(context.Context, string) error) error {
+func robotKey() toolscache.ObjectName { return toolscache.ObjectName{Namespace: "team", Name: "robot"} }
+
+// tokenSecret is team/<name> of team/robot, complete, less what opts change.
+func tokenSecret(name string, opts ...testkit.Option) *corev1.Secret {
+	return testkit.Secret("team/"+name, append([]testkit.Option{
+		testkit.WithAccount("robot"), testkit.WithAccountUID(testkit.AccountUID), testkit.WithData("token", secretBytes),
+		testkit.WithData("ca.crt", string(testkit.Bundle().PEM())), testkit.WithData("namespace", "team"),
+	}, opts...)...)
+}
+
+// labelled sets the label that enables or disables tokens, unless value is empty.
+func labelled(value string) testkit.Option {
+	if value == "" {
+		return func(metav1.Object) {}
+	}
+	return testkit.WithLabel("sakeeper.io/auto-token", value)
+}
+
+func marked() testkit.Option { return testkit.WithLabel(token.InvalidSinceLabel, "2026-01-01") }
+
+// planned is the Secret in the plan of a fixture.
+const planned = "robot-token-ddddd"
+
+// withPlan is the plan of team/robot to create that Secret, modified by changes.
+func withPlan(changes ...func(*plan)) plan {
+	p := plan{accountUID: testkit.AccountUID, secretName: planned}
+	for _, change := range changes {
+		change(&p)
+	}
+	return p
+}
+
+// The states of a plan.
+func created(p *plan)         { p.secretUID = testkit.SecretUID }
+func createdNow(p *plan)      { p.secretUID = "uid-1001" }
+func unanswered(p *plan)      { p.createDeadline = testkit.Instant() }
+func mayBeReferenced(p *plan) { p.maybeReferenced = true }
+func rejected(p *plan)        { p.rejected = true }
+func withoutSecret(p *plan)   { p.secretName = "" }
+
+// referencedAt is the state after a reference was written.
+func referencedAt(version string) func(*plan) {
+	return func(p *plan) { p.maybeReferenced, p.accountVersion = true, version }
+}
+
+func withConflicts(n int) func(*plan) { return func(p *plan) { p.conflicts = n } }
+
+// tokens makes tokens. It writes none if err is set.
+type tokens struct{ err error }
+
+func (s *tokens) Write(ctx context.Context, c token.LegacyClaims, _ func(), write func(context.Context, string) error) error {
 	if s.err != nil {
-		s.wake = wake
 		return s.err
 	}
 	return write(ctx, tokenFor(c.SecretName, types.UID(c.ServiceAccountUID)))
@@ -51,135 +100,105 @@ func tokenFor(secret string, account types.UID) string {
 	return strings.Join([]string{secretBytes, "team", secret, "robot", string(account)}, " ")
 }
 
-// fixture is a controller of [ModeAll] whose caches the test fills.
+// newController makes a controller of [ModeAll]. with may change its Config.
+func newController(t testing.TB, client kubernetes.Interface, meta metadata.Interface, with func(*Config)) *Controller {
+	t.Helper()
+	cfg := newConfig(t, client, meta)
+	with(&cfg)
+	c, err := New(cfg)
+	must(t, err)
+	return c
+}
+
+func newConfig(t testing.TB, client kubernetes.Interface, meta metadata.Interface) Config {
+	t.Helper()
+	cfg := Config{
+		Mode: ModeAll, Client: client.CoreV1(), Metadata: meta, CA: testkit.Bundle, Workers: 10,
+		Tokens: &tokens{}, Recorder: record.NewFakeRecorder(1000), Clock: clock.RealClock{},
+	}
+	var errNamespaces, errSecrets, errAccounts error
+	cfg.Namespaces, errNamespaces = cache.Namespaces(client)
+	cfg.Secrets, errSecrets = cache.TokenSecrets(client, nil)
+	cfg.ServiceAccounts, errAccounts = cache.ServiceAccounts(client)
+	must(t, errors.Join(errNamespaces, errSecrets, errAccounts))
+	return cfg
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fixture is a controller of [ModeAll] whose caches the test fills. They have the namespace team.
 type fixture struct {
 	*Controller
-	server   *fakeAPIServer
-	client   *fake.Clientset
-	metadata *metadatafake.FakeMetadataClient
+	server   *fakeapi.Server
 	tokens   *tokens
 	recorder *record.FakeRecorder
 	clock    *clocktesting.FakePassiveClock
 	logger   klog.Logger
 }
 
-// newFixture makes a controller that uses m. Its caches have only the namespace team.
-func newFixture(t testing.TB, m *fakeAPIServer) fixture {
+func newFixture(t testing.TB, server *fakeapi.Server) fixture {
 	t.Helper()
 	f := fixture{
-		server: m, client: &fake.Clientset{}, metadata: &metadatafake.FakeMetadataClient{}, tokens: &tokens{},
-		recorder: record.NewFakeRecorder(1000),
-		clock:    clocktesting.NewFakePassiveClock(testkit.Instant()),
-		logger:   ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(10), ktesting.BufferLogs(true))),
+		server: server, tokens: &tokens{}, recorder: record.NewFakeRecorder(1000), clock: clocktesting.NewFakePassiveClock(testkit.Instant()),
+		logger: ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(10), ktesting.BufferLogs(true))),
 	}
 	f.recorder.IncludeObject = true
-	f.client.AddReactor("*", "*", m.react)
-	f.metadata.AddReactor("*", "*", m.react)
-	f.Controller = newController(t, f.client, func(cfg *Config) {
-		cfg.Metadata, cfg.Tokens, cfg.Recorder, cfg.Clock = f.metadata, f.tokens, f.recorder, f.clock
+	f.Controller = newController(t, server, server.Metadata, func(cfg *Config) {
+		cfg.Tokens, cfg.Recorder, cfg.Clock = f.tokens, f.recorder, f.clock
 	})
 	f.cache(t, testkit.Namespace("team"))
 	t.Cleanup(func() {
-		f.end()
-		if strings.Contains(f.logs(), secretBytes) {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = f.Run(ctx) // shuts the queue down, which tests of a fixture do not run
+		if strings.Contains(f.logger.GetSink().(ktesting.Underlier).GetBuffer().String(), secretBytes) {
 			t.Error("the log holds a token")
 		}
 	})
 	return f
 }
 
-func newController(t testing.TB, client kubernetes.Interface, with func(*Config)) *Controller {
+// newRobotFixture has team/robot in API server and cache, and a plan for it.
+func newRobotFixture(t testing.TB, account *corev1.ServiceAccount, changes ...func(*plan)) fixture {
 	t.Helper()
-	c, err := New(newConfig(t, client, with))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-// newConfig makes a Config. with must set the clients, Tokens, Recorder and Clock.
-func newConfig(t testing.TB, client kubernetes.Interface, with func(*Config)) Config {
-	t.Helper()
-	cfg := Config{Mode: ModeAll, Client: client.CoreV1(), CA: testkit.Bundle, Workers: 10}
-	var errNamespaces, errSecrets, errAccounts error
-	cfg.Namespaces, errNamespaces = cache.Namespaces(client)
-	cfg.Secrets, errSecrets = cache.TokenSecrets(client, nil)
-	cfg.ServiceAccounts, errAccounts = cache.ServiceAccounts(client)
-	if err := errors.Join(errNamespaces, errSecrets, errAccounts); err != nil {
-		t.Fatal(err)
-	}
-	with(&cfg)
-	return cfg
+	f := newFixture(t, fakeapi.New(account))
+	f.cache(t, account)
+	f.plans.update(robotKey(), testkit.AccountUID, func(p *plan) { *p = withPlan(changes...) })
+	return f
 }
 
 // cache adds obj to its cache.
 func (f fixture) cache(t testing.TB, obj metav1.Object) {
 	t.Helper()
-	var err error
 	switch obj := obj.(type) {
 	case *corev1.Secret:
-		err = f.cfg.Secrets.GetStore().Add(cache.NewTokenSecret(obj.DeepCopy(), nil))
+		must(t, f.cfg.Secrets.GetStore().Add(cache.NewTokenSecret(obj.DeepCopy(), nil)))
 	case *corev1.Namespace:
-		err = f.cfg.Namespaces.GetStore().Add(obj)
+		must(t, f.cfg.Namespaces.GetStore().Add(obj))
 	default:
-		err = f.cfg.ServiceAccounts.GetStore().Add(obj)
+		must(t, f.cfg.ServiceAccounts.GetStore().Add(obj))
 	}
-	if err != nil {
+}
+
+func (f fixture) syncAccount(t testing.TB, account string) (time.Duration, error) {
+	t.Helper()
+	return f.sync(klog.NewContext(t.Context(), f.logger), toolscache.ObjectName{Namespace: "team", Name: account})
+}
+
+// mustSync is syncAccount of an account that may have to wait.
+func (f fixture) mustSync(t testing.TB, account string) time.Duration {
+	t.Helper()
+	again, err := f.syncAccount(t, account)
+	if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
 		t.Fatal(err)
 	}
-}
-
-// end shuts the queue down, which tests of a fixture do not run.
-func (f fixture) end() {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	_ = f.Run(ctx)
-}
-
-// plan sets the plan of team/robot: to create robot-token-ddddd, modified by change.
-func (f fixture) plan(change func(*plan)) {
-	f.plans.update(robotKey(), testkit.AccountUID, func(p *plan) { *p = withPlan(change) })
-}
-
-func (f fixture) context(t testing.TB) context.Context {
-	t.Helper()
-	return klog.NewContext(t.Context(), f.logger)
-}
-
-func (f fixture) logs() string {
-	return f.logger.GetSink().(ktesting.Underlier).GetBuffer().String()
-}
-
-// writes returns the writes since the last call. A dry run has a verb of its own.
-func (f fixture) writes() []testkit.Request {
-	var actions []clienttesting.Action
-	var dryRun []bool
-	for _, action := range f.client.Actions() {
-		patch, ok := action.(clienttesting.PatchActionImpl)
-		actions, dryRun = append(actions, action), append(dryRun, ok && len(patch.PatchOptions.DryRun) > 0)
-	}
-	f.client.ClearActions()
-	requests := testkit.Requests(actions)
-	for i := range requests {
-		if dryRun[i] {
-			requests[i].Verb = "dry-run"
-		}
-	}
-	return requests
-}
-
-// lists returns the selectors of the list requests since the last call.
-func (f fixture) lists() []string {
-	var selectors []string
-	for _, action := range f.metadata.Actions() {
-		list := action.(clienttesting.ListActionImpl)
-		selectors = append(selectors, list.Namespace+" "+list.ListRestrictions.Fields.String())
-	}
-	f.metadata.ClearActions()
-	return selectors
+	return again
 }
 
 // pass advances the clock.
 func (f fixture) pass(d time.Duration) { f.clock.SetTime(f.clock.Now().Add(d)) }
-
-func robotKey() toolscache.ObjectName { return toolscache.ObjectName{Namespace: "team", Name: "robot"} }

@@ -48,9 +48,9 @@ func (s *simulation) step() {
 	case n < 8:
 		s.sync()
 	case n < 11:
-		s.watch(&s.seenAccounts, false)
+		s.watch(&s.seenAccounts, false, s.random.IntN(4))
 	case n < 14:
-		s.watch(&s.seenSecrets, true)
+		s.watch(&s.seenSecrets, true, s.random.IntN(4))
 	case n < 16:
 		s.pass(time.Duration(s.random.IntN(9000)) * time.Millisecond)
 	default:
@@ -59,27 +59,18 @@ func (s *simulation) step() {
 }
 
 func (s *simulation) restart() {
-	s.logf("restart")
-	s.start(s.clock.Now())
-	s.logf("caches at %d and %d of %d", s.seenAccounts, s.seenSecrets, len(s.server.history))
+	s.start(s.server, s.clock.Now())
+	s.logf("restarted with caches at %d and %d of %d", s.seenAccounts, s.seenSecrets, len(s.history))
 }
 
 func (s *simulation) sync() {
 	if s.crashed {
 		return
 	}
+	s.syncing = true
 	again, err := s.Controller.sync(s.t.Context(), robotKey())
+	s.syncing = false
 	s.logf("synced: again %v, %v", again, err)
-}
-
-// watch delivers some events of the history to a cache, in order.
-func (s *simulation) watch(seen *int, secrets bool) {
-	for range s.random.IntN(4) {
-		if *seen < len(s.server.history) && !s.crashed {
-			s.show(s.server.history[*seen], secrets)
-			*seen++
-		}
-	}
 }
 
 // pass advances the clock, and carries out delayed creates.
@@ -89,10 +80,9 @@ func (s *simulation) pass(d time.Duration) {
 		if now.Before(l.deadline) && s.random.IntN(4) > 0 {
 			return false
 		}
-		_, err := s.server.create(l.secret.DeepCopy())
-		s.logf("delayed create of %s: %v", l.secret.Name, err)
-		if err == nil {
-			s.noteCreated(l.secret.Name)
+		if s.secret(l.secret.Name) == nil {
+			l.secret.UID = types.UID("late-" + l.secret.Name)
+			s.server.Set(l.secret)
 		}
 		return true
 	})
@@ -102,94 +92,77 @@ func (s *simulation) pass(d time.Duration) {
 // createAccount creates team/robot with a new UID.
 func (s *simulation) createAccount() {
 	s.accountsCreated++
-	s.server.setAccount(robot(testkit.WithUID(types.UID(fmt.Sprint("account-", s.accountsCreated))), func(o metav1.Object) {
+	s.server.Set(robot(testkit.WithUID(types.UID(fmt.Sprint("account-", s.accountsCreated))), func(o metav1.Object) {
 		o.SetCreationTimestamp(metav1.NewTime(s.clock.Now().Truncate(time.Second)))
 	}))
 }
 
 // randomChange makes a change that a user or another controller may make.
 func (s *simulation) randomChange() {
-	account := s.server.accounts["team/robot"]
+	account := s.account()
 	if account == nil {
-		s.logf("a user creates the account")
 		s.createAccount()
 		return
 	}
-	changed := account.DeepCopy()
 	switch s.random.IntN(10) {
 	case 0:
-		s.logf("a user deletes the account")
-		s.server.removeAccount("team/robot")
+		s.server.Remove(account)
 		return
 	case 1, 2, 3:
-		s.deleteRandomSecret()
+		if secret := s.randomSecret(); secret != nil {
+			s.server.Remove(secret)
+		}
 		return
 	case 4:
-		s.logf("the token controller removes references")
-		for key := range s.deletedSecrets() {
-			s.server.dropReferences(key)
-		}
+		s.dropReferences()
 		return
 	case 5:
-		s.logf("a user removes all references")
-		changed.Secrets = nil
+		account.Secrets = nil
 	case 6:
-		value := []string{"true", "false", ""}[s.random.IntN(3)]
-		s.logf("a user sets the label to %q", value)
-		changed.Labels = map[string]string{api.AutoTokenLabel: value}
+		account.Labels = map[string]string{api.AutoTokenLabel: []string{"true", "false", ""}[s.random.IntN(3)]}
 	case 7:
-		s.markRandomSecret()
+		if secret := s.randomSecret(); secret != nil {
+			testkit.WithLabel(token.InvalidSinceLabel, "2026-01-01")(secret)
+			s.server.Set(secret)
+		}
 		return
 	case 8:
-		s.logf("a user adds a reference to another token")
-		if s.server.secrets["team/mine"] == nil {
-			s.server.setSecret("team/mine", tokenSecret("mine", testkit.WithAccountUID(account.UID), testkit.WithResourceVersion(s.server.next())))
+		if s.secret("mine") == nil {
+			s.server.Set(tokenSecret("mine", testkit.WithAccountUID(account.UID)))
 		}
-		changed.Secrets = append(changed.Secrets, corev1.ObjectReference{Name: "mine"})
+		account.Secrets = append(account.Secrets, corev1.ObjectReference{Name: "mine"})
 	default:
-		s.logf("a user changes the account")
-		changed.Annotations = map[string]string{"note": fmt.Sprint(len(s.log))}
+		account.Annotations = map[string]string{"note": fmt.Sprint(len(s.log))}
 	}
-	s.server.setAccount(changed)
-	s.noteReferred(changed)
+	s.server.Set(account)
 }
 
-// sortedSecrets returns all Secrets, sorted by name.
-func (s *simulation) sortedSecrets() []*corev1.Secret {
-	var secrets []*corev1.Secret
-	for _, secret := range s.server.secrets {
-		secrets = append(secrets, secret)
+// randomSecret returns one of the Secrets, or nil if there is none.
+func (s *simulation) randomSecret() *corev1.Secret {
+	all := s.secrets()
+	if len(all) == 0 {
+		return nil
 	}
-	slices.SortFunc(secrets, func(a, b *corev1.Secret) int { return strings.Compare(a.Name, b.Name) })
-	return secrets
+	return all[s.random.IntN(len(all))]
 }
 
-func (s *simulation) deleteRandomSecret() {
-	if secrets := s.sortedSecrets(); len(secrets) > 0 {
-		secret := secrets[s.random.IntN(len(secrets))]
-		s.logf("a user deletes secret %s", secret.Name)
-		s.server.setSecret("team/"+secret.Name, nil)
+// dropReferences removes references to deleted Secrets, as the controller of references does.
+func (s *simulation) dropReferences() {
+	account := s.account()
+	if account == nil {
+		return
 	}
-}
-
-func (s *simulation) markRandomSecret() {
-	if secrets := s.sortedSecrets(); len(secrets) > 0 {
-		secret := secrets[s.random.IntN(len(secrets))].DeepCopy()
-		s.logf("the cleaner marks secret %s", secret.Name)
-		testkit.WithLabel(token.InvalidSinceLabel, "2026-01-01")(secret)
-		secret.ResourceVersion = s.server.next()
-		s.server.setSecret("team/"+secret.Name, secret)
-	}
-}
-
-func (s *simulation) deletedSecrets() map[string]bool {
-	keys := map[string]bool{}
-	for _, c := range s.server.history {
-		if c.formerSecret != nil && s.server.secrets["team/"+c.formerSecret.Name] == nil {
-			keys["team/"+c.formerSecret.Name] = true
+	existed := map[string]bool{}
+	for _, c := range s.history {
+		if secret, ok := c.before.(*corev1.Secret); ok {
+			existed[secret.Name] = true
 		}
 	}
-	return keys
+	before := len(account.Secrets)
+	account.Secrets = slices.DeleteFunc(account.Secrets, func(ref corev1.ObjectReference) bool { return existed[ref.Name] && s.secret(ref.Name) == nil })
+	if len(account.Secrets) != before {
+		s.server.Set(account)
+	}
 }
 
 // quiesce stops all faults, and syncs until nothing more is to do.
@@ -200,15 +173,9 @@ func (s *simulation) quiesce() {
 		s.restart()
 	}
 	for range 20 {
-		for key := range s.deletedSecrets() {
-			s.server.dropReferences(key)
-		}
-		for s.seenAccounts < len(s.server.history) {
-			s.watch(&s.seenAccounts, false)
-		}
-		for s.seenSecrets < len(s.server.history) {
-			s.watch(&s.seenSecrets, true)
-		}
+		s.dropReferences()
+		s.watch(&s.seenAccounts, false, len(s.history))
+		s.watch(&s.seenSecrets, true, len(s.history))
 		s.sync()
 		s.pass(15 * time.Minute) // past the write backoff
 	}
@@ -216,12 +183,12 @@ func (s *simulation) quiesce() {
 
 // check fails the test if the account lacks a token or has Secrets that it should not have.
 func (s *simulation) check() {
-	account := s.server.accounts["team/robot"]
+	account := s.account()
 	if account == nil {
 		return
 	}
 	var generated []string
-	for _, secret := range s.sortedSecrets() {
+	for _, secret := range s.secrets() {
 		if cache.IsGeneratedName("robot", secret.Name) && secret.Annotations[corev1.ServiceAccountUIDKey] == string(account.UID) && secret.Labels[token.InvalidSinceLabel] == "" {
 			generated = append(generated, secret.Name)
 			if !s.referred[secret.Name] && s.crashes == 0 {
@@ -233,7 +200,7 @@ func (s *simulation) check() {
 		s.t.Errorf("there are several generated secrets: %v", generated)
 	}
 	hasToken := slices.ContainsFunc(account.Secrets, func(ref corev1.ObjectReference) bool {
-		secret := s.server.secrets["team/"+ref.Name]
+		secret := s.secret(ref.Name)
 		return secret != nil && secret.Annotations[corev1.ServiceAccountUIDKey] == string(account.UID)
 	})
 	if enabled := account.Labels[api.AutoTokenLabel] != "false"; enabled && !hasToken {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/testkit/fakeapi"
 )
 
 var errCrashed = errors.New("the process is gone")
@@ -30,15 +31,21 @@ type simulation struct {
 	noFaults bool
 	// crashed: no request of the process reaches the API server.
 	crashed bool
-	// seenAccounts and seenSecrets are how much of the history each cache shows.
+	// syncing: changes are those of the process.
+	syncing bool
+	// history has all changes. seenAccounts and seenSecrets are how much of it each cache shows.
+	history                   []change
 	seenAccounts, seenSecrets int
 	// delayed are creates that fail with a timeout and are carried out by their deadlines.
 	delayed []delayedCreate
-	// created are the names of all Secrets that the controller created. referred are those
-	// that an account referred to, or may have as far as the controller knows.
+	// created are the names of all generated Secrets. referred are those that an account referred
+	// to, or may have as far as the controller knows.
 	created, referred        map[string]bool
 	accountsCreated, crashes int
 }
+
+// change is a change of an object, which is nil if it did not exist before, or does not after it.
+type change struct{ before, after runtime.Object }
 
 type delayedCreate struct {
 	secret   *corev1.Secret
@@ -48,178 +55,158 @@ type delayedCreate struct {
 func newSimulation(t *testing.T, seed uint64) *simulation {
 	utilrand.Seed(int64(seed))
 	s := &simulation{t: t, random: rand.New(rand.NewPCG(seed, seed)), created: map[string]bool{}, referred: map[string]bool{}}
-	s.fixture = fixture{server: newFakeAPIServer()}
-	s.start(testkit.Instant())
+	server := fakeapi.New()
+	server.OnChange(s.changed)
+	server.Inject(s.fault)
+	s.start(server, testkit.Instant())
 	s.createAccount()
 	return s
 }
 
 func (s *simulation) logf(format string, args ...any) {
-	s.log = append(s.log, fmt.Sprintf("%s ", s.clock.Now().Format("04:05.000"))+fmt.Sprintf(format, args...))
+	s.log = append(s.log, s.clock.Now().Format("04:05.000 ")+fmt.Sprintf(format, args...))
 }
 
 // start starts a process whose caches lag by random amounts.
-func (s *simulation) start(now time.Time) {
-	s.fixture = newFixture(s.t, s.server)
+func (s *simulation) start(server *fakeapi.Server, now time.Time) {
+	s.fixture = newFixture(s.t, server)
 	s.clock.SetTime(now)
 	s.started, s.crashed = now, false
-	s.client.PrependReactor("*", "*", s.request)
-	s.metadata.PrependReactor("*", "*", s.request)
-	s.seenAccounts, s.seenSecrets = s.random.IntN(len(s.server.history)+1), s.random.IntN(len(s.server.history)+1)
-	for _, c := range s.server.history[:s.seenAccounts] {
-		s.show(c, false)
-	}
-	for _, c := range s.server.history[:s.seenSecrets] {
-		s.show(c, true)
+	s.seenAccounts, s.seenSecrets = 0, 0
+	s.watch(&s.seenAccounts, false, s.random.IntN(len(s.history)+1))
+	s.watch(&s.seenSecrets, true, s.random.IntN(len(s.history)+1))
+}
+
+// watch delivers up to n changes of the history to a cache.
+func (s *simulation) watch(seen *int, secrets bool, n int) {
+	for ; n > 0 && *seen < len(s.history) && !s.crashed; n-- {
+		s.show(s.history[*seen], secrets)
+		*seen++
 	}
 }
 
 // show applies c to one of the caches, and delivers its event.
 func (s *simulation) show(c change, secrets bool) {
-	switch {
-	case secrets && c.secret != nil:
-		reduced := cache.NewTokenSecret(c.secret.DeepCopy(), nil)
+	switch before, after := c.before, c.after; {
+	case secrets && is[*corev1.Secret](after):
+		reduced := cache.NewTokenSecret(after.DeepCopyObject().(*corev1.Secret), nil)
 		must(s.t, s.cfg.Secrets.GetStore().Add(reduced))
 		s.secretEvents().OnAdd(reduced, false)
-	case secrets && c.formerSecret != nil:
-		reduced := cache.NewTokenSecret(c.formerSecret.DeepCopy(), nil)
+	case secrets && is[*corev1.Secret](before):
+		reduced := cache.NewTokenSecret(before.DeepCopyObject().(*corev1.Secret), nil)
 		must(s.t, s.cfg.Secrets.GetStore().Delete(reduced))
 		s.secretEvents().OnDelete(toolscache.DeletedObject[*cache.TokenSecret]{OptionalObj: reduced})
-	case !secrets && c.account != nil:
-		must(s.t, s.cfg.ServiceAccounts.GetStore().Add(c.account))
-		s.accountEvents().OnAdd(c.account, false)
-	case !secrets && c.formerAccount != nil:
-		must(s.t, s.cfg.ServiceAccounts.GetStore().Delete(c.formerAccount))
-		s.accountEvents().OnDelete(toolscache.DeletedObject[*corev1.ServiceAccount]{OptionalObj: c.formerAccount})
+	case !secrets && is[*corev1.ServiceAccount](after):
+		must(s.t, s.cfg.ServiceAccounts.GetStore().Add(after))
+		s.accountEvents().OnAdd(after.(*corev1.ServiceAccount), false)
+	case !secrets && is[*corev1.ServiceAccount](before):
+		must(s.t, s.cfg.ServiceAccounts.GetStore().Delete(before))
+		s.accountEvents().OnDelete(toolscache.DeletedObject[*corev1.ServiceAccount]{OptionalObj: before.(*corev1.ServiceAccount)})
 	}
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+func is[T runtime.Object](obj runtime.Object) bool {
+	_, ok := obj.(T)
+	return ok
 }
 
-// request carries out a request, or lets it fail at random.
-func (s *simulation) request(action clienttesting.Action) (bool, runtime.Object, error) {
+// fault lets a request fail at random.
+func (s *simulation) fault(action clienttesting.Action) *fakeapi.Fault {
 	what := action.GetVerb() + " " + action.GetResource().Resource
 	if s.crashed {
-		return true, nil, errCrashed
+		return &fakeapi.Fault{Err: errCrashed}
 	}
 	fault := s.random.IntN(20)
 	if s.noFaults || fault > 8 {
-		return s.carryOut(what, action)
+		s.logf("%s", what)
+		return nil
 	}
-	create, isCreate := action.(clienttesting.CreateActionImpl)
+	s.logf("%s: fault %d", what, fault)
 	if patch, ok := action.(clienttesting.PatchActionImpl); ok && fault >= 2 && fault <= 4 && len(patch.PatchOptions.DryRun) == 0 {
 		var account corev1.ServiceAccount
 		must(s.t, json.Unmarshal(patch.Patch, &account))
 		s.noteReferred(&account)
 	}
 	switch fault {
-	case 0:
-		s.crash("before " + what)
-		return true, nil, errCrashed
-	case 1:
-		_, _, _ = s.carryOut(what, action)
-		s.crash("after " + what)
-		return true, nil, errCrashed
+	case 0, 1:
+		s.crash()
+		return &fakeapi.Fault{Err: errCrashed, CarriedOut: fault == 1}
 	case 2, 3:
-		if isCreate {
+		if create, ok := action.(clienttesting.CreateActionImpl); ok {
 			s.delayed = append(s.delayed, delayedCreate{create.Object.(*corev1.Secret), s.clock.Now().Add(10*time.Second - 1)})
-			s.logf("%s %s, which is delayed", what, create.Object.(*corev1.Secret).Name)
 		}
 		if fault == 2 {
-			s.crash("during " + what)
+			s.crash()
 		}
-		return true, nil, timeout()
+		return &fakeapi.Fault{Err: timeout()}
 	case 4:
-		_, _, _ = s.carryOut(what+", no answer", action)
-		return true, nil, testkit.InternalError()
+		return &fakeapi.Fault{Err: testkit.InternalError(), CarriedOut: true}
 	case 5:
-		s.logf("%s: forbidden", what)
-		return true, nil, testkit.QuotaExceeded()
+		return &fakeapi.Fault{Err: testkit.QuotaExceeded()}
 	case 6:
-		s.logf("%s: conflict", what)
-		return true, nil, testkit.Conflict()
+		return &fakeapi.Fault{Err: testkit.Conflict()}
 	default:
-		s.logf("%s: too many requests", what)
-		return true, nil, apierrors.NewTooManyRequests("later", 1)
+		return &fakeapi.Fault{Err: apierrors.NewTooManyRequests("later", 1)}
 	}
 }
 
-func (s *simulation) crash(when string) {
-	s.logf("crash %s", when)
+func (s *simulation) crash() {
 	s.crashed = true
 	s.crashes++
 }
 
-// carryOut passes a request to the fake API server, and checks what must never happen.
-func (s *simulation) carryOut(what string, action clienttesting.Action) (bool, runtime.Object, error) {
-	former := s.server.secrets[action.GetNamespace()+"/"+nameOf(action)]
-	unseen := s.unseenTokens()
-	obj, err := s.server.carryOut(action)
-	switch a := action.(type) {
-	case clienttesting.CreateActionImpl:
-		name := a.Object.(*corev1.Secret).Name
-		s.logf("%s %s: %v", what, name, err)
-		if err == nil {
-			s.noteCreated(name)
+// changed adds a change to the history, and checks what must never happen.
+func (s *simulation) changed(before, after runtime.Object) {
+	s.history = append(s.history, change{before, after})
+	switch changed := after.(type) {
+	case *corev1.Secret:
+		s.logf("secret %s is written", changed.Name)
+		if before == nil && cache.IsGeneratedName("robot", changed.Name) {
+			if s.created[changed.Name] {
+				s.t.Errorf("%s was created twice", changed.Name)
+			}
+			s.created[changed.Name] = true
 		}
-	case clienttesting.DeleteActionImpl:
-		s.logf("%s %s: %v", what, a.Name, err)
-		account := s.server.accounts["team/robot"]
-		if err == nil && s.referred[a.Name] && account != nil && former.Annotations[corev1.ServiceAccountUIDKey] == string(account.UID) {
-			s.t.Errorf("%s was deleted, to which the account referred", a.Name)
+	case *corev1.ServiceAccount:
+		s.logf("the account refers to %v", changed.Secrets)
+		s.noteReferred(changed)
+		if account, ok := before.(*corev1.ServiceAccount); ok && s.syncing {
+			s.expectNoUnseenTokens(account)
 		}
-	case clienttesting.PatchActionImpl:
-		s.logf("%s (dry run %t): %s: %v", what, len(a.PatchOptions.DryRun) > 0, a.Patch, err)
-		if err == nil && len(unseen) > 0 {
-			s.t.Errorf("another reference was written although the account refers to %v", unseen)
-		}
-		if account := s.server.accounts["team/robot"]; account != nil {
-			s.noteReferred(account)
+	case nil:
+		secret, ok := before.(*corev1.Secret)
+		if account := s.account(); ok && s.syncing && s.referred[secret.Name] && account != nil && secret.Annotations[corev1.ServiceAccountUIDKey] == string(account.UID) {
+			s.t.Errorf("%s was deleted, to which the account referred", secret.Name)
 		}
 	}
-	if err != nil {
-		return true, nil, err
-	}
-	return true, obj, nil
 }
 
-// unseenTokens returns the account's referenced tokens that exist and that the cache does
-// not have.
-func (s *simulation) unseenTokens() []string {
-	account := s.server.accounts["team/robot"]
-	if account == nil {
-		return nil
-	}
-	var names []string
+// expectNoUnseenTokens fails if the account has referred to a token that exists and that the cache
+// does not have: another reference was written nevertheless.
+func (s *simulation) expectNoUnseenTokens(account *corev1.ServiceAccount) {
 	for _, name := range s.missing(account) {
-		if secret := s.server.secrets["team/"+name]; secret != nil && secret.Annotations[corev1.ServiceAccountUIDKey] == string(account.UID) {
-			names = append(names, name)
+		if secret := s.secret(name); secret != nil && secret.Annotations[corev1.ServiceAccountUIDKey] == string(account.UID) {
+			s.t.Errorf("another reference was written although the account refers to %s", name)
 		}
 	}
-	return names
-}
-
-func nameOf(action clienttesting.Action) string {
-	if a, ok := action.(clienttesting.DeleteActionImpl); ok {
-		return a.Name
-	}
-	return ""
-}
-
-func (s *simulation) noteCreated(name string) {
-	if s.created[name] {
-		s.t.Errorf("%s was created twice", name)
-	}
-	s.created[name] = true
 }
 
 func (s *simulation) noteReferred(account *corev1.ServiceAccount) {
 	for _, ref := range account.Secrets {
 		s.referred[ref.Name] = true
 	}
+}
+
+// account returns the account of the API server, or nil.
+func (s *simulation) account() *corev1.ServiceAccount {
+	return fakeapi.Get[corev1.ServiceAccount](s.server, "team/robot")
+}
+
+// secret returns a Secret of the API server, or nil.
+func (s *simulation) secret(name string) *corev1.Secret {
+	return fakeapi.Get[corev1.Secret](s.server, "team/"+name)
+}
+
+func (s *simulation) secrets() []*corev1.Secret {
+	return fakeapi.List[corev1.Secret](s.server, "team")
 }

@@ -1,6 +1,7 @@
 package tokengeneration
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,255 +10,206 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/signingkey"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
-	"github.com/sakeeper/sakeeper/pkg/token"
+	"github.com/sakeeper/sakeeper/pkg/testkit/fakeapi"
 )
 
-func TestSync(t *testing.T) {
+// syncCase is one sync of team/robot, which has the plan to create robot-token-ddddd.
+type syncCase struct {
+	inAccount *corev1.ServiceAccount // in cache and API server; nil: team/robot without references
+	inCached  []*corev1.Secret       // also in the API server, unless inServer has them
+	inServer  []*corev1.Secret
+	inPlan    states
+	inErrors  fakeapi.Errors
+	inTokens  error
+
+	want      string // requests
+	wantAgain time.Duration
+	wantErr   string
+	wantEvent string // its beginning
+	wantPlan  states // nil: no plan is left
+}
+
+// states change a plan.
+type states []func(*plan)
+
+// notCreated is the plan with which every case begins.
+func notCreated() states { return states{} }
+
+func secrets(all ...*corev1.Secret) []*corev1.Secret { return all }
+
+const (
+	lists      = "list"
+	creates    = "list, create " + planned
+	references = "list, create " + planned + ", patch " + planned
+
+	refused       = "Warning FailedGenerateToken The API server refuses to "
+	createSecret  = "create secret team/robot-token-ddddd: "
+	patchAccount  = "patch service account team/robot: "
+	quotaExceeded = "things \"name\" is forbidden: exceeded quota: few"
+)
+
+func TestSyncCreatesASecretAndItsReference(t *testing.T) {
 	foreign := testkit.Secret("team/"+planned, testkit.WithAccount("other"), testkit.WithAccountUID(testkit.AccountUID))
 	opaque := testkit.Secret("team/" + planned)
 	opaque.Type = corev1.SecretTypeOpaque
-	refers := testkit.WithReferences
-	never := func(*plan) {}
+	withoutUID := tokenSecret(planned, testkit.WithAccountUID(""))
+	deadline := func(p *plan) { p.createDeadline = testkit.Instant().Add(10 * time.Second) }
+	quotesToken := apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, planned, errors.New("policy denied "+secretBytes))
 
-	cases := map[string]struct {
-		inAccount   *corev1.ServiceAccount // in cache and API server; nil: team/robot
-		inCached    []*corev1.Secret
-		inServer    []*corev1.Secret
-		inPlan      func(*plan) // zero: to create robot-token-ddddd
-		inResponses responses
-		inTokens    error
-
-		want      []testkit.Request
-		wantLists []string
-		wantAgain time.Duration
-		wantErr   string
-		wantEvent string
-		wantPlan  func(*plan) // nil: none is left
-	}{
-		"a token secret and its reference are one write each": {
-			want: []testkit.Request{creates(planned), patches(planned)}, wantLists: []string{listNamespace},
-			wantPlan: func(p *plan) { p.secretUID, p.maybeReferenced, p.accountVersion = "uid-1001", true, "1002" },
-		},
+	runSyncCases(t, map[string]syncCase{
+		"each is one write": {want: references, wantPlan: states{createdNow, referencedAt("1002")}},
 		"references that exist stay": {
-			inAccount: robot(refers("a", "b")), want: []testkit.Request{creates(planned), patches("a", "b", planned)}, wantLists: []string{listSecret("a"), listSecret("b"), listNamespace},
-			wantPlan: func(p *plan) { p.secretUID, p.maybeReferenced, p.accountVersion = "uid-1001", true, "1002" },
+			inAccount: robot(testkit.WithReferences("a", "b")), want: "list a, list b, list, create robot-token-ddddd, patch a b robot-token-ddddd",
+			wantPlan: states{createdNow, referencedAt("1002")},
 		},
 		"a token secret that the cache does not show yet is waited for": {
-			inServer: []*corev1.Secret{tokenSecret("robot-token-bbbbb")}, wantLists: []string{listNamespace}, wantAgain: time.Second, wantPlan: never,
+			inServer: secrets(tokenSecret("robot-token-bbbbb")), want: lists, wantAgain: time.Second, wantPlan: notCreated(),
 		},
-		"other secrets are not waited for": {
-			inServer: []*corev1.Secret{foreign, testkit.Secret("team/other", testkit.WithAccount("other"))}, inPlan: func(p *plan) { p.secretName = "robot-token-zzzzz" },
-			want: []testkit.Request{creates("robot-token-zzzzz"), patches("robot-token-zzzzz")}, wantLists: []string{listNamespace},
-			wantPlan: func(p *plan) {
-				p.secretName, p.secretUID, p.maybeReferenced, p.accountVersion = "robot-token-zzzzz", "uid-1001", true, "1002"
-			},
+		"token secrets of other accounts are not waited for": {
+			inServer: secrets(testkit.Secret("team/other", testkit.WithAccount("other"))), want: references, wantPlan: states{createdNow, referencedAt("1002")},
 		},
-		"the list of the namespace fails": {
-			inResponses: responses{"list secrets": errBoom}, wantLists: []string{listNamespace}, wantErr: "list secrets team/: boom", wantPlan: never,
+		"the list fails": {inErrors: fakeapi.Errors{"list secrets": errBoom}, want: lists, wantErr: "list secrets team/: boom", wantPlan: notCreated()},
+
+		"the name is that of the account's token": {
+			inServer: secrets(tokenSecret(planned)), inCached: secrets(withoutUID), want: "list, create robot-token-ddddd, list robot-token-ddddd", wantPlan: states{created},
 		},
-		"a token that exists and is not in the cache yet": {
-			inAccount: robot(refers("mine")), inServer: []*corev1.Secret{tokenSecret("mine")}, wantLists: []string{listSecret("mine")},
+		"the name is that of a token of the account that was marked invalid": {
+			inServer: secrets(tokenSecret(planned, marked())), inCached: secrets(withoutUID), want: "list, create robot-token-ddddd, list robot-token-ddddd", wantPlan: states{withoutSecret},
 		},
-		"a lookup fails": {
-			inAccount: robot(refers("mine")), inResponses: responses{"list secrets": errBoom}, wantLists: []string{listSecret("mine")}, wantErr: "list secrets team/mine: boom", wantPlan: never,
+		"the name is that of another account's token": {
+			inServer: secrets(foreign), want: "list, create robot-token-ddddd, list robot-token-ddddd", wantPlan: states{withoutSecret},
+		},
+		"the name is that of another type of secret": {
+			inServer: secrets(opaque), want: "list, create robot-token-ddddd, list robot-token-ddddd", wantPlan: states{withoutSecret},
 		},
 
-		"create: it exists, and is the account's token": {
-			inServer: []*corev1.Secret{tokenSecret(planned)}, inCached: []*corev1.Secret{tokenSecret(planned, testkit.WithAccountUID(""))},
-			want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace, listSecret(planned)}, wantPlan: created,
+		"a quota is updated by another request": {inErrors: onCreate(testkit.Conflict()), want: creates, wantAgain: time.Second, wantPlan: notCreated()},
+		"the namespace is terminating":          {inErrors: onCreate(testkit.NamespaceTerminating()), want: creates, wantPlan: notCreated()},
+		"the namespace is gone":                 {inErrors: onCreate(testkit.NotFound()), want: creates, wantPlan: notCreated()},
+		"a quota is exceeded": {
+			inErrors: onCreate(testkit.QuotaExceeded()), want: creates, wantErr: createSecret + quotaExceeded, wantEvent: refused + createSecret + quotaExceeded, wantPlan: notCreated(),
 		},
-		"create: it exists, and is another account's": {
-			inServer: []*corev1.Secret{foreign}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace, listSecret(planned)}, wantPlan: withoutSecret,
+		"it is refused in words that quote the token": {
+			inErrors: onCreate(quotesToken), want: creates, wantErr: createSecret + "Forbidden (the message is redacted, because it contains a token)",
+			wantEvent: refused + createSecret + "Forbidden (the message is redacted", wantPlan: notCreated(),
 		},
-		"create: it exists, and is no token": {
-			inServer: []*corev1.Secret{opaque}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace, listSecret(planned)}, wantPlan: withoutSecret,
+		"there are too many requests": {inErrors: onCreate(apierrors.NewTooManyRequests("later", 1)), want: creates, wantErr: createSecret + "later", wantPlan: notCreated()},
+		"there is no answer":          {inErrors: onCreate(timeout()), want: creates, wantErr: createSecret + "Timeout: etcd is slow", wantPlan: states{deadline}},
+		"there is an internal error":  {inErrors: onCreate(testkit.InternalError()), want: creates, wantErr: createSecret + "Internal error", wantPlan: states{deadline}},
+		"tokens must wait":            {inTokens: signingkey.ErrWaiting, want: lists, wantErr: signingkey.ErrWaiting.Error(), wantPlan: notCreated()},
+		"tokens cannot be signed":     {inTokens: errBoom, want: lists, wantErr: createSecret + "boom", wantPlan: notCreated()},
+	})
+}
+
+func TestSyncHandlesAReferenceThatFails(t *testing.T) {
+	const deletes = references + ", delete robot-token-ddddd uid-1001"
+	const patches = "patch " + planned
+	runSyncCases(t, map[string]syncCase{
+		"the account changed":            {inErrors: onPatch(testkit.Conflict()), want: references, wantAgain: time.Second, wantPlan: states{createdNow, withConflicts(1)}},
+		"the account changed repeatedly": {inPlan: states{created, withConflicts(3)}, inErrors: onPatch(testkit.Conflict()), want: patches, wantAgain: 8 * time.Second, wantPlan: states{created, withConflicts(4)}},
+		"the delay is bounded":           {inPlan: states{created, withConflicts(300)}, inErrors: onPatch(testkit.Conflict()), want: patches, wantAgain: time.Minute, wantPlan: states{created, withConflicts(301)}},
+		"the account is gone":            {inErrors: onPatch(testkit.NotFound()), want: deletes, wantPlan: states{withoutSecret}},
+		"it is forbidden": {
+			inErrors: onPatch(testkit.QuotaExceeded()), want: deletes, wantErr: patchAccount + quotaExceeded, wantEvent: refused + patchAccount + quotaExceeded, wantPlan: states{withoutSecret, rejected},
 		},
-		"create: it exists, and was marked invalid": {
-			inServer: []*corev1.Secret{tokenSecret(planned, testkit.WithLabel(token.InvalidSinceLabel, "2026-01-01"))}, inCached: []*corev1.Secret{tokenSecret(planned, testkit.WithAccountUID(""))},
-			want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace, listSecret(planned)}, wantPlan: withoutSecret,
+		"it is forbidden, and the secret cannot be deleted": {
+			inErrors: fakeapi.Errors{"patch serviceaccounts": testkit.QuotaExceeded(), "delete secrets": errBoom}, want: deletes,
+			wantErr: "delete secret team/robot-token-ddddd: boom", wantEvent: refused + patchAccount, wantPlan: states{createdNow, rejected},
 		},
-		"create: a quota was busy": {
-			inResponses: responses{"create secrets": testkit.Conflict()}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace}, wantAgain: time.Second, wantPlan: never,
+		"it is forbidden, and may have been written before": {
+			inPlan: states{created, mayBeReferenced}, inErrors: onPatch(testkit.QuotaExceeded()), want: patches,
+			wantErr: patchAccount, wantEvent: refused + patchAccount, wantPlan: states{created, mayBeReferenced, rejected},
 		},
-		"create: the namespace is terminating": {
-			inResponses: responses{"create secrets": testkit.NamespaceTerminating()}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace}, wantPlan: never,
+		"there is an internal error":  {inErrors: onPatch(testkit.InternalError()), want: references, wantErr: patchAccount + "Internal error", wantPlan: states{createdNow, mayBeReferenced}},
+		"there are too many requests": {inErrors: onPatch(apierrors.NewTooManyRequests("later", 1)), want: references, wantErr: patchAccount + "later", wantPlan: states{createdNow}},
+
+		"after a rejection there is a dry run": {inPlan: states{rejected}, want: "list, dry-run robot-token-ddddd, create robot-token-ddddd, patch robot-token-ddddd", wantPlan: states{createdNow, referencedAt("1002")}},
+		"a dry run is forbidden": {
+			inPlan: states{rejected}, inErrors: onPatch(testkit.QuotaExceeded()), want: "list, dry-run robot-token-ddddd", wantErr: patchAccount, wantPlan: states{rejected},
 		},
-		"create: the namespace is gone": {
-			inResponses: responses{"create secrets": testkit.NotFound()}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace}, wantPlan: never,
+		"a dry run conflicts": {inPlan: states{rejected}, inErrors: onPatch(testkit.Conflict()), want: "list, dry-run robot-token-ddddd", wantAgain: time.Second, wantPlan: states{rejected}},
+		"dry runs are not supported": {
+			inPlan: states{rejected}, inErrors: onPatch(apierrors.NewBadRequest("webhook does not support dry run")),
+			want:    "list, dry-run robot-token-ddddd, create robot-token-ddddd, patch robot-token-ddddd, delete robot-token-ddddd uid-1001",
+			wantErr: patchAccount + "webhook", wantEvent: refused, wantPlan: states{withoutSecret, rejected},
 		},
-		"create: over the quota": {
-			inResponses: responses{"create secrets": testkit.QuotaExceeded()}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace},
-			wantErr: "create secret team/robot-token-ddddd: things \"name\" is forbidden: exceeded quota: few", wantEvent: "Warning FailedGenerateToken The API server refuses to create secret team/robot-token-ddddd: things \"name\" is forbidden: exceeded quota: few",
-			wantPlan: never,
+	})
+}
+
+func TestSyncContinuesWhatWasBegun(t *testing.T) {
+	const other = "robot-token-bbbbb"
+	mine := robot(testkit.WithReferences("mine"))
+	later := func(p *plan) { p.createDeadline = testkit.Instant().Add(time.Minute) }
+	const lookUp = "list " + planned
+	const deletes = "delete " + planned + " " + string(testkit.SecretUID)
+	runSyncCases(t, map[string]syncCase{
+		"a secret of another process gets a reference":               {inCached: secrets(tokenSecret(other)), want: "patch " + other, wantPlan: states{func(p *plan) { p.accountVersion = "1001" }}},
+		"a secret of another process is never deleted":               {inCached: secrets(tokenSecret(other)), inErrors: onPatch(testkit.QuotaExceeded()), want: "patch " + other, wantErr: patchAccount, wantEvent: refused, wantPlan: states{rejected}},
+		"a secret of another process is not deleted without account": {inCached: secrets(tokenSecret(other)), inErrors: onPatch(testkit.NotFound()), want: "patch " + other, wantPlan: notCreated()},
+		"a created secret gets a reference":                          {inPlan: states{created}, want: "patch " + planned, wantPlan: states{created, referencedAt("1001")}},
+
+		"a created secret that is not needed is deleted": {inAccount: mine, inCached: secrets(tokenSecret("mine")), inPlan: states{created}, want: deletes, wantPlan: states{withoutSecret}},
+		"another secret of that name is not deleted": {
+			inAccount: mine, inCached: secrets(tokenSecret("mine")), inPlan: states{created}, inServer: secrets(tokenSecret(planned, testkit.WithUID(testkit.OtherUID))),
+			want: deletes + ", " + lookUp, wantPlan: states{withoutSecret},
 		},
-		"create: refused in words that quote the token": {
-			inResponses: responses{"create secrets": quotesToken()}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace},
-			wantErr: "create secret team/robot-token-ddddd: Forbidden (the message is redacted, because it contains a token)", wantEvent: "Warning FailedGenerateToken The API server refuses to create secret team/robot-token-ddddd: Forbidden (the message is redacted",
-			wantPlan: never,
+		"a deletion conflicts": {
+			inAccount: mine, inCached: secrets(tokenSecret("mine")), inPlan: states{created}, inServer: secrets(tokenSecret(planned)), inErrors: fakeapi.Errors{"delete secrets": testkit.Conflict()},
+			want: deletes + ", " + lookUp, wantErr: "delete secret team/robot-token-ddddd: Operation cannot be fulfilled", wantPlan: states{created},
 		},
-		"create: too many requests": {
-			inResponses: responses{"create secrets": apierrors.NewTooManyRequests("later", 1)}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace}, wantErr: "create secret team/robot-token-ddddd: later", wantPlan: never,
-		},
-		"create: no answer": {
-			inResponses: responses{"create secrets": timeout()}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace}, wantErr: "create secret team/robot-token-ddddd: Timeout: etcd is slow",
-			wantPlan: func(p *plan) { p.createDeadline = testkit.Instant().Add(10 * time.Second) },
-		},
-		"create: an internal error": {
-			inResponses: responses{"create secrets": testkit.InternalError()}, want: []testkit.Request{creates(planned)}, wantLists: []string{listNamespace}, wantErr: "create secret team/robot-token-ddddd: Internal error",
-			wantPlan: func(p *plan) { p.createDeadline = testkit.Instant().Add(10 * time.Second) },
-		},
-		"tokens must wait": {
-			inTokens: signingkey.ErrWaiting, wantLists: []string{listNamespace}, wantErr: signingkey.ErrWaiting.Error(), wantPlan: never,
-		},
-		"tokens cannot be signed": {
-			inTokens: errBoom, wantLists: []string{listNamespace}, wantErr: "create secret team/robot-token-ddddd: boom", wantPlan: never,
+		"a deletion fails": {
+			inAccount: mine, inCached: secrets(tokenSecret("mine")), inPlan: states{created}, inErrors: fakeapi.Errors{"delete secrets": errBoom},
+			want: deletes, wantErr: "delete secret team/robot-token-ddddd: boom", wantPlan: states{created},
 		},
 
-		"patch: the account changed": {
-			inResponses: responses{"patch serviceaccounts": testkit.Conflict()}, want: []testkit.Request{creates(planned), patches(planned)}, wantLists: []string{listNamespace}, wantAgain: time.Second,
-			wantPlan: func(p *plan) { p.secretUID, p.conflicts = "uid-1001", 1 },
-		},
-		"patch: the account changed again and again": {
-			inPlan: func(p *plan) { created(p); p.conflicts = 3 }, inResponses: responses{"patch serviceaccounts": testkit.Conflict()},
-			want: []testkit.Request{patches(planned)}, wantAgain: 8 * time.Second, wantPlan: func(p *plan) { created(p); p.conflicts = 4 },
-		},
-		"patch: the delay is bounded": {
-			inPlan: func(p *plan) { created(p); p.conflicts = 300 }, inResponses: responses{"patch serviceaccounts": testkit.Conflict()},
-			want: []testkit.Request{patches(planned)}, wantAgain: time.Minute, wantPlan: func(p *plan) { created(p); p.conflicts = 301 },
-		},
-		"patch: the account is gone": {
-			inResponses: responses{"patch serviceaccounts": testkit.NotFound()}, want: []testkit.Request{creates(planned), patches(planned), deletes("uid-1001")}, wantLists: []string{listNamespace},
-			wantPlan: withoutSecret,
-		},
-		"patch: forbidden": {
-			inResponses: responses{"patch serviceaccounts": testkit.QuotaExceeded()}, want: []testkit.Request{creates(planned), patches(planned), deletes("uid-1001")}, wantLists: []string{listNamespace},
-			wantErr: "patch service account team/robot: things \"name\" is forbidden", wantEvent: "Warning FailedGenerateToken The API server refuses to patch service account team/robot: things \"name\" is forbidden",
-			wantPlan: func(p *plan) { withoutSecret(p); p.rejected = true },
-		},
-		"patch: forbidden, and the secret cannot be deleted": {
-			inResponses: responses{"patch serviceaccounts": testkit.QuotaExceeded(), "delete secrets": errBoom}, want: []testkit.Request{creates(planned), patches(planned), deletes("uid-1001")}, wantLists: []string{listNamespace},
-			wantErr: "delete secret team/robot-token-ddddd: boom", wantEvent: "Warning FailedGenerateToken", wantPlan: func(p *plan) { p.secretUID, p.rejected = "uid-1001", true },
-		},
-		"patch: an internal error": {
-			inResponses: responses{"patch serviceaccounts": testkit.InternalError()}, want: []testkit.Request{creates(planned), patches(planned)}, wantLists: []string{listNamespace},
-			wantErr: "patch service account team/robot: Internal error", wantPlan: func(p *plan) { p.secretUID, p.maybeReferenced = "uid-1001", true },
-		},
-		"patch: too many requests": {
-			inResponses: responses{"patch serviceaccounts": apierrors.NewTooManyRequests("later", 1)}, want: []testkit.Request{creates(planned), patches(planned)}, wantLists: []string{listNamespace},
-			wantErr: "patch service account team/robot: later", wantPlan: func(p *plan) { p.secretUID = "uid-1001" },
-		},
-		"patch: forbidden, where it may have been written before": {
-			inPlan: func(p *plan) { created(p); p.maybeReferenced = true }, inResponses: responses{"patch serviceaccounts": testkit.QuotaExceeded()}, want: []testkit.Request{patches(planned)},
-			wantErr: "patch service account team/robot", wantEvent: "Warning FailedGenerateToken", wantPlan: func(p *plan) { created(p); p.maybeReferenced, p.rejected = true, true },
-		},
+		"a create without an answer was carried out":       {inPlan: states{unanswered}, inServer: secrets(tokenSecret(planned)), want: lookUp, wantPlan: states{created}},
+		"a create without an answer may be carried out":    {inPlan: states{later}, want: lookUp, wantAgain: time.Second, wantPlan: states{later}},
+		"a create without an answer was not carried out":   {inPlan: states{unanswered}, want: lookUp, wantPlan: states{withoutSecret}},
+		"a create without an answer cannot be looked up":   {inPlan: states{unanswered}, inErrors: fakeapi.Errors{"list secrets": errBoom}, want: lookUp, wantErr: "list secrets team/robot-token-ddddd: boom", wantPlan: states{unanswered}},
+		"a create without an answer is shown by the cache": {inPlan: states{unanswered}, inCached: secrets(tokenSecret(planned)), want: "patch " + planned, wantPlan: states{created, referencedAt("1001")}},
 
-		"after a rejection there is a dry run": {
-			inPlan: func(p *plan) { p.rejected = true }, want: []testkit.Request{dryRuns(planned), creates(planned), patches(planned)}, wantLists: []string{listNamespace},
-			wantPlan: func(p *plan) { p.secretUID, p.maybeReferenced, p.accountVersion = "uid-1001", true, "1002" },
-		},
-		"after a rejected dry run nothing is created": {
-			inPlan: func(p *plan) { p.rejected = true }, inResponses: responses{"patch serviceaccounts": testkit.QuotaExceeded()}, want: []testkit.Request{dryRuns(planned)}, wantLists: []string{listNamespace},
-			wantErr: "patch service account team/robot", wantPlan: func(p *plan) { p.rejected = true },
-		},
-		"after a dry run that conflicts nothing is created": {
-			inPlan: func(p *plan) { p.rejected = true }, inResponses: responses{"patch serviceaccounts": testkit.Conflict()}, want: []testkit.Request{dryRuns(planned)}, wantLists: []string{listNamespace},
-			wantAgain: time.Second, wantPlan: func(p *plan) { p.rejected = true },
-		},
-		"where no dry run is supported, the secret is created": {
-			inPlan: func(p *plan) { p.rejected = true }, inResponses: responses{"patch serviceaccounts": dryRunUnsupported()}, want: []testkit.Request{dryRuns(planned), creates(planned), patches(planned), deletes("uid-1001")},
-			wantLists: []string{listNamespace}, wantErr: "patch service account team/robot: webhook", wantEvent: "Warning FailedGenerateToken", wantPlan: func(p *plan) { withoutSecret(p); p.rejected = true },
-		},
+		"a reference is to a token that the cache does not have": {inAccount: mine, inServer: secrets(tokenSecret("mine")), want: "list mine"},
+		"a reference cannot be looked up":                        {inAccount: mine, inErrors: fakeapi.Errors{"list secrets": errBoom}, want: "list mine", wantErr: "list secrets team/mine: boom", wantPlan: notCreated()},
 
-		"a token that was created before gets a reference without a lookup": {
-			inCached: []*corev1.Secret{tokenSecret("robot-token-bbbbb")}, want: []testkit.Request{patches("robot-token-bbbbb")}, wantPlan: func(p *plan) { p.accountVersion = "1001" },
-		},
-		"a token that was created before is never deleted": {
-			inCached: []*corev1.Secret{tokenSecret("robot-token-bbbbb")}, inResponses: responses{"patch serviceaccounts": testkit.QuotaExceeded()}, want: []testkit.Request{patches("robot-token-bbbbb")},
-			wantErr: "patch service account team/robot", wantEvent: "Warning FailedGenerateToken", wantPlan: func(p *plan) { p.rejected = true },
-		},
-		"a token that was created before is not deleted if the account is gone": {
-			inCached: []*corev1.Secret{tokenSecret("robot-token-bbbbb")}, inResponses: responses{"patch serviceaccounts": testkit.NotFound()}, want: []testkit.Request{patches("robot-token-bbbbb")}, wantPlan: never,
-		},
-		"a created secret is referred to at the current version of the account": {
-			inPlan: created, want: []testkit.Request{patches(planned)}, wantPlan: func(p *plan) { created(p); p.maybeReferenced, p.accountVersion = true, "1001" },
-		},
-		"a created secret that is not needed is deleted": {
-			inAccount: robot(refers("mine")), inCached: []*corev1.Secret{tokenSecret("mine")}, inPlan: created, want: []testkit.Request{deletes(testkit.SecretUID)}, wantPlan: withoutSecret,
-		},
-		"delete: it is another secret of that name": {
-			inAccount: robot(refers("mine")), inCached: []*corev1.Secret{tokenSecret("mine")}, inPlan: created, inServer: []*corev1.Secret{tokenSecret(planned, testkit.WithUID(testkit.OtherUID))},
-			want: []testkit.Request{deletes(testkit.SecretUID)}, wantLists: []string{listSecret(planned)}, wantPlan: withoutSecret,
-		},
-		"delete: a conflict over the same secret": {
-			inAccount: robot(refers("mine")), inCached: []*corev1.Secret{tokenSecret("mine")}, inPlan: created, inServer: []*corev1.Secret{tokenSecret(planned)}, inResponses: responses{"delete secrets": testkit.Conflict()},
-			want: []testkit.Request{deletes(testkit.SecretUID)}, wantLists: []string{listSecret(planned)}, wantErr: "delete secret team/robot-token-ddddd: Operation cannot be fulfilled", wantPlan: created,
-		},
-		"delete: it fails": {
-			inAccount: robot(refers("mine")), inCached: []*corev1.Secret{tokenSecret("mine")}, inPlan: created, inResponses: responses{"delete secrets": errBoom}, want: []testkit.Request{deletes(testkit.SecretUID)},
-			wantErr: "delete secret team/robot-token-ddddd: boom", wantPlan: created,
-		},
+		"the cache shows all":                   {inAccount: robot(testkit.WithReferences(planned)), inCached: secrets(tokenSecret(planned)), inPlan: states{created, referencedAt("100")}},
+		"the cache shows the reference only":    {inAccount: robot(testkit.WithReferences(planned)), inServer: secrets(tokenSecret(planned)), inPlan: states{created, referencedAt("100")}, want: lookUp, wantPlan: states{created, referencedAt("100")}},
+		"the cache has the account from before": {inPlan: states{created, referencedAt("101")}, wantPlan: states{created, referencedAt("101")}},
+	})
+}
 
-		"no answer before, and it was created": {
-			inPlan: unanswered, inServer: []*corev1.Secret{tokenSecret(planned)}, wantLists: []string{listSecret(planned)}, wantPlan: created,
-		},
-		"no answer before, and it may still be created": {
-			inPlan: func(p *plan) { p.createDeadline = testkit.Instant().Add(time.Minute) }, wantLists: []string{listSecret(planned)}, wantAgain: time.Second, wantPlan: func(p *plan) { p.createDeadline = testkit.Instant().Add(time.Minute) },
-		},
-		"no answer before, and it was not created": {
-			inPlan: unanswered, wantLists: []string{listSecret(planned)}, wantPlan: withoutSecret,
-		},
-		"no answer before, and none now": {
-			inPlan: unanswered, inResponses: responses{"list secrets": errBoom}, wantLists: []string{listSecret(planned)}, wantErr: "list secrets team/robot-token-ddddd: boom", wantPlan: unanswered,
-		},
-		"no answer before, and the cache has it": {
-			inPlan: unanswered, inCached: []*corev1.Secret{tokenSecret(planned)}, want: []testkit.Request{patches(planned)}, wantPlan: func(p *plan) { created(p); p.maybeReferenced, p.accountVersion = true, "1001" },
-		},
-		"the account needs nothing": {
-			inAccount: robot(refers(planned)), inCached: []*corev1.Secret{tokenSecret(planned)}, inPlan: func(p *plan) { created(p); p.maybeReferenced, p.accountVersion = true, "100" },
-		},
-		"the cache has the reference, but not the secret yet": {
-			inAccount: robot(refers(planned)), inServer: []*corev1.Secret{tokenSecret(planned)}, inPlan: func(p *plan) { created(p); p.maybeReferenced, p.accountVersion = true, "100" },
-			wantLists: []string{listSecret(planned)}, wantPlan: func(p *plan) { created(p); p.maybeReferenced, p.accountVersion = true, "100" },
-		},
-		"the cache has the former version of the account": {
-			inPlan: func(p *plan) { created(p); p.maybeReferenced, p.accountVersion = true, "101" }, wantPlan: func(p *plan) { created(p); p.maybeReferenced, p.accountVersion = true, "101" },
-		},
-	}
+func onCreate(err error) fakeapi.Errors { return fakeapi.Errors{"create secrets": err} }
+func onPatch(err error) fakeapi.Errors  { return fakeapi.Errors{"patch serviceaccounts": err} }
+
+// timeout does not say whether the request was carried out.
+func timeout() error { return apierrors.NewTimeoutError("etcd is slow", 1) }
+
+func runSyncCases(t *testing.T, cases map[string]syncCase) {
+	t.Helper()
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			account := tc.inAccount
 			if account == nil {
 				account = robot()
 			}
-			m := newFakeAPIServer(account)
-			m.respond = tc.inResponses.to
-			for _, secret := range append(tc.inServer, tc.inCached...) {
-				if m.secrets["team/"+secret.Name] == nil {
-					m.secrets["team/"+secret.Name] = secret
-				}
-			}
-			f := newFixture(t, m)
-			f.tokens.err = tc.inTokens
-			f.cache(t, account)
+			f := newRobotFixture(t, account, tc.inPlan...)
 			for _, secret := range tc.inCached {
 				f.cache(t, secret)
 			}
-			if tc.inPlan == nil {
-				tc.inPlan = never
+			for _, secret := range append(tc.inServer, tc.inCached...) {
+				_ = f.server.Tracker().Add(secret) // inServer has it
 			}
-			f.plan(tc.inPlan)
+			f.server.Inject(tc.inErrors.Fault)
+			f.tokens.err = tc.inTokens
 
-			again, err := f.sync(f.context(t), robotKey())
+			again, err := f.syncAccount(t, "robot")
 
-			if diff := cmp.Diff(tc.want, f.writes()); diff != "" {
-				t.Errorf("writes (-want +got):\n%s", diff)
-			}
-			if diff := cmp.Diff(tc.wantLists, f.lists()); diff != "" {
-				t.Errorf("lists (-want +got):\n%s", diff)
+			if diff := cmp.Diff(tc.want, f.requests(t)); diff != "" {
+				t.Errorf("requests (-want +got):\n%s", diff)
 			}
 			if again != tc.wantAgain && err == nil {
 				t.Errorf("again after %v, want %v", again, tc.wantAgain)
@@ -274,7 +226,7 @@ func TestSync(t *testing.T) {
 			}
 			want := plan{}
 			if tc.wantPlan != nil {
-				want = withPlan(tc.wantPlan)
+				want = withPlan(tc.wantPlan...)
 			}
 			if diff := cmp.Diff(want, f.plans.get(robotKey()), cmp.AllowUnexported(plan{})); diff != "" {
 				t.Errorf("plan (-want +got):\n%s", diff)
@@ -284,18 +236,16 @@ func TestSync(t *testing.T) {
 }
 
 func TestADeletedSecretWithoutAnEventIsReplacedUnderAnotherName(t *testing.T) {
-	account := robot(testkit.WithReferences(planned))
-	f := newFixture(t, newFakeAPIServer(account))
-	f.cache(t, account)
-	f.plan(func(p *plan) { created(p); p.maybeReferenced = true })
-	if again, err := f.sync(f.context(t), robotKey()); again != 0 || err != nil {
+	f := newRobotFixture(t, robot(testkit.WithReferences(planned)), created, mayBeReferenced)
+	if again, err := f.syncAccount(t, "robot"); again != 0 || err != nil {
 		t.Fatal(again, err)
 	}
 	name := f.plans.get(robotKey()).secretName
 	if name == planned || !cache.IsGeneratedName("robot", name) {
 		t.Errorf("the new name is %q", name)
 	}
-	if diff := cmp.Diff([]testkit.Request{creates(name), patches(planned, name)}, f.writes()); diff != "" {
-		t.Errorf("writes (-want +got):\n%s", diff)
+	want := "list robot-token-ddddd, list, create " + name + ", patch robot-token-ddddd " + name
+	if diff := cmp.Diff(want, f.requests(t)); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
 	}
 }

@@ -1,7 +1,8 @@
 package rules
 
 import (
-	"fmt"
+	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -12,7 +13,7 @@ import (
 // account does not list; empty if there is none.
 func unlistedSecret(pod *corev1.Pod, account *corev1.ServiceAccount, scope Scope) string {
 	for reference := range secretrefs.All(&pod.Spec) {
-		if (scope == AllScope || inTreeLimits(reference)) && !lists(account, reference) {
+		if scope.Limits(reference.Kind, reference.Container) && !lists(account, reference) {
 			return message(reference, account)
 		}
 	}
@@ -30,12 +31,17 @@ func unlistedEphemeralSecret(pod *corev1.Pod, account *corev1.ServiceAccount) st
 	return ""
 }
 
-func inTreeLimits(reference secretrefs.Reference) bool {
-	switch reference.Kind {
+// Limits returns true if references of that kind are limited when a pod is created. container is the
+// kind of the container that has the reference, or NoContainer.
+func (s Scope) Limits(kind secretrefs.Kind, container secretrefs.ContainerKind) bool {
+	if s == AllScope {
+		return true
+	}
+	switch kind {
 	case secretrefs.SecretVolume, secretrefs.ImagePullSecret:
 		return true
 	case secretrefs.Env, secretrefs.EnvFrom:
-		return reference.Container != secretrefs.Ephemeral
+		return container != secretrefs.Ephemeral
 	default:
 		return false
 	}
@@ -58,23 +64,38 @@ func lists(account *corev1.ServiceAccount, reference secretrefs.Reference) bool 
 	return false
 }
 
-// message refuses reference with the text of in-tree, or a similar one if in-tree has none.
-func message(reference secretrefs.Reference, account *corev1.ServiceAccount) string {
-	const refused = "is not allowed because service account %s does not reference that "
-	switch reference.Kind {
+// The places of the values in the result of [RefusalText], besides those of [secretrefs.Kind.Path].
+const (
+	AccountPlace  = "{account}"  // the name of the ServiceAccount
+	SecretPlace   = "{secret}"   // the name of the Secret
+	HolderPlace   = "{holder}"   // the name of the container
+	VariablePlace = "{variable}" // the name of the environment variable
+)
+
+// RefusalText returns the message for references of that kind that the ServiceAccount does not list,
+// with places for the values. It is the text of in-tree, or a similar one if in-tree has none.
+func RefusalText(kind secretrefs.Kind, container secretrefs.ContainerKind) string {
+	const refused = `="` + SecretPlace + `" is not allowed because service account ` + AccountPlace + " does not reference that "
+	switch kind {
 	case secretrefs.ImagePullSecret:
-		return fmt.Sprintf(`imagePullSecrets[%d].name="%s" `+refused+"imagePullSecret", reference.Index, reference.Name, account.Name)
+		return "imagePullSecrets[" + secretrefs.IndexPlace + "].name" + refused + "imagePullSecret"
 	case secretrefs.Env:
-		return fmt.Sprintf(`%s %s with envVar %s referencing secret.secretName="%s" `+refused+"secret",
-			containerName(reference.Container), reference.Holder, reference.Variable, reference.Name, account.Name)
+		return containerName(container) + " " + HolderPlace + " with envVar " + VariablePlace + " referencing secret.secretName" + refused + "secret"
 	case secretrefs.EnvFrom:
-		return fmt.Sprintf(`%s %s with envFrom referencing secret.secretName="%s" `+refused+"secret",
-			containerName(reference.Container), reference.Holder, reference.Name, account.Name)
+		return containerName(container) + " " + HolderPlace + " with envFrom referencing secret.secretName" + refused + "secret"
 	case secretrefs.SecretVolume:
-		return fmt.Sprintf(`volume with secret.secretName="%s" `+refused+"secret", reference.Name, account.Name)
+		return "volume with secret.secretName" + refused + "secret"
 	default:
-		return fmt.Sprintf(`%s="%s" `+refused+"secret", reference.Path(), reference.Name, account.Name)
+		return kind.Path(container) + refused + "secret"
 	}
+}
+
+// message refuses reference.
+func message(reference secretrefs.Reference, account *corev1.ServiceAccount) string {
+	return strings.NewReplacer(
+		AccountPlace, account.Name, SecretPlace, reference.Name, HolderPlace, reference.Holder, VariablePlace, reference.Variable,
+		secretrefs.IndexPlace, strconv.Itoa(reference.Index), secretrefs.InnerPlace, strconv.Itoa(reference.Inner),
+	).Replace(RefusalText(reference.Kind, reference.Container))
 }
 
 func containerName(kind secretrefs.ContainerKind) string {

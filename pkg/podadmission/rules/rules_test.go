@@ -3,6 +3,9 @@ package rules_test
 import (
 	"errors"
 	"regexp"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -172,5 +175,27 @@ func TestSettings(t *testing.T) {
 				t.Errorf("got %q", got)
 			}
 		})
+	}
+}
+
+// TestEnforceValues compares the values with strconv.ParseBool, with which in-tree reads them.
+func TestEnforceValues(t *testing.T) {
+	candidates := []string{"", " true", "0", "2", "y", "Y", "yes", "on", "f", "F", "false", "tRUE", "truE", "enabled"}
+	for _, word := range []string{"1", "t", "true"} { // with every choice of capital letters
+		for mask := range 1 << len(word) {
+			spelled := []byte(word)
+			for i := range spelled {
+				if mask>>i&1 == 1 {
+					spelled[i] = strings.ToUpper(word[i : i+1])[0]
+				}
+			}
+			candidates = append(candidates, string(spelled))
+		}
+	}
+	for _, value := range append(candidates, rules.EnforceValues()...) {
+		want, err := strconv.ParseBool(value)
+		if got := slices.Contains(rules.EnforceValues(), value); got != (err == nil && want) {
+			t.Errorf("%q limits: %v", value, got)
+		}
 	}
 }

@@ -2,7 +2,7 @@ package rules
 
 import (
 	"fmt"
-	"strconv"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
@@ -71,10 +71,12 @@ func (s Settings) limits(account *corev1.ServiceAccount) bool {
 	if s.LimitSecretReferences {
 		return true
 	}
-	// A value that is not a boolean limits nothing, as in-tree.
-	enforced, err := strconv.ParseBool(account.Annotations[EnforceAnnotation])
-	return err == nil && enforced
+	return slices.Contains(EnforceValues(), account.Annotations[EnforceAnnotation])
 }
+
+// EnforceValues are the values of [EnforceAnnotation] that limit pods: those that in-tree parses as
+// the boolean true. Any other value limits nothing, as in-tree.
+func EnforceValues() []string { return []string{"1", "t", "T", "true", "TRUE", "True"} }
 
 // suffixLength is the same as in names that the API server generates.
 const suffixLength = 5

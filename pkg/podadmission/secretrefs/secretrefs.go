@@ -3,6 +3,7 @@ package secretrefs
 import (
 	"iter"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -81,26 +82,60 @@ type Reference struct {
 	Index, Inner int
 }
 
+// The places of the indexes in the result of [Kind.Path].
+const (
+	IndexPlace = "{index}"
+	InnerPlace = "{inner}"
+)
+
+// Kinds visits all kinds, in the order in which [All] finds them in one volume.
+func Kinds() iter.Seq[Kind] {
+	return func(yield func(Kind) bool) {
+		for kind := ImagePullSecret; kind <= StorageOS; kind++ {
+			if kind != ProjectedSecret && !yield(kind) {
+				return
+			}
+		}
+		yield(ProjectedSecret)
+	}
+}
+
+// List returns the list that has the field: that of the volumes or pull secrets in a PodSpec, or that
+// of the variables or envFrom entries in a container. inner is the path of the list in it that has the
+// field; empty if there is none.
+func (k Kind) List() (list, inner string) {
+	switch k {
+	case ImagePullSecret:
+		return "imagePullSecrets", ""
+	case Env:
+		return "env", ""
+	case EnvFrom:
+		return "envFrom", ""
+	case ProjectedSecret:
+		return "volumes", "projected.sources"
+	default:
+		return "volumes", ""
+	}
+}
+
+// Path returns the path of the field in a pod, with [IndexPlace] and [InnerPlace] for the indexes.
+// container is the kind of the container for Env and EnvFrom.
+func (k Kind) Path(container ContainerKind) string {
+	list, inner := k.List()
+	if k == Env || k == EnvFrom {
+		list, inner = container.Field(), list
+	}
+	path := "spec." + list + "[" + IndexPlace + "]."
+	if inner != "" {
+		path += inner + "[" + InnerPlace + "]."
+	}
+	return path + k.Field()
+}
+
 // Path returns the path of the field in the pod, such as
 // "spec.volumes[2].csi.nodePublishSecretRef.name".
 func (r Reference) Path() string {
-	list, inner := "volumes", ""
-	switch r.Kind {
-	case ImagePullSecret:
-		list = "imagePullSecrets"
-	case Env:
-		list, inner = r.Container.Field(), "env"
-	case EnvFrom:
-		list, inner = r.Container.Field(), "envFrom"
-	case ProjectedSecret:
-		inner = "projected.sources"
-	default:
-	}
-	path := "spec." + list + "[" + strconv.Itoa(r.Index) + "]."
-	if inner != "" {
-		path += inner + "[" + strconv.Itoa(r.Inner) + "]."
-	}
-	return path + r.Kind.Field()
+	return strings.NewReplacer(IndexPlace, strconv.Itoa(r.Index), InnerPlace, strconv.Itoa(r.Inner)).Replace(r.Kind.Path(r.Container))
 }
 
 // All visits every place in spec that names a Secret: volumes, then init, regular and ephemeral

@@ -21,17 +21,14 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
-	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 // patience is the timeout for what should take milliseconds.
@@ -99,29 +96,7 @@ func runSuite(m *testing.M) (code int, err error) {
 	if err := shared.sakeeper.WaitReady(context.Background()); err != nil {
 		return 1, err
 	}
-	if err := letCanaryPass(context.Background()); err != nil {
-		return 1, err
-	}
 	return m.Run(), errors.Join(checkRequests(), checkMetricsAndEvents())
-}
-
-// letCanaryPass waits until the first token of the signing key is written, and the API server
-// has set the last-used label of its Secret, a change that would disturb a test.
-func letCanaryPass(ctx context.Context) error {
-	secrets := shared.client.CoreV1().Secrets(metav1.NamespaceDefault)
-	var last error
-	err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
-		secret, err := secrets.Get(ctx, "first-token", metav1.GetOptions{})
-		if apierrors.IsNotFound(err) { // it is deleted again while there is no account
-			secret, err = secrets.Create(ctx, tokenSecret("first-token", "default"), metav1.CreateOptions{})
-		}
-		last = err
-		return err == nil && secret.Labels[token.LastUsedLabel] != "", nil
-	})
-	if err != nil {
-		return fmt.Errorf("wait for the use of the first token: %w", errors.Join(err, last))
-	}
-	return nil
 }
 
 // checkRequests checks all requests of sakeeper during the tests: lists and watches of Secrets

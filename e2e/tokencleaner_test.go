@@ -58,7 +58,6 @@ func TestUnusedTokensAreMarkedAndDeleted(t *testing.T) {
 	account := mustCreateAccount(t, p.client, namespace, "robot", "unused", "used", "mounted", "kept")
 	first := startReadySakeeper(t, p.sakeeperArgs(t)) // with a period of a year
 	secrets := map[string]*corev1.Secret{}
-	// The first token of the signing key is used by its review.
 	for _, name := range []string{"used", "unused", "mounted", "kept", "by-hand", "by-hand-unwanted"} {
 		secret := tokenSecret(name, "robot")
 		switch name {

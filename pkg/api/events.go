@@ -32,8 +32,6 @@ const (
 	// ReasonKeptToken: the token was not made for this Secret, or the API server may refuse it, and
 	// it is not replaced: the API server accepts it, or a setting says so.
 	ReasonKeptToken = "KeptToken"
-	// ReasonSigningKeyRefused: the API server does not accept tokens of the signing key.
-	ReasonSigningKeyRefused = "SigningKeyRefused"
 )
 
 // Reasons of events of the cleaner, on token Secrets except for the last.
@@ -100,6 +98,12 @@ const (
 	ReasonLeftAlone = "LeftAlone"
 	// ReasonReloadFailed is on the Lease if a changed key or CA file cannot be used.
 	ReasonReloadFailed = "ReloadFailed"
+	// ReasonSigningKeyNotPublished is on the Lease if the signing key is not among the keys that the
+	// API server publishes, so that no tokens are written.
+	ReasonSigningKeyNotPublished = "SigningKeyNotPublished"
+	// ReasonSigningKeyUnchecked is on the Lease if the API server does not publish its keys, so that
+	// tokens are written without a check.
+	ReasonSigningKeyUnchecked = "SigningKeyUnchecked"
 	// ReasonRootCADiffers is on kube-system/kube-root-ca.crt if --root-ca-file has another CA
 	// than the one that is published.
 	ReasonRootCADiffers = "RootCADiffers"

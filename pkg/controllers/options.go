@@ -58,6 +58,11 @@ type Options struct {
 	// last one verifies. Default: the last one stays.
 	RootCAUnverified bool
 
+	// SigningKeyUnverified writes tokens even if the signing key is not among those that the API
+	// server publishes, for a key that it accepts all the same. Default: no token is written then,
+	// and [Suite.Ready] says so.
+	SigningKeyUnverified bool
+
 	// ServiceAccount, TokenSecret, TokenCleaner, TokenGeneration and TokenRequest are the settings
 	// of one controller each.
 	ServiceAccount  ServiceAccountOptions

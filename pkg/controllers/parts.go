@@ -168,12 +168,14 @@ func (p *parts) makeCheck() error {
 		signs = token.NewSignerWithCache(p.recent, p.keys.Get)
 	}
 	p.check, err = signingkey.New(signingkey.Config{
-		Signer:       signs,
-		TokenReviews: client.AuthenticationV1().TokenReviews(),
-		Secrets:      client.CoreV1(),
-		Recorder:     p.recorder,
-		Clock:        p.options.Clock,
-		Registerer:   p.options.Registerer,
+		Client:     client.CoreV1().RESTClient(),
+		Keys:       p.keys.Get,
+		Signer:     signs,
+		Unverified: p.options.SigningKeyUnverified,
+		Recorder:   p.recorder,
+		Process:    p.options.Process,
+		Clock:      p.options.Clock,
+		Registerer: p.options.Registerer,
 	})
 	if err != nil {
 		return err
@@ -240,6 +242,7 @@ func (p *parts) tokenSecret() (runnable, error) {
 	}
 	p.ca.OnChange(c.EnqueueAll)
 	p.keys.OnChange(c.EnqueueAll)
+	p.check.OnChange(c.EnqueueAll)
 	return together{c, references}, nil
 }
 
@@ -307,7 +310,7 @@ func (p *parts) tokenGeneration() (runnable, error) {
 	if err != nil {
 		return nil, err
 	}
-	return tokengeneration.New(tokengeneration.Config{
+	c, err := tokengeneration.New(tokengeneration.Config{
 		Mode:            p.options.TokenGeneration.Mode,
 		Client:          client.CoreV1(),
 		Metadata:        meta,
@@ -322,6 +325,11 @@ func (p *parts) tokenGeneration() (runnable, error) {
 		Workers:         defaultWorkers,
 		Registerer:      p.options.Registerer,
 	})
+	if err != nil {
+		return nil, err
+	}
+	p.check.OnChange(c.EnqueueAll)
+	return c, nil
 }
 
 func (p *parts) tokenRequest() (runnable, error) {
@@ -382,9 +390,6 @@ func (p *parts) discard() {
 	}
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
-	if p.check != nil {
-		_ = p.check.Run(ended)
-	}
 	for _, controller := range p.controllers {
 		_ = controller.Run(ended)
 	}

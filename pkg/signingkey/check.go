@@ -4,305 +4,304 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	typedauthenticationv1 "k8s.io/client-go/kubernetes/typed/authentication/v1"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
-	"github.com/sakeeper/sakeeper/pkg/internal/tokenreview"
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/internal/metrics"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
-	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/token"
+	"github.com/sakeeper/sakeeper/pkg/keys"
 )
 
-// Name is the name of the queue, and identifies its requests in audit logs.
-const Name = "token-canary"
+// Name identifies the requests of this package in audit logs.
+const Name = "signing-key-check"
 
 const (
-	// maxLag is how long API servers may refuse a valid token because their caches lag.
-	maxLag = time.Minute
-	// minReviewDelay and maxReviewDelay bound the time between two reviews of a refused token.
-	// The lag is mostly milliseconds, and all other writes wait.
-	minReviewDelay = 50 * time.Millisecond
-	maxReviewDelay = 30 * time.Second
-	// retryDelay is the delay of everything else.
-	retryDelay = time.Second
-	// signErrorAge is when an error of the signer is outdated: its caller would have retried
-	// by then if it still had a token to write.
-	signErrorAge = 10 * time.Minute
-	// wakeBatch is the number of waiting writes that are woken when a first token is dropped,
-	// or after an error of the signer.
-	wakeBatch = 16
+	// interval is the time between two reads while tokens may be written.
+	interval = 5 * time.Minute
+	// minDelay and maxDelay bound the time between two reads while they may not.
+	minDelay = 50 * time.Millisecond
+	maxDelay = 10 * time.Second
+	// forbiddenFor is how long reads must be forbidden before that is believed: an API server that
+	// has just started does not know all roles.
+	forbiddenFor = time.Second
+	// minRefreshInterval is the time between two reads that unknown keys ask for.
+	minRefreshInterval = 10 * time.Second
 )
 
-// ErrWaiting is returned if the token was not written because the first token is not accepted
-// yet. The caller returns it from its sync, and is woken when it should retry.
-var ErrWaiting = fmt.Errorf("waiting for the API server to accept the first token of the signing key: %w", workqueue.ErrRequeueLater)
-
-var errNotAccepted = errors.New("waiting for the API server to accept the first token of the signing key")
-
-// Signer makes legacy tokens.
-type Signer interface {
-	SignLegacy(ctx context.Context, claims token.LegacyClaims) (string, error)
-}
-
-// tokenReviewer asks the API server about tokens.
-type tokenReviewer interface {
-	Review(ctx context.Context, compact string) (tokenreview.Result, error)
-}
-
-// Config configures a [Check]. All fields but Registerer are required.
+// Config configures a [Check]. All fields but Unverified and Registerer are required.
 type Config struct {
+	// Client reads the keys that the API server publishes.
+	Client rest.Interface
+	// Keys returns the current keys of the controllers.
+	Keys func() *keys.Set
+	// Signer signs with them.
 	Signer Signer
-	// TokenReviews creates the reviews of first tokens.
-	TokenReviews typedauthenticationv1.TokenReviewInterface
-	// Secrets are read live to see whether a refused first token is still in its Secret,
-	// and patched to remove it.
-	Secrets  typedcorev1.SecretsGetter
-	Recorder record.EventRecorder
-	Clock    clock.PassiveClock
+	// Unverified lets tokens be written with a key that the API server does not publish.
+	Unverified bool
+	Recorder   record.EventRecorder
+	// Process is the object of events.
+	Process *corev1.ObjectReference
+	Clock   clock.PassiveClock
 	// Registerer gets the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
 
-// Check is used for every write of a token. It is safe for concurrent use.
+// Check says whether tokens of a key may be written. It is safe for concurrent use.
 type Check struct {
-	cfg      Config
-	reviewer tokenReviewer
-	queue    *workqueue.Queue[task]
+	cfg    Config
+	result *prometheus.GaugeVec
+	// lookNow ends the wait for the next read.
+	lookNow chan struct{}
 
-	mu sync.Mutex
-	// accepted is the id of the key that the API server accepts; empty: not known yet.
-	accepted string
-	// first is the first token of the key while it is being checked, or nil.
-	first *firstToken
-	// former are first tokens of former keys. They are removed if the API server refuses
-	// them.
-	former []*firstToken
-	// signErr is the error of the last attempt to sign. None is made before pausedUntil.
-	signErr     error
-	pausedUntil time.Time
-	// waiting are the wake functions of the waiting writes, by Secret.
-	waiting map[secretName]func()
+	mu       sync.Mutex
+	last     answer
+	lookedAt time.Time
+	// forbiddenSince is when reads began to be forbidden, or zero.
+	forbiddenSince time.Time
+	// published is what the last answer said, nil before the first. known has it together with own.
+	published, own, known *keys.Set
+	// waiting: a token was not written, and its controller waits for onChange.
+	waiting  bool
+	onChange []func()
+	signer   signerState
+	// reported is the last problem that was reported; reportedNotServed: there was an event about
+	// keys that are not served.
+	reported          string
+	reportedNotServed bool
 }
 
-// task is the key of the queue.
-type task int
-
-const (
-	reviewFirst  task = iota // review the first token
-	removeFormer             // remove refused first tokens of former keys
-)
-
-type secretName struct{ namespace, name string }
-
-// firstToken is the first token of a key. Its fields are guarded by Check.mu, except compact
-// and claims, which do not change after it is written.
-type firstToken struct {
-	claims  token.LegacyClaims
-	keyID   string
-	compact string
-	written bool
-	// refusedSince is the time of the first refusal, or zero.
-	refusedSince time.Time
-	refused      bool
-	// reason is why it is not accepted, for messages; empty: no review has ended yet.
-	reason string
+// answer is the API server's answer to the last read. The zero value is none.
+type answer struct {
+	published *keys.Set // nil if there is an error
+	err       error
 }
 
-// New returns a Check. It reviews nothing before Run.
+// New returns a Check. It reads nothing before Run.
 func New(cfg Config) (*Check, error) {
-	if cfg.Signer == nil || cfg.TokenReviews == nil || cfg.Secrets == nil || cfg.Recorder == nil || cfg.Clock == nil {
-		return nil, errors.New("signingkey: Signer, TokenReviews, Secrets, Recorder and Clock are required")
+	switch {
+	case cfg.Client == nil, cfg.Keys == nil, cfg.Signer == nil:
+		return nil, errors.New("signingkey: Client, Keys and Signer are required")
+	case cfg.Recorder == nil, cfg.Process == nil, cfg.Clock == nil:
+		return nil, errors.New("signingkey: Recorder, Process and Clock are required")
 	}
-	c := &Check{cfg: cfg, reviewer: tokenreview.New(cfg.TokenReviews, "canary", cfg.Registerer), waiting: map[secretName]func(){}}
-	var err error
-	c.queue, err = workqueue.New(workqueue.Config[task]{Name: Name, Sync: c.sync, MaxDelay: maxReviewDelay, Registerer: cfg.Registerer})
-	return c, err
+	return &Check{cfg: cfg, lookNow: make(chan struct{}, 1), result: metrics.Shared(cfg.Registerer, prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "sakeeper_signing_key_check",
+		Help: "1 for the last result of the search for the signing key among the keys that the API server publishes: published, not_published, not_served (404 or 403: nothing could be checked) or no_answer.",
+	}, []string{"result"}))}, nil
 }
 
-// Run reviews first tokens until ctx ends.
-func (c *Check) Run(ctx context.Context) error { return c.queue.Run(ctx) }
+// OnChange makes f run when tokens that had to wait may be written, and when the keys of
+// [Check.Known] change because the API server publishes others. Call it before Run. f must not
+// block.
+func (c *Check) OnChange(f func()) { c.onChange = append(c.onChange, f) }
 
-// Ready returns an error with the reason if writes of tokens must wait.
+// Run reads the published keys until ctx ends, and returns nil then.
+func (c *Check) Run(ctx context.Context) error {
+	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithName(Name))
+	newBackoff := func() wait.Backoff {
+		return wait.Backoff{Duration: minDelay, Factor: 2, Cap: maxDelay, Steps: 1 << 30}
+	}
+	backoff := newBackoff()
+	for {
+		delay := interval
+		if c.look(ctx) {
+			backoff = newBackoff()
+		} else {
+			delay = backoff.Step()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.lookNow:
+			backoff = newBackoff()
+		case <-time.After(delay):
+		}
+	}
+}
+
+// Reset forgets the last answer and asks again. Call it when the signing key has changed.
+func (c *Check) Reset() {
+	c.mu.Lock()
+	c.last, c.signer = answer{}, signerState{}
+	c.mu.Unlock()
+	c.wakeUp()
+}
+
+// Refresh reads the published keys again, unless that was just done. Call it for a token of a key
+// that is not known: its key may be new.
+func (c *Check) Refresh() {
+	c.mu.Lock()
+	recent := c.cfg.Clock.Since(c.lookedAt) < minRefreshInterval
+	c.mu.Unlock()
+	if !recent {
+		c.wakeUp()
+	}
+}
+
+func (c *Check) wakeUp() {
+	select {
+	case c.lookNow <- struct{}{}:
+	default: // it is about to look
+	}
+}
+
+// Ready returns an error with the reason if no tokens are written.
 func (c *Check) Ready() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.signErr != nil && c.cfg.Clock.Now().Before(c.pausedUntil.Add(signErrorAge)):
-		return fmt.Errorf("no tokens are written: %w", c.signErr)
-	case c.first == nil:
-		return nil
-	case c.first.refused:
-		return fmt.Errorf("no tokens are written: the API server refuses signing key %s: %s", c.first.keyID, c.first.reason)
-	case c.first.reason != "":
-		return fmt.Errorf("no tokens are written until the API server has accepted one of signing key %s: %s", c.first.keyID, c.first.reason)
-	case c.first.keyID != "":
-		return fmt.Errorf("%w %s", errNotAccepted, c.first.keyID)
-	default:
-		return errNotAccepted
+	err := c.refusal(c.signingKeyID())
+	if err == nil {
+		err = c.signer.errAt(c.cfg.Clock.Now())
 	}
-}
-
-// Reset starts a new check; call it when the signing key has changed. A first token of the
-// former key that the API server refuses is removed from its Secret, which then gets a new
-// token.
-func (c *Check) Reset() {
-	c.mu.Lock()
-	if c.first != nil && c.first.compact != "" {
-		c.former = append(c.former, c.first)
-	}
-	c.accepted, c.first, c.signErr, c.pausedUntil = "", nil, nil, time.Time{}
-	c.mu.Unlock()
-	c.queue.Add(removeFormer)
-	c.wake()
-}
-
-// Write signs a token, calls write with it, and returns write's error. If it must wait, it
-// returns [ErrWaiting] and calls wake later. wake must not block.
-func (c *Check) Write(ctx context.Context, claims token.LegacyClaims, wake func(), write func(ctx context.Context, compact string) error) error {
-	mine, ok := c.beforeSigning(claims, wake)
-	if !ok {
-		return ErrWaiting
-	}
-	compact, err := c.cfg.Signer.SignLegacy(ctx, claims)
-	c.recordSigning(err)
 	if err != nil {
-		c.drop(mine)
-		return err
+		return fmt.Errorf("no tokens are written: %w", err)
 	}
-	if mine, ok = c.afterSigning(mine, claims, compact, wake); !ok {
-		return ErrWaiting
-	}
-	if mine == nil {
-		return write(ctx, compact)
-	}
-	returned := false
-	defer func() {
-		if !returned { // write panicked
-			c.drop(mine)
-		}
-	}()
-	err = write(ctx, compact)
-	returned = true
-	if kube.DefinitelyRejected(err) {
-		c.drop(mine)
-		return err
-	}
+	return nil
+}
+
+// Known returns the keys of the controllers together with those that the API server publishes.
+// complete is false as long as it has not said which these are.
+func (c *Check) Known() (set *keys.Set, complete bool) {
 	c.mu.Lock()
-	mine.written = true
-	c.mu.Unlock()
-	c.queue.Add(reviewFirst)
+	defer c.mu.Unlock()
+	if own := c.cfg.Keys(); c.known == nil || own != c.own {
+		c.own, c.known = own, own
+		if c.published != nil {
+			c.known = keys.NewSet(own.Signing(), append(own.Verification(), c.published.Verification()...)...)
+		}
+	}
+	return c.known, c.published != nil
+}
+
+// allow returns an error unless tokens of the key may be written.
+func (c *Check) allow(keyID string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.refusal(keyID)
+	c.waiting = c.waiting || err != nil
 	return err
 }
 
-// beforeSigning decides what happens with a token. It may be written if the key is accepted
-// (nil, true); it becomes the first token if there is none (mine, true); otherwise it waits
-// (nil, false).
-func (c *Check) beforeSigning(claims token.LegacyClaims, wake func()) (mine *firstToken, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	pause := c.pausedUntil.Sub(c.cfg.Clock.Now())
-	if c.first != nil || pause > 0 {
-		c.waiting[secretName{claims.Namespace, claims.SecretName}] = wake
-		if c.first == nil { // no review will wake it
-			c.queue.AddAfter(reviewFirst, pause)
-		}
-		return nil, false
+// refusal returns why no tokens of the key may be written. The caller holds c.mu.
+func (c *Check) refusal(keyID string) error {
+	if c.cfg.Unverified {
+		return nil
 	}
-	if c.accepted == "" {
-		mine = &firstToken{claims: claims}
-		c.first = mine
-	}
-	return mine, true
+	return refusal(keyID, c.last)
 }
 
-// recordSigning records the result of an attempt to sign. While signing fails, it limits the
-// attempts in a second.
-func (c *Check) recordSigning(err error) {
-	c.mu.Lock()
-	recovered := err == nil && c.signErr != nil && c.accepted != ""
-	c.signErr = err
-	if err != nil {
-		c.pausedUntil = c.cfg.Clock.Now().Add(retryDelay)
-	}
-	c.mu.Unlock()
-	if recovered { // the key is accepted, so no write needs to wait
-		c.wake()
-	}
-}
-
-// afterSigning repeats the decision of beforeSigning with the id of the key that has signed,
-// which may have changed since.
-func (c *Check) afterSigning(mine *firstToken, claims token.LegacyClaims, compact string, wake func()) (*firstToken, bool) {
-	keyID := token.UnverifiedKeyID(compact)
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// refusal returns why no tokens of the key may be written, nil if they may.
+func refusal(keyID string, last answer) error {
 	switch {
-	case c.first == nil && c.accepted == keyID && keyID != "":
-		return nil, true
-	case c.first == nil: // the key changed, or there was a reset meanwhile
-		mine = &firstToken{claims: claims}
-		c.accepted, c.first = "", mine
-	case c.first != mine:
-		c.waiting[secretName{claims.Namespace, claims.SecretName}] = wake
-		return nil, false
+	case errors.Is(last.err, errNotServed):
+		return nil
+	case last.err != nil:
+		return fmt.Errorf("the API server does not say whether it knows signing key %s: %w", keyID, last.err)
+	case last.published == nil:
+		return fmt.Errorf("the API server was not yet asked whether it knows signing key %s", keyID)
 	}
-	mine.keyID, mine.compact = keyID, compact
-	return mine, true
+	if _, ok := last.published.Lookup(keyID); !ok {
+		return fmt.Errorf("signing key %s is not among the %d keys that the API server publishes", keyID, len(last.published.Verification()))
+	}
+	return nil
 }
 
-// drop stops checking a first token, if it is still the current one, and lets others retry.
-func (c *Check) drop(t *firstToken) {
-	c.mu.Lock()
-	if t != nil && c.first == t {
-		c.first = nil
+func (c *Check) signingKeyID() string { return c.cfg.Keys().Signing().PublicKey().ID() }
+
+// look reads the published keys once. It returns true if it need not be repeated soon.
+func (c *Check) look(ctx context.Context) bool {
+	published, err := fetch(ctx, c.cfg.Client)
+	if ctx.Err() != nil {
+		return false
 	}
-	c.former = slices.DeleteFunc(c.former, func(f *firstToken) bool { return f == t })
+	keyID, now := c.signingKeyID(), c.cfg.Clock.Now()
+	c.mu.Lock()
+	if !apierrors.IsForbidden(err) {
+		c.forbiddenSince = time.Time{}
+	} else if c.forbiddenSince.IsZero() {
+		c.forbiddenSince = now
+	}
+	if apierrors.IsForbidden(err) && now.Sub(c.forbiddenSince) < forbiddenFor {
+		err = fmt.Errorf("get %s is forbidden, which may be because the API server has just started", path)
+	}
+	c.last, c.lookedAt = answer{published, err}, now
+	if errors.Is(err, errNotServed) {
+		published = keys.NewVerificationSet()
+	}
+	changed := published != nil && (c.published == nil || published.ID() != c.published.ID())
+	if changed {
+		c.published, c.known = published, nil
+	}
+	refused := c.refusal(keyID)
+	if refused == nil && c.waiting {
+		c.waiting, changed = false, true
+	}
+	last := c.last
 	c.mu.Unlock()
-	c.wakeSome()
-}
-
-// wake wakes all waiting writes.
-func (c *Check) wake() {
-	c.mu.Lock()
-	waiting := c.waiting
-	c.waiting = map[secretName]func(){}
-	c.mu.Unlock()
-	for _, wake := range waiting {
-		wake()
+	c.report(ctx, keyID, last)
+	if changed {
+		for _, f := range c.onChange {
+			f()
+		}
 	}
+	return refused == nil && published != nil
 }
 
-// wakeSome wakes some of the waiting writes, one of which becomes the first token: thousands of
-// writes may wait, and each failure must not wake them all. Those that were woken may have
-// nothing to write any more, so it is repeated while writes wait and there is no first token.
-func (c *Check) wakeSome() {
-	var some []func()
-	c.mu.Lock()
-	if pause := c.pausedUntil.Sub(c.cfg.Clock.Now()); pause > 0 {
-		c.mu.Unlock()
-		c.queue.AddAfter(reviewFirst, pause)
+// report sets the metric, and logs and records what is new. Only look calls it.
+func (c *Check) report(ctx context.Context, keyID string, last answer) {
+	problem, notServed := refusal(keyID, last), errors.Is(last.err, errNotServed)
+	result := "published"
+	switch {
+	case notServed:
+		result = "not_served"
+	case problem != nil && last.err == nil:
+		result = "not_published"
+	case problem != nil:
+		result = "no_answer"
+	}
+	for _, other := range []string{"published", "not_published", "not_served", "no_answer"} {
+		value := 0.0
+		if other == result {
+			value = 1
+		}
+		c.result.WithLabelValues(other).Set(value)
+	}
+	said := result + " " + keyID
+	if said == c.reported {
 		return
 	}
-	for secret, wake := range c.waiting {
-		if len(some) == wakeBatch {
-			break
+	c.reported = said
+	logger := klog.FromContext(ctx)
+	switch {
+	case notServed:
+		logger.Error(last.err, "Could not check the signing key", "keyID", keyID)
+		if !c.reportedNotServed {
+			c.reportedNotServed = true
+			c.cfg.Recorder.Event(c.cfg.Process, corev1.EventTypeWarning, api.ReasonSigningKeyUnchecked,
+				"The API server does not serve its keys at "+path+": whether it knows the signing key could not be checked, and tokens are written all the same")
 		}
-		some = append(some, wake)
-		delete(c.waiting, secret)
-	}
-	more := len(c.waiting) > 0
-	c.mu.Unlock()
-	for _, wake := range some {
-		wake()
-	}
-	if more {
-		c.queue.AddAfter(reviewFirst, retryDelay)
+	case problem == nil:
+		logger.Info("The API server publishes the signing key", "keyID", keyID)
+	case last.err != nil:
+		logger.Error(problem, "The signing key is not checked yet")
+	default:
+		logger.Error(problem, "The API server does not publish the signing key", "unverified", c.cfg.Unverified)
+		if !c.cfg.Unverified {
+			c.cfg.Recorder.Eventf(c.cfg.Process, corev1.EventTypeWarning, api.ReasonSigningKeyNotPublished,
+				"No tokens are written: %v. Add the key to --service-account-key-file of the API server, give the controllers a key that is there, or use --signing-key-unverified if the API server accepts it", problem)
+		}
 	}
 }
+
+// errWaiting makes err one for which the caller's key is queued later.
+func errWaiting(err error) error { return fmt.Errorf("%w: %w", workqueue.ErrRequeueLater, err) }

@@ -2,24 +2,28 @@ package signingkey
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
-	"fmt"
-	"slices"
+	"io"
+	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 
-	"github.com/sakeeper/sakeeper/pkg/internal/tokenreview"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/token"
@@ -29,478 +33,368 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var errBoom = errors.New("boom")
 
-// fixture is a Check with a fake API server that accepts some keys, and with writes of tokens
-// that retry when they are woken.
+// fixture is a Check that runs against a fake API server.
 type fixture struct {
-	t     *testing.T
-	check *Check
-
-	client   *fake.Clientset
+	*Check
+	t        *testing.T
 	recorder *record.FakeRecorder
-	stop     func()
+	registry *prometheus.Registry
 
-	mu       sync.Mutex
-	set      *keys.Set
-	signErr  error
-	writeErr error
-	// signDelays are by name of the Secret, to be set before want.
-	signDelays map[string]time.Duration
-	// accepts are the ids of keys that the API server accepts; reviewErr is the error of
-	// reviews.
-	accepts   map[string]bool
-	reviewErr error
-	reviews   int
-	signings  int
-	written   []string // names of Secrets, in order
-	wakes     int
+	mu sync.Mutex
+	// code and body are the API server's response, and err is the error if there is none.
+	code int
+	body string
+	err  error
+	// keys are those of the controllers, and signs are those of the signer if they differ.
+	keys, signs *keys.Set
+	signErr     error
+	requests    []string
+	signings    int
+	changes     atomic.Int64 // calls of the function of OnChange
 }
 
-func newFixture(t *testing.T, accepts ...string) *fixture {
+// publishes is the body of a response with the keys of set.
+func publishes(t *testing.T, set *keys.Set) string {
 	t.Helper()
-	f := &fixture{t: t, set: testkit.Keys("p256"), accepts: map[string]bool{}, client: fake.NewClientset(), recorder: record.NewFakeRecorder(10)}
-	for _, name := range accepts {
-		f.accepts[idOf(name)] = true
-	}
-	var err error
-	f.check, err = New(Config{
-		Signer: f, TokenReviews: f.client.AuthenticationV1().TokenReviews(), Secrets: f.client.CoreV1(), Recorder: f.recorder, Clock: clock.RealClock{},
-	})
+	body, err := json.Marshal(set.JWKS())
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.check.reviewer = f
-	f.stop = testkit.Start(t.Context(), t, f.check.Run)
-	return f
+	return string(body)
 }
 
 func idOf(key string) string { return testkit.Keys(key).Signing().PublicKey().ID() }
 
-// SignLegacy implements Signer.
+// run calls do with a check of the key p256 that runs in the fake time of synctest, against an API
+// server that publishes that key unless change says otherwise.
+func run(t *testing.T, change func(*fixture, *Config), do func(*fixture)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		f := &fixture{
+			t: t, recorder: record.NewFakeRecorder(10), registry: prometheus.NewRegistry(),
+			code: http.StatusOK, body: publishes(t, testkit.Keys("p256", "rsa2048")), keys: testkit.Keys("p256"),
+		}
+		client, err := kubernetes.NewForConfig(&rest.Config{Host: "https://api.example", Transport: f, QPS: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := Config{
+			Client: client.CoreV1().RESTClient(), Keys: f.currentKeys, Signer: f, Recorder: f.recorder,
+			Process: &corev1.ObjectReference{Kind: "Lease", Name: "process"}, Clock: clock.RealClock{}, Registerer: f.registry,
+		}
+		change(f, &cfg)
+		if f.Check, err = New(cfg); err != nil {
+			t.Fatal(err)
+		}
+		f.OnChange(func() { f.changes.Add(1) })
+		defer testkit.Start(t.Context(), t, f.Run)()
+		synctest.Wait()
+		do(f)
+	})
+}
+
+func asUsual(*fixture, *Config) {}
+
+func (f *fixture) currentKeys() *keys.Set {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.keys
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (f *fixture) RoundTrip(r *http.Request) (*http.Response, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.requests = append(f.requests, r.Method+" "+r.URL.Path+" "+r.Header.Get("Accept"))
+	if f.err != nil {
+		return nil, f.err
+	}
+	return &http.Response{StatusCode: f.code, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(f.body)), Request: r}, nil
+}
+
+// SignLegacy implements [Signer].
 func (f *fixture) SignLegacy(ctx context.Context, claims token.LegacyClaims) (string, error) {
 	f.mu.Lock()
-	set, err := f.set, f.signErr
+	set, err := f.keys, f.signErr
+	if f.signs != nil {
+		set = f.signs
+	}
 	f.signings++
 	f.mu.Unlock()
-	time.Sleep(f.signDelays[claims.SecretName])
 	if err != nil {
 		return "", err
 	}
 	return token.NewSigner(func() *keys.Set { return set }).SignLegacy(ctx, claims)
 }
 
-// Review implements tokenReviewer.
-func (f *fixture) Review(_ context.Context, compact string) (tokenreview.Result, error) {
+// set changes the fake API server or the keys, and returns how many requests there were.
+func (f *fixture) set(change func()) (requests int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.reviews++
-	switch {
-	case f.reviewErr != nil:
-		return tokenreview.Result{}, f.reviewErr
-	case f.accepts[token.UnverifiedKeyID(compact)]:
-		return tokenreview.Result{Username: "system:serviceaccount:team:robot"}, nil
-	default:
-		return tokenreview.Result{Reason: "unknown key"}, nil
-	}
+	change()
+	return len(f.requests)
 }
 
-// want writes a token to the Secret name, and retries when it is woken.
-func (f *fixture) want(name string) {
-	claims := token.LegacyClaims{Namespace: "team", SecretName: name, ServiceAccountName: "robot", ServiceAccountUID: string(testkit.AccountUID)}
-	err := f.check.Write(f.t.Context(), claims, func() {
-		f.mu.Lock()
-		f.wakes++
-		f.mu.Unlock()
-		go f.want(name)
-	}, func(ctx context.Context, compact string) error {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		if f.writeErr != nil {
-			return f.writeErr
-		}
-		f.written = append(f.written, name)
-		secret := testkit.Secret("team/"+name, testkit.WithData("token", compact), testkit.WithData("other", "kept"))
-		if _, err := f.client.CoreV1().Secrets("team").Create(ctx, secret, metav1.CreateOptions{}); err == nil {
-			return nil
-		}
-		_, err := f.client.CoreV1().Secrets("team").Update(ctx, secret, metav1.UpdateOptions{})
-		return err
-	})
-	if err != nil && !errors.Is(err, ErrWaiting) && !errors.Is(err, errBoom) && !errors.Is(err, f.writeErr) {
-		f.t.Errorf("write %s: %v", name, err)
-	}
-}
-
-// change calls do under the lock, and then waits for d.
-func (f *fixture) change(d time.Duration, do func()) {
-	f.mu.Lock()
-	do()
-	f.mu.Unlock()
-	wait(d)
-}
-
-// useKey changes the signing key.
-func (f *fixture) useKey(name string) {
-	f.change(0, func() { f.set = testkit.Keys(name) })
-	f.check.Reset()
-	synctest.Wait()
-}
-
-// expectWritten compares the Secrets that were written, in any order.
-func (f *fixture) expectWritten(want ...string) {
+func (f *fixture) sign() (time.Duration, error) {
 	f.t.Helper()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if diff := cmp.Diff(slices.Sorted(slices.Values(want)), slices.Sorted(slices.Values(f.written))); diff != "" {
-		f.t.Errorf("written (-want +got):\n%s", diff)
+	claims := token.LegacyClaims{Namespace: "team", SecretName: "s", ServiceAccountName: "robot", ServiceAccountUID: string(testkit.AccountUID)}
+	compact, requeueAfter, err := f.Sign(f.t.Context(), claims)
+	if (compact == "") != (err != nil) {
+		f.t.Errorf("a token (%t) and the error %v", compact != "", err)
 	}
+	return requeueAfter, err
 }
 
-func (f *fixture) expectNotReady(want string) {
+// expectWritten: tokens are written, and the check is ready.
+func (f *fixture) expectWritten() {
 	f.t.Helper()
-	if err := f.check.Ready(); err == nil || !strings.Contains(err.Error(), want) {
-		f.t.Errorf("ready: %v, want %q", err, want)
+	if _, err := f.sign(); err != nil {
+		f.t.Errorf("sign: %v", err)
 	}
-}
-
-func (f *fixture) expectReady() {
-	f.t.Helper()
-	if err := f.check.Ready(); err != nil {
+	if err := f.Ready(); err != nil {
 		f.t.Errorf("not ready: %v", err)
 	}
 }
 
-// wait advances the time by d, and waits until all goroutines are blocked.
-func wait(d time.Duration) {
+// expectRefused: no token is written, for the reason why, and the key is queued later.
+func (f *fixture) expectRefused(why string) {
+	f.t.Helper()
+	if requeueAfter, err := f.sign(); requeueAfter != 0 || !errors.Is(err, workqueue.ErrRequeueLater) {
+		f.t.Errorf("sign: again after %v, %v", requeueAfter, err)
+	}
+	if err := f.Ready(); err == nil || err.Error() != "no tokens are written: "+why {
+		f.t.Errorf("ready: %v, want %q", err, why)
+	}
+	if f.signings > 0 {
+		f.t.Errorf("%d tokens were signed", f.signings)
+	}
+}
+
+func advance(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-func names(n int) []string {
-	var list []string
-	for i := range n {
-		list = append(list, fmt.Sprint("s", i))
-	}
-	return list
-}
+const unknownBody = `{"keys":[]}`
 
-// run calls do with a new fixture, in the fake time of synctest.
-func run(t *testing.T, accepts []string, do func(f *fixture)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, accepts...)
-		defer func() {
-			f.stop()
-			synctest.Wait()
-		}()
-		do(f)
-	})
-}
-
-func TestOthersWaitUntilTheFirstTokenIsAccepted(t *testing.T) {
-	run(t, nil, func(f *fixture) {
-		f.want("first")
-		for _, name := range names(40) {
-			f.want(name)
-		}
-		wait(3 * time.Second)
-		f.expectWritten("first")
-		f.expectNotReady("no tokens are written until the API server has accepted one of signing key " + idOf("p256") + ": unknown key")
-
-		f.change(10*time.Second, func() { f.accepts[idOf("p256")] = true })
-		f.expectWritten(append(names(40), "first")...)
-		f.expectReady()
-		if f.wakes != 40 {
-			t.Errorf("%d woken, want 40", f.wakes)
-		}
-		reviews := f.reviews
-		f.want("later")
-		wait(time.Minute)
-		if f.reviews != reviews {
-			t.Errorf("an accepted key was reviewed again")
-		}
-	})
-}
-
-func TestAnAcceptedKeyCostsOneReview(t *testing.T) {
-	run(t, []string{"p256"}, func(f *fixture) {
-		f.expectReady() // before any write
-		for _, name := range names(10) {
-			f.want(name)
-		}
-		wait(0)
-		f.expectWritten(names(10)...)
-		if f.reviews != 1 {
-			t.Errorf("%d reviews", f.reviews)
-		}
-	})
-}
-
-func TestARefusedKeyIsReportedAndItsTokenRemovedWhenItIsReplaced(t *testing.T) {
-	run(t, []string{"rsa2048"}, func(f *fixture) {
-		f.want("first")
-		f.want("second")
-		wait(55 * time.Second)
-		f.expectNotReady("until the API server has accepted") // not refused yet
-		if events := testkit.Events(f.recorder); len(events) > 0 {
-			t.Errorf("events %v", events)
-		}
-		wait(time.Hour)
-		f.expectWritten("first")
-		f.expectNotReady("no tokens are written: the API server refuses signing key " + idOf("p256") + ": unknown key")
-		want := []string{"Warning SigningKeyRefused The API server refuses the token in this secret, signed by key " + idOf("p256") + ": unknown key. No other tokens are written. " +
-			"Add the public key to --service-account-key-file of the API server, or give the controllers a key that it accepts"}
-		if diff := cmp.Diff(want, testkit.Events(f.recorder)); diff != "" {
-			t.Errorf("events (-want +got):\n%s", diff)
-		}
-		if f.reviews > 140 { // one each 30 s, and a dozen more at first
-			t.Errorf("%d reviews in an hour", f.reviews)
-		}
-
-		f.useKey("rsa2048")
-		f.expectWritten("first", "second")
-		f.expectReady()
-		first := f.mustGetFirst()
-		if _, ok := first.Data["token"]; ok || string(first.Data["other"]) != "kept" {
-			t.Errorf("not only the refused token was removed: %v", first.Data)
-		}
-	})
-}
-
-// mustGetFirst returns the Secret "first".
-func (f *fixture) mustGetFirst() *corev1.Secret {
-	f.t.Helper()
-	secret, err := f.client.CoreV1().Secrets("team").Get(f.t.Context(), "first", metav1.GetOptions{})
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	return secret
-}
-
-func TestTokensAreWrittenWhenARefusedKeyIsAcceptedLater(t *testing.T) {
-	run(t, nil, func(f *fixture) {
-		f.want("first")
-		f.want("second")
-		wait(2 * time.Minute)
-		f.expectNotReady("refuses")
-		f.change(maxReviewDelay, func() { f.accepts[idOf("p256")] = true })
-		f.expectWritten("first", "second")
-		f.expectReady()
-	})
-}
-
-func TestAFailedReviewIsNeitherAcceptanceNorRefusal(t *testing.T) {
-	run(t, []string{"p256"}, func(f *fixture) {
-		f.reviewErr = errBoom
-		f.want("first")
-		f.want("second")
-		wait(time.Hour)
-		f.expectWritten("first")
-		f.expectNotReady("until the API server has accepted one of signing key " + idOf("p256") + ": boom")
-		if events := testkit.Events(f.recorder); len(events) > 0 {
-			t.Errorf("events %v", events)
-		}
-		f.change(maxReviewDelay, func() { f.reviewErr = nil })
-		f.expectWritten("first", "second")
-		f.expectReady()
-	})
-}
-
-func TestAFirstTokenWhoseSecretWasChangedIsReplaced(t *testing.T) {
-	changes := map[string]func(*corev1.Secret){
-		"another token":    func(s *corev1.Secret) { s.Data["token"] = []byte("mine") },
-		"no token":         func(s *corev1.Secret) { delete(s.Data, "token") },
-		"marked as unused": func(s *corev1.Secret) { s.Labels = map[string]string{token.InvalidSinceLabel: "2026-01-02"} },
-		"being deleted":    func(s *corev1.Secret) { s.DeletionTimestamp = &metav1.Time{Time: testkit.Instant()} },
-	}
-	for name, change := range changes {
-		t.Run(name, func(t *testing.T) {
-			run(t, nil, func(f *fixture) {
-				f.want("first")
-				f.want("second")
-				wait(10 * time.Second)
-				secret := f.mustGetFirst()
-				change(secret)
-				_, err := f.client.CoreV1().Secrets("team").Update(t.Context(), secret, metav1.UpdateOptions{})
-				if err != nil {
-					t.Fatal(err)
-				}
-				wait(maxReviewDelay)
-				f.expectWritten("first", "second")
-				f.useKey("rsa2048")
-				if got := f.mustGetFirst(); string(got.Data["token"]) != string(secret.Data["token"]) {
-					t.Error("the change of another client was reverted")
-				}
-			})
-		})
-	}
-	t.Run("deleted", func(t *testing.T) {
-		run(t, nil, func(f *fixture) {
-			f.want("first")
-			f.want("second")
-			if err := f.client.CoreV1().Secrets("team").Delete(t.Context(), "first", metav1.DeleteOptions{}); err != nil {
-				t.Fatal(err)
-			}
-			wait(maxReviewDelay)
-			f.expectWritten("first", "second")
-		})
-	})
-}
-
-func TestAFirstTokenThatWasCertainlyNotWrittenIsReplaced(t *testing.T) {
-	for name, answer := range map[string]error{"conflict": testkit.Conflict(), "gone": testkit.NotFound(), "refused": testkit.Invalid("data", "x")} {
-		t.Run(name, func(t *testing.T) {
-			run(t, []string{"p256"}, func(f *fixture) {
-				f.writeErr = answer
-				f.want("first")
-				f.change(0, func() { f.writeErr = nil })
-				f.want("second")
-				wait(0)
-				f.expectWritten("second")
-				f.expectReady()
-			})
-		})
-	}
-	t.Run("one that may have been written is reviewed", func(t *testing.T) {
-		run(t, []string{"p256"}, func(f *fixture) {
-			f.writeErr = testkit.InternalError()
-			f.reviewErr = errBoom
-			f.want("first")
-			f.change(time.Second, func() { f.writeErr = nil })
-			f.want("second")
-			wait(time.Minute)
-			f.expectWritten()
-			f.change(maxReviewDelay, func() { f.reviewErr = nil })
-			f.expectWritten("second")
-		})
-	})
-}
-
-func TestAttemptsAreLimitedWhileSigningFails(t *testing.T) {
-	run(t, []string{"p256"}, func(f *fixture) {
-		f.signErr = errBoom
-		for _, name := range names(200) {
-			f.want(name)
-		}
-		wait(time.Minute)
-		f.expectNotReady("no tokens are written: boom")
-		if f.signings > 61*wakeBatch {
-			t.Errorf("%d attempts in a minute", f.signings)
-		}
-		signings := f.signings
-		f.change(2*time.Second, func() { f.signErr = nil })
-		if f.signings == signings && len(f.check.waiting) > 0 {
-			t.Error("signing was not retried")
-		}
-		f.expectReady()
-		if len(f.check.waiting) > 0 {
-			t.Errorf("%d still wait", len(f.check.waiting))
-		}
-	})
-}
-
-func TestNoWriteWaitsWhenSigningWithAnAcceptedKeyWorksAgain(t *testing.T) {
-	run(t, []string{"p256"}, func(f *fixture) {
-		f.want("first")
-		wait(time.Second)
-		f.change(0, func() { f.signErr = errBoom })
-		for _, name := range names(200) {
-			f.want(name)
-		}
-		wait(10 * time.Second)
-		f.change(3*time.Second, func() { f.signErr = nil })
-		if len(f.check.waiting) > 0 {
-			t.Errorf("%d still wait", len(f.check.waiting))
-		}
-		f.expectReady()
-	})
-}
-
-func TestAllWaitingWritesAreWokenAfterOverlappingSignErrors(t *testing.T) {
-	run(t, []string{"p256"}, func(f *fixture) {
-		f.want("first")
-		wait(time.Second)
-		f.signDelays = map[string]time.Duration{"late": 2 * time.Millisecond}
-		f.change(0, func() { f.signErr = errBoom })
-		go f.want("late") // begins before the other fails, and fails after it
-		synctest.Wait()
-		f.want("early")
-		wait(500 * time.Millisecond)
-		for _, name := range names(5) {
-			f.want(name)
-		}
-		f.change(5*time.Second, func() { f.signErr = nil })
-		f.expectWritten(append(names(5), "first")...)
-	})
-}
-
-func TestAFirstTokenOfAFormerKeyIsRemovedUnlessItIsAccepted(t *testing.T) {
-	cases := map[string]struct {
-		inAccepted bool
-		want       bool // the token stays
+func TestWhatTheAPIServerAnswersDecides(t *testing.T) {
+	id := idOf("p256")
+	for name, tc := range map[string]struct {
+		code       int
+		body       string
+		err        error
+		wantWhy    string // empty: tokens are written
+		wantResult string
+		wantEvent  string
 	}{
-		"refused, and replaced before a minute was over": {want: false},
-		"accepted later": {inAccepted: true, want: true},
-	}
-	for name, tc := range cases {
+		"the key is published":          {code: 200, body: publishes(t, testkit.Keys("rsa2048", "p256")), wantResult: "published"},
+		"another key is published":      {code: 200, body: publishes(t, testkit.Keys("rsa2048")), wantWhy: "signing key " + id + " is not among the 1 keys that the API server publishes", wantResult: "not_published", wantEvent: "Warning SigningKeyNotPublished No tokens are written: signing key " + id},
+		"no key is published":           {code: 200, body: unknownBody, wantWhy: "signing key " + id + " is not among the 0 keys that the API server publishes", wantResult: "not_published", wantEvent: "Warning SigningKeyNotPublished"},
+		"the path does not exist":       {code: 404, wantResult: "not_served", wantEvent: "Warning SigningKeyUnchecked The API server does not serve its keys at /openid/v1/jwks"},
+		"the path is forbidden":         {code: 403, wantResult: "not_served", wantEvent: "Warning SigningKeyUnchecked"},
+		"the credentials are refused":   {code: 401, wantWhy: "the API server does not say whether it knows signing key " + id + ": get /openid/v1/jwks: the server has asked for the client to provide credentials", wantResult: "no_answer"},
+		"an internal error":             {code: 500, wantWhy: "the API server does not say whether it knows signing key " + id + ": get /openid/v1/jwks: an error on the server (\"unknown\") has prevented the request from succeeding", wantResult: "no_answer"},
+		"another success":               {code: 204, wantWhy: "the API server does not say whether it knows signing key " + id + ": get /openid/v1/jwks: status 204", wantResult: "no_answer"},
+		"a page of something else":      {code: 200, body: "<html>", wantWhy: "the API server does not say whether it knows signing key " + id + ": get /openid/v1/jwks: the response is not a JSON document with a list of keys", wantResult: "no_answer"},
+		"the connection cannot be made": {err: errBoom, wantWhy: "the API server does not say whether it knows signing key " + id + `: get /openid/v1/jwks: Get "https://api.example/openid/v1/jwks": boom`, wantResult: "no_answer"},
+	} {
 		t.Run(name, func(t *testing.T) {
-			run(t, []string{"rsa2048"}, func(f *fixture) {
-				f.want("first")
-				f.want("second")
-				wait(10 * time.Second)
-				f.change(0, func() { f.accepts[idOf("p256")] = tc.inAccepted })
-				f.useKey("rsa2048")
-				f.expectWritten("first", "second")
-				if _, got := f.mustGetFirst().Data["token"]; got != tc.want {
-					t.Errorf("the token is there: %t", got)
+			run(t, func(f *fixture, _ *Config) { f.code, f.body, f.err = tc.code, tc.body, tc.err }, func(f *fixture) {
+				if tc.code == http.StatusForbidden {
+					f.expectRefused("the API server does not say whether it knows signing key " + id + ": get /openid/v1/jwks is forbidden, which may be because the API server has just started")
+					advance(2 * time.Second)
 				}
-				f.expectReady()
+				if tc.wantWhy == "" {
+					f.expectWritten()
+				} else {
+					f.expectRefused(tc.wantWhy)
+				}
+				advance(time.Minute) // nothing is reported twice
+				events := testkit.Events(f.recorder)
+				if tc.wantEvent == "" && len(events) > 0 || tc.wantEvent != "" && (len(events) != 1 || !strings.HasPrefix(events[0], tc.wantEvent)) {
+					t.Errorf("events %q, want %q", events, tc.wantEvent)
+				}
+				if got := testutil.ToFloat64(f.result.WithLabelValues(tc.wantResult)); got != 1 || testutil.CollectAndCount(f.result) != 4 {
+					t.Errorf("the metric has not %s alone", tc.wantResult)
+				}
 			})
 		})
 	}
 }
 
-func TestAnOldSignErrorIsForgotten(t *testing.T) {
-	run(t, []string{"p256"}, func(f *fixture) {
-		f.signErr = errBoom
-		f.want("first")
-		wait(signErrorAge)
-		f.expectNotReady("boom")
-		wait(2 * time.Second)
-		f.expectReady()
+func TestTheRequestIsForTheOnlyMediaTypeOfKeys(t *testing.T) {
+	run(t, asUsual, func(f *fixture) {
+		if diff := cmp.Diff([]string{"GET /openid/v1/jwks application/jwk-set+json"}, f.requests); diff != "" {
+			t.Errorf("requests (-want +got):\n%s", diff)
+		}
 	})
 }
 
-func TestTheKeyThatSignsCounts(t *testing.T) {
-	run(t, []string{"p256"}, func(f *fixture) {
-		f.want("first")
-		wait(0)
-		// The signer has the new key before Reset: its next token is the first one.
-		f.change(0, func() { f.set = testkit.Keys("rsa2048") })
-		f.want("second")
-		f.want("third")
-		wait(time.Minute)
-		f.expectWritten("first", "second")
-		f.expectNotReady(idOf("rsa2048"))
-		f.change(maxReviewDelay, func() { f.accepts[idOf("rsa2048")] = true })
-		f.expectWritten("first", "second", "third")
+func TestAKeyThatIsAcceptedAndNotPublishedMayBeUsedUnverified(t *testing.T) {
+	run(t, func(f *fixture, cfg *Config) { f.body, cfg.Unverified = unknownBody, true }, func(f *fixture) {
+		f.expectWritten()
+		if events := testkit.Events(f.recorder); len(events) > 0 {
+			t.Errorf("events %q", events)
+		}
+		f.set(func() { f.code = 500 })
+		advance(interval)
+		f.expectWritten()
 	})
 }
 
-func TestAPanicInAWriteLetsOthersTry(t *testing.T) {
-	run(t, []string{"p256"}, func(f *fixture) {
-		func() {
-			defer func() { _ = recover() }()
-			claims := token.LegacyClaims{Namespace: "team", SecretName: "bad", ServiceAccountName: "robot", ServiceAccountUID: "1"}
-			_ = f.check.Write(t.Context(), claims, func() {}, func(context.Context, string) error { panic(errBoom) })
-		}()
-		f.want("first")
-		wait(0)
-		f.expectWritten("first")
+func TestNothingIsWrittenBeforeTheFirstAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fixture{t: t, keys: testkit.Keys("p256"), recorder: record.NewFakeRecorder(1)}
+		f.Check = &Check{cfg: Config{Keys: f.currentKeys, Signer: f, Clock: clock.RealClock{}}}
+		f.expectRefused("the API server was not yet asked whether it knows signing key " + idOf("p256"))
+		if set, complete := f.Known(); set != f.keys || complete {
+			t.Errorf("known: %v, %t", set, complete)
+		}
 	})
 }
 
-func TestNewRefusesAnIncompleteConfig(t *testing.T) {
-	if _, err := New(Config{}); err == nil {
-		t.Error("no error")
+func TestARefusedKeyIsLookedForWithBackoffUntilItIsPublished(t *testing.T) {
+	run(t, func(f *fixture, _ *Config) { f.body = unknownBody }, func(f *fixture) {
+		f.expectRefused("signing key " + idOf("p256") + " is not among the 0 keys that the API server publishes")
+		advance(49 * time.Millisecond)
+		if n := f.set(func() {}); n != 1 {
+			t.Errorf("%d requests before 50 ms", n)
+		}
+		advance(time.Hour)
+		before := f.set(func() {})
+		advance(time.Minute)
+		after := f.set(func() { f.body = publishes(t, testkit.Keys("p256")) })
+		if after-before != 6 {
+			t.Errorf("%d requests in a minute, want one every ten seconds", after-before)
+		}
+		changes := f.changes.Load()
+		advance(maxDelay)
+		f.expectWritten()
+		if f.changes.Load() != changes+1 {
+			t.Errorf("what had to wait was queued %d times, want once", f.changes.Load()-changes)
+		}
+	})
+}
+
+func TestItIsLookedEveryFiveMinutes(t *testing.T) {
+	run(t, asUsual, func(f *fixture) {
+		changes := f.changes.Load()
+		advance(interval - time.Millisecond)
+		if n := f.set(func() {}); n != 1 {
+			t.Errorf("%d requests before five minutes", n)
+		}
+		advance(time.Millisecond)
+		if n := f.set(func() { f.body = unknownBody }); n != 2 {
+			t.Errorf("%d requests after five minutes", n)
+		}
+		if f.changes.Load() != changes {
+			t.Error("the same answer is a change")
+		}
+		advance(interval)
+		f.expectRefused("signing key " + idOf("p256") + " is not among the 0 keys that the API server publishes")
+	})
+}
+
+func TestAChangedKeyIsLookedForAtOnce(t *testing.T) {
+	run(t, asUsual, func(f *fixture) {
+		f.set(func() { f.keys, f.err = testkit.Keys("rsa2048"), errBoom })
+		f.Reset()
+		synctest.Wait()
+		if err := f.Ready(); err == nil || !strings.Contains(err.Error(), idOf("rsa2048")) {
+			t.Errorf("ready before an answer: %v", err)
+		}
+		advance(time.Hour)
+		f.set(func() { f.keys, f.err = testkit.Keys("p256"), nil })
+		f.Reset()
+		synctest.Wait() // without the delay of the former key
+		f.expectWritten()
+	})
+}
+
+func TestATokenOfAKeyThatWasNotCheckedIsNotWritten(t *testing.T) {
+	run(t, func(f *fixture, _ *Config) { f.signs = testkit.Keys("p384") }, func(f *fixture) {
+		_, err := f.sign()
+		if err == nil || errors.Is(err, workqueue.ErrRequeueLater) || !strings.Contains(err.Error(), idOf("p384")) {
+			t.Errorf("sign: %v", err)
+		}
+	})
+}
+
+func TestASignerThatFailsIsLeftAloneForASecond(t *testing.T) {
+	run(t, func(f *fixture, _ *Config) { f.signErr = errBoom }, func(f *fixture) {
+		if _, err := f.sign(); !errors.Is(err, errBoom) || errors.Is(err, workqueue.ErrRequeueLater) {
+			t.Errorf("first: %v", err)
+		}
+		advance(300 * time.Millisecond)
+		requeueAfter, err := f.sign()
+		if requeueAfter != 700*time.Millisecond || !errors.Is(err, workqueue.ErrRequeueLater) || f.signings != 1 {
+			t.Errorf("after 300 ms: again after %v, %v, %d tries", requeueAfter, err, f.signings)
+		}
+		if err := f.Ready(); err == nil || err.Error() != "no tokens are written: boom" {
+			t.Errorf("ready: %v", err)
+		}
+		f.set(func() { f.signErr = nil })
+		advance(700 * time.Millisecond)
+		f.expectWritten()
+	})
+}
+
+func TestAnErrorOfTheSignerIsOutdatedAfterTenMinutes(t *testing.T) {
+	run(t, func(f *fixture, _ *Config) { f.signErr = errBoom }, func(f *fixture) {
+		_, _ = f.sign() // its Secret is deleted
+		advance(signerErrorAge - time.Millisecond)
+		if f.Ready() == nil {
+			t.Error("ready too early")
+		}
+		advance(time.Millisecond)
+		if err := f.Ready(); err != nil {
+			t.Errorf("not ready: %v", err)
+		}
+	})
+}
+
+func TestPublishedKeysAreKnown(t *testing.T) {
+	run(t, asUsual, func(f *fixture) {
+		own := f.currentKeys()
+		set, complete := f.Known()
+		if want := testkit.Keys("p256", "rsa2048").ID(); !complete || set.ID() != want || set.Signing().PublicKey().ID() != own.Signing().PublicKey().ID() {
+			t.Errorf("known: %v, %t", set.Verification(), complete)
+		}
+		if again, _ := f.Known(); again != set {
+			t.Error("the set is made anew for each call")
+		}
+		changes := f.changes.Load()
+		f.set(func() { f.body = publishes(t, testkit.Keys("p256", "p384")) })
+		f.Refresh() // it was just read
+		synctest.Wait()
+		if n := f.set(func() {}); n != 1 {
+			t.Errorf("%d requests", n)
+		}
+		advance(minRefreshInterval)
+		f.Refresh()
+		synctest.Wait()
+		if set, _ := f.Known(); set.ID() != testkit.Keys("p256", "p384").ID() || f.changes.Load() != changes+1 {
+			t.Errorf("known after a change: %v, %d changes", set.Verification(), f.changes.Load()-changes)
+		}
+		f.set(func() { f.code = 500 }) // what was published is not forgotten
+		advance(interval)
+		if set, complete := f.Known(); !complete || set.ID() != testkit.Keys("p256", "p384").ID() {
+			t.Errorf("known without an answer: %v, %t", set.Verification(), complete)
+		}
+		f.set(func() { f.code = 404 })
+		advance(maxDelay)
+		if set, complete := f.Known(); !complete || set.ID() != own.ID() {
+			t.Errorf("known where nothing is served: %v, %t", set.Verification(), complete)
+		}
+	})
+}
+
+func TestNewNamesWhatIsMissing(t *testing.T) {
+	if _, err := New(Config{}); err == nil || !strings.Contains(err.Error(), "Client, Keys and Signer") {
+		t.Errorf("nothing: %v", err)
+	}
+	f := &fixture{keys: testkit.Keys("p256")}
+	if _, err := New(Config{Client: &rest.RESTClient{}, Keys: f.currentKeys, Signer: f}); err == nil || !strings.Contains(err.Error(), "Recorder, Process and Clock") {
+		t.Errorf("no recorder: %v", err)
 	}
 }

@@ -1,21 +1,19 @@
-// Package signingkey checks that the API server accepts the signing key, so that at most one
-// token is written with a key that it does not accept.
+// Package signingkey checks that the API server knows the signing key, before a token is signed
+// with it, and without a token: it reads the keys that the API server publishes
+// (/openid/v1/jwks), at the start, after each change of the key and every five minutes.
 //
-// After the start and after each change of the key, the first token is written and checked by
-// a TokenReview. Until the API server accepts it, all other writes of tokens wait. The token
-// must be written first, because the API server compares a legacy token with the one in its
-// Secret.
+//   - 200 and the key is among them: tokens are written.
+//   - 200 and it is not: no token is written, [Check.Ready] and a Warning event name the key, and
+//     it is looked again after 50 ms, then ever more seldom, at least every ten seconds.
+//     [Config.Unverified] is for keys that the API server accepts and does not publish.
+//   - 404, or 403 for a second (an API server that has just started does not know all roles): it
+//     serves no keys, or not to this client. Tokens are written, as kube-controller-manager writes
+//     them, and one Warning event says that nothing was checked.
+//   - Anything else is no answer: no token is written, and it is asked again as above.
 //
-// The key is refused when every review for a minute refuses the first token, because API
-// servers lag. Then no token is written until the key is replaced or a later review accepts
-// the token. If a review fails, no token is written either, and the review is retried with
-// backoff. In both cases [Check.Ready] returns the id of the key and the reason.
+// What was read is also what tokens of other keys are verified with ([Check.Known]).
 //
-// When the key is replaced, a first token that the API server refuses is removed from its
-// Secret, which then gets a new token. If the process ends before that, the repair of invalid
-// tokens replaces it. While signing fails, the attempts in a second are limited.
-//
-// If the Secret of the first token is changed or deleted, the next token is checked instead.
-//
-// A token that the API server has accepted is not reviewed again, and not kept in memory.
+// RBAC: get on the path /openid/v1/jwks. The ClusterRole system:service-account-issuer-discovery
+// of the API server gives it to all ServiceAccounts, and the roles of the controllers that write
+// tokens to all who have these.
 package signingkey

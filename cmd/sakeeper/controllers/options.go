@@ -71,6 +71,8 @@ func (o *Options) addFlags(fs *pflag.FlagSet) {
 	o.keys.AddFlags(fs)
 	fs.StringVar(&o.endpoint, "service-account-signing-endpoint", o.endpoint,
 		"Unix socket on which 'sakeeper signer' signs legacy tokens (its --legacy-socket); takes the place of all flags for keys.")
+	fs.BoolVar(&o.suite.SigningKeyUnverified, "signing-key-unverified", o.suite.SigningKeyUnverified,
+		"Write tokens even if the signing key is not among the keys that the API server publishes, for keys that it accepts all the same.")
 	fs.StringVar((*string)(&o.suite.TokenSecret.Resign), "resign-tokens", string(o.suite.TokenSecret.Resign),
 		"Which tokens in Secrets are replaced by new ones, which revokes every copy of the old: 'never' none; 'dead' those that no known key verifies, or that name a former ServiceAccount, and that the API server has refused three times over 10 minutes; 'all' also those of keys that only verify. The annotation sakeeper.io/resign=never keeps one.")
 	fs.Float64Var(&o.suite.TokenSecret.ResignQPS, "resign-qps", o.suite.TokenSecret.ResignQPS,

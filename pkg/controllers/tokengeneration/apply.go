@@ -17,7 +17,6 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/internal/apiresult"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/signingkey"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
@@ -44,18 +43,17 @@ func (c *Controller) generate(ctx context.Context, account *corev1.ServiceAccoun
 		Namespace: account.Namespace, SecretName: p.secretName,
 		ServiceAccountName: account.Name, ServiceAccountUID: string(account.UID),
 	}
-	var created types.UID
-	err := c.cfg.Tokens.Write(ctx, claims, func() { c.queue.Add(key) }, func(ctx context.Context, compact string) error {
-		p = c.plans.update(key, account.UID, func(p *plan) { p.createDeadline = c.cfg.Clock.Now().Add(c.requestTimeout) })
-		secret, err := c.cfg.Client.Secrets(account.Namespace).Create(ctx, c.secretFor(claims, compact), metav1.CreateOptions{})
-		if err == nil {
-			created = secret.UID
-		}
-		return err
-	})
+	compact, wait, err := c.cfg.Tokens.Sign(ctx, claims)
+	if err != nil {
+		klog.FromContext(ctx).V(4).Info("Did not generate a token yet", "serviceAccount", klog.KObj(account), "reason", err.Error())
+		return wait, fmt.Errorf("sign the token of secret %s/%s: %w", account.Namespace, p.secretName, err)
+	}
+	p = c.plans.update(key, account.UID, func(p *plan) { p.createDeadline = c.cfg.Clock.Now().Add(c.requestTimeout) })
+	secret, err := c.cfg.Client.Secrets(account.Namespace).Create(ctx, c.secretFor(claims, compact), metav1.CreateOptions{})
 	if err != nil {
 		return c.handleCreateError(ctx, account, p, err)
 	}
+	created := secret.UID
 	klog.FromContext(ctx).V(2).Info("Generated token secret", "secret", klog.KRef(account.Namespace, p.secretName), "serviceAccount", klog.KObj(account))
 	if !c.plans.recordCreated(key, account.UID, p.secretName, created) {
 		return requeueAfter, nil // its delete event came first
@@ -82,7 +80,7 @@ func (c *Controller) secretFor(claims token.LegacyClaims, compact string) *corev
 	}
 }
 
-// handleCreateError handles the error of a create, or of signing its token.
+// handleCreateError handles the error of a create.
 func (c *Controller) handleCreateError(ctx context.Context, account *corev1.ServiceAccount, p plan, err error) (time.Duration, error) {
 	key := toolscache.MetaObjectToName(account)
 	if apierrors.IsAlreadyExists(err) {
@@ -92,11 +90,7 @@ func (c *Controller) handleCreateError(ctx context.Context, account *corev1.Serv
 	if kube.DefinitelyRejected(err) {
 		c.plans.update(key, account.UID, func(p *plan) { p.createDeadline = time.Time{} })
 	}
-	switch {
-	case errors.Is(err, signingkey.ErrWaiting):
-		klog.FromContext(ctx).V(4).Info("Postponed a token", "serviceAccount", klog.KObj(account), "reason", err.Error())
-		return 0, err // wake queues the account again
-	case apierrors.IsConflict(err):
+	if apierrors.IsConflict(err) {
 		return requeueAfter, nil // over a quota that another request updated
 	}
 	return 0, c.write("create secret "+key.Namespace+"/"+p.secretName, account).Create(ctx, err)

@@ -46,11 +46,9 @@ const (
 	maxVerifiedNamespaces = 10000
 )
 
-// Tokens signs legacy tokens. Write calls write with a token for claims, or returns
-// signingkey.ErrWaiting and calls wake later, when the token may be written. It must be
-// safe for concurrent use.
+// Tokens makes legacy tokens that may be written; see [signingkey.Check.Sign].
 type Tokens interface {
-	Write(ctx context.Context, claims token.LegacyClaims, wake func(), write func(ctx context.Context, compact string) error) error
+	Sign(ctx context.Context, claims token.LegacyClaims) (compact string, requeueAfter time.Duration, err error)
 }
 
 // Client is what the controller writes with.
@@ -149,6 +147,13 @@ func (c *Controller) Run(ctx context.Context) error {
 // Ready returns true if every ServiceAccount that existed at the start was handled
 // once. Its Secret may still be delayed by the rate limit.
 func (c *Controller) Ready() bool { return c.queue.Ready() }
+
+// EnqueueAll syncs every ServiceAccount again. Call it when tokens may be written again.
+func (c *Controller) EnqueueAll() { workqueue.EnqueueAll(c.cfg.ServiceAccounts, c.enqueue) }
+
+func (c *Controller) enqueue(account *corev1.ServiceAccount) {
+	c.queue.Add(toolscache.MetaObjectToName(account))
+}
 
 func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (time.Duration, error) {
 	s := c.gather(key)
@@ -252,17 +257,16 @@ func objectKeyOf(account *corev1.ServiceAccount) objectKey {
 }
 
 func (c *Controller) accountEvents() workqueue.Events[*corev1.ServiceAccount] {
-	enqueue := func(account *corev1.ServiceAccount) { c.queue.Add(toolscache.MetaObjectToName(account)) }
 	return workqueue.Events[*corev1.ServiceAccount]{
-		Listed: enqueue,
+		Listed: c.enqueue,
 		Changed: func(account *corev1.ServiceAccount) {
 			if len(c.missing(account)) > 0 {
 				c.queue.AddAfter(toolscache.MetaObjectToName(account), missingSecretDelay)
 				return
 			}
-			enqueue(account)
+			c.enqueue(account)
 		},
-		Deleted: enqueue,
+		Deleted: c.enqueue,
 	}
 }
 
@@ -293,6 +297,6 @@ func (c *Controller) enqueueNamespace(namespace *corev1.Namespace) {
 		panic("tokengeneration: internal error: " + err.Error()) // there is no such index
 	}
 	for _, account := range accounts {
-		c.queue.Add(toolscache.MetaObjectToName(account))
+		c.enqueue(account)
 	}
 }

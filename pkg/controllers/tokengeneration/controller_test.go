@@ -13,7 +13,6 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
-	"github.com/sakeeper/sakeeper/pkg/signingkey"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/fakeapi"
 )
@@ -144,7 +143,7 @@ func TestSecretsThatAreDeletedAgainAndAgainAreCreatedEverMoreSlowly(t *testing.T
 func TestAWaitingTokenKeepsItsName(t *testing.T) {
 	f := newRobotFixture(t, robot())
 	f.plans.delete(robotKey())
-	f.tokens.err = signingkey.ErrWaiting
+	f.tokens.err = workqueue.ErrRequeueLater
 	if _, err := f.syncAccount(t, "robot"); !errors.Is(err, workqueue.ErrRequeueLater) {
 		t.Errorf("waiting: %v", err)
 	}

@@ -92,15 +92,15 @@ func (p controlPlane) start(t *testing.T, mode Mode, with func(*rest.Config)) (s
 	meta, errMeta := metadata.NewForConfig(config)
 	must(t, errors.Join(errClient, errMeta))
 	check, err := signingkey.New(signingkey.Config{
-		Signer:       token.NewSigner(func() *keys.Set { return p.keys }),
-		TokenReviews: p.admin.AuthenticationV1().TokenReviews(),
-		Secrets:      p.admin.CoreV1(), Recorder: record.NewFakeRecorder(100), Clock: clock.RealClock{},
+		Client: client.CoreV1().RESTClient(), Keys: func() *keys.Set { return p.keys }, Signer: token.NewSigner(func() *keys.Set { return p.keys }),
+		Recorder: record.NewFakeRecorder(100), Process: &corev1.ObjectReference{}, Clock: clock.RealClock{},
 	})
 	must(t, err)
 	c := newController(t, client, meta, func(cfg *Config) {
 		cfg.Mode, cfg.Tokens, cfg.CA = mode, check, func() cabundle.Bundle { return p.ca }
 	})
 	c.requestTimeout = 100 * time.Millisecond
+	check.OnChange(c.EnqueueAll)
 	stop = testkit.Start(ctx, t, check.Run, c.Run, testkit.Informer(c.cfg.Namespaces), testkit.Informer(c.cfg.Secrets), testkit.Informer(c.cfg.ServiceAccounts))
 	eventually(t, "ready", func(context.Context) error {
 		if !c.Ready() {

@@ -86,14 +86,14 @@ func referencedAt(version string) func(*plan) {
 
 func withConflicts(n int) func(*plan) { return func(p *plan) { p.conflicts = n } }
 
-// tokens makes tokens. It writes none if err is set.
+// tokens makes tokens that contain their claims. It writes none if err is set.
 type tokens struct{ err error }
 
-func (s *tokens) Write(ctx context.Context, c token.LegacyClaims, _ func(), write func(context.Context, string) error) error {
+func (s *tokens) Sign(_ context.Context, c token.LegacyClaims) (string, time.Duration, error) {
 	if s.err != nil {
-		return s.err
+		return "", 0, s.err
 	}
-	return write(ctx, tokenFor(c.SecretName, types.UID(c.ServiceAccountUID)))
+	return tokenFor(c.SecretName, types.UID(c.ServiceAccountUID)), 0, nil
 }
 
 func tokenFor(secret string, account types.UID) string {

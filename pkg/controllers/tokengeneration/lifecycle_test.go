@@ -73,12 +73,13 @@ func TestLifecycleWithModeLabelled(t *testing.T) {
 	}, testkit.ServiceAccount("team/enabled", labelled("true")), testkit.ServiceAccount("team/disabled", labelled("false")), testkit.ServiceAccount("team/unlabelled"))
 }
 
-func TestAWaitingTokenIsWrittenWhenItIsWoken(t *testing.T) {
+func TestATokenThatHadToWaitIsWrittenWhenTokensMayBeWritten(t *testing.T) {
 	lifecycle(t, ModeAll, func(_ *testing.T, r *runningController) {
-		r.tokens.setPaused(true)
+		r.tokens.paused.Store(true)
 		r.set(robot())
-		r.expectWrites("while another token is checked")
-		r.tokens.setPaused(false)
+		r.expectWrites("while no tokens may be written")
+		r.tokens.paused.Store(false)
+		r.EnqueueAll()
 		r.expectWrites("after the check", "create team/robot-token-*", "patch team/robot")
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"regexp"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -19,7 +18,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 
-	"github.com/sakeeper/sakeeper/pkg/signingkey"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/fakeapi"
 	"github.com/sakeeper/sakeeper/pkg/token"
@@ -44,33 +43,14 @@ func startController(t *testing.T, mode Mode, objects ...runtime.Object) *runnin
 	return r
 }
 
-// pausableTokens returns ErrWaiting while it is paused.
-type pausableTokens struct {
-	mu      sync.Mutex
-	paused  bool
-	waiting []func()
-}
+// pausableTokens returns [workqueue.ErrRequeueLater] while it is paused.
+type pausableTokens struct{ paused atomic.Bool }
 
-func (t *pausableTokens) Write(ctx context.Context, c token.LegacyClaims, wake func(), write func(context.Context, string) error) error {
-	t.mu.Lock()
-	if t.paused {
-		t.waiting = append(t.waiting, wake)
-		t.mu.Unlock()
-		return signingkey.ErrWaiting
+func (t *pausableTokens) Sign(_ context.Context, c token.LegacyClaims) (string, time.Duration, error) {
+	if t.paused.Load() {
+		return "", 0, workqueue.ErrRequeueLater
 	}
-	t.mu.Unlock()
-	return write(ctx, secretBytes+c.SecretName)
-}
-
-func (t *pausableTokens) setPaused(paused bool) {
-	t.mu.Lock()
-	t.paused = paused
-	waiting := t.waiting
-	t.waiting = nil
-	t.mu.Unlock()
-	for _, wake := range waiting {
-		wake()
-	}
+	return secretBytes + c.SecretName, 0, nil
 }
 
 // set creates or replaces an object as a user does, and waits until the controller is idle.

@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sakeeper/sakeeper/pkg/cache"
-	"github.com/sakeeper/sakeeper/pkg/signingkey"
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/fakeapi"
 )
@@ -101,8 +101,8 @@ func TestSyncCreatesASecretAndItsReference(t *testing.T) {
 		"there are too many requests": {inErrors: onCreate(apierrors.NewTooManyRequests("later", 1)), want: creates, wantErr: createSecret + "later", wantPlan: notCreated()},
 		"there is no answer":          {inErrors: onCreate(timeout()), want: creates, wantErr: createSecret + "Timeout: etcd is slow", wantPlan: states{deadline}},
 		"there is an internal error":  {inErrors: onCreate(testkit.InternalError()), want: creates, wantErr: createSecret + "Internal error", wantPlan: states{deadline}},
-		"tokens must wait":            {inTokens: signingkey.ErrWaiting, want: lists, wantErr: signingkey.ErrWaiting.Error(), wantPlan: notCreated()},
-		"tokens cannot be signed":     {inTokens: errBoom, want: lists, wantErr: createSecret + "boom", wantPlan: notCreated()},
+		"tokens must wait":            {inTokens: workqueue.ErrRequeueLater, want: lists, wantErr: "sign the token of secret team/robot-token-ddddd: requeue later", wantPlan: notCreated()},
+		"tokens cannot be signed":     {inTokens: errBoom, want: lists, wantErr: "sign the token of secret team/robot-token-ddddd: boom", wantPlan: notCreated()},
 	})
 }
 

@@ -21,7 +21,6 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/internal/apiresult"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-	"github.com/sakeeper/sakeeper/pkg/signingkey"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
@@ -35,21 +34,22 @@ func (c *Controller) fill(ctx context.Context, cached *cache.TokenSecret, accoun
 	if wait := c.writeBackoff(ctx, c.limiters.contents, key, content, cached); wait > 0 {
 		return wait, nil
 	}
-	err = c.cfg.Tokens.Write(ctx, claimsOf(cached, account), c.requeueLater(cached), func(ctx context.Context, compact string) error {
-		secret := cached.Unfilled.DeepCopy()
-		if secret.Data == nil {
-			secret.Data = map[string][]byte{}
-		}
-		secret.Data[corev1.ServiceAccountTokenKey] = []byte(compact)
-		secret.Data[corev1.ServiceAccountRootCAKey] = ca.PEM()
-		secret.Data[corev1.ServiceAccountNamespaceKey] = []byte(secret.Namespace)
-		metav1.SetMetaDataAnnotation(&secret.ObjectMeta, corev1.ServiceAccountUIDKey, string(account))
-		if cached.AccountUID == "" {
-			c.owners.filledFrom.Add(cached.UID, cached.ResourceVersion)
-		}
-		_, err := c.cfg.Client.Secrets(secret.Namespace).Update(ctx, secret, metav1.UpdateOptions{})
-		return err
-	})
+	compact, requeueAfter, err := c.cfg.Tokens.Sign(ctx, claimsOf(cached, account))
+	if err != nil {
+		return c.handleSignError(ctx, cached, requeueAfter, err)
+	}
+	secret := cached.Unfilled.DeepCopy()
+	if secret.Data == nil {
+		secret.Data = map[string][]byte{}
+	}
+	secret.Data[corev1.ServiceAccountTokenKey] = []byte(compact)
+	secret.Data[corev1.ServiceAccountRootCAKey] = ca.PEM()
+	secret.Data[corev1.ServiceAccountNamespaceKey] = []byte(secret.Namespace)
+	metav1.SetMetaDataAnnotation(&secret.ObjectMeta, corev1.ServiceAccountUIDKey, string(account))
+	if cached.AccountUID == "" {
+		c.owners.filledFrom.Add(cached.UID, cached.ResourceVersion)
+	}
+	_, err = c.cfg.Client.Secrets(secret.Namespace).Update(ctx, secret, metav1.UpdateOptions{})
 	if err == nil {
 		c.limiters.contents.Record(key, content)
 		c.queue.Completed(cached.Unfilled.CreationTimestamp.Time)
@@ -66,19 +66,19 @@ func (c *Controller) resign(ctx context.Context, cached *cache.TokenSecret, acco
 	if wait := c.writeBackoff(ctx, c.limiters.contents, key, content, cached); wait > 0 {
 		return wait, nil
 	}
-	var keyID string
-	err = c.cfg.Tokens.Write(ctx, claimsOf(cached, account), c.requeueLater(cached), func(ctx context.Context, compact string) error {
-		keyID = token.UnverifiedKeyID(compact)
-		return c.patch(ctx, cached, account, map[string][]byte{
-			corev1.ServiceAccountTokenKey:     []byte(compact),
-			corev1.ServiceAccountRootCAKey:    ca.PEM(),
-			corev1.ServiceAccountNamespaceKey: []byte(cached.Namespace),
-		})
+	compact, requeueAfter, err := c.cfg.Tokens.Sign(ctx, claimsOf(cached, account))
+	if err != nil {
+		return c.handleSignError(ctx, cached, requeueAfter, err)
+	}
+	err = c.patch(ctx, cached, account, map[string][]byte{
+		corev1.ServiceAccountTokenKey:     []byte(compact),
+		corev1.ServiceAccountRootCAKey:    ca.PEM(),
+		corev1.ServiceAccountNamespaceKey: []byte(cached.Namespace),
 	})
 	if err == nil {
 		c.limiters.contents.Record(key, content)
 		c.cfg.Recorder.Eventf(kube.Reference("Secret", cached), corev1.EventTypeNormal, api.ReasonResignedToken,
-			"The token was signed anew, with key %s, because %s. Copies of the old one are refused from now on", keyID, reason)
+			"The token was signed anew, with key %s, because %s. Copies of the old one are refused from now on", token.UnverifiedKeyID(compact), reason)
 	}
 	return c.handleAPIError(ctx, cached, "Signed a token anew", reason, err)
 }
@@ -216,12 +216,6 @@ func claimsOf(secret *cache.TokenSecret, account types.UID) token.LegacyClaims {
 	}
 }
 
-// requeueLater returns a function that queues secret again when tokens may be written.
-func (c *Controller) requeueLater(secret *cache.TokenSecret) func() {
-	key := toolscache.MetaObjectToName(secret)
-	return func() { c.queue.Add(key) }
-}
-
 // annotationPatch changes annotations and, unless it is nil, data.
 func annotationPatch(target *cache.TokenSecret, annotations map[string]any, data any) ([]byte, error) {
 	change := map[string]any{"metadata": map[string]any{"annotations": annotations}}
@@ -231,16 +225,18 @@ func annotationPatch(target *cache.TokenSecret, annotations map[string]any, data
 	return kube.MergePatch(target, change)
 }
 
+// handleSignError turns an error of Tokens into the result of a sync.
+func (c *Controller) handleSignError(ctx context.Context, cached *cache.TokenSecret, requeueAfter time.Duration, err error) (time.Duration, error) {
+	klog.FromContext(ctx).V(4).Info("Did not write a token yet", "secret", klog.KObj(cached), "reason", err.Error())
+	return requeueAfter, fmt.Errorf("sign the token of secret %s: %w", klog.KObj(cached), err)
+}
+
 // handleAPIError turns the API server's response to a write into the result of a sync. done is the
 // log message for a success, in the past tense.
 func (c *Controller) handleAPIError(ctx context.Context, cached *cache.TokenSecret, done, reason string, err error) (requeueAfter time.Duration, _ error) {
-	switch {
-	case err == nil:
+	if err == nil {
 		klog.FromContext(ctx).V(2).Info(done, "secret", klog.KObj(cached), "serviceAccount", klog.KRef(cached.Namespace, cached.Account), "reason", reason)
 		return 0, nil
-	case errors.Is(err, signingkey.ErrWaiting):
-		klog.FromContext(ctx).V(4).Info("Did not write a token yet", "secret", klog.KObj(cached), "reason", err.Error())
-		return 0, err // requeueLater queues it again
 	}
 	return apiresult.Write{
 		Doing: "write secret " + klog.KObj(cached).String(), Recorder: c.cfg.Recorder,

@@ -40,10 +40,9 @@ const (
 	accountGrace = 5 * time.Second
 )
 
-// Tokens makes legacy tokens and decides whether they may be written; see
-// [signingkey.Check.Write].
+// Tokens makes legacy tokens that may be written; see [signingkey.Check.Sign].
 type Tokens interface {
-	Write(ctx context.Context, claims token.LegacyClaims, wake func(), write func(ctx context.Context, compact string) error) error
+	Sign(ctx context.Context, claims token.LegacyClaims) (compact string, requeueAfter time.Duration, err error)
 }
 
 // Client is what the controller reads and writes live.
@@ -109,7 +108,7 @@ func New(cfg Config) (*Controller, error) {
 	cfg.ResignQPS = cmp.Or(cfg.ResignQPS, defaultResignQPS)
 	c := &Controller{
 		cfg:      cfg,
-		reviewer: tokenreview.New(cfg.TokenReviews, "repair", cfg.Registerer),
+		reviewer: tokenreview.New(cfg.TokenReviews, cfg.Registerer),
 		owners:   newOwners(),
 		missing:  newMissingAccounts(),
 		doubts:   newDoubts(),
@@ -143,8 +142,8 @@ func (c *Controller) Run(ctx context.Context) error { return c.queue.Run(ctx, c.
 // Ready returns true if every Secret that existed at the start was handled once.
 func (c *Controller) Ready() bool { return c.queue.Ready() }
 
-// EnqueueAll syncs every Secret again. Call it when the CA or the keys changed. Writes are rate
-// limited.
+// EnqueueAll syncs every Secret again. Call it when the CA or the keys changed, or when tokens may be
+// written again. Writes are rate limited.
 func (c *Controller) EnqueueAll() { workqueue.EnqueueAll(c.cfg.Secrets, c.enqueue) }
 
 func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (requeueAfter time.Duration, err error) {

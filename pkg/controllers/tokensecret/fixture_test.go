@@ -38,11 +38,11 @@ const secretBytes = "eyJ-must-not-be-seen"
 // tokens makes tokens that consist of their claims, or fails with err.
 type tokens struct{ err error }
 
-func (s tokens) Write(ctx context.Context, c token.LegacyClaims, _ func(), write func(context.Context, string) error) error {
+func (s tokens) Sign(_ context.Context, c token.LegacyClaims) (string, time.Duration, error) {
 	if s.err != nil {
-		return s.err
+		return "", 0, s.err
 	}
-	return write(ctx, tokenFor(c.Namespace+"/"+c.SecretName, c.ServiceAccountName, c.ServiceAccountUID))
+	return tokenFor(c.Namespace+"/"+c.SecretName, c.ServiceAccountName, c.ServiceAccountUID), 0, nil
 }
 
 // fakeReviewer gives the same answer to all reviews, and records the tokens.

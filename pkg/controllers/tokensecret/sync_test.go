@@ -273,7 +273,7 @@ func TestNothingIsWrittenWhenTheAccountCannotBeRead(t *testing.T) {
 func TestNothingIsWrittenWithoutASignature(t *testing.T) {
 	f := newFixture(t, apiServer{}, testkit.ServiceAccount("team/robot"), testkit.Secret("team/s", testkit.WithAccount("robot")))
 	f.cfg.Tokens = tokens{err: errBoom}
-	if _, err := f.sync(f.context(t), objectName("team/s")); !errors.Is(err, errBoom) || err.Error() != "write secret team/s: boom" {
+	if _, err := f.sync(f.context(t), objectName("team/s")); !errors.Is(err, errBoom) || err.Error() != "sign the token of secret team/s: boom" {
 		t.Errorf("error %v", err)
 	}
 	if requests := f.client.Actions(); len(requests) > 0 {

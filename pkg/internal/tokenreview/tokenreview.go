@@ -1,8 +1,8 @@
 // Package tokenreview asks the API server whether it accepts a token.
 //
 // A review is a use of the token: for a legacy token the API server writes today's date to
-// the label kubernetes.io/legacy-token-last-used of its Secret. Review only tokens that were
-// just made, or that are expected to be refused.
+// the label kubernetes.io/legacy-token-last-used of its Secret. Review only tokens that are
+// expected to be refused.
 package tokenreview
 
 import (
@@ -32,21 +32,19 @@ type Result struct {
 func newCounter(reg prometheus.Registerer) *prometheus.CounterVec {
 	return metrics.Shared(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sakeeper_token_reviews_total",
-		Help: "Tokens that the API server was asked about, by purpose (canary, repair) and result (accepted, refused, error).",
-	}, []string{"purpose", "result"}))
+		Help: "Tokens that the API server was asked about, by result (accepted, refused, error).",
+	}, []string{"result"}))
 }
 
-// Reviewer makes TokenReviews for one purpose. It is safe for concurrent use.
+// Reviewer makes TokenReviews. It is safe for concurrent use.
 type Reviewer struct {
 	client  typedv1.TokenReviewInterface
-	purpose string
 	reviews *prometheus.CounterVec
 }
 
-// New returns a reviewer. Purpose is a label of its metric. If registerer is nil, the metric
-// is not exported.
-func New(client typedv1.TokenReviewInterface, purpose string, registerer prometheus.Registerer) *Reviewer {
-	return &Reviewer{client: client, purpose: purpose, reviews: newCounter(registerer)}
+// New returns a reviewer. If registerer is nil, its metric is not exported.
+func New(client typedv1.TokenReviewInterface, registerer prometheus.Registerer) *Reviewer {
+	return &Reviewer{client: client, reviews: newCounter(registerer)}
 }
 
 // requestTimeout bounds a review. A healthy API server answers within milliseconds.
@@ -80,5 +78,5 @@ func (r *Reviewer) Review(ctx context.Context, compact string) (Result, error) {
 }
 
 func (r *Reviewer) count(result string) {
-	r.reviews.WithLabelValues(r.purpose, result).Inc()
+	r.reviews.WithLabelValues(result).Inc()
 }

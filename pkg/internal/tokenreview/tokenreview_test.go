@@ -48,7 +48,7 @@ func TestReview(t *testing.T) {
 				return true, &authenticationv1.TokenReview{Status: tc.in}, tc.inErr
 			})
 			registry := prometheus.NewRegistry()
-			got, err := New(client.AuthenticationV1().TokenReviews(), "test", registry).Review(t.Context(), "the token")
+			got, err := New(client.AuthenticationV1().TokenReviews(), registry).Review(t.Context(), "the token")
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("answer (-want +got):\n%s", diff)
 			}
@@ -59,9 +59,9 @@ func TestReview(t *testing.T) {
 				t.Errorf("asked for %q", asked)
 			}
 			want := `
-# HELP sakeeper_token_reviews_total Tokens that the API server was asked about, by purpose (canary, repair) and result (accepted, refused, error).
+# HELP sakeeper_token_reviews_total Tokens that the API server was asked about, by result (accepted, refused, error).
 # TYPE sakeeper_token_reviews_total counter
-sakeeper_token_reviews_total{purpose="test",result="` + tc.wantResult + `"} 1
+sakeeper_token_reviews_total{result="` + tc.wantResult + `"} 1
 `
 			if err := testutil.GatherAndCompare(registry, strings.NewReader(want)); err != nil {
 				t.Error(err)
@@ -73,7 +73,7 @@ sakeeper_token_reviews_total{purpose="test",result="` + tc.wantResult + `"} 1
 func TestAnAnswerIsNotWaitedForWithoutEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		_, err := New(silent{}, "test", nil).Review(t.Context(), "the token")
+		_, err := New(silent{}, nil).Review(t.Context(), "the token")
 		if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took != requestTimeout {
 			t.Errorf("got %v after %v", err, took)
 		}

@@ -72,6 +72,11 @@ func Conflict() Fault {
 	return answer(http.StatusConflict, metav1.StatusReasonConflict, 0)
 }
 
+// NotFound returns 404.
+func NotFound() Fault {
+	return answer(http.StatusNotFound, metav1.StatusReasonNotFound, 0)
+}
+
 // InternalError returns 500.
 func InternalError() Fault {
 	return answer(http.StatusInternalServerError, metav1.StatusReasonInternalError, 0)

@@ -5,7 +5,7 @@
 // policies, and namespaces that are being deleted refuse with the same code and reason, and only the
 // text of the response differs. So the API server is asked by a SelfSubjectAccessReview for exactly
 // that right. If it says no, the right is missing, and it is asked again after one second, and ever
-// more seldom, at least every 10 s, until it says yes. That works with any authorizer, and needs no
+// more seldom, at least every 5 s, until it says yes. That works with any authorizer, and needs no
 // right beyond those of system:basic-user, which every authenticated user has by default. Where even
 // these reviews are refused, the 403 counts as proof for 10 minutes, within which a controller has
 // tried again.

@@ -21,7 +21,7 @@ const (
 	// firstDelay is the time between the first two reviews of a right that is missing. It doubles
 	// with each, up to maxDelay, which is also the time between two reviews of a right that is not.
 	firstDelay = time.Second
-	maxDelay   = 10 * time.Second
+	maxDelay   = 5 * time.Second
 	// reportAfter is the number of reviews that must agree before a missing right is reported: a new
 	// API server does not know all roles at once.
 	reportAfter = 2

@@ -139,7 +139,7 @@ func TestAMissingRightIsNamedUntilItIsThere(t *testing.T) {
 		if diff := cmp.Diff([]string{"the user jane" + ofToken}, f.events); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}
-		if n := f.reviews.count(); n > 12 {
+		if n := f.reviews.count(); n > 15 {
 			t.Errorf("%d reviews in a minute", n)
 		}
 		f.reviews.set(nil)

@@ -53,7 +53,7 @@ func (c *Controller) renew(ctx context.Context, s state, d decision) (time.Durat
 	if err != nil {
 		return c.handleAPIError(ctx, s, fmt.Sprintf("fill secret %s", klog.KObj(s.secret)), err)
 	}
-	if err := c.patch(ctx, s.secret, patch, func(n *note) { n.renewed(hash, requestedAt) }); err != nil {
+	if err := c.patch(ctx, s.secret, patch, renewed(hash, requestedAt)); err != nil {
 		return c.handleAPIError(ctx, s, fmt.Sprintf("write secret %s", klog.KObj(s.secret)), err)
 	}
 	if !d.dueByAge {
@@ -163,7 +163,7 @@ func (c *Controller) remove(ctx context.Context, s state, d decision) (time.Dura
 	if err != nil {
 		return 0, err
 	}
-	if err := c.patch(ctx, s.secret, patch, func(n *note) { n.renewed("", 0) }); err != nil {
+	if err := c.patch(ctx, s.secret, patch, renewed("", 0)); err != nil {
 		return c.handleAPIError(ctx, s, fmt.Sprintf("write secret %s", klog.KObj(s.secret)), err)
 	}
 	c.backoff.Record(objectKeyOf(s.secret), contentNoToken)

@@ -71,8 +71,8 @@ func (n *notes) delete(secret types.UID) {
 }
 
 // renewed notes that a token was written, or removed: both end a failure.
-func (n *note) renewed(hash string, requestedAt time.Duration) {
-	n.hash, n.requestedAt, n.failingSince, n.conflicts = hash, requestedAt, time.Time{}, 0
+func renewed(hash string, requestedAt time.Duration) func(*note) {
+	return func(n *note) { n.hash, n.requestedAt, n.failingSince, n.conflicts = hash, requestedAt, time.Time{}, 0 }
 }
 
 // isNewerThan returns true if cached does not show yet what was written.

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -386,6 +387,38 @@ func expectNamespaceEvent(t *testing.T, client kubernetes.Interface, namespace, 
 		}
 		return fmt.Errorf("events %q", got)
 	})
+}
+
+// TestOpaqueSecretThatNamesAServiceAccountIsTold changes the Secret until it has the event: the
+// watch for it may begin after the controllers are ready.
+func TestOpaqueSecretThatNamesAServiceAccountIsTold(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, shared.client)
+	mistaken := tokenSecret("s", "default")
+	mistaken.Type = corev1.SecretTypeOpaque
+	mustCreateSecret(t, shared.client, namespace, mistaken)
+	events := shared.client.CoreV1().Events(namespace)
+	changes := 0
+	eventually(t, "event", func(ctx context.Context) error {
+		changes++
+		patch := fmt.Appendf(nil, `{"metadata":{"labels":{"changed":"%d"}}}`, changes)
+		if _, err := shared.client.CoreV1().Secrets(namespace).Patch(ctx, "s", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+			return err
+		}
+		found, err := events.List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=s"})
+		if err != nil {
+			return err
+		}
+		if len(found.Items) != 1 || found.Items[0].Count != 1 || found.Items[0].Reason != api.ReasonWrongSecretType {
+			return fmt.Errorf("events %v", found.Items)
+		}
+		return nil
+	})
+	secret, err := shared.client.CoreV1().Secrets(namespace).Get(t.Context(), "s", metav1.GetOptions{})
+	must(t, err)
+	if len(secret.Data) > 0 {
+		t.Error("it was filled")
+	}
 }
 
 func TestDeletedServiceAccountTakesItsSecretsAndNoOthers(t *testing.T) {

@@ -34,6 +34,10 @@ const (
 	ReasonKeptToken = "KeptToken"
 )
 
+// ReasonWrongSecretType is the event on a Secret of type Opaque that names a ServiceAccount as a
+// token Secret does: it gets no token, and its type cannot be changed.
+const ReasonWrongSecretType = "WrongSecretType"
+
 // Reasons of events of the cleaner, on token Secrets except for the last.
 const (
 	// ReasonMarkedUnusedToken: the API server refuses the token of this Secret from now on.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/controllers/opaquesecret"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
@@ -240,10 +241,14 @@ func (p *parts) tokenSecret() (runnable, error) {
 	if err != nil {
 		return nil, err
 	}
+	mistaken, err := opaquesecret.New(opaquesecret.Config{Metadata: meta, Recorder: p.recorder})
+	if err != nil {
+		return nil, err
+	}
 	p.ca.OnChange(c.EnqueueAll)
 	p.keys.OnChange(c.EnqueueAll)
 	p.check.OnChange(c.EnqueueAll)
-	return together{c, references}, nil
+	return together{c, references, mistaken}, nil
 }
 
 // together are controllers that users know as one.

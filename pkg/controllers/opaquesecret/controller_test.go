@@ -154,6 +154,8 @@ func TestWithARealAPIServer(t *testing.T) {
 		t.Errorf("later events (-want +got):\n%s", diff)
 	}
 	want := "Warning WrongSecretType This Secret is of type Opaque, and gets no token for the annotation kubernetes.io/service-account.name: only one of type kubernetes.io/service-account-token does. The type of a Secret cannot be changed; delete this one, and create one with the type"
+	events.mu.Lock()
+	defer events.mu.Unlock()
 	for _, text := range events.texts {
 		if text != want {
 			t.Errorf("event %q", text)

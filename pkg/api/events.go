@@ -32,11 +32,10 @@ const (
 	// ReasonKeptToken: the token was not made for this Secret, or the API server may refuse it, and
 	// it is not replaced: the API server accepts it, or a setting says so.
 	ReasonKeptToken = "KeptToken"
+	// ReasonWrongSecretType: the Secret names a ServiceAccount as a token Secret does, but is of
+	// type Opaque: it gets no token, and its type cannot be changed.
+	ReasonWrongSecretType = "WrongSecretType"
 )
-
-// ReasonWrongSecretType is the event on a Secret of type Opaque that names a ServiceAccount as a
-// token Secret does: it gets no token, and its type cannot be changed.
-const ReasonWrongSecretType = "WrongSecretType"
 
 // Reasons of events of the cleaner, on token Secrets except for the last.
 const (

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -24,19 +23,13 @@ func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
 }
 
 // ListenShared is Listen with SO_REUSEPORT: several processes of this machine may listen on
-// the port at once, and each new connection goes to one of them. Close hands new connections
-// over to the others without losing one; Accept must be called meanwhile.
+// the port at once, and each new connection goes to one of them. When one closes its listener, the
+// kernel resets the connections that this one has not accepted yet.
 func ListenShared(ctx context.Context, flag, address string) (net.Listener, error) {
 	if address == "0" {
 		return nil, nil //nolint:nilnil // off is not an error
 	}
-	config := net.ListenConfig{Control: setReusePort}
-	config.SetMultipathTCP(false) // MPTCP sockets support no socket filter
-	listener, err := listen(ctx, config, flag, address)
-	if err != nil {
-		return nil, err
-	}
-	return &sharedListener{Listener: listener}, nil
+	return listen(ctx, net.ListenConfig{Control: setReusePort}, flag, address)
 }
 
 func listen(ctx context.Context, config net.ListenConfig, flag, address string) (net.Listener, error) {
@@ -51,30 +44,6 @@ func setReusePort(_, _ string, raw syscall.RawConn) error {
 	var errSet error
 	err := raw.Control(func(fd uintptr) { errSet = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
 	return errors.Join(err, errSet)
-}
-
-// sharedListener closes without losing connections.
-type sharedListener struct {
-	net.Listener
-
-	close sync.Once
-	err   error
-}
-
-// handshakeTimeout is longer than a handshake that has begun takes until Accept returns it.
-const handshakeTimeout = 200 * time.Millisecond
-
-// Close implements [net.Listener]. When a listener is closed, the kernel resets the
-// connections that were not accepted yet. So Close first drops the packets that ask for a new
-// connection: the client sends them again a second later, and reaches another process.
-func (l *sharedListener) Close() error {
-	l.close.Do(func() {
-		if conn, ok := l.Listener.(syscall.Conn); ok && dropNewConnections(conn) == nil {
-			time.Sleep(handshakeTimeout)
-		}
-		l.err = l.Listener.Close()
-	})
-	return l.err
 }
 
 // Serve serves HTTP on listener until ctx ends, and then returns nil after at most two
@@ -94,9 +63,6 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 	stopped := make(chan struct{})
 	defer context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		if shared, ok := listener.(*sharedListener); ok {
-			_ = shared.Close() // not in Shutdown, which would hold a lock while Close waits
-		}
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
 		if server.Shutdown(grace) != nil {

@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,76 +45,6 @@ func TestProbe(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestASharedPortIsHandedOverWithoutALoss lets clients connect without a pause while one listener
-// after the other takes over.
-func TestASharedPortIsHandedOverWithoutALoss(t *testing.T) {
-	var servers, clients sync.WaitGroup
-	serve := func(address string) net.Listener {
-		listener, err := ListenShared(t.Context(), "test", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		servers.Go(func() {
-			for {
-				conn, err := listener.Accept()
-				if err != nil {
-					return
-				}
-				servers.Go(func() {
-					_, _ = io.CopyN(conn, conn, 1)
-					_ = conn.Close()
-				})
-			}
-		})
-		return listener
-	}
-	old := serve("127.0.0.1:0")
-	address := old.Addr().String()
-	ctx, cancel := context.WithCancel(t.Context())
-	var connections atomic.Int64
-	for range 4 {
-		clients.Go(func() {
-			for ctx.Err() == nil {
-				if err := echo(address); err != nil {
-					t.Errorf("connection %d: %v", connections.Load(), err)
-				}
-				connections.Add(1)
-			}
-		})
-	}
-	for range 5 {
-		next := serve(address)
-		before := connections.Load()
-		for connections.Load() < before+100 {
-			time.Sleep(time.Millisecond)
-		}
-		if err := old.Close(); err != nil {
-			t.Error(err)
-		}
-		old = next
-	}
-	cancel()
-	clients.Wait()
-	if err := errors.Join(old.Close(), old.Close()); err != nil {
-		t.Error(err)
-	}
-	servers.Wait()
-	t.Logf("%d connections", connections.Load())
-}
-
-func echo(address string) error {
-	conn, err := net.Dial("tcp", address)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }()
-	if _, err := conn.Write([]byte("x")); err != nil {
-		return err
-	}
-	_, err = io.ReadFull(conn, make([]byte, 1))
-	return err
 }
 
 func TestListen(t *testing.T) {

@@ -16,13 +16,17 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/yaml"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
@@ -228,6 +232,55 @@ func TestWebhookClients(t *testing.T) {
 		}
 		if strings.Contains(kustomize(t, filepath.Join("overlays", overlay)), "client-ca-file") {
 			t.Errorf("%s checks clients of the webhook", overlay)
+		}
+	}
+}
+
+// TestListsOfWebhooks: the lists that replicas fill in are those of the base. Only the namespaces
+// differ, in coexist.
+func TestListsOfWebhooks(t *testing.T) {
+	var base []any
+	for _, o := range objects(t, "base", kustomize(t, "base/webhook")) {
+		switch o := o.(type) {
+		case *admissionregistrationv1.MutatingWebhookConfiguration:
+			base = append(base, o.Webhooks)
+		case *admissionregistrationv1.ValidatingWebhookConfiguration:
+			base = append(base, o.Webhooks)
+		}
+	}
+	parse := func(path string, webhooks any) {
+		t.Helper()
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var configuration metav1.PartialObjectMetadata
+		if err := yaml.Unmarshal(content, &configuration); err != nil {
+			t.Fatal(err)
+		}
+		if err := yaml.UnmarshalStrict([]byte(configuration.Annotations[api.WebhooksAnnotation]), webhooks); err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+	}
+	mutating, validating, coexist := &[]admissionregistrationv1.MutatingWebhook{}, &[]admissionregistrationv1.ValidatingWebhook{}, &[]admissionregistrationv1.ValidatingWebhook{}
+	parse("components/webhooks-when-ready/mutating.yaml", mutating)
+	parse("components/webhooks-when-ready/validating.yaml", validating)
+	if diff := cmp.Diff(base, []any{*mutating, *validating}); diff != "" || len(*validating) == 0 {
+		t.Errorf("the component (-base +got):\n%s", diff)
+	}
+	parse("overlays/coexist/webhooks.yaml", coexist)
+	for i := range *coexist {
+		if (*coexist)[i].NamespaceSelector == nil {
+			t.Errorf("webhook %d of coexist is called for all namespaces", i)
+		}
+		(*coexist)[i].NamespaceSelector = nil
+	}
+	if diff := cmp.Diff(validating, coexist); diff != "" {
+		t.Errorf("coexist (-component +got):\n%s", diff)
+	}
+	for dir, want := range map[string]bool{"overlays/coexist": false, "overlays/replace": true, "overlays/static-pod": true} {
+		if got := strings.Contains(kustomize(t, dir), "\nwebhooks:\n"); got != want {
+			t.Errorf("%s comes with webhooks: %t", dir, got)
 		}
 	}
 }

@@ -75,3 +75,12 @@ const (
 	// setting does not exist. Nothing is wrong with a Secret without it.
 	ProblemAnnotation = "sakeeper.io/problem"
 )
+
+// What a webhook configuration says about its list of webhooks.
+const (
+	// WebhooksAnnotation on a webhook configuration of sakeeper webhook is a list of webhooks
+	// (YAML), which a replica fills in when it is ready, if the configuration has none.
+	WebhooksAnnotation = "sakeeper.io/webhooks"
+	// FilledWebhooksAnnotation identifies the list that was filled in.
+	FilledWebhooksAnnotation = "sakeeper.io/filled-webhooks"
+)

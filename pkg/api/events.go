@@ -82,6 +82,10 @@ const (
 	ReasonChangedCertificates = "ChangedCertificates"
 	// ReasonPublishedCABundle: a webhook configuration got its caBundle.
 	ReasonPublishedCABundle = "PublishedCABundle"
+	// ReasonFilledInWebhooks: a webhook configuration got its list of webhooks.
+	ReasonFilledInWebhooks = "FilledInWebhooks"
+	// ReasonInvalidWebhooks: the list of webhooks in an annotation cannot be used.
+	ReasonInvalidWebhooks = "InvalidWebhooks"
 	// ReasonSecretMissing: the Secret does not exist.
 	ReasonSecretMissing = "SecretMissing"
 	// ReasonSecretNotOurs: the Secret has another type, or contents that sakeeper did not write.

@@ -2,6 +2,8 @@ package servingcert
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,11 +24,9 @@ import (
 const (
 	// warningInterval is the shortest time between two equal warnings.
 	warningInterval = time.Hour
-	// After writeLimit writes to one object within writeWindow, another client is assumed to
-	// revert them: the object is then written once in each slowInterval.
-	writeLimit   = 5
-	writeWindow  = 10 * time.Minute
-	slowInterval = time.Minute
+	// urgentInterval is the shortest time between two writes to a configuration that trusts only
+	// another certificate. Such writes are not delayed for longer, because all calls fail meanwhile.
+	urgentInterval = 100 * time.Millisecond
 	// cacheLag is how long a cache may take to show what was read from the API server.
 	cacheLag = time.Second
 )
@@ -34,9 +34,6 @@ const (
 // writeSecret changes the Secret as decided. If it returns neither a duration nor an error, the
 // Secret was written, and the caches are stale.
 func (c *Controller) writeSecret(ctx context.Context, s state, p plan) (time.Duration, error) {
-	if wait := c.writeDelay(ctx, s, c.secretLabel()); wait > 0 {
-		return wait, nil
-	}
 	next, err := s.contents.change(p.act, p.hosts, s.now)
 	if err != nil {
 		return 0, err
@@ -48,14 +45,14 @@ func (c *Controller) writeSecret(ctx context.Context, s state, p plan) (time.Dur
 	err = c.update(ctx, s.found, data)
 	switch {
 	case err == nil:
-		c.writes.record(c.secretLabel(), s.now)
+		c.backoff.Record(c.secretLabel(), "")
 		c.metrics.secretWrites.WithLabelValues(string(p.act)).Inc()
 		klog.FromContext(ctx).Info("Changed the certificates", "action", p.act, "reason", p.reason, "ca", next.ca.String(), "next", next.next.String(), "serving", next.serving.String())
 		c.cfg.Recorder.Eventf(c.reference(), corev1.EventTypeNormal, api.ReasonChangedCertificates, "%s, because %s", describe(p.act), p.reason)
 		return 0, nil
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-		c.writes.record(c.secretLabel(), s.now) // a client that reverts writes may cause conflicts only
-		return cacheLag, nil                    // most likely another replica was faster, and its write is an event
+		c.backoff.Record(c.secretLabel(), "") // a client that reverts writes may cause conflicts only
+		return cacheLag, nil                  // most likely another replica was faster, and its write is an event
 	}
 	return 0, c.handleAPIError(ctx, fmt.Errorf("write secret %s: %w", c.cfg.SecretName, err))
 }
@@ -80,12 +77,12 @@ func setData(secret *corev1.Secret, data map[string][]byte) {
 	}
 }
 
-// writeBundles writes the bundle to every configuration that needs it.
+// writeBundles writes to every configuration what it needs.
 func (c *Controller) writeBundles(ctx context.Context, s state, p plan) (time.Duration, error) {
 	var requeueAfter time.Duration
 	var now []repair
 	for _, r := range p.repairs {
-		if wait := c.writeDelay(ctx, s, r.configuration.String()); wait > 0 {
+		if wait := c.repairDelay(ctx, s, r, p.bundle); wait > 0 {
 			requeueAfter = shortest(wait, requeueAfter)
 		} else {
 			now = append(now, r)
@@ -117,27 +114,29 @@ func (c *Controller) writeBundles(ctx context.Context, s state, p plan) (time.Du
 }
 
 func (c *Controller) writeBundle(ctx context.Context, s state, r repair, bundle []byte) (time.Duration, error) {
-	patch, err := bundlePatch(r, bundle)
+	kind, patch, err := r.patch(bundle)
 	if err != nil {
 		return 0, err
 	}
-	// A strategic merge patch merges the list of webhooks by name, so that fields which this
-	// build does not know are kept.
 	name := r.configuration.Name
 	if r.configuration.Kind == kindMutating {
-		_, err = c.cfg.Configurations.MutatingWebhookConfigurations().Patch(ctx, name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+		_, err = c.cfg.Configurations.MutatingWebhookConfigurations().Patch(ctx, name, kind, patch, metav1.PatchOptions{})
 	} else {
-		_, err = c.cfg.Configurations.ValidatingWebhookConfigurations().Patch(ctx, name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+		_, err = c.cfg.Configurations.ValidatingWebhookConfigurations().Patch(ctx, name, kind, patch, metav1.PatchOptions{})
 	}
 	switch {
 	case err == nil:
-		c.writes.record(r.configuration.String(), s.now)
+		c.recordRepair(s, r, bundle)
 		c.metrics.bundleWrites.WithLabelValues(r.configuration.Kind).Inc()
-		klog.FromContext(ctx).Info("Published the CA bundle", "kind", r.configuration.Kind, "configuration", name, "webhooks", r.webhooks)
-		c.cfg.Recorder.Eventf(c.reference(), corev1.EventTypeNormal, api.ReasonPublishedCABundle, "Set the caBundle of %s in %s", strings.Join(r.webhooks, ", "), r.configuration)
+		klog.FromContext(ctx).Info("Published the CA bundle", "kind", r.configuration.Kind, "configuration", name, "webhooks", r.webhooks, "filledIn", len(r.list))
+		if r.list != nil {
+			c.cfg.Recorder.Eventf(c.reference(), corev1.EventTypeNormal, api.ReasonFilledInWebhooks, "Filled in the webhooks of %s, which is called from now on", r.configuration)
+		} else {
+			c.cfg.Recorder.Eventf(c.reference(), corev1.EventTypeNormal, api.ReasonPublishedCABundle, "Set the caBundle of %s in %s", strings.Join(r.webhooks, ", "), r.configuration)
+		}
 		return 0, nil
 	case apierrors.IsConflict(err):
-		c.writes.record(r.configuration.String(), s.now)
+		c.recordRepair(s, r, bundle)
 		return cacheLag, nil // it changed, but a conflict is not always followed by an event
 	case apierrors.IsNotFound(err):
 		return 0, nil // it was deleted, which is an event
@@ -145,46 +144,61 @@ func (c *Controller) writeBundle(ctx context.Context, s state, r repair, bundle 
 	return 0, c.handleAPIError(ctx, fmt.Errorf("patch %s: %w", r.configuration, err))
 }
 
-func bundlePatch(r repair, bundle []byte) ([]byte, error) {
+// patch returns the patch that makes the repair, and its type.
+func (r repair) patch(bundle []byte) (types.PatchType, []byte, error) {
+	metadata := map[string]any{"uid": r.configuration.UID, "resourceVersion": r.configuration.ResourceVersion}
+	if r.list != nil {
+		metadata["annotations"] = map[string]any{api.FilledWebhooksAnnotation: r.configuration.listHash()}
+		patch, err := json.Marshal(map[string]any{"metadata": metadata, "webhooks": r.list})
+		return types.MergePatchType, patch, err // replaces the list
+	}
 	var webhooks []any
 	for _, name := range r.webhooks {
 		webhooks = append(webhooks, map[string]any{"name": name, "clientConfig": map[string]any{"caBundle": bundle}})
 	}
-	return json.Marshal(map[string]any{
-		"metadata": map[string]any{"uid": r.configuration.UID, "resourceVersion": r.configuration.ResourceVersion},
-		"webhooks": webhooks,
-	})
+	patch, err := json.Marshal(map[string]any{"metadata": metadata, "webhooks": webhooks})
+	// It merges the list of webhooks by name, so that fields which this build does not know are kept.
+	return types.StrategicMergePatchType, patch, err
 }
 
-// writeDelay returns how long the object must not be written because it was written too often, and
-// records a warning about that.
-func (c *Controller) writeDelay(ctx context.Context, s state, object string) time.Duration {
-	wait := c.writes.wait(object, s.now)
-	if wait > 0 {
-		c.recordWarning(ctx, s, api.ReasonWritesUndone, "Another client keeps reverting "+object+", such as a tool with another caBundle, or a replica whose clock is wrong. It is written once a minute")
+// content identifies what the repair writes.
+func (r repair) content(bundle []byte) string {
+	sum := sha256.Sum256(bundle)
+	content := hex.EncodeToString(sum[:])
+	if r.list != nil {
+		content += r.configuration.listHash()
 	}
-	return wait
+	return content
 }
 
-// writeLimiter holds the times of recent writes, by object.
-type writeLimiter map[string][]time.Time
-
-// wait returns how long the object must not be written.
-func (l writeLimiter) wait(object string, now time.Time) time.Duration {
-	var recent []time.Time
-	for _, at := range l[object] {
-		if ago := now.Sub(at); ago >= 0 && ago < writeWindow { // the clock may have been set back
-			recent = append(recent, at)
-		}
-	}
-	l[object] = recent
-	if len(recent) < writeLimit {
-		return 0
-	}
-	return max(0, slowInterval-now.Sub(recent[len(recent)-1]))
+// recordRepair notes that r was written.
+func (c *Controller) recordRepair(s state, r repair, bundle []byte) {
+	c.backoff.Record(r.configuration.String(), r.content(bundle))
+	c.repairedAt[r.configuration.String()] = s.now
 }
 
-func (l writeLimiter) record(object string, now time.Time) { l[object] = append(l[object], now) }
+// repairDelay returns how long r must not be written.
+func (c *Controller) repairDelay(ctx context.Context, s state, r repair, bundle []byte) time.Duration {
+	name := r.configuration.String()
+	wait := c.writeDelay(ctx, s, name, r.content(bundle))
+	if !r.urgent {
+		return wait
+	}
+	if ago := s.now.Sub(c.repairedAt[name]); ago >= 0 && ago < urgentInterval { // the clock may have been set back
+		return urgentInterval - ago
+	}
+	return 0
+}
+
+// writeDelay returns how long content must not be written to the object, because another client
+// keeps reverting it, and records a warning about that.
+func (c *Controller) writeDelay(ctx context.Context, s state, object, content string) time.Duration {
+	decision := c.backoff.Allow(object, content)
+	if decision.Warn {
+		c.recordWarning(ctx, s, api.ReasonWritesUndone, "Another client keeps reverting "+object+", such as a tool with another caBundle, or a replica whose clock is wrong. It is written again ever more slowly; at most 10 times a second while calls of the webhook fail")
+	}
+	return decision.Wait
+}
 
 // recordWarnings records what only a user can correct.
 func (c *Controller) recordWarnings(ctx context.Context, s state, p plan) {
@@ -195,6 +209,9 @@ func (c *Controller) recordWarnings(ctx context.Context, s state, p plan) {
 		c.recordWarning(ctx, s, api.ReasonSecretNotOurs, "The webhook cannot keep its certificates in this secret: "+p.reason+". Delete it and apply the manifests of the webhook again, or name another one")
 	case p.act == keep && p.reason == reasonClockBehind:
 		c.recordWarning(ctx, s, api.ReasonClockBehind, "A replica of the webhook makes no certificates: "+p.reason)
+	}
+	for _, problem := range p.badLists {
+		c.recordWarning(ctx, s, api.ReasonInvalidWebhooks, "The list of webhooks is not filled in: "+problem)
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/internal/stopwatch"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
+	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
 	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
 )
 
@@ -47,8 +48,8 @@ type ConfigurationsClient interface {
 	admissionregistrationv1.ValidatingWebhookConfigurationsGetter
 }
 
-// Config configures a [Controller]. All fields are required, but for one of MutatingName and
-// ValidatingName with its informer.
+// Config configures a [Controller]. All fields are required, but for Serving, and one of
+// MutatingName and ValidatingName with its informer.
 type Config struct {
 	// Client reads and updates the Secret; Configurations patches the webhook configurations.
 	Client         typedcorev1.SecretsGetter
@@ -66,6 +67,9 @@ type Config struct {
 	// "<service>.<namespace>.svc", and the host of each URL. A webhook in the configurations
 	// that calls another host is not changed.
 	Hosts []string
+	// Serving returns true while the process answers calls of API servers, but for what Ready
+	// checks. An empty list of webhooks is filled in only then. Nil: always.
+	Serving func() bool
 	// Recorder gets events about the Secret.
 	Recorder record.EventRecorder
 	// Clock is that of the API server, because certificates are valid by its time: every
@@ -85,9 +89,11 @@ type Controller struct {
 	status  atomic.Pointer[status]
 
 	// Only sync reads and writes these.
-	published publication
-	writes    writeLimiter
-	warnings  map[string]time.Time
+	published  publication
+	readySince time.Time
+	backoff    *writebackoff.Tracker[string]
+	repairedAt map[string]time.Time
+	warnings   map[string]time.Time
 }
 
 // key is the only key of the queue: the Secret and the configurations are synced together.
@@ -117,7 +123,8 @@ func New(cfg Config) (*Controller, error) {
 	if cfg.Hosts, err = checkHosts(cfg.Hosts); err != nil {
 		return nil, err
 	}
-	c := &Controller{cfg: cfg, writes: writeLimiter{}, warnings: map[string]time.Time{}}
+	c := &Controller{cfg: cfg, repairedAt: map[string]time.Time{}, warnings: map[string]time.Time{}}
+	c.backoff = writebackoff.New[string]("webhook certificates", cfg.Clock, cfg.Registerer)
 	c.status.Store(&status{unready: errStarting.Error()})
 	if c.queue, err = workqueue.New(workqueue.Config[key]{Name: Name, Sync: c.sync, MaxDelay: maxDelay, Registerer: cfg.Registerer}); err != nil {
 		return nil, err
@@ -197,7 +204,11 @@ func (c *Controller) Ready() error {
 func (c *Controller) sync(ctx context.Context, _ key) (time.Duration, error) {
 	s := c.gather()
 	p := decide(s)
-	if p.act.writes() && c.writes.wait(c.secretLabel(), s.now) == 0 {
+	var waitSecret time.Duration
+	if p.act.writes() {
+		waitSecret = c.writeDelay(ctx, s, c.secretLabel(), "")
+	}
+	if p.act.writes() && waitSecret == 0 {
 		// The response corrects a clock that was set, or that stood still while the machine
 		// slept. Without it, a valid CA could look expired and be replaced.
 		if err := c.syncClock(ctx); err != nil {
@@ -214,9 +225,8 @@ func (c *Controller) sync(ctx context.Context, _ key) (time.Duration, error) {
 	if p.unready != "" || p.reason == reasonClockBehind {
 		requeueAfter = retryInterval
 	}
-	var waitSecret time.Duration
 	var errSecret error
-	if p.act.writes() {
+	if p.act.writes() && waitSecret == 0 {
 		wait, err := c.writeSecret(ctx, s, p)
 		if err == nil && wait == 0 {
 			return requeueAfter, nil // its event publishes the bundle
@@ -227,7 +237,7 @@ func (c *Controller) sync(ctx context.Context, _ key) (time.Duration, error) {
 	if waitSecret > 0 || waitBundles > 0 {
 		requeueAfter = resyncInterval // the cause is known, and a sync would cost a request
 	}
-	return shortest(requeueAfter, waitSecret, waitBundles), errors.Join(errSecret, errBundles)
+	return shortest(requeueAfter, waitSecret, waitBundles, p.fillDelay), errors.Join(errSecret, errBundles)
 }
 
 // syncClock reads the Secret, because every response of the API server sets the clock.
@@ -241,6 +251,7 @@ func (c *Controller) syncClock(ctx context.Context) error {
 
 func (c *Controller) gather() state {
 	s := state{now: c.cfg.Clock.Now(), hosts: c.cfg.Hosts, name: c.cfg.SecretName, serving: c.status.Load().serve, published: c.published}
+	s.readySince = c.observeReady(s.now)
 	if found, ok := cache.Get(c.cfg.Secrets, c.cfg.SecretName.String()); ok {
 		s.found, s.contents = found, parse(found.Data)
 	}
@@ -256,6 +267,17 @@ func (c *Controller) gather() state {
 	add(c.cfg.Mutating, kindMutating, c.cfg.MutatingName)
 	add(c.cfg.Validating, kindValidating, c.cfg.ValidatingName)
 	return s
+}
+
+// observeReady returns since when this process has been ready; zero: it is not.
+func (c *Controller) observeReady(now time.Time) time.Time {
+	switch {
+	case c.Ready() != nil, c.cfg.Serving != nil && !c.cfg.Serving():
+		c.readySince = time.Time{}
+	case c.readySince.IsZero(), now.Before(c.readySince): // the clock may have been set back
+		c.readySince = now
+	}
+	return c.readySince
 }
 
 // serve sets the certificate of the next handshakes.

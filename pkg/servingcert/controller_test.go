@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -332,52 +333,56 @@ func TestABundleIsNotWrittenFromAStaleSecret(t *testing.T) {
 	}
 }
 
-// TestRevertedWritesAreSlowedDown: another client wipes the bundle after each write.
-func TestRevertedWritesAreSlowedDown(t *testing.T) {
+// TestRevertedWrites: another client puts its own bundle back after each write.
+func TestRevertedWrites(t *testing.T) {
+	c := made(t, testkit.Instant())
+	other := mustCA(t, testkit.Instant())
+	for name, tc := range map[string]struct {
+		in   []byte // the bundle of the other client
+		want int    // writes in ten minutes
+	}{
+		"with the CA of the webhook, they are ever further apart": {in: append(pki.Bundle(other.Cert()), c.bundle()...), want: 15},
+		"without it all calls fail, and none waits":               {in: pki.Bundle(other.Cert()), want: 600},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, nil, secretOf(t, c), mutating(tc.in))
+			end := f.clock.Now().Add(10 * time.Minute)
+			var warnings []string
+			for f.clock.Now().Before(end) { // an event each second
+				if _, err := f.sync(newContext(t), key{}); err != nil {
+					t.Fatal(err)
+				}
+				f.clock.SetTime(f.clock.Now().Add(time.Second))
+				warnings = append(warnings, slices.DeleteFunc(testkit.Events(f.recorder), func(e string) bool { return strings.HasPrefix(e, "Normal") })...)
+			}
+			if got := testutil.ToFloat64(f.metrics.bundleWrites.WithLabelValues(kindMutating)); got != float64(tc.want) {
+				t.Errorf("%v writes, want %d", got, tc.want)
+			}
+			if diff := cmp.Diff([]string{"Warning WritesUndone Another client keeps reverting MutatingWebhookConfiguration sakeeper-webhook, such as a tool with another caBundle, or a replica whose clock is wrong. It is written again ever more slowly; at most 10 times a second while calls of the webhook fail involvedObject{kind=Secret,apiVersion=v1}"}, warnings); diff != "" {
+				t.Errorf("warnings (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestUrgentWritesAreTenASecond at most, also after the clock was set back.
+func TestUrgentWritesAreTenASecond(t *testing.T) {
 	f := newFixture(t, nil, secretOf(t, made(t, testkit.Instant())), mutating(nil))
-	writes := func() float64 {
-		return testutil.ToFloat64(f.metrics.bundleWrites.WithLabelValues(kindMutating))
-	}
-	sync := func() time.Duration {
-		t.Helper()
+	for i, step := range []struct {
+		after time.Duration
+		want  float64 // writes until then
+		again time.Duration
+	}{
+		{want: 1, again: retryInterval},
+		{after: urgentInterval / 4, want: 1, again: urgentInterval * 3 / 4},
+		{after: urgentInterval * 3 / 4, want: 2, again: retryInterval},
+		{after: -time.Minute, want: 3, again: retryInterval},
+	} {
+		f.clock.SetTime(f.clock.Now().Add(step.after))
 		requeueAfter, err := f.sync(t.Context(), key{})
-		if err != nil {
-			t.Fatal(err)
+		if got := testutil.ToFloat64(f.metrics.bundleWrites.WithLabelValues(kindMutating)); got != step.want || requeueAfter != step.again || err != nil {
+			t.Errorf("step %d: %v writes, requeued after %v, error %v", i, got, requeueAfter, err)
 		}
-		return requeueAfter
-	}
-	for range writeLimit {
-		if requeueAfter := sync(); requeueAfter != retryInterval {
-			t.Errorf("requeued after %v", requeueAfter)
-		}
-	}
-	testkit.Events(f.recorder)
-	if requeueAfter := sync(); requeueAfter != slowInterval || writes() != writeLimit {
-		t.Errorf("requeued after %v, and %v writes", requeueAfter, writes())
-	}
-	sync()
-	if diff := cmp.Diff([]string{"Warning WritesUndone Another client keeps reverting MutatingWebhookConfiguration sakeeper-webhook, such as a tool with another caBundle, or a replica whose clock is wrong. It is written once a minute involvedObject{kind=Secret,apiVersion=v1}"}, testkit.Events(f.recorder)); diff != "" {
-		t.Errorf("events (-want +got):\n%s", diff)
-	}
-	for range 60 { // an hour
-		f.clock.SetTime(f.clock.Now().Add(slowInterval - 1))
-		sync()
-		f.clock.SetTime(f.clock.Now().Add(1))
-		sync()
-	}
-	if want := float64(writeLimit + 60); writes() != want {
-		t.Errorf("%v writes, want %v", writes(), want)
-	}
-	f.clock.SetTime(f.clock.Now().Add(writeWindow)) // the other client stopped
-	for range writeLimit {
-		sync()
-	}
-	if want := float64(writeLimit + 60 + writeLimit); writes() != want {
-		t.Errorf("%v writes after the other client stopped, want %v", writes(), want)
-	}
-	f.clock.SetTime(f.clock.Now().Add(-day)) // a clock that is set right must not stop it
-	if sync(); writes() != float64(writeLimit+60+writeLimit+1) {
-		t.Errorf("%v writes after the clock was set back", writes())
 	}
 }
 

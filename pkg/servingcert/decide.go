@@ -40,6 +40,8 @@ type state struct {
 	serving pki.Pair
 	// published is the result of the last decision.
 	published publication
+	// readySince is since when this process has answered calls; zero: it does not.
+	readySince time.Time
 }
 
 // action is how the Secret should change. Its values are labels of a metric.
@@ -71,9 +73,14 @@ type plan struct {
 	reason string
 	// hosts are those of the certificate that act may make.
 	hosts []string
-	// repairs are the configurations whose bundles are not bundle.
+	// repairs are the configurations whose bundles are not bundle, or whose list of webhooks
+	// is to be filled in.
 	repairs []repair
 	bundle  []byte
+	// fillDelay is how long another list waits for this process to be ready, zero if none does,
+	// and badLists says what is wrong with lists.
+	fillDelay time.Duration
+	badLists  []string
 	// serve is the certificate that this process should serve; the zero Pair if there is none.
 	serve pki.Pair
 	// unready says why calls of the webhook may fail; empty: they do not.
@@ -105,11 +112,12 @@ func decide(s state) plan {
 	if p.act == issue && s.contents.serving.Cert() != nil && !s.contents.serving.Covers(s.hosts) {
 		p.hosts = union(s.contents.serving.Hosts(), s.hosts)
 	}
+	p.serve = chooseCertificate(s, p.act)
 	if p.act != refuse && p.act != begin {
 		p.bundle = s.contents.bundle()
-		p.repairs = repairs(s, p.bundle)
+		p.repairs = repairs(s, p.serve, p.bundle)
 	}
-	p.serve = chooseCertificate(s, p.act)
+	p.fillDelay, p.badLists = fillDelayed(s), checkLists(s)
 	p.unready = unready(s, p)
 	return p
 }

@@ -18,6 +18,10 @@
 //   - The bundle depends on the Secret only. It is written where it differs: only to webhooks
 //     that call one of the hosts, only in the two named configurations, and never from a Secret
 //     that has changed meanwhile.
+//   - A configuration without webhooks that has the annotation sakeeper.io/webhooks gets the list in it, with
+//     the bundle, once this process has been ready for ten seconds; so an API server never calls
+//     what has never run. It gets the list again when it is emptied, or when the annotation
+//     changes after it was filled in. What a user wrote in the list is kept.
 //   - While configurations trust only another certificate, this process goes on serving that
 //     one, if it has it.
 //   - A Secret or configuration that does not exist is waited for, not created: the right to
@@ -33,17 +37,17 @@
 // servers have read the new bundle. While there is no Secret, the last certificate is served, and
 // the webhook stays ready as long as that is trusted.
 //
-// If another client keeps changing a bundle, the bundle is written once a minute after five
-// writes within ten minutes. It is not left alone for longer, as other objects are
-// (pkg/internal/writebackoff): while a bundle is wrong, every request to the webhook fails.
+// What another client keeps changing back is written ever more slowly (pkg/internal/writebackoff),
+// with one exception: while a bundle does not trust the certificate that is served, every call of
+// the webhook fails, so that it is written at once, up to ten times a second.
 //
 // Time is that of the API server. Before every write the API server is asked for it: a clock that
 // is far ahead would make a valid CA look expired. A process whose clock is still behind the time
 // at which the API server wrote the Secret makes no certificates.
 //
 // Inputs: the Secret and the two configurations, watched by name. Writes: one UPDATE of the
-// Secret per change, and one strategic merge patch with UID and resourceVersion per wrong
-// configuration, after a GET of the Secret.
+// Secret per change, and one patch with UID and resourceVersion per wrong configuration, after a GET
+// of the Secret: a strategic merge patch of bundles, a merge patch of a list that is filled in.
 //
 // No library does this: cert-controller of open-policy-agent and the authority of cert-manager
 // replace a CA in one step, without an overlap, and those of knative and open-policy-agent need a

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	toolscache "k8s.io/client-go/tools/cache"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cache"
 )
 
@@ -53,6 +54,9 @@ type Configuration struct {
 	// Kind is the kind of the object.
 	Kind     string
 	Webhooks []Webhook
+	// List is the value of [api.WebhooksAnnotation], and FilledFrom that of
+	// [api.FilledWebhooksAnnotation].
+	List, FilledFrom string
 }
 
 // Webhook is a webhook of a configuration.
@@ -100,7 +104,10 @@ func reduceValidating(in *admissionregistrationv1.ValidatingWebhookConfiguration
 }
 
 func newConfiguration(kind string, m metav1.ObjectMeta) *Configuration {
-	return &Configuration{Kind: kind, ObjectMeta: metav1.ObjectMeta{Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion}}
+	return &Configuration{
+		Kind: kind, ObjectMeta: metav1.ObjectMeta{Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion},
+		List: m.Annotations[api.WebhooksAnnotation], FilledFrom: m.Annotations[api.FilledWebhooksAnnotation],
+	}
 }
 
 func (c *Configuration) add(name string, client *admissionregistrationv1.WebhookClientConfig) {

@@ -18,10 +18,16 @@ type publication struct {
 	since time.Time
 }
 
-// repair is a configuration, and the names of its webhooks that need the bundle.
+// repair is a configuration, and what has to be written to it.
 type repair struct {
 	configuration *Configuration
-	webhooks      []string
+	// webhooks are the names of those that need the bundle.
+	webhooks []string
+	// list is nil, or the webhooks, with the bundle, that take the place of those that are there.
+	list []map[string]any
+	// urgent: the configuration does not trust the certificate that is served, so that every
+	// call fails.
+	urgent bool
 }
 
 // observePublication checks whether every configuration has the bundle.
@@ -43,13 +49,17 @@ func observePublication(s state) publication {
 	return publication{sum: sum, since: s.now}
 }
 
-func repairs(s state, bundle []byte) []repair {
+func repairs(s state, serve pki.Pair, bundle []byte) []repair {
 	if bundle == nil {
 		return nil
 	}
 	var all []repair
 	for _, c := range s.configurations {
-		r := repair{configuration: c}
+		if list := fill(s, c, serve, bundle); list != nil {
+			all = append(all, repair{configuration: c, list: list})
+			continue
+		}
+		r := repair{configuration: c, urgent: distrusted(c, s, serve) != ""}
 		for _, w := range c.ours(s.hosts) {
 			if !bytes.Equal(w.CABundle, bundle) {
 				r.webhooks = append(r.webhooks, w.Name)
@@ -60,6 +70,18 @@ func repairs(s state, bundle []byte) []repair {
 		}
 	}
 	return all
+}
+
+// fill returns the list of webhooks that is to be filled in now; nil if there is none.
+func fill(s state, c *Configuration, serve pki.Pair, bundle []byte) []map[string]any {
+	if !c.mustFill() || fillWait(s) > 0 {
+		return nil
+	}
+	list, err := c.parseList(s.hosts, bundle)
+	if err != nil || slices.ContainsFunc(s.hosts, func(host string) bool { return !serve.TrustedBy(bundle, host, s.now) }) {
+		return nil
+	}
+	return list
 }
 
 // chooseCertificate returns the stored certificate, unless only the one that is being served is
@@ -105,14 +127,22 @@ func missing(s state) string {
 // untrusted says which configuration does not trust p, and is empty if all do.
 func untrusted(s state, p pki.Pair) string {
 	for _, c := range s.configurations {
-		ours := c.ours(s.hosts)
-		if len(ours) == 0 && len(c.Webhooks) > 0 {
-			return fmt.Sprintf("%s has no webhook that calls %s", c, strings.Join(s.hosts, ", "))
+		if reason := distrusted(c, s, p); reason != "" {
+			return reason
 		}
-		for _, w := range ours {
-			if !p.TrustedBy(w.CABundle, w.Host, s.now) {
-				return fmt.Sprintf("%s, webhook %s: its caBundle does not trust the certificate that is served", c, w.Name)
-			}
+	}
+	return ""
+}
+
+// distrusted says why c does not trust p, and is empty if it does.
+func distrusted(c *Configuration, s state, p pki.Pair) string {
+	ours := c.ours(s.hosts)
+	if len(ours) == 0 && len(c.Webhooks) > 0 {
+		return fmt.Sprintf("%s has no webhook that calls %s", c, strings.Join(s.hosts, ", "))
+	}
+	for _, w := range ours {
+		if !p.TrustedBy(w.CABundle, w.Host, s.now) {
+			return fmt.Sprintf("%s, webhook %s: its caBundle does not trust the certificate that is served", c, w.Name)
 		}
 	}
 	return ""

@@ -281,7 +281,8 @@ func (p *Process) makeOwnCertificates() error {
 		Client: client.CoreV1(), Configurations: client.AdmissionregistrationV1(),
 		SecretName:   toolscache.ObjectName{Namespace: o.ownNamespace(), Name: o.certSecret},
 		MutatingName: o.mutating, ValidatingName: o.validating,
-		Hosts: o.certificateHosts(), Recorder: p.recorder, Clock: serverClock,
+		Serving: func() bool { return p.reviewer.Ready() && p.listening.Load() },
+		Hosts:   o.certificateHosts(), Recorder: p.recorder, Clock: serverClock,
 		Registerer: p.registry,
 	}
 	if cfg.Secrets, err = servingcert.Secrets(client, cfg.SecretName); err != nil {

@@ -25,7 +25,7 @@ const patience = 5 * time.Minute
 
 const namespace = controlplane.Namespace
 
-// cluster is a kind cluster with one node.
+// cluster is a kind cluster, and its node of the control plane.
 type cluster struct {
 	name, node string
 	root       string
@@ -129,7 +129,7 @@ func (c *cluster) waitRolledOut(t *testing.T, in string, workloads ...string) {
 func (c *cluster) describe() string {
 	var all strings.Builder
 	for _, args := range [][]string{
-		{"get", "pods", "-A", "-o", "wide"},
+		{"get", "pods", "-A", "-o", "wide", "--field-selector", "metadata.namespace!=busy"},
 		{"-n", namespace, "get", "events", "--sort-by", ".lastTimestamp"},
 		{"-n", namespace, "logs", "-l", "app.kubernetes.io/component=controllers", "--tail", "40", "--prefix"},
 		{"-n", namespace, "logs", "-l", "app.kubernetes.io/component=webhook", "--tail", "40", "--prefix"},

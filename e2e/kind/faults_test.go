@@ -6,14 +6,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sakeeper/sakeeper/e2e/behaviour"
 )
 
 // failOver stops the leader, with SIGKILL and with SIGTERM, and measures the time until another
@@ -166,28 +166,10 @@ func (c *cluster) createPod(ctx context.Context, in string) error {
 }
 
 // rollingUpdate creates 20 pods a second while the webhook's pods are replaced.
-func rollingUpdate(t *testing.T, c *cluster, workload string) {
+func rollingUpdate(t *testing.T, c *cluster, workload string, mostRefused float64) {
 	c.newNamespace(t, "busy")
 	c.waitAccount(t, "busy")
-	ctx, cancel := context.WithCancel(t.Context())
-	var created atomic.Int64
-	failed := make(chan error, 10000)
-	var all sync.WaitGroup
-	all.Go(func() {
-		ticker := time.NewTicker(time.Second / 20)
-		defer ticker.Stop()
-		for ctx.Err() == nil {
-			<-ticker.C
-			all.Go(func() {
-				if err := c.createPod(context.WithoutCancel(ctx), "busy"); err != nil {
-					failed <- err
-					return
-				}
-				created.Add(1)
-			})
-		}
-	})
-	began := time.Now()
+	load := behaviour.StartLoad(t.Context(), c.client, "busy", 20)
 	for range 2 {
 		c.kubectl(t, "-n", namespace, "rollout", "restart", workload)
 		c.waitRolledOut(t, namespace, workload)
@@ -205,15 +187,7 @@ func rollingUpdate(t *testing.T, c *cluster, workload string) {
 		}
 		return nil
 	})
-	cancel()
-	all.Wait()
-	close(failed)
-	for err := range failed {
-		t.Error(err)
-	}
-	took := time.Since(began)
-	t.Logf("%d pods were created in %v, during two updates", created.Load(), took.Round(time.Second))
-	if least := int64(5 * took.Seconds()); created.Load() < least { // of 20 a second, less what a busy machine takes
-		t.Errorf("only %d pods were created, of %v seconds", created.Load(), took.Seconds())
+	if r := expectLoad(t, load, mostRefused); len(r.Unreachable) > 0 {
+		t.Errorf("not answered: %v", r.Unreachable)
 	}
 }

@@ -40,7 +40,7 @@ func TestReplace(t *testing.T) {
 	t.Run("it behaves", func(t *testing.T) { behaviour.Cluster{Admin: c.admin}.Check(t) })
 	t.Run("another pod takes over", func(t *testing.T) { failOver(t, c, "daemonset/sakeeper-controllers", c.defaultAccount) })
 	t.Run("everything at once", func(t *testing.T) { comeBack(t, c) })
-	t.Run("a rolling update", func(t *testing.T) { rollingUpdate(t, c, "daemonset/sakeeper-webhook") })
+	t.Run("a rolling update", func(t *testing.T) { rollingUpdate(t, c, "daemonset/sakeeper-webhook", 0.01) })
 	t.Run("the agent renews", func(t *testing.T) { agent.expectRenewal(t) })
 	t.Run("it goes without a trace", func(t *testing.T) { remove(t, c, before) })
 	t.Run("without a key it says so", func(t *testing.T) { missingKey(t, c) })
@@ -55,15 +55,14 @@ func TestCoexist(t *testing.T) {
 	began := time.Now()
 	c.kubectl(t, "apply", "-k", c.overlay)
 	c.waitRolledOut(t, namespace, "deployment/sakeeper-controllers", "deployment/sakeeper-webhook")
-	// kube-proxy learns of the new Service with a delay.
-	eventually(t, "a pod is admitted", func(ctx context.Context) error { return c.createPod(ctx, "default") })
+	c.waitFilledIn(t, "validatingwebhookconfiguration")
 	t.Logf("from apply to all ready: %v", time.Since(began).Round(100*time.Millisecond))
 	agent := c.startAgent(t)
 	t.Run("it behaves", func(t *testing.T) { behaviour.Cluster{Admin: c.admin, TokenRequests: true}.Check(t) })
 	t.Run("another pod takes over", func(t *testing.T) { failOver(t, c, "deployment/sakeeper-controllers", c.managedToken) })
 	t.Run("it checks what in-tree does not", func(t *testing.T) { moreReferences(t, c) })
 	t.Run("everything at once", func(t *testing.T) { comeBack(t, c) })
-	t.Run("a rolling update", func(t *testing.T) { rollingUpdate(t, c, "deployment/sakeeper-webhook") })
+	t.Run("a rolling update", func(t *testing.T) { rollingUpdate(t, c, "deployment/sakeeper-webhook", 0) })
 	t.Run("the agent renews", func(t *testing.T) { agent.expectRenewal(t) })
 	t.Run("it goes without a trace", func(t *testing.T) { remove(t, c, before) })
 }
@@ -84,20 +83,26 @@ func (c *cluster) expectBare(t *testing.T) {
 	}
 }
 
-// becomeWhole follows manifests/README.md.
-func becomeWhole(t *testing.T, c *cluster) {
+// importKey imports the signing key of the API server.
+func (c *cluster) importKey(t *testing.T) {
 	t.Helper()
 	key := filepath.Join(t.TempDir(), "sa.key")
 	out, err := c.command("docker", "cp", c.node+":/etc/kubernetes/pki/sa.key", key)
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	began := time.Now()
 	c.kubectl(t, "apply", "-k", c.manifests("base", "namespace"))
 	out, err = c.command("bin/sakeeper", "keys", "import", "--kubeconfig", c.kubeconfig, "--secret=sakeeper-system/sakeeper-signing-keys", "--max-token-expiration=8760h", "--file", key)
 	if err != nil {
 		t.Fatalf("keys import: %v: %s", err, out)
 	}
+}
+
+// becomeWhole follows the README.
+func becomeWhole(t *testing.T, c *cluster) {
+	t.Helper()
+	began := time.Now()
+	c.importKey(t)
 	c.kubectl(t, "apply", "-k", c.overlay)
 	c.waitRolledOut(t, namespace, "daemonset/sakeeper-controllers", "daemonset/sakeeper-webhook")
 	t.Logf("from apply to all ready: %v", time.Since(began).Round(100*time.Millisecond))

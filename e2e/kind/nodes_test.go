@@ -144,9 +144,12 @@ func lostNode(t *testing.T, c *cluster) {
 	}
 	lost := nodes[1] // a worker: the name of the control plane's node is the first
 	load := behaviour.StartLoad(t.Context(), c.client, "busy", 10)
-	if out, err := c.command("docker", "pause", lost); err != nil {
-		t.Fatalf("docker pause: %v: %s", err, out)
-	}
+	eventually(t, lost+" freezes", func(context.Context) error { // which fails on a busy machine
+		if out, err := c.command("docker", "pause", lost); err != nil {
+			return fmt.Errorf("docker pause: %w: %s", err, out)
+		}
+		return nil
+	})
 	defer func() { _, _ = c.command("docker", "unpause", lost) }()
 	began := time.Now()
 	eventually(t, "two replicas on other nodes", func(ctx context.Context) error {

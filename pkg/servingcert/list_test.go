@@ -123,6 +123,12 @@ func TestAListIsFilledIn(t *testing.T) {
 		t.Errorf("an empty list is no obstacle, but %v", err)
 	}
 	serving = true
+	ready := f.status.Load()
+	f.status.Store(&status{unready: "not ready"})
+	if again := sync(time.Minute); again != servingInterval {
+		t.Errorf("synced again after %v when it was not ready", again)
+	}
+	f.status.Store(ready)
 	sync(0)
 	sync(-time.Hour) // the clock is set back
 	if again := sync(fillDelay - time.Second); again != time.Second {

@@ -98,7 +98,7 @@ func (c *cluster) importKey(t *testing.T) {
 	}
 }
 
-// becomeWhole follows the README.
+// becomeWhole follows manifests/README.md.
 func becomeWhole(t *testing.T, c *cluster) {
 	t.Helper()
 	began := time.Now()

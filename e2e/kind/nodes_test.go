@@ -166,7 +166,7 @@ func lostNode(t *testing.T, c *cluster) {
 }
 
 // moveToReplace moves a running cluster from the in-tree parts to the overlay replace, and back,
-// by the steps of the README.
+// by the steps of manifests/README.md.
 func moveToReplace(t *testing.T, c *cluster) {
 	c.kubectl(t, "delete", "validatingwebhookconfiguration", "sakeeper-webhook", "--ignore-not-found")
 	c.kubectl(t, "delete", "-k", c.overlay, "--ignore-not-found", "--timeout", patience.String())

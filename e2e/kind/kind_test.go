@@ -40,7 +40,7 @@ func TestReplace(t *testing.T) {
 	t.Run("it behaves", func(t *testing.T) { behaviour.Cluster{Admin: c.admin}.Check(t) })
 	t.Run("another pod takes over", func(t *testing.T) { failOver(t, c, "daemonset/sakeeper-controllers", c.defaultAccount) })
 	t.Run("everything at once", func(t *testing.T) { comeBack(t, c) })
-	t.Run("a rolling update", func(t *testing.T) { rollingUpdate(t, c, "daemonset/sakeeper-webhook", 0.01) })
+	t.Run("a rolling update", func(t *testing.T) { rollingUpdate(t, c, "daemonset/sakeeper-webhook", tenPercent) })
 	t.Run("the agent renews", func(t *testing.T) { agent.expectRenewal(t) })
 	t.Run("it goes without a trace", func(t *testing.T) { remove(t, c, before) })
 	t.Run("without a key it says so", func(t *testing.T) { missingKey(t, c) })

@@ -269,17 +269,6 @@ func (c *Controller) gather() state {
 	return s
 }
 
-// observeReady returns since when this process has been ready; zero: it is not.
-func (c *Controller) observeReady(now time.Time) time.Time {
-	switch {
-	case c.Ready() != nil, c.cfg.Serving != nil && !c.cfg.Serving():
-		c.readySince = time.Time{}
-	case c.readySince.IsZero(), now.Before(c.readySince): // the clock may have been set back
-		c.readySince = now
-	}
-	return c.readySince
-}
-
 // serve sets the certificate of the next handshakes.
 func (c *Controller) serve(ctx context.Context, s state, p plan) {
 	before := c.status.Load()

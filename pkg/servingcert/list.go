@@ -91,3 +91,14 @@ func fillWait(s state) time.Duration {
 	}
 	return max(0, fillDelay-s.now.Sub(s.readySince))
 }
+
+// observeReady returns since when this process has been ready; zero: it is not.
+func (c *Controller) observeReady(now time.Time) time.Time {
+	switch {
+	case c.Ready() != nil, c.cfg.Serving != nil && !c.cfg.Serving():
+		c.readySince = time.Time{}
+	case c.readySince.IsZero(), now.Before(c.readySince): // the clock may have been set back
+		c.readySince = now
+	}
+	return c.readySince
+}

@@ -21,7 +21,7 @@ export GO_BUILD := CGO_ENABLED=0 go build -trimpath -tags=grpcnotrace
 # Which of bin/k8s is run.
 export KUBERNETES_VERSION := $(K8S_VERSION)
 
-.PHONY: help build image assets demo up manifests test test-long e2e e2e-kind bench lint fuzz clean
+.PHONY: help build image assets demo up pictures manifests test test-long e2e e2e-kind bench lint fuzz clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ demo: control-plane build ## Show the main job, step by step, on a control plane
 
 up: control-plane build ## Keep a control plane with sakeeper running, for kubectl, until interrupted
 	$(GO_BUILD) -o bin/demo ./hack/demo && exec bin/demo -up
+
+pictures: control-plane build ## Draw the recorded terminal of README, from a real run of the demo
+	$(GO_BUILD) -o bin/demo ./hack/demo
+	go run ./hack/record -title 'make demo' -o .github/images/demo.svg bin/demo
 
 BENCH_SCALE ?= small
 bench: control-plane kube-controller-manager build ## Measure side by side with kube-controller-manager; BENCH_SCALE=small or full

@@ -29,7 +29,7 @@ you know: --max-token-expiration is required for the states signing and retired.
 count as 8760h at least, which tokens of pods live, unless you say
 --service-account-extend-token-expiration=false.`,
 		Example:     `  sakeeper keys import --key-dir=/etc/kubernetes/pki/sakeeper --file=/etc/kubernetes/pki/sa.key --max-token-expiration=8760h`,
-		Annotations: map[string]string{options.Chapter: "cmd/sakeeper/signing-keys.md"},
+		Annotations: map[string]string{options.Chapter: chapter},
 		Args:        cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m, err := readMember(file, keys.State(state))

@@ -22,6 +22,9 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/keys/rotation"
 )
 
+// chapter is about all of them.
+const chapter = "cmd/sakeeper/signing-keys.md"
+
 // NewCommand makes the command and its subcommands.
 func NewCommand(version string, clock clock.Clock) *cobra.Command {
 	cmd := &cobra.Command{
@@ -33,7 +36,7 @@ command can be run again at any time: it does what is left to do, and refuses
 what would be too early.`,
 		Example: `  # Publishes the next key; an hour later, the same command lets it sign.
   sakeeper keys rotate --key-dir=/etc/kubernetes/pki/sakeeper`,
-		Annotations: map[string]string{options.Chapter: "cmd/sakeeper/signing-keys.md"},
+		Annotations: map[string]string{options.Chapter: chapter},
 		Args:        cobra.NoArgs,
 		RunE:        func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -32,7 +32,7 @@ any token of theirs lives, which is 8760h at least unless you say
 asks the API server: give it --kubeconfig. A key that only token Secrets carry
 becomes legacy: it verifies, and discovery does not show it.`,
 		Example:     `  sakeeper keys prune --key-dir=/etc/kubernetes/pki/sakeeper --kubeconfig=/etc/kubernetes/admin.conf`,
-		Annotations: map[string]string{options.Chapter: "cmd/sakeeper/signing-keys.md"},
+		Annotations: map[string]string{options.Chapter: chapter},
 		Args:        cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.settings.Force && len(id) < 8 {

@@ -43,7 +43,7 @@ when all verifiers have had time to fetch it lets it sign, and destroys the priv
 half of the old one, which verifies until 'sakeeper keys prune' removes it. A run
 that comes too early changes nothing and says when the next step can be done.`,
 		Example:     `  sakeeper keys rotate --key-dir=/etc/kubernetes/pki/sakeeper`,
-		Annotations: map[string]string{options.Chapter: "cmd/sakeeper/signing-keys.md"},
+		Annotations: map[string]string{options.Chapter: chapter},
 		Args:        cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if flagAlgorithm != "" && !slices.Contains(keys.Algorithms(), jose.SignatureAlgorithm(flagAlgorithm)) {

@@ -29,7 +29,7 @@ func newStatusCommand(version string, clock clock.Clock) *cobra.Command {
 carry a token of each (with --kubeconfig or --secret), and the earliest safe next
 step of each. It changes nothing.`,
 		Example:     `  sakeeper keys status --key-dir=/etc/kubernetes/pki/sakeeper --kubeconfig=/etc/kubernetes/admin.conf`,
-		Annotations: map[string]string{options.Chapter: "cmd/sakeeper/signing-keys.md"},
+		Annotations: map[string]string{options.Chapter: chapter},
 		Args:        cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "table" && output != "json" {

@@ -54,7 +54,7 @@ pictures: control-plane build ## Draw the recorded terminal of README, from a re
 
 BENCH_SCALE ?= small
 bench: control-plane kube-controller-manager build ## Measure side by side with kube-controller-manager; BENCH_SCALE=small or full
-	$(GO_BUILD) -o bin/bench ./hack/bench && exec bin/bench -scale $(BENCH_SCALE) -json bin/bench-$(BENCH_SCALE).json
+	$(GO_BUILD) -o bin/bench ./hack/bench && exec bin/bench -scale $(BENCH_SCALE) -json bin/bench-$(BENCH_SCALE).json -chart bin/bench-$(BENCH_SCALE).svg
 
 manifests: kubectl ## Render the overlays of manifests into manifests/rendered
 	go test ./manifests -run TestRendered -count 1 -update

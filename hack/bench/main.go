@@ -141,6 +141,7 @@ func bench(ctx context.Context, args []string) (err error) {
 	sizeFlags(flags, &wanted)
 	only := flags.String("only", ".", "a regular expression: which parts to run, of "+strings.Join(partNames(), ", "))
 	jsonFile := flags.String("json", "", "a file for everything that was measured")
+	chartFile := flags.String("chart", "", "a file for a chart of the ratios, as SVG")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -185,6 +186,7 @@ func bench(ctx context.Context, args []string) (err error) {
 		fmt.Printf("INCOMPLETE: %v\n\n", err)
 	}
 	s.results.print(os.Stdout)
+	err = errors.Join(err, s.results.writeChart(*chartFile, fmt.Sprintf("%s, %s, %s, scale %s", version, machine(), s.began.Format(time.DateOnly), *scale)))
 	if *jsonFile != "" {
 		about := map[string]any{"version": version, "machine": machine(), "began": s.began, "took": took.String(), "scale": *scale, "size": fmt.Sprintf("%+v", s.size)}
 		if err != nil {

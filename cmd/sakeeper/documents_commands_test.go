@@ -128,7 +128,7 @@ func foreign() []string {
 	return []string{
 		// kube-apiserver and kube-controller-manager
 		"admission-control-config-file", "authentication-token-webhook-config-file", "controllers", "disable-admission-plugins",
-		"enable-aggregator-routing", "service-account-max-token-expiration", "service-account-signing-key-file",
+		"enable-aggregator-routing", "node-monitor-grace-period", "service-account-max-token-expiration", "service-account-signing-key-file",
 		// others
 		"name", "config",
 	}

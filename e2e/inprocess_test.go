@@ -154,40 +154,40 @@ func (i *inProcess) metric(t *testing.T, name string, labels ...string) float64 
 	return 0
 }
 
-// expectExams compares how often the API server was asked about tokens that look dead. It
-// may be asked about the first token of a key more than once: API servers lag.
-func (i *inProcess) expectExams(t *testing.T, want float64, why string) {
+// awaitReviews waits until the API server has answered so many reviews. More are an error. The clock
+// must not go on before, because an answer counts from when it comes.
+func (i *inProcess) awaitReviews(t *testing.T, want int) {
 	t.Helper()
-	if got := i.exams(t); got != want {
-		t.Errorf("%v reviews of tokens that look dead, want %v: %s", got, want, why)
-	}
-}
-
-// awaitExams waits until the API server has answered so many reviews: the clock must not go on
-// before, because an answer counts from when it comes.
-func (i *inProcess) awaitExams(t *testing.T, want float64) {
-	t.Helper()
-	eventually(t, fmt.Sprintf("%v reviews", want), func(context.Context) error {
-		if got := i.exams(t); got < want {
-			return fmt.Errorf("there were %v", got)
+	eventually(t, fmt.Sprintf("%d reviews", want), func(context.Context) error {
+		if got := i.reviews(t); got < want {
+			return fmt.Errorf("there were %d", got)
 		}
 		return nil
 	})
+	i.expectReviews(t, want, "no more")
 }
 
-func (i *inProcess) exams(t *testing.T) float64 {
+// expectReviews compares how often the API server was asked about tokens.
+func (i *inProcess) expectReviews(t *testing.T, want int, why string) {
+	t.Helper()
+	if got := i.reviews(t); got != want {
+		t.Errorf("%d reviews, want %d: %s", got, want, why)
+	}
+}
+
+func (i *inProcess) reviews(t *testing.T) int {
 	t.Helper()
 	families, err := i.registry.Gather()
 	must(t, err)
 	got := 0.0
 	for _, family := range families {
 		for _, metric := range family.GetMetric() {
-			if family.GetName() == "sakeeper_token_reviews_total" && metric.GetLabel()[0].GetValue() == "repair" {
+			if family.GetName() == "sakeeper_token_reviews_total" {
 				got += metric.GetCounter().GetValue()
 			}
 		}
 	}
-	return got
+	return int(got)
 }
 
 // expectCounts compares the number of Secrets with a token of each key.

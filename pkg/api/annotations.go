@@ -22,8 +22,8 @@ const (
 	// CleanedUpAnnotation on a ServiceAccount is the date on which its generated
 	// token was cleaned up for lack of use. It gets no new one unasked.
 	CleanedUpAnnotation = "sakeeper.io/token-cleaned-up"
-	// ReviewedAnnotation on a token Secret is what the API server said about its token,
-	// so that it is not asked again by the next process. Controllers write it.
+	// ReviewedAnnotation on a token Secret says that the API server accepts its token, so
+	// that it is not asked again by the next process. Controllers write it.
 	ReviewedAnnotation = "sakeeper.io/token-review"
 )
 

@@ -76,10 +76,10 @@ func newParts(options Options, client kubernetes.Interface, recorder record.Even
 		confirmLive: options.Namespaces != nil || options.ServiceAccounts != nil,
 	}
 	p.enabled, _ = options.Enabled() // New has reported the error
-	if err := p.makeInformers(client); err != nil {
+	if err := p.makeCheck(); err != nil {
 		return nil, err
 	}
-	if err := p.makeCheck(); err != nil {
+	if err := p.makeInformers(client); err != nil {
 		return nil, err
 	}
 	for _, d := range descriptors() {
@@ -133,13 +133,16 @@ func own[T toolscache.Object](p *parts, needed bool, newInformer func(kubernetes
 	return informer, nil
 }
 
-// inspect reads tokens with the keys of the moment. Without keys, no controller needs to know whose
+// inspect reads tokens with the known keys of the moment. Without keys, no controller needs to know whose
 // tokens are.
 func (p *parts) inspect() cache.Inspect {
-	if p.keys == nil {
+	if p.check == nil {
 		return nil
 	}
-	return token.NewVerifierWithCache(p.recent, p.keys.Get).Inspect
+	return token.NewVerifierWithCache(p.recent, func() *keys.Set {
+		set, _ := p.check.Known()
+		return set
+	}).Inspect
 }
 
 // configFor is the client configuration of one controller, which audit logs name.
@@ -228,7 +231,6 @@ func (p *parts) tokenSecret() (runnable, error) {
 		ServiceAccounts: p.serviceAccounts,
 		ConfirmLive:     p.confirmLive,
 		Tokens:          p.check,
-		Keys:            p.keys.Get,
 		CA:              p.ca.Get,
 		TokenReviews:    client.AuthenticationV1().TokenReviews(),
 		Recorder:        p.recorder,

@@ -83,18 +83,9 @@ func (c *Controller) resign(ctx context.Context, cached *cache.TokenSecret, acco
 	return c.handleAPIError(ctx, cached, "Signed a token anew", reason, err)
 }
 
-// noteReview stores the result of reviews in an annotation of the Secret. If that cannot be written,
-// the reviews continue without it.
+// noteReview notes on the Secret that the API server accepts its token, so that the next process does
+// not ask again.
 func (c *Controller) noteReview(ctx context.Context, s state, reason string) (requeueAfter time.Duration, err error) {
-	requeueAfter, err = c.writeNote(ctx, s, reason)
-	if s.token != maybeDead || requeueAfter == 0 && err == nil {
-		return requeueAfter, err
-	}
-	requeueReview, errReview := c.reviewToken(ctx, s.secret, s.owner.account)
-	return mergeResults(requeueAfter, err, requeueReview, errReview)
-}
-
-func (c *Controller) writeNote(ctx context.Context, s state, reason string) (requeueAfter time.Duration, err error) {
 	key := secretKey(s.secret)
 	if wait := c.writeBackoff(ctx, c.limiters.notes, key, s.note, s.secret); wait > 0 {
 		return wait, nil
@@ -107,7 +98,7 @@ func (c *Controller) writeNote(ctx context.Context, s state, reason string) (req
 	if err == nil {
 		c.limiters.notes.Record(key, s.note)
 	}
-	return c.handleAPIError(ctx, s.secret, "Stored the result of a token review", reason, err)
+	return c.handleAPIError(ctx, s.secret, "Noted that the API server accepts a token", reason, err)
 }
 
 // undoFill removes a token and a UID that this process wrote for an account that was deleted already.

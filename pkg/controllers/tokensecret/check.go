@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -63,8 +62,6 @@ type tokenCheck struct {
 	// refusals is how often the API server has refused it, the last time at refused.
 	refusals int
 	refused  time.Time
-	// fromNote: this process saw none of the refusals.
-	fromNote bool
 	// accepted: the API server accepts it, by a key that is not known here.
 	accepted bool
 	// otherAccount: it is a valid token of another ServiceAccount.
@@ -101,39 +98,19 @@ func (t tokenCheck) expired(now time.Time) bool {
 	return t.refusals > 0 && t.refusals < refusalsNeeded && now.Sub(t.refused) > refusalLifetime
 }
 
-// note returns the annotation with which the next process continues this check, empty if there is
-// nothing to continue. It is valid for this token and these keys only.
+// note returns the annotation that saves the next process a review, empty unless the token was
+// accepted. It is valid for this token and these keys only.
 func (t tokenCheck) note() string {
-	switch {
-	case t.accepted:
+	if t.accepted {
 		return t.fingerprint() + " accepted"
-	case t.refusals > 0:
-		return fmt.Sprintf("%s refused %d %s", t.fingerprint(), t.refusals, t.refused.UTC().Format(time.RFC3339))
-	default:
-		return ""
 	}
+	return ""
 }
 
 // continueFrom returns the check with the result in note, unless that is about another token or
-// other keys, too old, or from a clock that is ahead. The last refusal never comes from a note,
-// because every client that may write the Secret may write the note.
-func (t tokenCheck) continueFrom(note string, now time.Time) tokenCheck {
-	fields := strings.Fields(note)
-	switch {
-	case len(fields) < 2 || fields[0] != t.fingerprint():
-	case len(fields) == 2 && fields[1] == "accepted":
-		t.accepted = true
-	case len(fields) == 4 && fields[1] == "refused":
-		continued := t
-		continued.fromNote = true
-		var errTimes, errDate error
-		continued.refusals, errTimes = strconv.Atoi(fields[2])
-		continued.refused, errDate = time.Parse(time.RFC3339, fields[3])
-		continued.refusals = min(continued.refusals, refusalsNeeded-1)
-		if errTimes == nil && errDate == nil && continued.refusals > 0 && !continued.refused.After(now) && !continued.expired(now) {
-			return continued
-		}
-	}
+// other keys. Anything else, such as the refusals that former versions noted, is ignored.
+func (t tokenCheck) continueFrom(note string) tokenCheck {
+	t.accepted = note == t.fingerprint()+" accepted"
 	return t
 }
 
@@ -165,9 +142,9 @@ func (c *tokenChecks) get(secret *cache.TokenSecret, set *keys.Set, now time.Tim
 	found := c.bySecret[key]
 	switch {
 	case found.secret != fresh.secret, found.keys != fresh.keys, found.token != fresh.token, found.expired(now):
-		return fresh.continueFrom(note, now)
+		return fresh.continueFrom(note)
 	case found.noted && note != found.note():
-		return fresh.continueFrom(note, now)
+		return fresh.continueFrom(note)
 	case !found.noted && note != "" && note == found.note():
 		found.noted = true
 		c.bySecret[key] = found
@@ -213,7 +190,7 @@ func (i tokenInfo) status(signing string) tokenStatus {
 		return misplaced
 	case i.check.accepted:
 		return accepted
-	case i.check.refusals >= needed && !i.check.fromNote:
+	case i.check.refusals >= needed:
 		return dead
 	default:
 		return maybeDead
@@ -243,9 +220,11 @@ func (c *Controller) checkOf(secret *cache.TokenSecret, set *keys.Set) tokenChec
 }
 
 // reviewToken does one step to find out whether a token is dead: it verifies the token with the
-// current keys and, if none does, asks the API server.
+// known keys and, if none does, asks the API server. If its key was published since these were read,
+// the token is checked again with it.
 func (c *Controller) reviewToken(ctx context.Context, cached *cache.TokenSecret, account types.UID) (requeueAfter time.Duration, err error) {
-	set, now := c.cfg.Keys(), c.cfg.Clock.Now()
+	c.cfg.Tokens.Refresh()
+	set, now := c.known(), c.cfg.Clock.Now()
 	former := c.infoOf(cached, account, set).former()
 	check := c.checkOf(cached, set)
 	if check.refusals == 0 && check.since.IsZero() {
@@ -275,7 +254,7 @@ func (c *Controller) reviewToken(ctx context.Context, cached *cache.TokenSecret,
 		check.accepted = true
 	default:
 		check.refusals++
-		check.refused, check.fromNote = now, false
+		check.refused = now
 		klog.FromContext(ctx).V(2).Info("Reviewed a token that may be dead: the API server refuses it", "secret", klog.KObj(cached), "serviceAccountUID", account,
 			"refusals", check.refusals, "needed", refusalsNeeded, "reason", review.Reason)
 	}
@@ -311,7 +290,7 @@ func ofOtherAccount(cached *cache.TokenSecret, verifier *token.Verifier, compact
 
 // findKey verifies a token with keys that are new, without asking the API server about it.
 func (c *Controller) findKey(ctx context.Context, cached *cache.TokenSecret) (requeueAfter time.Duration, err error) {
-	compact, requeueAfter, err := c.readAndVerify(ctx, cached, c.cfg.Keys())
+	compact, requeueAfter, err := c.readAndVerify(ctx, cached, c.known())
 	if compact != "" {
 		c.enqueue(cached) // for a review, unless the settings forbid it
 	}

@@ -124,10 +124,10 @@ func (f fixture) restarted(t *testing.T) fixture {
 	return f
 }
 
-// setKeys makes set the current keys.
-func (f fixture) setKeys(set *keys.Set) { f.cfg.Keys = func() *keys.Set { return set } }
+// setKeys makes set the known keys.
+func (f fixture) setKeys(set *keys.Set) { f.cfg.Tokens = tokens{set: set, refreshed: new(int)} }
 
 func (f fixture) statusOf(cached *cache.TokenSecret) tokenStatus {
-	set := f.cfg.Keys()
+	set := f.known()
 	return f.infoOf(cached, testkit.AccountUID, set).status(set.Signing().PublicKey().ID())
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/internal/tokenreview"
-	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
@@ -122,7 +121,6 @@ func TestTokenStatus(t *testing.T) {
 		"a bound one of another account":    {in: tokenInfo{check: tokenCheck{otherAccount: true}}, want: misplaced},
 		"of a former account, refused once": {in: tokenInfo{own: true, verifiedBy: "signs", staleUID: true, check: tokenCheck{refusals: 1}}, want: maybeDead},
 		"of a former account, and twice":    {in: tokenInfo{own: true, verifiedBy: "signs", staleUID: true, check: tokenCheck{refusals: 2}}, want: dead},
-		"of that, as a note says":           {in: tokenInfo{own: true, verifiedBy: "signs", staleUID: true, check: tokenCheck{refusals: 2, fromNote: true}}, want: maybeDead},
 		"of the key that signs":             {in: tokenInfo{own: true, verifiedBy: "signs"}, want: current},
 		"of a key that verifies":            {in: tokenInfo{own: true, verifiedBy: "former"}, want: older},
 		"of no known key":                   {in: tokenInfo{own: true}, want: maybeDead},
@@ -164,7 +162,7 @@ func TestTokensThatStayAreCountedByNewKeysToo(t *testing.T) {
 			f.setKeys(testkit.Keys("p256", "p384"))
 			f.syncS(t)
 			cached, _ := cache.Get(f.cfg.Secrets, "team/s")
-			if got := f.verifiedBy(cached, f.cfg.Keys()); got != testkit.Keys("p384").Signing().PublicKey().ID() {
+			if got := f.verifiedBy(cached, f.known()); got != testkit.Keys("p384").Signing().PublicKey().ID() {
 				t.Errorf("verified by %q", got)
 			}
 			if len(f.reviewer.reviewed) > 0 || len(f.writes()) > 0 || len(f.notes()) > 0 {
@@ -221,6 +219,79 @@ func TestAKeyThatCameAfterTheTokenWasCachedVerifiesIt(t *testing.T) {
 	}
 }
 
+// keysOfTheServer is a controller with the key p256, that knows the keys of others once the API
+// server has said that it publishes them, and the Secret team/s with a token of p384.
+func keysOfTheServer(t *testing.T, change ...func(*token.LegacyClaims)) fixture {
+	t.Helper()
+	f := newCheckFixture(t, signedBy(t, "p384", change...))
+	f.cfg.Tokens = tokens{set: testkit.Keys("p256", "rsa2048"), incomplete: true, refreshed: new(int)}
+	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
+	return f
+}
+
+func TestNoTokenIsReviewedBeforeThePublishedKeysAreKnown(t *testing.T) {
+	f := keysOfTheServer(t)
+	for range 20 {
+		f.syncS(t)
+		f.advance(time.Minute)
+	}
+	if len(f.reviewer.reviewed) > 0 || len(f.writes()) > 0 {
+		t.Errorf("%d reviews, writes %v", len(f.reviewer.reviewed), f.writes())
+	}
+}
+
+func TestAPublishedKeyVerifiesATokenWithoutAReview(t *testing.T) {
+	f := keysOfTheServer(t)
+	f.setKeys(testkit.Keys("p256", "rsa2048", "p384"))
+	for range 20 {
+		f.syncS(t)
+		f.advance(time.Minute)
+	}
+	if len(f.reviewer.reviewed) > 0 || len(f.writes()) > 0 || len(f.notes()) > 0 {
+		t.Errorf("%d reviews, writes %v, notes %v", len(f.reviewer.reviewed), f.writes(), f.notes())
+	}
+	// Its key is not published any more: now the token is dead.
+	f.setKeys(testkit.Keys("p256", "rsa2048"))
+	for i := 0; i < 15 && len(f.writes()) == 0; i++ {
+		f.syncS(t)
+		f.advance(time.Minute)
+	}
+	if diff := cmp.Diff([]string{"patch secrets team/s"}, f.writes()); diff != "" || len(f.reviewer.reviewed) != 3 {
+		t.Errorf("%d reviews, writes (-want +got):\n%s", len(f.reviewer.reviewed), diff)
+	}
+}
+
+func TestATokenOfAnotherByAPublishedKeyIsReplacedAtOnceWithoutAReview(t *testing.T) {
+	f := keysOfTheServer(t, func(c *token.LegacyClaims) { c.ServiceAccountName = "other" })
+	f.setKeys(testkit.Keys("p256", "rsa2048", "p384"))
+	f.syncS(t)
+	if len(f.reviewer.reviewed) > 0 || len(f.writes()) == 0 || f.writes()[0] != "patch secrets team/s" {
+		t.Errorf("%d reviews, writes %v", len(f.reviewer.reviewed), f.writes())
+	}
+}
+
+func TestATokenOfAFormerAccountByAPublishedKeyTakesTwoRefusals(t *testing.T) {
+	f := keysOfTheServer(t, func(c *token.LegacyClaims) { c.ServiceAccountUID = string(testkit.OtherUID) })
+	f.setKeys(testkit.Keys("p256", "rsa2048", "p384"))
+	f.syncS(t)
+	f.advance(formerReviewInterval)
+	f.syncS(t)
+	if diff := cmp.Diff([]string{"patch secrets team/s"}, f.writes()[:1]); diff != "" || len(f.reviewer.reviewed) != 2 {
+		t.Errorf("%d reviews, writes (-want +got):\n%s", len(f.reviewer.reviewed), diff)
+	}
+}
+
+func TestThePublishedKeysAreReadAgainForAnUnknownKey(t *testing.T) {
+	f := newCheckFixture(t, signedBy(t, "p384"))
+	if n := *f.cfg.Tokens.(tokens).refreshed; n == 0 {
+		t.Error("they were not")
+	}
+	f = newCheckFixture(t, signedBy(t, "p256"))
+	if n := *f.cfg.Tokens.(tokens).refreshed; n != 0 {
+		t.Errorf("for a key that is known they were, %d times", n)
+	}
+}
+
 func TestACheckIsOfOneToken(t *testing.T) {
 	f := newCheckFixture(t, signedBy(t, "p384"))
 	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
@@ -271,7 +342,7 @@ func TestOldRefusalsDoNotCount(t *testing.T) {
 func TestAKeyThatComesBackIsTriedAgain(t *testing.T) {
 	compact, opt := signedBy(t, "rsa2048"), testkit.WithAnnotation(api.ResignAnnotation, "never")
 	f := newCheckFixture(t, compact, opt)
-	both, one := f.cfg.Keys(), testkit.Keys("p256")
+	both, one := f.known(), testkit.Keys("p256")
 	f.setKeys(one)
 	f.cache(t, secret(testkit.WithData("token", compact), opt)) // it changed while the key was missing
 	f.syncS(t)
@@ -285,10 +356,11 @@ func TestAKeyThatComesBackIsTriedAgain(t *testing.T) {
 
 func TestEqualSetsOfKeysShareACheck(t *testing.T) {
 	f := newCheckFixture(t, signedBy(t, "p384"))
-	f.cfg.Keys = func() *keys.Set { return testkit.Keys("p256", "rsa2048") } // a set of its own each time
 	f.reviewer.answer = tokenreview.Result{Username: "system:serviceaccount:team:robot"}
-	f.syncS(t)
-	f.syncS(t)
+	for range 2 {
+		f.setKeys(testkit.Keys("p256", "rsa2048")) // a set of its own each time
+		f.syncS(t)
+	}
 	if len(f.reviewer.reviewed) != 1 {
 		t.Errorf("%d reviews", len(f.reviewer.reviewed))
 	}

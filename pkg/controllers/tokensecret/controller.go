@@ -40,9 +40,12 @@ const (
 	accountGrace = 5 * time.Second
 )
 
-// Tokens makes legacy tokens that may be written; see [signingkey.Check.Sign].
+// Tokens makes legacy tokens that may be written, and knows the keys of those that exist; see
+// [signingkey.Check].
 type Tokens interface {
 	Sign(ctx context.Context, claims token.LegacyClaims) (compact string, requeueAfter time.Duration, err error)
+	Known() (set *keys.Set, complete bool)
+	Refresh()
 }
 
 // Client is what the controller reads and writes live.
@@ -65,8 +68,6 @@ type Config struct {
 	// replaced, the API server is asked for its account and its namespace.
 	ConfirmLive bool
 	Tokens      Tokens
-	// Keys returns the current keys.
-	Keys func() *keys.Set
 	// CA returns the bundle that Secrets should have now.
 	CA func() cabundle.Bundle
 	// TokenReviews asks the API server about tokens that may be dead.
@@ -102,8 +103,8 @@ func New(cfg Config) (*Controller, error) {
 	switch {
 	case cfg.Client == nil, cfg.Namespaces == nil, cfg.Secrets == nil, cfg.ServiceAccounts == nil:
 		return nil, fmt.Errorf("%s: Client, Namespaces, Secrets and ServiceAccounts are required", Name)
-	case cfg.Tokens == nil, cfg.Keys == nil, cfg.CA == nil, cfg.TokenReviews == nil, cfg.Recorder == nil, cfg.Clock == nil:
-		return nil, fmt.Errorf("%s: Tokens, Keys, CA, TokenReviews, Recorder and Clock are required", Name)
+	case cfg.Tokens == nil, cfg.CA == nil, cfg.TokenReviews == nil, cfg.Recorder == nil, cfg.Clock == nil:
+		return nil, fmt.Errorf("%s: Tokens, CA, TokenReviews, Recorder and Clock are required", Name)
 	}
 	cfg.ResignQPS = cmp.Or(cfg.ResignQPS, defaultResignQPS)
 	c := &Controller{
@@ -248,6 +249,12 @@ func (c *Controller) apply(ctx context.Context, s state, ca cabundle.Bundle, act
 	}
 }
 
+// known returns the keys of the controllers and those that the API server publishes.
+func (c *Controller) known() *keys.Set {
+	set, _ := c.cfg.Tokens.Known()
+	return set
+}
+
 func (c *Controller) gatherState(ctx context.Context, key toolscache.ObjectName, ca cabundle.Bundle) (state, error) {
 	s := state{caSum: ca.Sum(), resign: c.cfg.Resign}
 	secret, ok := cache.Get(c.cfg.Secrets, key.String())
@@ -263,7 +270,8 @@ func (c *Controller) gatherState(ctx context.Context, key toolscache.ObjectName,
 		c.missing.forget(key)
 		c.doubts.forget(key)
 	}
-	set := c.cfg.Keys()
+	set, complete := c.cfg.Tokens.Known()
+	s.keysIncomplete = !complete
 	info := c.infoOf(secret, s.owner.account, set)
 	s.secret, s.token, s.note = secret, info.status(set.Signing().PublicKey().ID()), info.check.note()
 	s.newKeys = (secret.Token.Own || secret.Token.Other) && info.verifiedBy == "" && !info.check.tried && secret.Token.TriedWith != set.ID()

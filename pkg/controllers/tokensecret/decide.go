@@ -29,9 +29,11 @@ type state struct {
 	resignAnnotation string
 	// repairBlocked: ca.crt and namespace cannot be repaired now.
 	repairBlocked bool
-	// note is the result of reviews of the token that the Secret should have in an annotation,
-	// empty if there is none.
+	// note says that the API server accepts the token, for an annotation of the Secret; empty
+	// unless it does.
 	note string
+	// keysIncomplete: it is not known yet which keys the API server publishes.
+	keysIncomplete bool
 	// newKeys: there are keys that the token was never verified with.
 	newKeys bool
 }
@@ -83,7 +85,7 @@ const (
 	fill                // write the whole object, with a token
 	repair              // patch ca.crt or namespace of an object that has a token
 	resign              // patch the token too
-	noteReview          // patch the annotation about reviews
+	noteReview          // patch the annotation about the review
 	reviewToken         // ask the API server whether it accepts the token
 	findKey             // find the key that verifies the token
 	undoFill            // remove the token and the UID
@@ -150,9 +152,11 @@ func decideContent(s state) (action, string) {
 func decideCheck(s state) (action, string) {
 	switch {
 	case s.mayResign() && s.note != "" && s.note != s.secret.Annotations[api.ReviewedAnnotation]:
-		return noteReview, "the API server reviewed its token"
+		return noteReview, "the API server accepts its token"
 	case s.token == maybeDead && s.newKeys:
 		return findKey, "keys have changed"
+	case s.mayResign() && s.token == maybeDead && s.keysIncomplete:
+		return none, "the keys that the API server publishes are not known yet"
 	case s.mayResign() && s.token == maybeDead:
 		return reviewToken, "its token may be dead"
 	case s.token == accepted:

@@ -3,8 +3,8 @@
 // other half is package tokenreferences.
 //
 // Inputs: token Secrets and ServiceAccounts, watched; settings in annotations of namespaces,
-// watched; the CA bundle, the keys and the writer of tokens, read anew for each decision. Call
-// [Controller.EnqueueAll] when the CA or the keys changed.
+// watched; the CA bundle, the known keys and the signer of tokens, read anew for each decision. Call
+// [Controller.EnqueueAll] when the CA or the keys changed, or when tokens may be written again.
 //
 // # Secrets
 //
@@ -40,7 +40,7 @@
 // # Tokens
 //
 // Any content of "token" may be refused by the API server, except a legacy token for this Secret and
-// this UID that a known key verifies. It is replaced by a new token if it is
+// this UID that a known key verifies: a key of the controllers, or one that the API server publishes. It is replaced by a new token if it is
 //
 //   - a token for another Secret or ServiceAccount that a known key verifies, at once and without a
 //     TokenReview, which would count as a use; also one that the API server accepts as that of another
@@ -53,9 +53,9 @@
 // What the API server accepts as this ServiceAccount stays. So does, without reviews, the token of a
 // Secret that the cleaner marked, that is being deleted, or that has (or whose namespace has) the
 // annotation sakeeper.io/resign=never. One event on the Secret says so. Tokens of keys that only
-// verify are signed anew on request. The result of a review is stored in an
-// annotation of the Secret, for this token and these keys, so that the next process continues
-// with it.
+// verify are signed anew on request. That the API server accepted a token is noted in an annotation of
+// the Secret, for this token and these keys, so that no other process asks again. Refusals are not
+// noted: the next process begins anew.
 //
 // Repairs, reviews and new signatures are rate limited, and writes that another client keeps undoing
 // are repeated ever more slowly (pkg/internal/writebackoff).

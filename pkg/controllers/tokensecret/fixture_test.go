@@ -36,7 +36,17 @@ var errBoom = errors.New("boom")
 const secretBytes = "eyJ-must-not-be-seen"
 
 // tokens makes tokens that consist of their claims, or fails with err.
-type tokens struct{ err error }
+type tokens struct {
+	err error
+	set *keys.Set // the known keys
+	// incomplete: the API server was not asked yet which keys it publishes.
+	incomplete bool
+	refreshed  *int
+}
+
+func (s tokens) Known() (*keys.Set, bool) { return s.set, !s.incomplete }
+
+func (s tokens) Refresh() { *s.refreshed++ }
 
 func (s tokens) Sign(_ context.Context, c token.LegacyClaims) (string, time.Duration, error) {
 	if s.err != nil {
@@ -122,8 +132,8 @@ func newController(t testing.TB, client *fake.Clientset, recorder record.EventRe
 	t.Helper()
 	set := testkit.Keys("p256", "rsa2048")
 	cfg := Config{
-		Client: client.CoreV1(), Tokens: tokens{}, CA: ca, Recorder: recorder, Clock: clock, Workers: 2,
-		Keys: func() *keys.Set { return set }, TokenReviews: client.AuthenticationV1().TokenReviews(), Resign: ResignDead,
+		Client: client.CoreV1(), Tokens: tokens{set: set, refreshed: new(int)}, CA: ca, Recorder: recorder, Clock: clock, Workers: 2,
+		TokenReviews: client.AuthenticationV1().TokenReviews(), Resign: ResignDead,
 	}
 	var errNamespaces, errSecrets, errAccounts error
 	cfg.Namespaces, errNamespaces = cache.Namespaces(client)
@@ -148,7 +158,7 @@ func (f fixture) cache(t testing.TB, obj metav1.Object) {
 	var err error
 	switch obj := obj.(type) {
 	case *corev1.Secret:
-		inspect := token.NewVerifier(f.cfg.Keys).Inspect
+		inspect := token.NewVerifier(f.known).Inspect
 		err = f.cfg.Secrets.GetStore().Add(cache.NewTokenSecret(obj.DeepCopy(), inspect))
 	case *corev1.Namespace:
 		err = f.cfg.Namespaces.GetStore().Add(obj)

@@ -208,7 +208,6 @@ func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 		"no service accounts": func(c *Config) { c.ServiceAccounts = nil },
 		"no namespaces":       func(c *Config) { c.Namespaces = nil },
 		"no tokens":           func(c *Config) { c.Tokens = nil },
-		"no keys":             func(c *Config) { c.Keys = nil },
 		"no token reviews":    func(c *Config) { c.TokenReviews = nil },
 		"no CA":               func(c *Config) { c.CA = nil },
 		"no recorder":         func(c *Config) { c.Recorder = nil },

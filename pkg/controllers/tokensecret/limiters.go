@@ -90,7 +90,7 @@ func (c *Controller) writeBackoff(ctx context.Context, tracker *writebackoff.Tra
 
 // contentOfToken identifies what a new token is for a write backoff, without the token.
 func (c *Controller) contentOfToken() string {
-	return "token of key " + c.cfg.Keys().Signing().PublicKey().ID()
+	return "token of key " + c.known().Signing().PublicKey().ID()
 }
 
 func contentOfCA(ca cabundle.Bundle) string { return "ca.crt " + ca.Fingerprint() }

@@ -6,7 +6,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/cache"
 )
 
-// Values of the label key_id for tokens that no known key verifies.
+// Values of the label key_id for tokens that no known key verifies: none of the controllers, and none
+// that the API server publishes.
 const (
 	keyNone    = "none"    // there is no token yet
 	keyUnknown = "unknown" // a token that was made for this Secret
@@ -34,7 +35,7 @@ func (k keyCounter) Describe(out chan<- *prometheus.Desc) { out <- k.secrets }
 
 // Collect implements [prometheus.Collector].
 func (k keyCounter) Collect(out chan<- prometheus.Metric) {
-	set := k.controller.cfg.Keys()
+	set := k.controller.known()
 	counts := map[string]int{keyNone: 0, keyUnknown: 0, keyForeign: 0}
 	for _, key := range set.Verification() {
 		counts[key.ID()] = 0

@@ -272,7 +272,7 @@ func TestNothingIsWrittenWhenTheAccountCannotBeRead(t *testing.T) {
 
 func TestNothingIsWrittenWithoutASignature(t *testing.T) {
 	f := newFixture(t, apiServer{}, testkit.ServiceAccount("team/robot"), testkit.Secret("team/s", testkit.WithAccount("robot")))
-	f.cfg.Tokens = tokens{err: errBoom}
+	f.cfg.Tokens = tokens{err: errBoom, set: f.known()}
 	if _, err := f.sync(f.context(t), objectName("team/s")); !errors.Is(err, errBoom) || err.Error() != "sign the token of secret team/s: boom" {
 		t.Errorf("error %v", err)
 	}

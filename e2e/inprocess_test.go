@@ -125,9 +125,6 @@ type signing struct {
 	signingkey.Signer
 }
 
-// use replaces the keys, as a change of their files does.
-func (i *inProcess) use(set *keys.Set) { i.keys.set(set) }
-
 // enqueueAll enqueues every Secret, as a change of the CA does.
 func (i *inProcess) enqueueAll() { i.ca.set(i.ca.Get()) }
 

@@ -45,6 +45,8 @@ type fixture struct {
 	code int
 	body string
 	err  error
+	// takes is how long the next response takes.
+	takes time.Duration
 	// keys are those of the controllers, and signs are those of the signer if they differ.
 	keys, signs *keys.Set
 	signErr     error
@@ -105,6 +107,12 @@ func (f *fixture) currentKeys() *keys.Set {
 func (f *fixture) RoundTrip(r *http.Request) (*http.Response, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if takes := f.takes; takes > 0 {
+		f.takes = 0
+		f.mu.Unlock()
+		time.Sleep(takes)
+		f.mu.Lock()
+	}
 	f.requests = append(f.requests, r.Method+" "+r.URL.Path+" "+r.Header.Get("Accept"))
 	if f.err != nil {
 		return nil, f.err
@@ -297,9 +305,12 @@ func TestItIsLookedEveryFiveMinutes(t *testing.T) {
 
 func TestAChangedKeyIsLookedForAtOnce(t *testing.T) {
 	run(t, asUsual, func(f *fixture) {
-		f.set(func() { f.keys, f.err = testkit.Keys("rsa2048"), errBoom })
+		f.set(func() { f.keys, f.err, f.takes = testkit.Keys("rsa2048"), errBoom, time.Second })
 		f.Reset()
 		synctest.Wait()
+		f.expectRefused("the API server was not yet asked whether it knows signing key " + idOf("rsa2048")) // although it was published before
+		changes := f.changes.Load()
+		advance(time.Second)
 		if err := f.Ready(); err == nil || !strings.Contains(err.Error(), idOf("rsa2048")) {
 			t.Errorf("ready before an answer: %v", err)
 		}
@@ -308,6 +319,9 @@ func TestAChangedKeyIsLookedForAtOnce(t *testing.T) {
 		f.Reset()
 		synctest.Wait() // without the delay of the former key
 		f.expectWritten()
+		if got := f.changes.Load() - changes; got != 1 {
+			t.Errorf("what had to wait was queued %d times, want once: the same keys are published", got)
+		}
 	})
 }
 

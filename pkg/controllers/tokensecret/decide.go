@@ -155,10 +155,8 @@ func decideCheck(s state) (action, string) {
 		return noteReview, "the API server accepts its token"
 	case s.token == maybeDead && s.newKeys:
 		return findKey, "keys have changed"
-	case s.mayResign() && s.token == maybeDead && s.keysIncomplete:
-		return none, "the keys that the API server publishes are not known yet"
 	case s.mayResign() && s.token == maybeDead:
-		return reviewToken, "its token may be dead"
+		return decideReview(s)
 	case s.token == accepted:
 		return leaveAlone, "The token in this secret stays: no known key verifies it as one that was made for this secret, but the API server accepts it"
 	case s.secret.DeletionTimestamp != nil:
@@ -170,6 +168,14 @@ func decideCheck(s state) (action, string) {
 	default:
 		return none, "secret is right"
 	}
+}
+
+// decideReview decides on a token that may be dead.
+func decideReview(s state) (action, string) {
+	if s.keysIncomplete {
+		return none, "the keys that the API server publishes are not known yet"
+	}
+	return reviewToken, "its token may be dead"
 }
 
 // mayResign returns false if the settings forbid a new signature, if the cleaner invalidated the

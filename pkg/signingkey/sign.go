@@ -3,8 +3,10 @@ package signingkey
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
+	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
@@ -75,3 +77,6 @@ func (c *Check) recordSigning(err error) {
 	defer c.mu.Unlock()
 	c.signer = signerState{err: err, failedAt: c.cfg.Clock.Now()}
 }
+
+// errWaiting makes err one for which the caller's key is queued later.
+func errWaiting(err error) error { return fmt.Errorf("%w: %w", workqueue.ErrRequeueLater, err) }

@@ -6,14 +6,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/wait"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -22,24 +20,16 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/controllers"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
-	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane/controlplanetest"
 )
 
-func start(t *testing.T) (*controlplane.ControlPlane, kubernetes.Interface) {
-	t.Helper()
-	cp, err := controlplane.Start(controlplane.Options{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := cp.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	return cp, kubernetes.NewForConfigOrDie(cp.Admin)
+func TestWithARealAPIServer(t *testing.T) {
+	c := controlplanetest.Start(t)
+	t.Run("a suite serves a cluster", func(t *testing.T) { aSuiteServesACluster(t, c) })
+	t.Run("deletions are confirmed where the caller's informers are filtered", func(t *testing.T) { deletionsAreConfirmed(t, c) })
 }
 
-func options(cp *controlplane.ControlPlane) controllers.Options {
+func options(cp *controlplanetest.Cluster) controllers.Options {
 	return controllers.Options{
 		Config: cp.Admin,
 		Keys:   controllers.KeyFiles(keys.Files{PrivateKeyFile: cp.SigningKeyFile}),
@@ -54,19 +44,6 @@ func mustNew(t *testing.T, o controllers.Options) *controllers.Suite {
 		t.Fatal(err)
 	}
 	return suite
-}
-
-// eventually waits until condition returns nil.
-func eventually(t *testing.T, what string, condition func(context.Context) error) {
-	t.Helper()
-	var last error
-	err := wait.PollUntilContextTimeout(t.Context(), 10*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
-		last = condition(ctx)
-		return last == nil, nil
-	})
-	if err != nil {
-		t.Fatalf("%s: %v", what, last)
-	}
 }
 
 func mustCreate[T any](t *testing.T, create func(context.Context, T, metav1.CreateOptions) (T, error), object T) T {
@@ -97,8 +74,8 @@ func filled(ctx context.Context, client kubernetes.Interface, name string) (stri
 	return string(secret.Data[corev1.ServiceAccountTokenKey]), nil
 }
 
-func TestASuiteServesACluster(t *testing.T) {
-	cp, client := start(t)
+func aSuiteServesACluster(t *testing.T, cp *controlplanetest.Cluster) {
+	client := cp.Client
 	registry := prometheus.NewRegistry()
 	allowed := make(chan struct{})
 	o := options(cp)
@@ -113,11 +90,11 @@ func TestASuiteServesACluster(t *testing.T) {
 		t.Error("it is ready before it may work")
 	}
 	close(allowed)
-	eventually(t, "readiness", func(context.Context) error { return suite.Ready() })
+	controlplanetest.Eventually(t, "readiness", func(context.Context) error { return suite.Ready() })
 
 	mustCreate(t, client.CoreV1().Secrets("default").Create, tokenSecret("token", "default"))
 	var token string
-	eventually(t, "a token", func(ctx context.Context) (err error) {
+	controlplanetest.Eventually(t, "a token", func(ctx context.Context) (err error) {
 		token, err = filled(ctx, client, "token")
 		return err
 	})
@@ -125,7 +102,7 @@ func TestASuiteServesACluster(t *testing.T) {
 	if got := review.Status.User.Username; got != "system:serviceaccount:default:default" {
 		t.Errorf("the API server takes the token for %q: %s", got, review.Status.Error)
 	}
-	eventually(t, "the root CA of every namespace", func(ctx context.Context) error {
+	controlplanetest.Eventually(t, "the root CA of every namespace", func(ctx context.Context) error {
 		found, err := client.CoreV1().ConfigMaps("").List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + api.RootCAConfigMap})
 		if err == nil && len(found.Items) < 4 { // default and the three of Kubernetes
 			err = fmt.Errorf("there are %d", len(found.Items))
@@ -145,10 +122,9 @@ func TestASuiteServesACluster(t *testing.T) {
 	}
 }
 
-// TestDeletionsAreConfirmedWhereTheCallersInformersAreFiltered: an account that leaves the filter
-// of the caller is no account that is gone.
-func TestDeletionsAreConfirmedWhereTheCallersInformersAreFiltered(t *testing.T) {
-	cp, client := start(t)
+// deletionsAreConfirmed: an account that leaves the filter of the caller is no account that is gone.
+func deletionsAreConfirmed(t *testing.T, cp *controlplanetest.Cluster) {
+	client := cp.Client
 	accounts := coreinformers.NewFilteredServiceAccountInformer(client, "", 0, toolscache.Indexers{}, func(o *metav1.ListOptions) { o.LabelSelector = "team=blue" })
 	o := options(cp)
 	o.Controllers = []string{"serviceaccount-token-controller"}
@@ -165,7 +141,7 @@ func TestDeletionsAreConfirmedWhereTheCallersInformersAreFiltered(t *testing.T) 
 	mustCreate(t, core.ServiceAccounts("default").Create, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "other"}})
 	mustCreate(t, core.Secrets("default").Create, tokenSecret("other", "other"))
 	for _, name := range []string{"stays", "goes", "other"} {
-		eventually(t, "a token of "+name, func(ctx context.Context) error {
+		controlplanetest.Eventually(t, "a token of "+name, func(ctx context.Context) error {
 			_, err := filled(ctx, client, name)
 			return err
 		})
@@ -178,7 +154,7 @@ func TestDeletionsAreConfirmedWhereTheCallersInformersAreFiltered(t *testing.T) 
 	if err := core.ServiceAccounts("default").Delete(t.Context(), "goes", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the Secret of the account that is gone", func(ctx context.Context) error {
+	controlplanetest.Eventually(t, "the Secret of the account that is gone", func(ctx context.Context) error {
 		secrets, err := core.Secrets("default").List(ctx, metav1.ListOptions{})
 		for _, secret := range secrets.Items {
 			if secret.Name == "goes" {

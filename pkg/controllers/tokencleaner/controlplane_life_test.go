@@ -56,7 +56,7 @@ func (p *controlPlane) lifeOfTokens(since time.Time) {
 		realSecret("in-use", testkit.WithLabel(lastUsed, recent[lastUsed])), realSecret("kept", testkit.WithAnnotation(keepIt, "true")), realSecret("hand"))
 	p.robot("asked", realSecret("hand"), realSecret("handkept", testkit.WithAnnotation(keepIt, "true")))
 	p.pod("life", "p", "mounted")
-	_, err := p.admin.CoreV1().Pods("life").Patch(t.Context(), "p", types.MergePatchType, []byte(`{"status":{"phase":"Succeeded"}}`), metav1.PatchOptions{}, "status")
+	_, err := p.Client.CoreV1().Pods("life").Patch(t.Context(), "p", types.MergePatchType, []byte(`{"status":{"phase":"Succeeded"}}`), metav1.PatchOptions{}, "status")
 	must(t, err)
 	untouched := map[string]labels{"unused": nil, "robot-token-bcdfg": nil, "mounted": nil, "raced": nil, "in-use": recent, "kept": nil, "hand": nil}
 
@@ -112,13 +112,13 @@ func (p *controlPlane) lifeOfTokens(since time.Time) {
 		t.Errorf("the use is not recorded: %v", left["raced"])
 	}
 	expectSame(t, "second pass", []string{"hand", "in-use", "kept", "mounted", "raced"}, slices.Sorted(maps.Keys(left)))
-	account, err := p.admin.CoreV1().ServiceAccounts("life").Get(t.Context(), "robot", metav1.GetOptions{})
+	account, err := p.Client.CoreV1().ServiceAccounts("life").Get(t.Context(), "robot", metav1.GetOptions{})
 	must(t, err)
 	if diff := cmp.Diff(labels{"sakeeper.io/token-cleaned-up": date(second)}, account.Annotations); diff != "" {
 		t.Errorf("annotations of the account (-want +got):\n%s", diff)
 	}
 
-	must(t, p.admin.CoreV1().Pods("life").Delete(t.Context(), "p", metav1.DeleteOptions{GracePeriodSeconds: new(int64)}))
+	must(t, p.Client.CoreV1().Pods("life").Delete(t.Context(), "p", metav1.DeleteOptions{GracePeriodSeconds: new(int64)}))
 	_, requests = p.pass(second, nil, nil)
 	expectSame(t, "the pod was deleted, and the use is older than the period", []string{"delete secrets life/raced", "list pods life/", "patch secrets life/mounted"}, requests)
 }
@@ -183,7 +183,7 @@ func (p *controlPlane) everyInterval(since time.Time) {
 	r := p.run(clock, nil, func(cfg *Config) { cfg.Interval = 20 * time.Millisecond })
 	defer r.stop()
 	marked := func(ctx context.Context) error {
-		secret, err := p.admin.CoreV1().Secrets("interval").Get(ctx, "unused", metav1.GetOptions{})
+		secret, err := p.Client.CoreV1().Secrets("interval").Get(ctx, "unused", metav1.GetOptions{})
 		if err == nil && secret.Labels[invalidSince] == "" {
 			err = errors.New("not marked")
 		}
@@ -197,13 +197,13 @@ func (p *controlPlane) everyInterval(since time.Time) {
 	})
 	clock.SetTime(since.Add(33 * day))
 	p.eventually("the mark", marked)
-	_, err := p.admin.CoreV1().Secrets("interval").Patch(t.Context(), "unused", types.MergePatchType,
+	_, err := p.Client.CoreV1().Secrets("interval").Patch(t.Context(), "unused", types.MergePatchType,
 		[]byte(`{"metadata":{"labels":{"`+invalidSince+`":null}}}`), metav1.PatchOptions{})
 	must(t, err)
 	p.eventually("the mark, once more", marked)
 	clock.SetTime(since.Add(66 * day))
 	p.eventually("the deletion", func(ctx context.Context) error {
-		_, err := p.admin.CoreV1().Secrets("interval").Get(ctx, "unused", metav1.GetOptions{})
+		_, err := p.Client.CoreV1().Secrets("interval").Get(ctx, "unused", metav1.GetOptions{})
 		return expectNotFound(err)
 	})
 }
@@ -218,7 +218,7 @@ func (p *controlPlane) untracked(since time.Time) {
 	expectSame(t, "events", []string{"Warning UnusableTokenTracking No tokens are cleaned up, because the date in the key since lies in the future"}, events)
 
 	// The API server creates it again, but not within 30 minutes.
-	must(t, p.admin.CoreV1().ConfigMaps("kube-system").Delete(t.Context(), trackingName, metav1.DeleteOptions{}))
+	must(t, p.Client.CoreV1().ConfigMaps("kube-system").Delete(t.Context(), trackingName, metav1.DeleteOptions{}))
 	events, requests = p.pass(since.AddDate(50, 0, 0), nil, nil)
 	expectSame(t, "requests", nil, requests)
 	expectSame(t, "events", nil, events)

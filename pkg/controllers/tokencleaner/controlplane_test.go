@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -15,24 +13,18 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
-	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane/controlplanetest"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// timeout limits waits that normally take milliseconds.
-const timeout = 30 * time.Second
-
 // controlPlane is a real API server on which the cleaner has only the permissions in doc.go.
 type controlPlane struct {
-	*controlplane.ControlPlane
+	*controlplanetest.Cluster
 	t       *testing.T
-	admin   kubernetes.Interface
 	cleaner *rest.Config
 	signer  *token.Signer
 }
@@ -44,25 +36,10 @@ const (
 
 func newControlPlane(t *testing.T) *controlPlane {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "controlplane")
-	must(t, os.Mkdir(dir, 0o700))
-	cp, err := controlplane.Start(controlplane.Options{Dir: dir})
-	must(t, err)
-	t.Cleanup(func() {
-		if err := cp.Stop(); err != nil {
-			t.Errorf("stop control plane: %v", err)
-		}
-	})
-	p := &controlPlane{ControlPlane: cp, t: t}
-	p.admin, err = kubernetes.NewForConfig(cp.Admin)
-	must(t, err)
-	data, err := os.ReadFile(cp.SigningKeyFile)
-	must(t, err)
-	key, err := keys.ParsePrivate(data)
-	must(t, err)
-	set := keys.NewSet(key)
-	p.signer = token.NewSigner(func() *keys.Set { return set })
-	p.cleaner, err = cp.ServiceAccount(cleanerNamespace, cleanerAccount)
+	p := &controlPlane{Cluster: controlplanetest.Start(t), t: t}
+	p.signer = token.NewSigner(func() *keys.Set { return p.Keys })
+	var err error
+	p.cleaner, err = p.ServiceAccount(cleanerNamespace, cleanerAccount)
 	must(t, err)
 	p.grant()
 	return p
@@ -70,26 +47,18 @@ func newControlPlane(t *testing.T) *controlPlane {
 
 func (p *controlPlane) grant() {
 	p.t.Helper()
-	core := func(resource string, verbs ...string) rbacv1.PolicyRule {
-		return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{resource}, Verbs: verbs}
-	}
-	tracking := core("configmaps", "get")
+	rule := controlplanetest.Rule
+	cleaner := rbacv1.Subject{Kind: "ServiceAccount", Namespace: cleanerNamespace, Name: cleanerAccount}
+	p.Grant(p.t, cleanerAccount, cleaner, rule("secrets", "list", "watch", "patch", "delete"), rule("serviceaccounts", "list", "watch", "patch"),
+		rule("namespaces", "list", "watch"), rule("pods", "list"))
+	tracking := rule("configmaps", "get")
 	tracking.ResourceNames = []string{"kube-apiserver-legacy-service-account-token-tracking"}
-	meta := metav1.ObjectMeta{Name: cleanerAccount}
-	subjects := []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: cleanerNamespace, Name: cleanerAccount}}
-	rbac := p.admin.RbacV1()
-	_, err1 := rbac.ClusterRoles().Create(p.t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
-		core("secrets", "list", "watch", "patch", "delete"), core("serviceaccounts", "list", "watch", "patch"),
-		core("namespaces", "list", "watch"), core("pods", "list"),
-	}}, metav1.CreateOptions{})
-	_, err2 := rbac.ClusterRoleBindings().Create(p.t.Context(), &rbacv1.ClusterRoleBinding{
-		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: cleanerAccount},
+	meta, rbac := metav1.ObjectMeta{Name: cleanerAccount}, p.Client.RbacV1()
+	_, errRole := rbac.Roles("kube-system").Create(p.t.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{tracking}}, metav1.CreateOptions{})
+	_, errBinding := rbac.RoleBindings("kube-system").Create(p.t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: meta, Subjects: []rbacv1.Subject{cleaner}, RoleRef: rbacv1.RoleRef{Kind: "Role", Name: cleanerAccount},
 	}, metav1.CreateOptions{})
-	_, err3 := rbac.Roles("kube-system").Create(p.t.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{tracking}}, metav1.CreateOptions{})
-	_, err4 := rbac.RoleBindings("kube-system").Create(p.t.Context(), &rbacv1.RoleBinding{
-		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{Kind: "Role", Name: cleanerAccount},
-	}, metav1.CreateOptions{})
-	must(p.t, errors.Join(err1, err2, err3, err4))
+	must(p.t, errors.Join(errRole, errBinding))
 }
 
 // tracking returns the tracking ConfigMap, which the API server creates.
@@ -97,7 +66,7 @@ func (p *controlPlane) tracking() *corev1.ConfigMap {
 	p.t.Helper()
 	var found *corev1.ConfigMap
 	p.eventually("the tracking config map", func(ctx context.Context) (err error) {
-		found, err = p.admin.CoreV1().ConfigMaps("kube-system").Get(ctx, trackingName, metav1.GetOptions{})
+		found, err = p.Client.CoreV1().ConfigMaps("kube-system").Get(ctx, trackingName, metav1.GetOptions{})
 		return err
 	})
 	return found
@@ -107,7 +76,7 @@ func (p *controlPlane) trackSince(date time.Time) {
 	p.t.Helper()
 	found := p.tracking()
 	found.Data["since"] = date.Format(time.DateOnly)
-	_, err := p.admin.CoreV1().ConfigMaps("kube-system").Update(p.t.Context(), found, metav1.UpdateOptions{})
+	_, err := p.Client.CoreV1().ConfigMaps("kube-system").Update(p.t.Context(), found, metav1.UpdateOptions{})
 	must(p.t, err)
 }
 
@@ -117,7 +86,7 @@ func (p *controlPlane) namespace(name string, opts ...testkit.Option) {
 	for _, opt := range opts {
 		opt(namespace)
 	}
-	_, err := p.admin.CoreV1().Namespaces().Create(p.t.Context(), namespace, metav1.CreateOptions{})
+	_, err := p.Client.CoreV1().Namespaces().Create(p.t.Context(), namespace, metav1.CreateOptions{})
 	must(p.t, err)
 }
 
@@ -131,7 +100,7 @@ func (p *controlPlane) robot(namespace string, secrets ...*corev1.Secret) {
 			account.Secrets = append(account.Secrets, corev1.ObjectReference{Name: s.Name})
 		}
 	}
-	account, err := p.admin.CoreV1().ServiceAccounts(namespace).Create(p.t.Context(), account, metav1.CreateOptions{})
+	account, err := p.Client.CoreV1().ServiceAccounts(namespace).Create(p.t.Context(), account, metav1.CreateOptions{})
 	must(p.t, err)
 	for _, s := range secrets {
 		compact, err := p.signer.SignLegacy(p.t.Context(), token.LegacyClaims{
@@ -141,7 +110,7 @@ func (p *controlPlane) robot(namespace string, secrets ...*corev1.Secret) {
 		s.Namespace = namespace
 		testkit.WithAccountUID(account.UID)(s)
 		testkit.WithData("token", compact)(s)
-		_, err = p.admin.CoreV1().Secrets(namespace).Create(p.t.Context(), s, metav1.CreateOptions{})
+		_, err = p.Client.CoreV1().Secrets(namespace).Create(p.t.Context(), s, metav1.CreateOptions{})
 		must(p.t, err)
 	}
 }
@@ -160,28 +129,22 @@ func (p *controlPlane) pod(namespace, name, secret string) {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: podsReferringTo("", secret).Items[0].Spec}
 	pod.Spec.Volumes[0].Name = "token"
 	pod.Spec.Containers = []corev1.Container{{Name: "c", Image: "i"}}
-	_, err := p.admin.CoreV1().Pods(namespace).Create(p.t.Context(), pod, metav1.CreateOptions{})
+	_, err := p.Client.CoreV1().Pods(namespace).Create(p.t.Context(), pod, metav1.CreateOptions{})
 	must(p.t, err)
 }
 
 // use has the API server review the token of a Secret, which records a use.
 func (p *controlPlane) use(ctx context.Context, namespace, name string) (authenticationv1.TokenReviewStatus, error) {
-	secret, err := p.admin.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+	secret, err := p.Client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		return authenticationv1.TokenReviewStatus{}, err
 	}
-	review, err := p.admin.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{
-		Spec: authenticationv1.TokenReviewSpec{Token: string(secret.Data["token"])},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		return authenticationv1.TokenReviewStatus{}, err
-	}
-	return review.Status, nil
+	return p.Review(ctx, secret)
 }
 
 // secrets returns the labels of all token Secrets of a namespace, by name.
 func (p *controlPlane) secrets(ctx context.Context, namespace string) (map[string]map[string]string, error) {
-	list, err := p.admin.CoreV1().Secrets(namespace).List(ctx, metav1.ListOptions{})
+	list, err := p.Client.CoreV1().Secrets(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
 	}
@@ -203,17 +166,7 @@ func (p *controlPlane) expectSecrets(step, namespace string, want map[string]map
 
 func (p *controlPlane) eventually(what string, check func(ctx context.Context) error) {
 	p.t.Helper()
-	last := errors.New("never checked")
-	err := wait.PollUntilContextTimeout(p.t.Context(), 10*time.Millisecond, timeout, true, func(ctx context.Context) (bool, error) {
-		err := check(ctx)
-		if ctx.Err() == nil {
-			last = err
-		}
-		return err == nil, nil
-	})
-	if err != nil {
-		p.t.Fatalf("%s: %v (last: %v)", what, err, last)
-	}
+	controlplanetest.Eventually(p.t, what, check)
 }
 
 func must(t *testing.T, err error) {

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"testing"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,58 +25,22 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/signingkey"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
-	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane/controlplanetest"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 // generator is the user name of the controller. It has the RBAC rules that doc.go names.
 const generator = "generator"
 
-// controlPlane is a real API server with its signing key and CA.
-type controlPlane struct {
-	*controlplane.ControlPlane
-	admin kubernetes.Interface
-	keys  *keys.Set
-	ca    cabundle.Bundle
-}
+// controlPlane is a real API server.
+type controlPlane struct{ *controlplanetest.Cluster }
 
 func newControlPlane(t *testing.T) controlPlane {
 	t.Helper()
-	cp, err := controlplane.Start(controlplane.Options{Dir: t.TempDir()})
-	must(t, err)
-	t.Cleanup(func() { must(t, cp.Stop()) })
-	p := controlPlane{ControlPlane: cp}
-	p.admin, err = kubernetes.NewForConfig(cp.Admin)
-	must(t, err)
-	pem, err := os.ReadFile(cp.SigningKeyFile)
-	must(t, err)
-	key, err := keys.ParsePrivate(pem)
-	must(t, err)
-	p.keys = keys.NewSet(key)
-	p.ca, err = cabundle.Parse(cp.Admin.CAData)
-	must(t, err)
-	p.grant(t)
+	p := controlPlane{controlplanetest.Start(t)}
+	p.Grant(t, generator, rbacv1.Subject{Kind: rbacv1.UserKind, Name: generator}, controlplanetest.Rule("secrets", "list", "watch", "create", "delete"),
+		controlplanetest.Rule("serviceaccounts", "list", "watch", "patch"), controlplanetest.Rule("namespaces", "list", "watch"))
 	return p
-}
-
-func (p controlPlane) grant(t *testing.T) {
-	t.Helper()
-	rule := func(resource string, verbs ...string) rbacv1.PolicyRule {
-		return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{resource}, Verbs: verbs}
-	}
-	_, err := p.admin.RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{
-		ObjectMeta: metav1.ObjectMeta{Name: generator},
-		Rules: []rbacv1.PolicyRule{
-			rule("secrets", "list", "watch", "create", "delete"), rule("serviceaccounts", "list", "watch", "patch"), rule("namespaces", "list", "watch"),
-		},
-	}, metav1.CreateOptions{})
-	must(t, err)
-	_, err = p.admin.RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: generator},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: generator},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, Name: generator}},
-	}, metav1.CreateOptions{})
-	must(t, err)
 }
 
 // start runs the controller as a process does, until stop is called.
@@ -90,19 +52,18 @@ func (p controlPlane) start(t *testing.T, mode Mode, with func(*rest.Config)) (s
 	with(config)
 	client, errClient := kubernetes.NewForConfig(config)
 	meta, errMeta := metadata.NewForConfig(config)
-	must(t, errors.Join(errClient, errMeta))
-	check, err := signingkey.New(signingkey.Config{
-		Client: client.CoreV1().RESTClient(), Keys: func() *keys.Set { return p.keys }, Signer: token.NewSigner(func() *keys.Set { return p.keys }),
+	check, errCheck := signingkey.New(signingkey.Config{
+		Client: client.CoreV1().RESTClient(), Keys: func() *keys.Set { return p.Keys }, Signer: token.NewSigner(func() *keys.Set { return p.Keys }),
 		Recorder: record.NewFakeRecorder(100), Process: &corev1.ObjectReference{}, Clock: clock.RealClock{},
 	})
-	must(t, err)
+	must(t, errors.Join(errClient, errMeta, errCheck))
 	c := newController(t, client, meta, func(cfg *Config) {
-		cfg.Mode, cfg.Tokens, cfg.CA = mode, check, func() cabundle.Bundle { return p.ca }
+		cfg.Mode, cfg.Tokens, cfg.CA = mode, check, func() cabundle.Bundle { return p.CA }
 	})
 	c.requestTimeout = 100 * time.Millisecond
 	check.OnChange(c.EnqueueAll)
 	stop = testkit.Start(ctx, t, check.Run, c.Run, testkit.Informer(c.cfg.Namespaces), testkit.Informer(c.cfg.Secrets), testkit.Informer(c.cfg.ServiceAccounts))
-	eventually(t, "ready", func(context.Context) error {
+	controlplanetest.Eventually(t, "ready", func(context.Context) error {
 		if !c.Ready() {
 			return errors.New("not ready")
 		}
@@ -113,17 +74,11 @@ func (p controlPlane) start(t *testing.T, mode Mode, with func(*rest.Config)) (s
 
 func unchanged(*rest.Config) {}
 
-// eventually waits until check returns nil.
-func eventually(t *testing.T, what string, check func(ctx context.Context) error) {
-	t.Helper()
-	testkit.Await(t, 10*time.Millisecond, 30*time.Second, what, check)
-}
-
 // newNamespace creates a namespace with the ServiceAccount default.
 func (p controlPlane) newNamespace(t *testing.T, labels map[string]string) string {
 	t.Helper()
 	name := "t-" + utilrand.String(8)
-	_, err := p.admin.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}, metav1.CreateOptions{})
+	_, err := p.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}, metav1.CreateOptions{})
 	must(t, err)
 	p.newAccount(t, name, "default", nil)
 	return name
@@ -131,7 +86,7 @@ func (p controlPlane) newNamespace(t *testing.T, labels map[string]string) strin
 
 func (p controlPlane) newAccount(t *testing.T, namespace, name string, labels map[string]string) {
 	t.Helper()
-	_, err := p.admin.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}, metav1.CreateOptions{})
+	_, err := p.Client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}, metav1.CreateOptions{})
 	must(t, err)
 }
 
@@ -140,8 +95,8 @@ func (p controlPlane) newAccount(t *testing.T, namespace, name string, labels ma
 func (p controlPlane) expectToken(t *testing.T, namespace, name string) *corev1.Secret {
 	t.Helper()
 	var secret *corev1.Secret
-	eventually(t, "token of "+namespace+"/"+name, func(ctx context.Context) error {
-		account, err := p.admin.CoreV1().ServiceAccounts(namespace).Get(ctx, name, metav1.GetOptions{})
+	controlplanetest.Eventually(t, "token of "+namespace+"/"+name, func(ctx context.Context) error {
+		account, err := p.Client.CoreV1().ServiceAccounts(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -155,37 +110,36 @@ func (p controlPlane) expectToken(t *testing.T, namespace, name string) *corev1.
 		secret = &all[0]
 		return nil
 	})
-	if !cache.IsGeneratedName(name, secret.Name) || string(secret.Data["ca.crt"]) != string(p.ca.PEM()) || string(secret.Data["namespace"]) != namespace {
+	if !cache.IsGeneratedName(name, secret.Name) || string(secret.Data["ca.crt"]) != string(p.CA.PEM()) || string(secret.Data["namespace"]) != namespace {
 		t.Errorf("secret %s is not complete", secret.Name)
 	}
-	eventually(t, "review", func(ctx context.Context) error { // the API server's own caches may lag
-		if user := p.review(ctx, t, secret); user != "system:serviceaccount:"+namespace+":"+name {
-			return fmt.Errorf("the token is that of %q", user)
-		}
-		return nil
-	})
+	p.expectUser(t, secret, "system:serviceaccount:"+namespace+":"+name)
 	return secret
 }
 
 // tokens returns the Secrets that name the account.
 func (p controlPlane) tokens(ctx context.Context, namespace, account string) ([]corev1.Secret, error) {
-	list, err := p.admin.CoreV1().Secrets(namespace).List(ctx, metav1.ListOptions{})
+	list, err := p.Client.CoreV1().Secrets(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
 	}
 	return slices.DeleteFunc(list.Items, func(s corev1.Secret) bool { return s.Annotations[corev1.ServiceAccountNameKey] != account }), nil
 }
 
-func (p controlPlane) review(ctx context.Context, t *testing.T, secret *corev1.Secret) string {
+// expectUser waits until the token in secret is that of user; empty: until it is rejected. The
+// caches of the API server may lag.
+func (p controlPlane) expectUser(t *testing.T, secret *corev1.Secret, user string) {
 	t.Helper()
-	review, err := p.admin.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{
-		Spec: authenticationv1.TokenReviewSpec{Token: string(secret.Data["token"])},
-	}, metav1.CreateOptions{})
-	must(t, err)
-	return review.Status.User.Username
+	controlplanetest.Eventually(t, "review of the token in "+secret.Name, func(ctx context.Context) error {
+		status, err := p.Review(ctx, secret)
+		if err == nil && status.User.Username != user {
+			err = fmt.Errorf("it is that of %q", status.User.Username)
+		}
+		return err
+	})
 }
 
 func (p controlPlane) delete(t *testing.T, secret *corev1.Secret) {
 	t.Helper()
-	must(t, p.admin.CoreV1().Secrets(secret.Namespace).Delete(t.Context(), secret.Name, metav1.DeleteOptions{}))
+	must(t, p.Client.CoreV1().Secrets(secret.Namespace).Delete(t.Context(), secret.Name, metav1.DeleteOptions{}))
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane/controlplanetest"
 )
 
 func TestWithARealAPIServer(t *testing.T) {
@@ -82,16 +83,8 @@ func (p controlPlane) testDeleted(t *testing.T) {
 	if first.Name == second.Name || second.Name == third.Name || first.Name == third.Name {
 		t.Errorf("names %s, %s, %s", first.Name, second.Name, third.Name)
 	}
-	eventually(t, "deleted tokens are rejected", func(ctx context.Context) error {
-		return errors.Join(expectRejected(p.review(ctx, t, first)), expectRejected(p.review(ctx, t, second)))
-	})
-}
-
-func expectRejected(user string) error {
-	if user != "" {
-		return fmt.Errorf("accepted as %s", user)
-	}
-	return nil
+	p.expectUser(t, first, "")
+	p.expectUser(t, second, "")
 }
 
 // patchless fails every patch of a ServiceAccount.
@@ -114,7 +107,7 @@ func (p controlPlane) kill(t *testing.T) corev1.Secret {
 	defer stop()
 	namespace := p.newNamespace(t, nil)
 	var created []corev1.Secret
-	eventually(t, "the first write", func(ctx context.Context) (err error) {
+	controlplanetest.Eventually(t, "the first write", func(ctx context.Context) (err error) {
 		if created, err = p.tokens(ctx, namespace, "default"); len(created) == 0 {
 			return errors.Join(err, errors.New("no secret yet"))
 		}
@@ -142,7 +135,7 @@ func (p controlPlane) testKilledAndDeleted(t *testing.T) {
 
 // testRejected removes the permission to patch for a while.
 func (p controlPlane) testRejected(t *testing.T) {
-	roles := p.admin.RbacV1().ClusterRoles()
+	roles := p.Client.RbacV1().ClusterRoles()
 	role, err := roles.Get(t.Context(), generator, metav1.GetOptions{})
 	must(t, err)
 	with, without := role.Rules, []rbacv1.PolicyRule{}
@@ -161,7 +154,7 @@ func (p controlPlane) testRejected(t *testing.T) {
 	mark, err := p.Audit.Mark(t.Context())
 	must(t, err)
 	namespace := p.newNamespace(t, nil)
-	eventually(t, "rejections", func(ctx context.Context) error {
+	controlplanetest.Eventually(t, "rejections", func(ctx context.Context) error {
 		rejected, err := p.Audit.Since(ctx, mark, func(r controlplane.Request) bool {
 			return r.User.Username == generator && r.Object.Namespace == namespace && r.Verb == "patch" && r.Response.Code == http.StatusForbidden
 		})

@@ -4,8 +4,6 @@ package integration
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"maps"
 	"net"
 	"net/http"
@@ -35,6 +33,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/servingcert"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane/controlplanetest"
 	"github.com/sakeeper/sakeeper/pkg/webhook"
 	"github.com/sakeeper/sakeeper/pkg/webhook/review"
 )
@@ -49,36 +48,10 @@ const address = "127.0.0.1"
 const verbosity = 7
 
 // shared is set once, by TestMain.
-var shared struct {
-	cp    *controlplane.ControlPlane
-	admin kubernetes.Interface
-}
+var shared *controlplanetest.Cluster
 
 func TestMain(m *testing.M) {
-	code, err := runSuite(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "integration:", err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func runSuite(m *testing.M) (code int, err error) {
-	dir, err := os.MkdirTemp("", "sakeeper-webhook-")
-	if err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if shared.cp, err = controlplane.Start(controlplane.Options{Dir: dir}); err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, shared.cp.Stop()) }()
-	admin := rest.CopyConfig(shared.cp.Admin)
-	admin.QPS = -1
-	if shared.admin, err = kubernetes.NewForConfig(admin); err != nil {
-		return 1, err
-	}
-	return m.Run(), nil
+	os.Exit(controlplanetest.Run(m, func(c *controlplanetest.Cluster) { shared = c }))
 }
 
 // site is one installation of a webhook: a namespace, a Secret, and two configurations that
@@ -96,12 +69,12 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	mark, err := shared.cp.Audit.Mark(t.Context())
+	mark, err := shared.Audit.Mark(t.Context())
 	must(t, err)
 	s := &site{t: t, name: "webhook-" + rand.String(8), mark: mark}
-	_, err = shared.admin.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: s.meta()}, metav1.CreateOptions{})
+	_, err = shared.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: s.meta()}, metav1.CreateOptions{})
 	must(t, err)
-	s.identity, err = shared.cp.ServiceAccount(s.name, s.name)
+	s.identity, err = shared.ServiceAccount(s.name, s.name)
 	must(t, err)
 	s.identity.QPS = -1
 	s.grant()
@@ -122,9 +95,9 @@ func (s *site) grant() {
 	role := &rbacv1.Role{ObjectMeta: s.meta(), Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{s.name}, Verbs: []string{"get", "list", "watch", "update"}},
 	}}
-	_, err := shared.admin.RbacV1().Roles(s.name).Create(s.t.Context(), role, metav1.CreateOptions{})
+	_, err := shared.Client.RbacV1().Roles(s.name).Create(s.t.Context(), role, metav1.CreateOptions{})
 	must(s.t, err)
-	_, err = shared.admin.RbacV1().RoleBindings(s.name).Create(s.t.Context(), &rbacv1.RoleBinding{
+	_, err = shared.Client.RbacV1().RoleBindings(s.name).Create(s.t.Context(), &rbacv1.RoleBinding{
 		ObjectMeta: s.meta(), Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: s.name},
 	}, metav1.CreateOptions{})
 	must(s.t, err)
@@ -132,9 +105,9 @@ func (s *site) grant() {
 		APIGroups: []string{"admissionregistration.k8s.io"}, Resources: []string{"mutatingwebhookconfigurations", "validatingwebhookconfigurations"},
 		ResourceNames: []string{s.name}, Verbs: []string{"list", "watch", "patch"},
 	}}}
-	_, err = shared.admin.RbacV1().ClusterRoles().Create(s.t.Context(), cluster, metav1.CreateOptions{})
+	_, err = shared.Client.RbacV1().ClusterRoles().Create(s.t.Context(), cluster, metav1.CreateOptions{})
 	must(s.t, err)
-	_, err = shared.admin.RbacV1().ClusterRoleBindings().Create(s.t.Context(), &rbacv1.ClusterRoleBinding{
+	_, err = shared.Client.RbacV1().ClusterRoleBindings().Create(s.t.Context(), &rbacv1.ClusterRoleBinding{
 		ObjectMeta: s.meta(), Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: s.name},
 	}, metav1.CreateOptions{})
 	must(s.t, err)
@@ -142,7 +115,7 @@ func (s *site) grant() {
 
 func (s *site) requests() []controlplane.Request {
 	s.t.Helper()
-	requests, err := shared.cp.Audit.Since(context.WithoutCancel(s.t.Context()), s.mark, func(r controlplane.Request) bool {
+	requests, err := shared.Audit.Since(context.WithoutCancel(s.t.Context()), s.mark, func(r controlplane.Request) bool {
 		return strings.HasPrefix(r.User.Username, "system:serviceaccount:"+s.name+":")
 	})
 	must(s.t, err)
@@ -177,7 +150,7 @@ func (s *site) configure(first, second *replica) {
 	selector := &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: s.name}}
 	noNamespace := &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: "none"}}
 	theirs := admissionregistrationv1.WebhookClientConfig{URL: new("https://other.example/path"), CABundle: testkit.Bundle().PEM()}
-	_, err := shared.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(s.t.Context(), &admissionregistrationv1.MutatingWebhookConfiguration{
+	_, err := shared.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(s.t.Context(), &admissionregistrationv1.MutatingWebhookConfiguration{
 		ObjectMeta: s.meta(), Webhooks: []admissionregistrationv1.MutatingWebhook{
 			{Name: "a.theirs.example", ClientConfig: theirs, Rules: rules, NamespaceSelector: noNamespace, SideEffects: new(admissionregistrationv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"}},
 			{
@@ -188,7 +161,7 @@ func (s *site) configure(first, second *replica) {
 		},
 	}, metav1.CreateOptions{})
 	must(s.t, err)
-	_, err = shared.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(s.t.Context(), &admissionregistrationv1.ValidatingWebhookConfiguration{
+	_, err = shared.Client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(s.t.Context(), &admissionregistrationv1.ValidatingWebhookConfiguration{
 		ObjectMeta: s.meta(), Webhooks: []admissionregistrationv1.ValidatingWebhook{
 			{Name: "b.ours.example", ClientConfig: s.client(second), Rules: rules, NamespaceSelector: selector, SideEffects: new(admissionregistrationv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"}},
 			{Name: "a.theirs.example", ClientConfig: theirs, Rules: rules, NamespaceSelector: noNamespace, SideEffects: new(admissionregistrationv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"}},
@@ -200,8 +173,8 @@ func (s *site) configure(first, second *replica) {
 func (s *site) deleteConfigurations() {
 	ctx := context.WithoutCancel(s.t.Context())
 	for _, err := range []error{
-		shared.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(ctx, s.name, metav1.DeleteOptions{}),
-		shared.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete(ctx, s.name, metav1.DeleteOptions{}),
+		shared.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(ctx, s.name, metav1.DeleteOptions{}),
+		shared.Client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete(ctx, s.name, metav1.DeleteOptions{}),
 	} {
 		if err != nil && !apierrors.IsNotFound(err) {
 			s.t.Error(err)
@@ -211,14 +184,14 @@ func (s *site) deleteConfigurations() {
 
 // call creates a ConfigMap, which both webhooks must allow.
 func (s *site) call(ctx context.Context) error {
-	_, err := shared.admin.CoreV1().ConfigMaps(s.name).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "called-"}}, metav1.CreateOptions{})
+	_, err := shared.Client.CoreV1().ConfigMaps(s.name).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "called-"}}, metav1.CreateOptions{})
 	return err
 }
 
 // secret is the Secret that all replicas share.
 func (s *site) secret() *corev1.Secret {
 	s.t.Helper()
-	secret, err := shared.admin.CoreV1().Secrets(s.name).Get(s.t.Context(), s.name, metav1.GetOptions{})
+	secret, err := shared.Client.CoreV1().Secrets(s.name).Get(s.t.Context(), s.name, metav1.GetOptions{})
 	must(s.t, err)
 	return secret
 }
@@ -226,21 +199,21 @@ func (s *site) secret() *corev1.Secret {
 // put replaces the Secret.
 func (s *site) put(data map[string][]byte, kind corev1.SecretType) {
 	s.t.Helper()
-	err := shared.admin.CoreV1().Secrets(s.name).Delete(s.t.Context(), s.name, metav1.DeleteOptions{})
+	err := shared.Client.CoreV1().Secrets(s.name).Delete(s.t.Context(), s.name, metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		s.t.Fatal(err)
 	}
-	_, err = shared.admin.CoreV1().Secrets(s.name).Create(s.t.Context(), &corev1.Secret{ObjectMeta: s.meta(), Type: kind, Data: maps.Clone(data)}, metav1.CreateOptions{})
+	_, err = shared.Client.CoreV1().Secrets(s.name).Create(s.t.Context(), &corev1.Secret{ObjectMeta: s.meta(), Type: kind, Data: maps.Clone(data)}, metav1.CreateOptions{})
 	must(s.t, err)
 }
 
 // bundles are the caBundles of our two webhooks, mutating first.
 func (s *site) bundles(ctx context.Context) ([2]string, error) {
-	mutating, err := shared.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, s.name, metav1.GetOptions{})
+	mutating, err := shared.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, s.name, metav1.GetOptions{})
 	if err != nil {
 		return [2]string{}, err
 	}
-	validating, err := shared.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(ctx, s.name, metav1.GetOptions{})
+	validating, err := shared.Client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(ctx, s.name, metav1.GetOptions{})
 	if err != nil {
 		return [2]string{}, err
 	}

@@ -119,8 +119,8 @@ func TestAWipedBundleComesBack(t *testing.T) {
 	s.configure(first, second)
 	eventually(t, "ready", first.ready)
 	eventually(t, "ready", second.ready)
-	mutatings := shared.admin.AdmissionregistrationV1().MutatingWebhookConfigurations()
-	validatings := shared.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations()
+	mutatings := shared.Client.AdmissionregistrationV1().MutatingWebhookConfigurations()
+	validatings := shared.Client.AdmissionregistrationV1().ValidatingWebhookConfigurations()
 	before, err := mutatings.Get(t.Context(), s.name, metav1.GetOptions{})
 	must(t, err)
 	want, err := s.bundles(t.Context())
@@ -157,7 +157,7 @@ func TestAWebhookOfAnotherOwnerIsNotTouched(t *testing.T) {
 	r := s.start(clock.RealClock{})
 	s.configure(r, r)
 	eventually(t, "ready", r.ready)
-	found, err := shared.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), s.name, metav1.GetOptions{})
+	found, err := shared.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), s.name, metav1.GetOptions{})
 	must(t, err)
 	if diff := cmp.Diff(string(testkit.Bundle().PEM()), string(found.Webhooks[0].ClientConfig.CABundle)); diff != "" {
 		t.Errorf("other webhook (-want +got):\n%s", diff)
@@ -327,7 +327,7 @@ func TestARotationFailsNoCall(t *testing.T) {
 // conflict, and are slowed down.
 func (s *site) touch() {
 	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{"touched":%q}}}`, time.Now())
-	if _, err := shared.admin.CoreV1().Secrets(s.name).Patch(s.t.Context(), s.name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+	if _, err := shared.Client.CoreV1().Secrets(s.name).Patch(s.t.Context(), s.name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		s.t.Error(err)
 	}
 }
@@ -341,17 +341,17 @@ func TestWebhooksWorkAfterARestartOfTheAPIServer(t *testing.T) {
 	eventually(t, "a call", s.call)
 
 	s.restarts = true
-	must(t, shared.cp.KillServer())
+	must(t, shared.KillServer())
 	if err := first.Ready(); err != nil {
 		t.Errorf("while the API server is down: %v", err)
 	}
-	must(t, shared.cp.StartServer(t.Context()))
+	must(t, shared.StartServer(t.Context()))
 	eventually(t, "a call", s.call)
 
 	want, err := s.bundles(t.Context())
 	must(t, err)
 	wipe := []byte(`{"webhooks":[{"name":"b.ours.example","clientConfig":{"caBundle":null}}]}`)
-	_, err = shared.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Patch(t.Context(), s.name, types.StrategicMergePatchType, wipe, metav1.PatchOptions{})
+	_, err = shared.Client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Patch(t.Context(), s.name, types.StrategicMergePatchType, wipe, metav1.PatchOptions{})
 	must(t, err)
 	eventually(t, "the bundle", func(ctx context.Context) error {
 		got, err := s.bundles(ctx)
@@ -376,12 +376,12 @@ func TestWebhooksWorkAfterARestartOfTheAPIServer(t *testing.T) {
 func TestReplicasThatStartBeforeTheAPIServer(t *testing.T) {
 	s := newSite(t)
 	s.restarts = true
-	must(t, shared.cp.KillServer())
+	must(t, shared.KillServer())
 	r := s.start(clock.RealClock{})
 	if r.Ready() == nil {
 		t.Error("ready")
 	}
-	must(t, shared.cp.StartServer(t.Context()))
+	must(t, shared.StartServer(t.Context()))
 	s.configure(r, r)
 	eventually(t, "ready", r.ready)
 	eventually(t, "a call", s.call)

@@ -74,7 +74,7 @@ func TestSync(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, nil, tc.inCached...)
-			requeueAfter, err := f.sync(newContext(t), "team")
+			requeueAfter, err := f.sync(testkit.Context(t), "team")
 			if requeueAfter != 0 || err != nil {
 				t.Errorf("requeued after %v, error %v", requeueAfter, err)
 			}
@@ -114,7 +114,7 @@ func TestResponses(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, tc.inResponse, tc.inCached...)
-			_, err := f.sync(newContext(t), "team")
+			_, err := f.sync(testkit.Context(t), "team")
 			if !errors.Is(err, tc.wantErr) || (tc.wantErr == nil) != (err == nil) {
 				t.Errorf("error %v, want %v", err, tc.wantErr)
 			}
@@ -163,7 +163,7 @@ func TestACAThatIsUndoneIsWrittenEverMoreSlowly(t *testing.T) {
 			clock := clocktesting.NewFakePassiveClock(testkit.Instant())
 			f.backoff = writebackoff.New[objectKey]("configmaps", clock, nil)
 			testkit.ExpectWriteBackoff(t, clock, func() int { return len(f.client.Actions()) }, func() time.Duration {
-				requeueAfter, err := f.sync(newContext(t), "team")
+				requeueAfter, err := f.sync(testkit.Context(t), "team")
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -192,7 +192,7 @@ func TestWritesOfANewCAAreRateLimited(t *testing.T) {
 		if err := errors.Join(f.cfg.Namespaces.GetStore().Add(testkit.Namespace(name)), f.cfg.RootCAs.GetStore().Add(cache.NewRootCA(old))); err != nil {
 			t.Fatal(err)
 		}
-		requeueAfter, err := f.sync(newContext(t), namespaceKey(name))
+		requeueAfter, err := f.sync(testkit.Context(t), namespaceKey(name))
 		if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
 			t.Fatal(err)
 		}
@@ -241,7 +241,7 @@ func TestUnusedReservationsAreGivenUp(t *testing.T) {
 // A webhook or a quota may respond with a conflict too, which no event follows.
 func TestAConflictIsRequeued(t *testing.T) {
 	f := newFixture(t, testkit.Conflict(), testkit.Namespace("team"), configMap(testkit.WithData("ca.crt", "old")))
-	if requeueAfter, err := f.sync(newContext(t), "team"); requeueAfter != time.Second || err != nil {
+	if requeueAfter, err := f.sync(testkit.Context(t), "team"); requeueAfter != time.Second || err != nil {
 		t.Errorf("requeued after %v, error %v", requeueAfter, err)
 	}
 }

@@ -1,7 +1,6 @@
 package rootca
 
 import (
-	"context"
 	"errors"
 	"testing"
 
@@ -12,8 +11,6 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/klog/v2"
-	"k8s.io/klog/v2/ktesting"
 	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
@@ -63,17 +60,8 @@ func newController(t *testing.T, client *fake.Clientset, recorder record.EventRe
 	if err := errors.Join(errNamespaces, errRootCAs, err); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // ends the queue if the test did not run it
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		_ = c.Run(ctx)
-	})
+	testkit.EndQueue(t, c)
 	return c
-}
-
-func newContext(t *testing.T) context.Context {
-	t.Helper()
-	return klog.NewContext(t.Context(), ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(10))))
 }
 
 // configMap is team/kube-root-ca.crt as it should be, changed by opts.

@@ -24,7 +24,7 @@ import (
 func TestARejectionIsOneEventHoweverOftenItIsRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, testkit.Invalid("data", "redacted"), testkit.Namespace("team"), configMap(testkit.WithData("ca.crt", "wrong")))
-		defer testkit.Start(newContext(t), t, func(ctx context.Context) error { return f.queue.Run(ctx) })()
+		defer testkit.Start(testkit.Context(t), t, func(ctx context.Context) error { return f.queue.Run(ctx) })()
 		f.queue.Add("team")
 		time.Sleep(time.Hour)
 		synctest.Wait()
@@ -38,28 +38,16 @@ func TestARejectionIsOneEventHoweverOftenItIsRetried(t *testing.T) {
 }
 
 func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
-	cases := map[string]func(*Controller) toolscache.SharedIndexInformer{
-		"namespaces alone":  func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Namespaces },
-		"config maps alone": func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.RootCAs },
-	}
-	for name, informer := range cases {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := newController(t, fake.NewClientset(testkit.Namespace("team")), record.NewFakeRecorder(100), testkit.Bundle)
-				defer testkit.Start(newContext(t), t, c.Run, testkit.Informer(informer(c)))()
-				time.Sleep(time.Minute)
-				if c.Ready() {
-					t.Error("ready")
-				}
-			})
-		})
-	}
+	testkit.ExpectNeedsAllCaches(t, func(t *testing.T) (testkit.Controller, []toolscache.SharedIndexInformer) {
+		c := newController(t, fake.NewClientset(testkit.Namespace("team")), record.NewFakeRecorder(100), testkit.Bundle)
+		return c, []toolscache.SharedIndexInformer{c.cfg.Namespaces, c.cfg.RootCAs}
+	})
 }
 
 // TestLife runs the controller with its informers against a fake API server.
 func TestLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx := newContext(t)
+		ctx := testkit.Context(t)
 		client := fake.NewClientset(testkit.Namespace("team"), testkit.Namespace("before"), testkit.Namespace("leaving", testkit.Terminating()), configMap())
 		client.PrependReactor("create", "configmaps", func(action clienttesting.Action) (bool, runtime.Object, error) {
 			return action.GetNamespace() == "lagging", &corev1.ConfigMap{}, nil // created, without an event
@@ -137,7 +125,7 @@ type undoneController struct {
 // startUndone starts a controller that sees each of its updates undone if undo is true.
 func startUndone(t *testing.T, undo bool) (u *undoneController, stop func()) {
 	t.Helper()
-	u = &undoneController{t: t, ctx: newContext(t), client: fake.NewClientset(testkit.Namespace("team"), configMap())}
+	u = &undoneController{t: t, ctx: testkit.Context(t), client: fake.NewClientset(testkit.Namespace("team"), configMap())}
 	u.client.PrependReactor("update", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) {
 		u.writes = append(u.writes, time.Now())
 		if undo {

@@ -1,7 +1,6 @@
 package serviceaccount
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -16,8 +15,6 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/klog/v2"
-	"k8s.io/klog/v2/ktesting"
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 
@@ -66,17 +63,8 @@ func newController(t *testing.T, client *fake.Clientset, recorder record.EventRe
 	if err := errors.Join(errNamespaces, errAccounts, err); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // ends the queue if the test did not run it
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		_ = c.Run(ctx)
-	})
+	testkit.EndQueue(t, c)
 	return c
-}
-
-func newContext(t *testing.T) context.Context {
-	t.Helper()
-	return klog.NewContext(t.Context(), ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(10))))
 }
 
 func byName(a, b testkit.Request) bool { return a.Name < b.Name }
@@ -153,7 +141,7 @@ func TestSync(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, tc.inResponse, tc.inCached...)
-			requeueAfter, err := f.sync(newContext(t), toolscache.ObjectName{Namespace: "team", Name: "default"})
+			requeueAfter, err := f.sync(testkit.Context(t), toolscache.ObjectName{Namespace: "team", Name: "default"})
 			if !errors.Is(err, tc.wantErr) || (tc.wantErr == nil) != (err == nil) {
 				t.Errorf("error %v, want %v", err, tc.wantErr)
 			}
@@ -172,7 +160,7 @@ func TestSync(t *testing.T) {
 
 func TestErrorsSayWhatWasDone(t *testing.T) {
 	f := newFixture(t, testkit.InternalError(), testkit.Namespace("team"))
-	_, err := f.sync(newContext(t), toolscache.ObjectName{Namespace: "team", Name: "default"})
+	_, err := f.sync(testkit.Context(t), toolscache.ObjectName{Namespace: "team", Name: "default"})
 	if want := "create service account team/default: " + testkit.InternalError().Error(); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
@@ -205,14 +193,14 @@ func TestAnAccountThatIsDeletedAgainIsCreatedEverMoreSlowly(t *testing.T) {
 	f.backoff = writebackoff.New[objectKey]("serviceaccounts", clock, nil)
 	writes := func() int { return len(f.client.Actions()) }
 	testkit.ExpectWriteBackoff(t, clock, writes, func() time.Duration {
-		requeueAfter, err := f.sync(newContext(t), toolscache.ObjectName{Namespace: "team", Name: "default"})
+		requeueAfter, err := f.sync(testkit.Context(t), toolscache.ObjectName{Namespace: "team", Name: "default"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return requeueAfter
 	})
 	before := writes()
-	if _, err := f.sync(newContext(t), toolscache.ObjectName{Namespace: "team", Name: "robot"}); err != nil || writes() != before+1 {
+	if _, err := f.sync(testkit.Context(t), toolscache.ObjectName{Namespace: "team", Name: "robot"}); err != nil || writes() != before+1 {
 		t.Errorf("another account: %v, %d writes", err, writes()-before)
 	}
 	if events := testkit.Events(f.recorder); len(events) != 1 || !strings.HasPrefix(events[0], "Warning LeftAlone ") {

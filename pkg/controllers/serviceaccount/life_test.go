@@ -22,7 +22,7 @@ import (
 func TestARejectionIsOneEventHoweverOftenItIsRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, testkit.QuotaExceeded(), testkit.Namespace("team"))
-		defer testkit.Start(newContext(t), t, func(ctx context.Context) error { return f.queue.Run(ctx) })()
+		defer testkit.Start(testkit.Context(t), t, func(ctx context.Context) error { return f.queue.Run(ctx) })()
 		f.queue.Add(toolscache.ObjectName{Namespace: "team", Name: "default"})
 		time.Sleep(time.Hour)
 		synctest.Wait()
@@ -36,28 +36,16 @@ func TestARejectionIsOneEventHoweverOftenItIsRetried(t *testing.T) {
 }
 
 func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
-	cases := map[string]func(*Controller) toolscache.SharedIndexInformer{
-		"namespaces alone":       func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Namespaces },
-		"service accounts alone": func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.ServiceAccounts },
-	}
-	for name, informer := range cases {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := newController(t, fake.NewClientset(testkit.Namespace("team")), record.NewFakeRecorder(100))
-				defer testkit.Start(newContext(t), t, c.Run, testkit.Informer(informer(c)))()
-				time.Sleep(time.Minute)
-				if c.Ready() {
-					t.Error("ready")
-				}
-			})
-		})
-	}
+	testkit.ExpectNeedsAllCaches(t, func(t *testing.T) (testkit.Controller, []toolscache.SharedIndexInformer) {
+		c := newController(t, fake.NewClientset(testkit.Namespace("team")), record.NewFakeRecorder(100))
+		return c, []toolscache.SharedIndexInformer{c.cfg.Namespaces, c.cfg.ServiceAccounts}
+	})
 }
 
 // TestLife runs the controller with its informers against a fake API server.
 func TestLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx := newContext(t)
+		ctx := testkit.Context(t)
 		client := fake.NewClientset(testkit.Namespace("before"), testkit.Namespace("leaving", testkit.Terminating()), testkit.ServiceAccount("before/robot"))
 		client.PrependReactor("create", "serviceaccounts", func(action clienttesting.Action) (bool, runtime.Object, error) {
 			return action.GetNamespace() == "lagging", &corev1.ServiceAccount{}, nil // created, without an event

@@ -174,11 +174,7 @@ func newController(t testing.TB, client *fake.Clientset, change func(*Config)) *
 	if err := errors.Join(errNamespaces, errSecrets, errAccounts, err); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // ends the queue if the test did not run it
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		_ = c.Run(ctx)
-	})
+	testkit.EndQueue(t, c)
 	return c
 }
 

@@ -18,8 +18,6 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/klog/v2"
-	"k8s.io/klog/v2/ktesting"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
@@ -59,7 +57,7 @@ func TestNew(t *testing.T) {
 			tc.in(&good)
 			c, err := New(good)
 			if c != nil && err == nil {
-				defer func() { ctx, cancel := context.WithCancel(t.Context()); cancel(); _ = c.Run(ctx) }()
+				testkit.EndQueue(t, c)
 			}
 			if got := fmt.Sprint(err); (err != nil) != (tc.want != "") || !strings.Contains(got, tc.want) {
 				t.Errorf("got %v, want %q", err, tc.want)
@@ -85,7 +83,7 @@ func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
 						run = append(run, testkit.Informer(informer(c)))
 					}
 				}
-				defer testkit.Start(newContext(t), t, run...)()
+				defer testkit.Start(testkit.Context(t), t, run...)()
 				time.Sleep(time.Minute)
 				if c.Ready() {
 					t.Error("ready")
@@ -100,16 +98,11 @@ func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
 	}
 }
 
-func newContext(t *testing.T) context.Context {
-	t.Helper()
-	return klog.NewContext(t.Context(), ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(10))))
-}
-
 // TestLife runs the controller with its informers against a fake API server, through
 // months.
 func TestLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx := newContext(t)
+		ctx := testkit.Context(t)
 		client := fake.NewClientset(testkit.Namespace("team"), robot("s", "in-use", "in-pod"),
 			secret("team/s"), secret("team/in-pod"), secret("team/by-hand"), secret("team/in-use", testkit.WithLabel(lastUsed, "2026-04-12")),
 			&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "p"}, Spec: podsReferringTo("", "in-pod").Items[0].Spec},

@@ -152,10 +152,8 @@ func newFixture(t testing.TB, server *fakeapi.Server) fixture {
 		cfg.Tokens, cfg.Recorder, cfg.Clock = f.tokens, f.recorder, f.clock
 	})
 	f.cache(t, testkit.Namespace("team"))
+	testkit.EndQueue(t, f)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		_ = f.Run(ctx) // shuts the queue down, which tests of a fixture do not run
 		if strings.Contains(f.logger.GetSink().(ktesting.Underlier).GetBuffer().String(), secretBytes) {
 			t.Error("the log holds a token")
 		}

@@ -1,7 +1,6 @@
 package tokengeneration
 
 import (
-	"context"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -12,8 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	toolscache "k8s.io/client-go/tools/cache"
-	"k8s.io/klog/v2"
-	"k8s.io/klog/v2/ktesting"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/fakeapi"
@@ -137,28 +134,8 @@ func TestAReferenceThatReplacesOfItsAccountRemoveThirtyTimesIsBackSoonAfterTheLa
 }
 
 func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
-	all := map[string]func(*Controller) toolscache.SharedIndexInformer{
-		"namespaces":       func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Namespaces },
-		"secrets":          func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Secrets },
-		"service accounts": func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.ServiceAccounts },
-	}
-	for missing := range all {
-		t.Run("all but "+missing, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				server := fakeapi.New(testkit.Namespace("team"), robot())
-				c := newController(t, server, server.Metadata, func(cfg *Config) { cfg.Tokens = &tokens{err: errBoom} })
-				run := []func(context.Context) error{c.Run}
-				for name, informer := range all {
-					if name != missing {
-						run = append(run, testkit.Informer(informer(c)))
-					}
-				}
-				defer testkit.Start(klog.NewContext(t.Context(), ktesting.NewLogger(t, ktesting.NewConfig())), t, run...)()
-				time.Sleep(time.Minute)
-				if c.Ready() {
-					t.Error("ready")
-				}
-			})
-		})
-	}
+	testkit.ExpectNeedsAllCaches(t, func(t *testing.T) (testkit.Controller, []toolscache.SharedIndexInformer) {
+		r := newRunningController(t, ModeAll, testkit.Namespace("team"), robot())
+		return r, []toolscache.SharedIndexInformer{r.cfg.Namespaces, r.cfg.Secrets, r.cfg.ServiceAccounts}
+	})
 }

@@ -15,8 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/klog/v2"
-	"k8s.io/klog/v2/ktesting"
 
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
@@ -34,12 +32,17 @@ type runningController struct {
 	stop     func()
 }
 
-func startController(t *testing.T, mode Mode, objects ...runtime.Object) *runningController {
+func newRunningController(t *testing.T, mode Mode, objects ...runtime.Object) *runningController {
 	t.Helper()
-	ctx := klog.NewContext(t.Context(), ktesting.NewLogger(t, ktesting.NewConfig()))
 	r := &runningController{t: t, server: fakeapi.New(objects...), recorder: record.NewFakeRecorder(100), tokens: &pausableTokens{}}
 	r.Controller = newController(t, r.server, r.server.Metadata, func(cfg *Config) { cfg.Mode, cfg.Tokens, cfg.Recorder = mode, r.tokens, r.recorder })
-	r.stop = testkit.Start(ctx, t, r.Run, testkit.Informer(r.cfg.Namespaces), testkit.Informer(r.cfg.Secrets), testkit.Informer(r.cfg.ServiceAccounts))
+	return r
+}
+
+func startController(t *testing.T, mode Mode, objects ...runtime.Object) *runningController {
+	t.Helper()
+	r := newRunningController(t, mode, objects...)
+	r.stop = testkit.Start(testkit.Context(t), t, r.Run, testkit.Informer(r.cfg.Namespaces), testkit.Informer(r.cfg.Secrets), testkit.Informer(r.cfg.ServiceAccounts))
 	return r
 }
 

@@ -18,8 +18,6 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/klog/v2"
-	"k8s.io/klog/v2/ktesting"
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 
@@ -98,11 +96,7 @@ func newController(t testing.TB, client *fake.Clientset, meta metadata.Interface
 	if err := errors.Join(errSecrets, errAccounts, err); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // ends the queue if no test ran it
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		_ = c.Run(ctx)
-	})
+	testkit.EndQueue(t, c)
 	return c
 }
 
@@ -121,18 +115,13 @@ func (f fixture) cache(t testing.TB, obj metav1.Object) {
 	}
 }
 
-func (f fixture) context(t *testing.T) context.Context {
-	t.Helper()
-	return klog.NewContext(t.Context(), ktesting.NewLogger(t, ktesting.NewConfig()))
-}
-
 // runQueue runs the queue without waiting for the informers, which no test of a fixture starts.
 func (f fixture) runQueue(ctx context.Context) error { return f.queue.Run(ctx) }
 
 // syncRobot syncs team/robot.
 func (f fixture) syncRobot(t *testing.T) (time.Duration, error) {
 	t.Helper()
-	return f.sync(f.context(t), objectName("team/robot"))
+	return f.sync(testkit.Context(t), objectName("team/robot"))
 }
 
 // lookedUp are the Secrets that were read through the metadata client.

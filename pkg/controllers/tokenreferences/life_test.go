@@ -18,8 +18,6 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/klog/v2"
-	"k8s.io/klog/v2/ktesting"
 	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit"
@@ -47,22 +45,10 @@ func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 }
 
 func TestNothingIsSyncedBeforeAllCachesAre(t *testing.T) {
-	cases := map[string]func(*Controller) toolscache.SharedIndexInformer{
-		"secrets alone":          func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Secrets },
-		"service accounts alone": func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.ServiceAccounts },
-	}
-	for name, informer := range cases {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				f := newFixture(t, apiServer{})
-				defer testkit.Start(f.context(t), t, f.Run, testkit.Informer(informer(f.Controller)))()
-				time.Sleep(time.Minute)
-				if f.Ready() {
-					t.Error("ready")
-				}
-			})
-		})
-	}
+	testkit.ExpectNeedsAllCaches(t, func(t *testing.T) (testkit.Controller, []toolscache.SharedIndexInformer) {
+		r := newRunningController(t)
+		return r, []toolscache.SharedIndexInformer{r.cfg.Secrets, r.cfg.ServiceAccounts}
+	})
 }
 
 func TestRunReturnsAfterItsLastRequest(t *testing.T) {
@@ -73,7 +59,7 @@ func TestRunReturnsAfterItsLastRequest(t *testing.T) {
 			return true, nil, errBoom
 		})
 		f.queue.Add(objectName("team/robot"))
-		stop := testkit.Start(f.context(t), t, f.runQueue)
+		stop := testkit.Start(testkit.Context(t), t, f.runQueue)
 		synctest.Wait()
 		began := time.Now()
 		stop()
@@ -92,14 +78,19 @@ type runningController struct {
 	stop   func()
 }
 
-func startController(t *testing.T, objects ...runtime.Object) *runningController {
+func newRunningController(t *testing.T, objects ...runtime.Object) *runningController {
 	t.Helper()
-	ctx := klog.NewContext(t.Context(), ktesting.NewLogger(t, ktesting.NewConfig()))
-	r := &runningController{t: t, ctx: ctx, client: fake.NewClientset(objects...)}
+	r := &runningController{t: t, ctx: testkit.Context(t), client: fake.NewClientset(objects...)}
 	meta := &metadatafake.FakeMetadataClient{}
 	meta.AddReactor("*", "*", apiServer{}.react) // a Secret that is not cached does not exist
 	r.Controller = newController(t, r.client, meta, record.NewFakeRecorder(100), clock.RealClock{})
-	r.stop = testkit.Start(ctx, t, r.Run, testkit.Informer(r.cfg.Secrets), testkit.Informer(r.cfg.ServiceAccounts))
+	return r
+}
+
+func startController(t *testing.T, objects ...runtime.Object) *runningController {
+	t.Helper()
+	r := newRunningController(t, objects...)
+	r.stop = testkit.Start(r.ctx, t, r.Run, testkit.Informer(r.cfg.Secrets), testkit.Informer(r.cfg.ServiceAccounts))
 	return r
 }
 

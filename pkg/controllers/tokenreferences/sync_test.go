@@ -274,7 +274,7 @@ func TestAReferenceThatTheCacheShowsLateIsRemoved(t *testing.T) {
 func TestAConflictLeavesNothingBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, apiServer{writes: testkit.Conflict()}, robot("mine"))
-		defer testkit.Start(f.context(t), t, f.runQueue)()
+		defer testkit.Start(testkit.Context(t), t, f.runQueue)()
 		f.secretDeleted(secretOfRobot("mine", testkit.AccountUID))
 		f.advance(time.Second)
 		time.Sleep(time.Second)
@@ -313,7 +313,7 @@ func TestLookupsAreRateLimited(t *testing.T) {
 			for i := range accounts {
 				account := testkit.ServiceAccount(fmt.Sprintf("team%d/robot", i), testkit.WithReferences(reference))
 				f.cache(t, account)
-				requeueAfter, err := f.sync(f.context(t), objectName(account.Namespace+"/robot"))
+				requeueAfter, err := f.sync(testkit.Context(t), objectName(account.Namespace+"/robot"))
 				if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
 					t.Fatal(err)
 				}

@@ -12,7 +12,7 @@ func TestAnEntryThatNoSecretCanBeMeantByHasOneEvent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, apiServer{}, robot(name))
 			for range 3 {
-				if requeueAfter, err := f.sync(f.context(t), objectName("team/robot")); requeueAfter != 0 || err != nil {
+				if requeueAfter, err := f.sync(testkit.Context(t), objectName("team/robot")); requeueAfter != 0 || err != nil {
 					t.Errorf("requeued after %v, error %v", requeueAfter, err)
 				}
 			}

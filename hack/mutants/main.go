@@ -39,12 +39,12 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("mutants", flag.ContinueOnError)
-	match := flags.String("match", "", "only mutants of files whose name matches this expression")
+	match := flags.String("match", "", "only mutants whose \"FILE: OLD\" matches this expression")
 	skip := flags.String("skip", "RealAPIServer", "tests that are not run; by default those that start an API server")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	files, err := regexp.Compile(*match)
+	wanted, err := regexp.Compile(*match)
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	mutants = slices.DeleteFunc(mutants, func(m mutant) bool { return !files.MatchString(m.file) })
+	mutants = slices.DeleteFunc(mutants, func(m mutant) bool { return !wanted.MatchString(m.file + ": " + m.old) })
 	dir, err := os.MkdirTemp("", "mutants")
 	if err != nil {
 		return err

@@ -56,6 +56,24 @@ func TestNewSetKeepsEachKeyOnceInOrder(t *testing.T) {
 	}
 }
 
+func TestTheIDOfASetSaysWhichKeySignsAndWhichVerify(t *testing.T) {
+	rsaKey, p256 := mustParsePrivate(t, "rsa2048-pkcs1"), mustParsePublic(t, "p256-public")
+	p256Key, p384 := mustParsePrivate(t, "p256-pkcs8"), mustParsePublic(t, "p384-public")
+	set := keys.NewSet(rsaKey, p256, p384)
+	if keys.NewSet(rsaKey, p384, p256).ID() != set.ID() {
+		t.Error("the order of the keys that verify counts")
+	}
+	for name, other := range map[string]*keys.Set{
+		"another key signs": keys.NewSet(p256Key, rsaKey.PublicKey(), p384),
+		"fewer keys verify": keys.NewSet(rsaKey, p256),
+		"no key signs":      keys.NewVerificationSet(rsaKey.PublicKey(), p256, p384),
+	} {
+		if other.ID() == set.ID() {
+			t.Errorf("the same ID although %s", name)
+		}
+	}
+}
+
 func TestSetIsNotChangedThroughWhatItReturns(t *testing.T) {
 	set := keys.NewSet(mustParsePrivate(t, "rsa2048-pkcs1"), mustParsePublic(t, "p256-public"))
 	set.Verification()[0] = keys.PublicKey{}

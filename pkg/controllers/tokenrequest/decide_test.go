@@ -154,6 +154,10 @@ func TestDecide(t *testing.T) {
 			in: but(secret(managed()), func(s *state) { s.account, s.now = nil, testkit.Instant().Add(time.Second) }), wantAction: none, wantWait: true,
 			wantReason: "its service account may be created soon",
 		},
+		"no account, and a clock that is behind": {
+			in: but(secret(managed()), func(s *state) { s.account, s.now = nil, testkit.Instant().Add(-time.Second) }), wantAction: refuse, wantEvent: api.ReasonNoServiceAccount,
+			wantReason: "sakeeper.io/service-account: there is no ServiceAccount robot in this namespace; create it, or name another",
+		},
 		"no account": {
 			in: but(secret(managed()), func(s *state) { s.account, s.now = nil, testkit.Instant().Add(missingAccountDelay) }), wantAction: refuse, wantEvent: api.ReasonNoServiceAccount,
 			wantReason: "sakeeper.io/service-account: there is no ServiceAccount robot in this namespace; create it, or name another",

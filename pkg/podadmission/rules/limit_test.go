@@ -194,6 +194,15 @@ func TestMirrorPods(t *testing.T) {
 	}
 }
 
+func TestEverySecretThatTheAccountListsIsAllowed(t *testing.T) {
+	account := robot(testkit.WithReferences("first"))
+	account.ImagePullSecrets = append(account.ImagePullSecrets, corev1.LocalObjectReference{Name: "mirror"})
+	pod := newPod(secretVolume("first"), secretVolume("listed"), pullSecret("registry"), pullSecret("mirror"))
+	if err := rules.Validate(pod, account, rules.Settings{LimitSecretReferences: true}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestEphemeralContainers(t *testing.T) {
 	const refused = ` referencing secret.secretName="x" is not allowed because service account robot does not reference that secret`
 	cases := map[string]struct {

@@ -153,9 +153,7 @@ func TestATokenThatIsRemovedAgainAndAgainIsWrittenEverMoreSlowly(t *testing.T) {
 		t.Errorf("events %q", events)
 	}
 	// A rotation is other content.
-	if err := f.api.updateSecret(func(s *corev1.Secret) { s.Annotations[api.RotateAnnotation] = "now" }); err != nil {
-		t.Fatal(err)
-	}
+	f.api.updateSecret(func(s *corev1.Secret) { s.Annotations[api.RotateAnnotation] = "now" })
 	f.mustSync(t)
 	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
@@ -164,9 +162,7 @@ func TestATokenThatIsRemovedAgainAndAgainIsWrittenEverMoreSlowly(t *testing.T) {
 
 func removeToken(t *testing.T, f fixture) {
 	t.Helper()
-	if err := f.api.updateSecret(func(s *corev1.Secret) { delete(s.Data, "token") }); err != nil {
-		t.Fatal(err)
-	}
+	f.api.updateSecret(func(s *corev1.Secret) { delete(s.Data, "token") })
 }
 
 // A client takes the token out of the Secret ten times in ten minutes, and then each time that it
@@ -234,9 +230,7 @@ func TestConflictsWithoutEndCostFewTokens(t *testing.T) {
 			const minutes = 10
 			for i := range minutes * 60 {
 				if changes {
-					if err := f.api.updateSecret(func(s *corev1.Secret) { s.Data["mine"] = fmt.Append(nil, i) }); err != nil {
-						t.Fatal(err)
-					}
+					f.api.updateSecret(func(s *corev1.Secret) { s.Data["mine"] = fmt.Append(nil, i) })
 					f.cache(t, f.api.secret())
 				}
 				_, _ = f.syncSecret(t)

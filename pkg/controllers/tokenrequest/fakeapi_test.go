@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"strconv"
 	"sync"
 	"time"
@@ -15,19 +14,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes/fake"
-	"k8s.io/client-go/kubernetes/scheme"
 	clienttesting "k8s.io/client-go/testing"
 
-	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/testkit/fakeapi"
 )
 
-// fakeAPIServer adds to a fake clientset tokens with claims, preconditions, and
-// resourceVersions. It is safe for concurrent use.
+// fakeAPIServer is a fake API server that issues tokens with claims. It is safe for concurrent use.
 type fakeAPIServer struct {
-	*fake.Clientset
-	tracker clienttesting.ObjectTracker
+	*fakeapi.Server
 
 	// now is the server's clock.
 	now func() time.Time
@@ -47,26 +41,11 @@ type fakeAPIServer struct {
 }
 
 func newFakeAPIServer(now func() time.Time, objects ...runtime.Object) *fakeAPIServer {
-	// The tracker of fake.NewClientset spends a millisecond on the managed fields of each
-	// write.
-	a := &fakeAPIServer{Clientset: &fake.Clientset{}, tracker: clienttesting.NewObjectTracker(scheme.Scheme, scheme.Codecs.UniversalDecoder()), now: now}
-	for _, obj := range objects {
-		if err := a.tracker.Add(obj); err != nil {
-			panic(err)
-		}
-	}
-	a.AddReactor("create", "serviceaccounts", a.createToken)
-	a.AddReactor("patch", "secrets", a.patchSecret)
-	a.AddReactor("*", "*", clienttesting.ObjectReaction(a.tracker))
-	a.AddWatchReactor("*", func(action clienttesting.Action) (bool, watch.Interface, error) {
-		w, err := a.tracker.Watch(action.GetResource(), action.GetNamespace(), action.(clienttesting.WatchActionImpl).ListOptions)
-		return true, w, err
-	})
+	a := &fakeAPIServer{Server: fakeapi.New(objects...), now: now}
+	a.PrependReactor("create", "serviceaccounts", a.createToken)
+	a.PrependReactor("patch", "secrets", a.patchSecret)
 	return a
 }
-
-// Tracker holds the objects.
-func (a *fakeAPIServer) Tracker() clienttesting.ObjectTracker { return a.tracker }
 
 func (a *fakeAPIServer) configure(f func(*fakeAPIServer)) {
 	a.mu.Lock()
@@ -103,23 +82,16 @@ func tokenFor(secret, account types.UID, issued time.Time, lifetime time.Duratio
 	return secretBytes + "." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + ".signature"
 }
 
-// mergePatchBody has the fields of patches of Secrets.
-type mergePatchBody struct {
-	Metadata struct {
-		UID             types.UID          `json:"uid"`
-		ResourceVersion string             `json:"resourceVersion"`
-		Annotations     map[string]*string `json:"annotations"`
-	} `json:"metadata"`
-	Data map[string]*[]byte `json:"data"`
-}
-
 func (a *fakeAPIServer) patchSecret(action clienttesting.Action) (bool, runtime.Object, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	patch := action.(clienttesting.PatchActionImpl)
-	var body mergePatchBody
-	if err := json.Unmarshal(patch.Patch, &body); err != nil || patch.PatchType != types.MergePatchType {
-		return true, nil, fmt.Errorf("patch type %s: %w", patch.PatchType, err)
+	var body struct {
+		Metadata metav1.ObjectMeta `json:"metadata"`
+		Data     map[string][]byte `json:"data"`
+	}
+	if err := json.Unmarshal(patch.Patch, &body); err != nil || body.Metadata.UID == "" || body.Metadata.ResourceVersion == "" {
+		return true, nil, fmt.Errorf("a patch without preconditions, %w", err)
 	}
 	if body.Data != nil {
 		a.patches++
@@ -127,60 +99,29 @@ func (a *fakeAPIServer) patchSecret(action clienttesting.Action) (bool, runtime.
 	if a.writesErr != nil {
 		return true, nil, a.writesErr
 	}
-	obj, err := a.Tracker().Get(secretsResource, patch.Namespace, patch.Name)
+	before := fakeapi.Get[corev1.Secret](a.Server, patch.Namespace+"/"+patch.Name)
+	_, obj, err := clienttesting.ObjectReaction(a.Tracker())(action)
 	if err != nil {
 		return true, nil, err
 	}
-	before := obj.(*corev1.Secret)
-	if body.Metadata.UID != before.UID || body.Metadata.ResourceVersion != before.ResourceVersion {
-		return true, nil, testkit.Conflict()
-	}
-	after := before.DeepCopy()
-	after.Annotations, after.Data = merged(before.Annotations, body.Metadata.Annotations), merged(before.Data, body.Data)
-	after.ResourceVersion = next(before.ResourceVersion)
 	if a.onPatch != nil && body.Data != nil {
-		a.onPatch(before, after)
+		a.onPatch(before, obj.(*corev1.Secret))
 	}
-	return true, after, a.Tracker().Update(secretsResource, after, patch.Namespace)
-}
-
-func merged[T any](before map[string]T, patch map[string]*T) map[string]T {
-	after := maps.Clone(before)
-	for key, value := range patch {
-		if value == nil {
-			delete(after, key)
-			continue
-		}
-		if after == nil {
-			after = map[string]T{}
-		}
-		after[key] = *value
-	}
-	return after
-}
-
-func next(version string) string {
-	n, _ := strconv.Atoi(version)
-	return strconv.Itoa(n + 1)
+	return true, obj, nil
 }
 
 // secret returns team/s of the API server, or nil.
 func (a *fakeAPIServer) secret() *corev1.Secret {
-	obj, err := a.Tracker().Get(secretsResource, "team", "s")
-	if err != nil {
-		return nil
-	}
-	return obj.(*corev1.Secret)
+	return fakeapi.Get[corev1.Secret](a.Server, "team/s")
 }
 
 // updateSecret changes team/s as a user does.
-func (a *fakeAPIServer) updateSecret(change func(*corev1.Secret)) error {
+func (a *fakeAPIServer) updateSecret(change func(*corev1.Secret)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	secret := a.secret().DeepCopy()
+	secret := a.secret()
 	change(secret)
-	secret.ResourceVersion = next(secret.ResourceVersion)
-	return a.Tracker().Update(secretsResource, secret, "team")
+	a.Set(secret)
 }
 
 // grantedTokens returns how many tokens were granted.

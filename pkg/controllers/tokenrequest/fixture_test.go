@@ -28,12 +28,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var (
-	secretsResource    = corev1.SchemeGroupVersion.WithResource("secrets")
-	accountsResource   = corev1.SchemeGroupVersion.WithResource("serviceaccounts")
-	namespacesResource = corev1.SchemeGroupVersion.WithResource("namespaces")
-)
-
 // secretBytes is part of every token of these tests.
 const secretBytes = "eyJ-must-not-be-seen"
 

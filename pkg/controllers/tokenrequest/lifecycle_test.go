@@ -35,11 +35,11 @@ func TestLifecycle(t *testing.T) {
 		time.Sleep(8 * time.Minute)
 		r.expectRequests("due", oneToken()...)
 
-		r.must(r.updateSecret(func(s *corev1.Secret) { s.Annotations[api.RotateAnnotation] = "now" }))
+		r.updateSecret(func(s *corev1.Secret) { s.Annotations[api.RotateAnnotation] = "now" })
 		r.expectRequests("rotate", oneToken()...)
-		r.must(r.updateSecret(func(s *corev1.Secret) { s.Data["mine"] = []byte("no") }))
+		r.updateSecret(func(s *corev1.Secret) { s.Data["mine"] = []byte("no") })
 		r.expectRequests("an unrelated change")
-		r.must(r.updateSecret(func(s *corev1.Secret) { delete(s.Data, "token") }))
+		r.updateSecret(func(s *corev1.Secret) { delete(s.Data, "token") })
 		r.expectRequests("a user removed the token", oneToken()...)
 
 		r.stop()
@@ -48,20 +48,20 @@ func TestLifecycle(t *testing.T) {
 		time.Sleep(time.Minute)
 		r.expectRequests("a restart")
 
-		r.must(r.Tracker().Delete(accountsResource, "team", "robot"))
+		r.Remove(robot())
 		r.expectRequests("the account was deleted", "patch secrets team/s")
-		r.must(r.Tracker().Create(accountsResource, robot(testkit.WithUID(testkit.OtherUID)), "team"))
+		r.Set(robot(testkit.WithUID(testkit.OtherUID)))
 		r.expectRequests("another account was created", oneToken()...)
 
-		r.must(r.Tracker().Update(namespacesResource, testkit.Namespace("team"), ""))
+		r.Set(testkit.Namespace("team"))
 		time.Sleep(2 * time.Hour)
 		r.expectRequests("the namespace lost its label", "patch secrets team/s") // what is wrong
 		time.Sleep(2 * time.Hour)
 		r.expectRequests("still without its label")
-		r.must(r.Tracker().Update(namespacesResource, served(), ""))
+		r.Set(served())
 		r.expectRequests("the namespace got its label again", oneToken()...)
 
-		r.must(r.Tracker().Delete(secretsResource, "team", "s"))
+		r.Remove(managed())
 		time.Sleep(2 * time.Hour)
 		r.expectRequests("the secret was deleted")
 		if n := len(r.controller.notes.bySecret); n > 0 {

@@ -89,13 +89,9 @@ func TestAProblemIsWrittenWithPreconditions(t *testing.T) {
 
 	// With a conflict, it is decided again.
 	f.pass(maxCacheLag + time.Second)
-	if err := f.api.updateSecret(func(s *corev1.Secret) { s.Annotations[api.LifetimeAnnotation] = "2m" }); err != nil {
-		t.Fatal(err)
-	}
+	f.api.updateSecret(func(s *corev1.Secret) { s.Annotations[api.LifetimeAnnotation] = "2m" })
 	f.cache(t, f.api.secret())
-	if err := f.api.updateSecret(func(s *corev1.Secret) { s.Annotations[api.LifetimeAnnotation] = "20m" }); err != nil {
-		t.Fatal(err)
-	}
+	f.api.updateSecret(func(s *corev1.Secret) { s.Annotations[api.LifetimeAnnotation] = "20m" })
 	if again, err := f.syncSecret(t); again <= 0 || err != nil {
 		t.Errorf("after a conflict, again in %v (%v)", again, err)
 	}
@@ -202,9 +198,7 @@ func TestAProblemThatIsRemovedAgainAndAgainIsWrittenEverMoreSlowly(t *testing.T)
 	requests := 0
 	testkit.ExpectWriteBackoff(t, f.clock, func() int { return requests }, func() time.Duration {
 		again := f.mustSync(t)
-		if err := f.api.updateSecret(func(s *corev1.Secret) { delete(s.Annotations, api.ProblemAnnotation) }); err != nil {
-			t.Fatal(err)
-		}
+		f.api.updateSecret(func(s *corev1.Secret) { delete(s.Annotations, api.ProblemAnnotation) })
 		requests += len(f.summary())
 		return again
 	})
@@ -228,13 +222,13 @@ func TestAProblemIsWrittenOnceWhileItRuns(t *testing.T) {
 		if events := testkit.Events(r.recorder); len(events) != 1 {
 			t.Errorf("events %q", events)
 		}
-		r.must(r.updateSecret(func(s *corev1.Secret) {
+		r.updateSecret(func(s *corev1.Secret) {
 			s.Annotations[api.LifetimeAnnotation], s.Annotations["sakeeper.io/lifetme"] = "1h", "1h"
-		}))
+		})
 		r.expectRequests("another mistake", oneToken()...)
 		time.Sleep(49 * time.Minute)
 		r.expectRequests("due", oneToken()...)
-		r.must(r.updateSecret(func(s *corev1.Secret) { delete(s.Annotations, "sakeeper.io/lifetme") }))
+		r.updateSecret(func(s *corev1.Secret) { delete(s.Annotations, "sakeeper.io/lifetme") })
 		r.expectRequests("right", onlyPatch()...)
 		if problem, ok := r.secret().Annotations[api.ProblemAnnotation]; ok {
 			t.Errorf("problem %q", problem)

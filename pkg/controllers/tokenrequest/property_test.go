@@ -62,7 +62,7 @@ func TestNoTokenExpires(t *testing.T) {
 				case 5:
 					what = "a rotation"
 					rotations++
-					s.must(s.updateSecret(func(s *corev1.Secret) { s.Annotations[api.RotateAnnotation] = fmt.Sprint(rotations) }))
+					s.updateSecret(func(s *corev1.Secret) { s.Annotations[api.RotateAnnotation] = fmt.Sprint(rotations) })
 					s.updateCache()
 				case 6:
 					what = "a sleep"

@@ -15,6 +15,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/testkit/fakeapi"
 )
 
 // runningController is a fake API server in a synctest bubble, whose time is the server's,
@@ -55,10 +56,8 @@ func (r *runningController) checkExpired(secret *corev1.Secret) {
 // expectNoneExpired fails if a token has expired, or had when it was replaced.
 func (r *runningController) expectNoneExpired(what string) {
 	r.Helper()
-	list, err := r.Tracker().List(secretsResource, corev1.SchemeGroupVersion.WithKind("Secret"), "team")
-	r.must(err)
-	for _, secret := range list.(*corev1.SecretList).Items {
-		r.checkExpired(&secret)
+	for _, secret := range fakeapi.List[corev1.Secret](r.Server, "team") {
+		r.checkExpired(secret)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -131,9 +131,7 @@ func TestFormatsAreSwitched(t *testing.T) {
 		{annotations("format", "custom", "token-key", "pass"), []string{"ca.crt", "extra", "mine", "namespace", "pass"}},
 	} {
 		f.cache(t, f.api.secret())
-		if err := f.api.updateSecret(func(s *corev1.Secret) { maps.Copy(s.Annotations, step.in) }); err != nil {
-			t.Fatal(err)
-		}
+		f.api.updateSecret(func(s *corev1.Secret) { maps.Copy(s.Annotations, step.in) })
 		f.mustSync(t)
 		if diff := cmp.Diff(step.want, slices.Sorted(maps.Keys(f.api.secret().Data))); diff != "" {
 			t.Errorf("%v (-want +got):\n%s", step.in, diff)
@@ -154,14 +152,12 @@ func TestAnAccountIsDeletedAndCreatedAgain(t *testing.T) {
 	if diff := cmp.Diff([]string{"get serviceaccounts team/robot"}, f.summary()); diff != "" {
 		t.Errorf("while only the cache lacks the account (-want +got):\n%s", diff)
 	}
-	if err := f.api.Tracker().Delete(accountsResource, "team", "robot"); err != nil {
-		t.Fatal(err)
-	}
+	f.api.Remove(robot())
 	f.mustSync(t)
 	if diff := cmp.Diff([]string{"get serviceaccounts team/robot", "patch secrets team/s"}, f.summary()); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
-	bare := managed(testkit.WithResourceVersion("102"),
+	bare := managed(testkit.WithResourceVersion("1003"),
 		with("problem", "sakeeper.io/service-account: there is no ServiceAccount robot in this namespace; create it, or name another"))
 	if diff := cmp.Diff(bare, f.api.secret()); diff != "" {
 		t.Errorf("secret (-want +got):\n%s", diff)
@@ -185,9 +181,7 @@ func TestAWarningIsRecordedOnceUntilItChanges(t *testing.T) {
 	f := newFixture(t, served(), robot(), managed(with("lifetime", "1m")))
 	step := func(what string, change func(*corev1.Secret), want ...string) {
 		t.Helper()
-		if err := f.api.updateSecret(change); err != nil {
-			t.Fatal(err)
-		}
+		f.api.updateSecret(change)
 		f.mustSync(t)
 		f.mustSync(t)
 		if diff := cmp.Diff(want, testkit.Events(f.recorder)); diff != "" {
@@ -246,9 +240,7 @@ func TestANewCAIsWrittenAtABoundedRate(t *testing.T) {
 	for i := range burst + 50 {
 		f.limiter.When(toolscache.ObjectName{Name: "again " + strconv.Itoa(i)})
 	}
-	if err := f.api.updateSecret(func(s *corev1.Secret) { s.Annotations[api.RotateAnnotation] = "now" }); err != nil {
-		t.Fatal(err)
-	}
+	f.api.updateSecret(func(s *corev1.Secret) { s.Annotations[api.RotateAnnotation] = "now" })
 	f.mustSync(t)
 	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
 		t.Errorf("requests of a rotation (-want +got):\n%s", diff)

@@ -119,9 +119,13 @@ func TestAuthenticate(t *testing.T) {
 	}{
 		"a token for an account": {in: boundToken(t, keySet("p256"), clusterIssuer, ""), state: whole(), want: user("credential-id:JTI=id-1")},
 		"a token for a pod":      {in: boundToken(t, keySet("rsa2048"), clusterIssuer, pod+node), state: whole(), want: user("credential-id:JTI=id-1", "pod-name:app", "pod-uid:u-app", "node-name:node-1", "node-uid:u-node")},
-		"a token for a Secret":   {in: boundToken(t, keySet("p256"), clusterIssuer, secret), state: whole(), want: user("credential-id:JTI=id-1")},
-		"a token for a node":     {in: boundToken(t, keySet("p256"), clusterIssuer, node), state: whole(), want: user("credential-id:JTI=id-1", "node-name:node-1", "node-uid:u-node")},
-		"a legacy token":         {in: legacy, state: stored(nil), want: user()},
+		"a token for a pod whose node is gone": {
+			in: boundToken(t, keySet("p256"), clusterIssuer, pod+strings.Replace(node, "node-1", "gone", 1)), state: whole(),
+			want: user("credential-id:JTI=id-1", "pod-name:app", "pod-uid:u-app", "node-name:gone", "node-uid:u-node"),
+		},
+		"a token for a Secret": {in: boundToken(t, keySet("p256"), clusterIssuer, secret), state: whole(), want: user("credential-id:JTI=id-1")},
+		"a token for a node":   {in: boundToken(t, keySet("p256"), clusterIssuer, node), state: whole(), want: user("credential-id:JTI=id-1", "node-name:node-1", "node-uid:u-node")},
+		"a legacy token":       {in: legacy, state: stored(nil), want: user()},
 		"a token for a validating webhook configuration": {
 			in: boundToken(t, keySet("p256"), clusterIssuer, validating+attested), state: whole(),
 			want: withAPIGroups(user("credential-id:JTI=id-1", "validatingwebhookconfiguration-name:check", "validatingwebhookconfiguration-uid:u-check")),
@@ -148,15 +152,16 @@ func TestAuthenticate(t *testing.T) {
 		"an object of an unknown kind beside a pod":         {in: boundToken(t, keySet("p256"), clusterIssuer, pod+`,"deployment":{"name":"d","uid":"u"}`), state: whole(), err: token.ErrUnknownKind},
 		"a member of a known kind, written in another case": {in: boundToken(t, keySet("p256"), clusterIssuer, `,"Pod":{"name":"app","uid":"u-app"}`), state: whole(), err: token.ErrUnknownKind},
 		"a member that is no reference, and may become one": {in: boundToken(t, keySet("p256"), clusterIssuer, `,"more":null`), state: whole(), err: token.ErrUnknownKind},
-		"no token":                         {in: "", err: token.ErrMalformed},
-		"a token of a megabyte":            {in: strings.Repeat("A", 1<<20), err: token.ErrMalformed},
-		"JSON serialization":               {in: `{"payload":"e30","signatures":[]}`, err: token.ErrMalformed},
-		"another issuer":                   {in: boundToken(t, keySet("p256"), "https://other", ""), err: token.ErrIssuer},
-		"an unknown key":                   {in: boundToken(t, keySet("p521"), clusterIssuer, ""), err: token.ErrUnknownKey},
-		"another audience":                 {in: boundToken(t, keySet("p256"), clusterIssuer, ""), state: whole(), audiences: []string{"vault"}, err: authenticator.ErrAudience},
-		"a pod that is gone":               {in: boundToken(t, keySet("p256"), clusterIssuer, `,"pod":{"name":"other","uid":"u-app"}`), state: whole(), err: authenticator.ErrGone},
-		"an account with a new UID":        {in: boundToken(t, keySet("p256"), clusterIssuer, ""), state: state{Accounts: map[string]object{"team/robot": {UID: "u-new"}}}, err: authenticator.ErrGone},
-		"a legacy token not of its Secret": {in: legacy, state: stored(func(s *state) { s.Secrets["team/robot-token"] = object{Token: "other"} }), err: authenticator.ErrStored},
+		"no token":                                    {in: "", err: token.ErrMalformed},
+		"a token of a megabyte":                       {in: strings.Repeat("A", 1<<20), err: token.ErrMalformed},
+		"JSON serialization":                          {in: `{"payload":"e30","signatures":[]}`, err: token.ErrMalformed},
+		"another issuer":                              {in: boundToken(t, keySet("p256"), "https://other", ""), err: token.ErrIssuer},
+		"an unknown key":                              {in: boundToken(t, keySet("p521"), clusterIssuer, ""), err: token.ErrUnknownKey},
+		"another audience":                            {in: boundToken(t, keySet("p256"), clusterIssuer, ""), state: whole(), audiences: []string{"vault"}, err: authenticator.ErrAudience},
+		"a pod that is gone":                          {in: boundToken(t, keySet("p256"), clusterIssuer, `,"pod":{"name":"other","uid":"u-app"}`), state: whole(), err: authenticator.ErrGone},
+		"an account with a new UID":                   {in: boundToken(t, keySet("p256"), clusterIssuer, ""), state: state{Accounts: map[string]object{"team/robot": {UID: "u-new"}}}, err: authenticator.ErrGone},
+		"a legacy token of an account with a new UID": {in: legacy, state: stored(func(s *state) { s.Accounts["team/robot"] = object{UID: "u-new"} }), err: authenticator.ErrGone},
+		"a legacy token not of its Secret":            {in: legacy, state: stored(func(s *state) { s.Secrets["team/robot-token"] = object{Token: "other"} }), err: authenticator.ErrStored},
 		"a legacy token that was marked": {
 			in: legacy, state: stored(func(s *state) {
 				s.Secrets["team/robot-token"] = object{Token: legacy, InvalidSince: "2026-01-01"}

@@ -21,7 +21,7 @@ export GO_BUILD := CGO_ENABLED=0 go build -trimpath -tags=grpcnotrace
 # Which of bin/k8s is run.
 export KUBERNETES_VERSION := $(K8S_VERSION)
 
-.PHONY: help build image assets demo up pictures manifests test test-long e2e e2e-kind bench lint fuzz clean
+.PHONY: help build image assets demo up pictures manifests test test-long test-skew e2e e2e-kind bench lint fuzz clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,7 +69,11 @@ test-long: ## Run the tests that must take their time: e2e, faults, comparison w
 
 e2e: control-plane kube-controller-manager kubectl ## Run the built binary against a real API server; VERSION=1.35.4 is another one
 	# What e2e builds and applies is hidden from the test cache.
-	go test -race -count 1 -timeout 40m -v ./e2e
+	go test -race -count 1 -timeout 40m -v $(E2E_FLAGS) ./e2e
+
+SKEW ?= 1.34.4 1.35.4 1.36.3
+test-skew: ## Run e2e against older API servers, SKEW, without the tests (TestLong) that take minutes; not in CI
+	for version in $(SKEW); do $(MAKE) e2e VERSION=$$version E2E_FLAGS='-skip TestLong' || exit 1; done
 
 .PHONY: docker
 docker:

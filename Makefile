@@ -26,8 +26,8 @@ export KUBERNETES_VERSION := $(K8S_VERSION)
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## Build bin/sakeeper
-	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/sakeeper ./cmd/sakeeper
+build: ## Build bin/sakeeper and bin/kubectl-sakeeper, the plugin of kubectl
+	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/sakeeper ./cmd/kubectl-sakeeper
 
 image: ## Build the container image IMAGE (sakeeper:dev) for PLATFORM (that of this machine), with docker alone
 	hack/image.sh $(IMAGE) $(PLATFORM) $(RELEASE)

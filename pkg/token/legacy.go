@@ -81,3 +81,16 @@ func (p legacyPayload) claims() LegacyClaims {
 		ServiceAccountUID:  p.ServiceAccountUID,
 	}
 }
+
+// UnverifiedLegacyClaims returns the claims of a legacy token whose signature is not verified. It
+// returns [ErrMalformed] or [ErrIssuer] if compact is not one.
+func UnverifiedLegacyClaims(compact string) (LegacyClaims, error) {
+	_, payload, err := parseLegacyUnverified(compact)
+	switch {
+	case err != nil:
+		return LegacyClaims{}, err
+	case payload.Issuer != LegacyIssuer:
+		return LegacyClaims{}, ErrIssuer
+	}
+	return payload.claims(), nil
+}

@@ -63,6 +63,10 @@ test: control-plane kubectl ## Run the unit and integration tests, with the race
 	go test -race -timeout 10m ./cmd/... ./pkg/... ./hack/... ./manifests/...
 	cd e2e/embed && go vet ./... && KUBEBUILDER_ASSETS=$${KUBEBUILDER_ASSETS:-$(CURDIR)/bin/k8s/$(K8S_VERSION)} go test ./...
 
+.PHONY: test-report
+test-report: ## Open the report of the plugin in headless Chromium, which it installs from Debian, with npm packages
+	hack/report.sh bin/report
+
 test-long: ## Run the tests that must take their time: e2e, faults, comparison with in-tree
 	cd hack/differential && go test -count 1 -timeout 20m ./...
 	$(MAKE) e2e

@@ -6,8 +6,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sakeeper/sakeeper/cmd/kubectl-sakeeper/inspect"
+	"github.com/sakeeper/sakeeper/cmd/kubectl-sakeeper/keys"
 	"github.com/sakeeper/sakeeper/cmd/kubectl-sakeeper/options"
 	"github.com/sakeeper/sakeeper/cmd/kubectl-sakeeper/reach"
+	"github.com/sakeeper/sakeeper/cmd/kubectl-sakeeper/report"
 	"github.com/sakeeper/sakeeper/cmd/kubectl-sakeeper/tokens"
 )
 
@@ -47,6 +50,9 @@ or without sakeeper, with your rights; it writes nothing, and prints no token.`,
 	root.AddCommand(
 		tokens.NewCommand(o),
 		reach.NewCommand(o),
+		inspect.NewCommand(o),
+		report.NewCommand(o),
+		keys.NewCommand(o),
 	)
 	return root.ExecuteContext(ctx)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"flag"
 	"os"
 	"path/filepath"
@@ -13,11 +14,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/sakeeper/sakeeper/cmd/kubectl-sakeeper/options"
 	"github.com/sakeeper/sakeeper/pkg/inventory"
 	"github.com/sakeeper/sakeeper/pkg/inventory/reach"
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 var update = flag.Bool("update", false, "write testdata anew")
@@ -63,6 +66,7 @@ func (s *seeded) runAs(t *testing.T, kubeconfig string, width int, stdin string,
 
 var (
 	dates = regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z|\d{4}-\d\d-\d\d`)
+	uids  = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 	hosts = regexp.MustCompile(`https://127\.0\.0\.1:\d+`)
 )
 
@@ -112,6 +116,8 @@ func TestSeededCluster(t *testing.T) {
 		"reach-all.txt":   {"reach", "-A"},
 		"reach-gone.txt":  {"reach", "system:serviceaccount:nowhere:nobody"},
 		"reach.json":      {"reach", "backup", "-n", "ci", "-o", "json"},
+		"keys.txt":        {"keys", "--deep"},
+		"keys.json":       {"keys", "-o", "json"},
 	}
 	for name, args := range golden {
 		t.Run(name, func(t *testing.T) { s.expectGolden(t, name, s.run(t, 0, args...)) })
@@ -121,6 +127,8 @@ func TestSeededCluster(t *testing.T) {
 	t.Run("fail-on", s.testFailOn)
 	t.Run("a terminal of 60 columns", s.testNarrow)
 	t.Run("bad input", s.testBadInput)
+	t.Run("inspect", s.testInspect)
+	t.Run("report", s.testReport)
 }
 
 func (s *seeded) testComplete(t *testing.T) {
@@ -181,6 +189,9 @@ func (s *seeded) testBadInput(t *testing.T) {
 		"a context that does not exist":   {in: []string{"tokens", "--context=nowhere"}, want: `context "nowhere" does not exist`},
 		"a format that does not exist":    {in: []string{"tokens", "-o", "xml"}, want: `invalid argument "xml" for "-o, --output" flag: is not one of table, wide, json, yaml, csv`},
 		"an impossible account":           {in: []string{"reach", "a/b/c"}, want: `"a/b/c" is not an account: want NAME, NAMESPACE/NAME or system:serviceaccount:NAMESPACE:NAME`},
+		"no token to inspect":             {in: []string{"inspect", "--offline", "seed_test.go"}, want: "no token found"},
+		"no file to inspect":              {in: []string{"inspect", "nowhere"}, want: "open nowhere: no such file or directory"},
+		"review without requests":         {in: []string{"inspect", "--offline", "--review"}, want: "--review and --offline exclude each other"},
 		"too short a time":                {in: []string{"tokens", "--unused-after=1h"}, want: "--unused-after: must be at least 24h, because uses are recorded once a day"},
 	}
 	for name, tc := range cases {
@@ -189,5 +200,69 @@ func (s *seeded) testBadInput(t *testing.T) {
 				t.Errorf("got %v, want %s", r.err, tc.want)
 			}
 		})
+	}
+}
+
+// token returns the token in a Secret.
+func (s *seeded) token(t *testing.T, namespace, name, key string) string {
+	t.Helper()
+	secret, err := s.client.CoreV1().Secrets(namespace).Get(t.Context(), name, metav1.GetOptions{})
+	mustNil(t, err)
+	return string(secret.Data[key])
+}
+
+func (s *seeded) testInspect(t *testing.T) {
+	broken := "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOjEyM30.AAAA"
+	other := "eyJhbGciOiJIUzI1NiJ9." + base64.RawURLEncoding.EncodeToString([]byte(`{"iss":"https://example.com","sub":"\u001b[2Jsomebody","exp":1e300,"aud":"x"}`)) + ".AAAA"
+	legacy, former := s.token(t, "ci", "root-token", "token"), s.token(t, "ci", "former-token", "token")
+	cases := map[string]struct {
+		stdin string
+		in    []string
+	}{
+		"inspect-legacy.txt":     {stdin: legacy + "\n"},
+		"inspect-former.txt":     {stdin: former, in: []string{"-"}},
+		"inspect-forged.txt":     {stdin: legacy[:len(legacy)-8] + "AAAAAAAA"},
+		"inspect-kubeconfig.txt": {stdin: s.token(t, "shop", "monitor-kubeconfig", "kubeconfig")},
+		"inspect-broken.txt":     {stdin: broken + " " + other},
+		"inspect-offline.txt":    {stdin: legacy, in: []string{"--offline"}},
+		"inspect-review.txt":     {stdin: legacy + " " + former, in: []string{"--review"}},
+		"inspect.json":           {stdin: s.token(t, "shop", "monitor-kubeconfig", "kubeconfig"), in: []string{"-o", "json"}},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			r := s.runAs(t, s.kubeconfig, 0, tc.stdin, append([]string{"inspect"}, tc.in...)...)
+			r.stdout = uids.ReplaceAllString(r.stdout, "00000000-0000-0000-0000-000000000000")
+			s.expectGolden(t, name, r)
+		})
+	}
+	used := s.client.CoreV1().Secrets("ci")
+	secret, err := used.Get(t.Context(), "root-token", metav1.GetOptions{})
+	mustNil(t, err)
+	if _, recorded := secret.Labels[token.LastUsedLabel]; !recorded {
+		t.Error("a review is no use, though the command says so")
+	}
+}
+
+func (s *seeded) testReport(t *testing.T) {
+	r := s.run(t, 0, "report", "-A", "--deep")
+	mustNil(t, r.err)
+	for _, want := range []string{
+		"<strong>ci/root-token</strong>, account ci/root: <strong>cluster-admin</strong>", "kubectl delete secret -n ci former-token", "7 tokens in Secrets are alive",
+		`aria-label="By reach. cluster-admin: 1, can become cluster-admin: 2, secrets: 1`,
+	} {
+		if !strings.Contains(strings.ReplaceAll(r.stdout, "</span>", ""), strings.ReplaceAll(want, "</span>", "")) {
+			t.Errorf("the report does not have %q", want)
+		}
+	}
+	for _, url := range regexp.MustCompile(`(?:src|href)="([^"]*)"`).FindAllStringSubmatch(r.stdout, -1) {
+		if !strings.HasPrefix(url[1], "data:") {
+			t.Errorf("the report needs the network: %s", url[1])
+		}
+	}
+	if dir := os.Getenv("REPORT_SAMPLES"); dir != "" {
+		mustNil(t, os.WriteFile(filepath.Join(dir, "seeded.html"), []byte(r.stdout), 0o600))
+	}
+	if r := s.run(t, 80, "report"); r.err == nil || r.stdout != "" {
+		t.Errorf("a page was printed to a terminal: %v", r.err)
 	}
 }

@@ -215,8 +215,8 @@ func (f *finder) token(secret *Secret, held Held) Token {
 // String returns the answer.
 func (a Answer) String() string { return string(a) }
 
-// never is the LastUsed of a token without a use on record.
-const never = "never"
+// Never is the LastUsed of a token without a use on record.
+const Never = "never"
 
 func (f *finder) lastUsed(secret *Secret) string {
 	switch {
@@ -225,7 +225,7 @@ func (f *finder) lastUsed(secret *Secret) string {
 	case f.TrackedSince.IsZero():
 		return Unknown.String()
 	default:
-		return never
+		return Never
 	}
 }
 

@@ -138,7 +138,8 @@ func TestScanner(t *testing.T) {
 		return s
 	}
 	garbage := strings.Repeat("eyJ.eyJ..", 1<<17)
-	header, signature := compact[:strings.Index(compact, ".")], compact[strings.LastIndex(compact, "."):]
+	header, _, _ := strings.Cut(compact, ".")
+	signature := compact[strings.LastIndex(compact, "."):]
 	own1 := Held{DataKey: "token", Kind: Legacy, Account: reach.Account{Namespace: "ci", Name: "bot"}, UID: testkit.AccountUID, Secret: token.Ref{Name: "token"}, KeyID: own.Signing().String(), Published: Yes}
 	placeholder := Held{DataKey: "token", Kind: Legacy, Account: reach.Account{Namespace: "ci", Name: "annotated"}, UID: "9", Published: No}
 	elsewhere := own1

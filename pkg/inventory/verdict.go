@@ -35,7 +35,7 @@ func (f *finder) verdict(t Token, held Held) Verdict {
 // use is the verdict about the use of a legacy token. used is when the API server recorded the last
 // one; zero if it did not.
 func (f *finder) use(t Token, used time.Time) Verdict {
-	tracked := t.LastUsed == never && f.Now.Sub(t.Created) >= f.UnusedAfter && f.Now.Sub(f.TrackedSince) >= f.UnusedAfter
+	tracked := t.LastUsed == Never && f.Now.Sub(t.Created) >= f.UnusedAfter && f.Now.Sub(f.TrackedSince) >= f.UnusedAfter
 	switch {
 	case f.usedByPods(t), !used.IsZero() && f.Now.Sub(used) < f.UnusedAfter:
 		return InUse

@@ -1,6 +1,9 @@
 package options
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // FoundError is the result of a command that found what it was asked to fail on. Its exit code is 2,
 // that of other errors is 1.
@@ -21,3 +24,6 @@ func ExitCode(err error) int {
 		return 1
 	}
 }
+
+// DefaultUnusedAfter is how long a token must not have been used to count as unused.
+const DefaultUnusedAfter = 90 * 24 * time.Hour

@@ -174,3 +174,11 @@ func where(namespace string) string {
 	}
 	return "in namespace " + namespace
 }
+
+// Clock returns the time for ages.
+func (o *Options) Clock() time.Time {
+	if o.Now == nil {
+		return time.Now()
+	}
+	return o.Now()
+}

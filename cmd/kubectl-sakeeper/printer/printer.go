@@ -100,17 +100,26 @@ func (t Table) writeCSV(w io.Writer) error {
 	}
 	_ = writer.Write(names) // Error returns it
 	for _, row := range t.Rows {
-		cells := slices.Clone(row)
-		for i, cell := range cells {
-			// A spreadsheet would take it as a formula.
-			if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
-				cells[i] = "'" + cell
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			cells[i] = clean(cell)
+			if isFormula(cell) {
+				cells[i] = "'" + cells[i]
 			}
 		}
 		_ = writer.Write(cells)
 	}
 	writer.Flush()
 	return writer.Error()
+}
+
+// isFormula returns true for a text that a spreadsheet would compute. An id of letters and digits may
+// begin with a minus sign.
+func isFormula(cell string) bool {
+	notInID := func(r rune) bool {
+		return r != '-' && r != '_' && (r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r))
+	}
+	return cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) && strings.ContainsFunc(cell, notInID)
 }
 
 const gap = 3 // between two columns, as in kubectl

@@ -23,7 +23,7 @@ func (s *Selection) AddFlags(cmd *cobra.Command) {
 	cmd.Flags().BoolVarP(&s.AllNamespaces, "all-namespaces", "A", false, "Look at all namespaces.")
 	cmd.Flags().BoolVar(&s.deep, "deep", false,
 		"Look for tokens in every Secret, of any type and under any key, also in kubeconfigs and in the clusters of Argo CD.")
-	cmd.Flags().DurationVar(&s.unusedAfter, "unused-after", 90*24*time.Hour, "How long a token must not have been used to count as unused.")
+	cmd.Flags().DurationVar(&s.unusedAfter, "unused-after", options.DefaultUnusedAfter, "How long a token must not have been used to count as unused.")
 }
 
 // Collect reads what the flags ask for.

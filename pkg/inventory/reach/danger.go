@@ -160,3 +160,13 @@ func (p *Policy) bindsRole(grants []grant, g grant, role string) []Finding {
 	}
 	return found
 }
+
+// Reasons returns the ids of all rows of the tables, in their order. [Finding.Reason] is one of them,
+// or of a few others for single grants.
+func Reasons() []string {
+	var ids []string
+	for _, r := range slices.Concat(clusterReasons(), namespaceReasons()) {
+		ids = append(ids, r.id)
+	}
+	return ids
+}

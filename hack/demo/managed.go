@@ -3,6 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -81,6 +85,35 @@ func (t *tour) rotate(ctx context.Context) error {
 	}
 	t.steps.done("secret %s: another token, %s", managedSecret, renewed.Annotations[api.CredentialIDAnnotation])
 	return nil
+}
+
+// reportFile is beside the binaries, where it stays.
+func (t *tour) reportFile() string { return filepath.Join(filepath.Dir(t.binary), "report.html") }
+
+// inventory lists the tokens that there are now, and writes the report.
+func (t *tour) inventory(ctx context.Context) error {
+	t.steps.title("kubectl sakeeper tokens: which tokens there are, and what could be done with each")
+	kubeconfig, err := t.cp.Kubeconfig("inventory.kubeconfig", t.cp.Admin)
+	if err != nil {
+		return err
+	}
+	plugin := func(args ...string) ([]byte, error) {
+		return exec.CommandContext(ctx, filepath.Join(filepath.Dir(t.binary), "kubectl-sakeeper"), append(args, "--all-namespaces", "--kubeconfig", kubeconfig)...).Output()
+	}
+	t.steps.begin()
+	table, err := plugin("tokens")
+	if err != nil {
+		return fmt.Errorf("kubectl sakeeper tokens: %w", err)
+	}
+	t.steps.done("as the administrator")
+	for line := range strings.Lines(string(table)) {
+		t.steps.say("%s", strings.TrimSuffix(line, "\n"))
+	}
+	page, err := plugin("report")
+	if err != nil {
+		return fmt.Errorf("kubectl sakeeper report: %w", err)
+	}
+	return os.WriteFile(t.reportFile(), page, 0o600)
 }
 
 func (t *tour) revoke(ctx context.Context) error {

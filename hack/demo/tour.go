@@ -54,12 +54,14 @@ func (t *tour) walk(ctx context.Context) (err error) {
 	defer cancel()
 	for _, step := range []func(context.Context) error{
 		t.namespace, t.serviceAccountAgain, t.podBefore, t.podAfter, t.tokenSecret, t.useToken, t.accountDeleted,
-		t.managedToken, t.rotate, t.revoke,
+		t.managedToken, t.rotate, t.inventory, t.revoke,
 	} {
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
+	_, _ = fmt.Fprintln(t.steps.out)
+	t.steps.say("A report about the tokens, as they were before the last step: %s", t.reportFile())
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/controllers"
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/keys"
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/options"
+	"github.com/sakeeper/sakeeper/cmd/sakeeper/policies"
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/probe"
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/signer"
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/webhook"
@@ -58,6 +59,7 @@ ServiceAccounts, as software that runs on any cluster.`,
 		signer.NewCommand(v, signer.Run),
 		authenticator.NewCommand(v, authenticator.Run),
 		keys.NewCommand(v, clock.RealClock{}),
+		policies.NewCommand(),
 		probe.NewCommand(),
 	)
 	return root.ExecuteContext(ctx)

@@ -39,6 +39,7 @@ func TestHelp(t *testing.T) {
 		"sakeeper keys status --help":   {in: []string{"keys", "status", "--help"}, want: "keys-status.txt"},
 		"sakeeper keys prune --help":    {in: []string{"keys", "prune", "--help"}, want: "keys-prune.txt"},
 		"sakeeper keys import --help":   {in: []string{"keys", "import", "--help"}, want: "keys-import.txt"},
+		"sakeeper policies --help":      {in: []string{"policies", "--help"}, want: "policies.txt"},
 		"sakeeper probe --help":         {in: []string{"probe", "--help"}, want: "probe.txt"},
 	}
 	for name, tc := range cases {

@@ -1,0 +1,94 @@
+package policy_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sakeeper/sakeeper/pkg/policy"
+)
+
+func TestSettingsThatAreRefused(t *testing.T) {
+	cases := map[string]struct {
+		names   []string
+		version string
+		in      func(*policy.Settings)
+		want    []string // the beginnings of the lines of the error
+	}{
+		"no such policy": {
+			names: []string{"nonsense"}, want: []string{`there is no policy "nonsense"; the policies are secret-references`},
+		},
+		"an impossible namespace": {
+			in:   func(s *policy.Settings) { s.ExcludedNamespaces = []string{"kube-system", "a'b"} },
+			want: []string{`--excluded-namespaces: "a'b": a lowercase RFC 1123 label`},
+		},
+		"all settings of secret-references": {
+			in: func(s *policy.Settings) { s.SecretReferences = policy.SecretReferences{} },
+			want: []string{
+				`--secret-reference-scope: it is empty`, `--secret-reference-mode: "" is not one of deny, warn, audit`,
+			},
+		},
+		"an unknown scope": {
+			in:   func(s *policy.Settings) { s.SecretReferences.Scope = "some" },
+			want: []string{`--secret-reference-scope: secret reference scope "some" is neither "in-tree" nor "all"`},
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			s, version := policy.Defaults(), policy.Newest()
+			if tc.in != nil {
+				tc.in(&s)
+			}
+			if tc.version != "" {
+				parsed, err := policy.ParseVersion(tc.version)
+				must(t, err)
+				version = parsed
+			}
+			if tc.names == nil {
+				tc.names = []string{policy.SecretReferencesName}
+			}
+			objects, err := policy.Generate(tc.names, version, s)
+			if err == nil || objects != nil {
+				t.Fatalf("got %v, %d objects", err, len(objects))
+			}
+			lines := strings.Split(err.Error(), "\n")
+			if len(lines) != len(tc.want) {
+				t.Fatalf("got %q", lines)
+			}
+			for i, want := range tc.want {
+				if !strings.HasPrefix(lines[i], want) {
+					t.Errorf("got %s, want %s", lines[i], want)
+				}
+			}
+		})
+	}
+}
+
+func TestVersions(t *testing.T) {
+	const tooOld = ": policies are made for Kubernetes 1.34 and later"
+	cases := map[string]struct {
+		want    policy.Version
+		wantErr string
+	}{
+		"1.34":           {want: policy.Version{Major: 1, Minor: 34}},
+		"v1.36.3":        {want: policy.Version{Major: 1, Minor: 36}},
+		"1.37.2-gke.100": {want: policy.Version{Major: 1, Minor: 37}},
+		"v1.40.0+k3s1":   {want: policy.Version{Major: 1, Minor: 40}},
+		"1.33":           {wantErr: `"1.33"` + tooOld},
+		"2.0":            {wantErr: `"2.0"` + tooOld},
+		"":               {wantErr: `"" is not a version such as 1.37`},
+		"1":              {wantErr: `"1" is not a version such as 1.37`},
+		"1.36.x":         {wantErr: `"1.36.x" is not a version such as 1.37`},
+	}
+	for in, tc := range cases {
+		got, err := policy.ParseVersion(in)
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if diff := cmp.Diff(tc.want, got); diff != "" || text != tc.wantErr {
+			t.Errorf("%q: error %q, version (-want +got):\n%s", in, text, diff)
+		}
+	}
+}

@@ -39,6 +39,7 @@ type Options struct {
 
 	serviceAccounts []string
 	tokenSource     string
+	tokenSeconds    int64
 	limit           bool
 	scope           string
 }
@@ -55,6 +56,7 @@ func newOptions() *Options {
 		validating:      "sakeeper-webhook",
 		serviceAccounts: []string{api.DefaultServiceAccount},
 		tokenSource:     string(rules.ProjectedTokens),
+		tokenSeconds:    rules.TokenSeconds,
 		scope:           string(rules.InTreeScope),
 	}
 }
@@ -75,6 +77,8 @@ func (o *Options) addFlags(fs *pflag.FlagSet) {
 		"ServiceAccounts that every namespace gets, for which a pod waits up to 2 seconds. 'default' always is one.")
 	fs.StringVar(&o.tokenSource, "token-volume-source", o.tokenSource,
 		"Which token pods get: 'projected' one that kubelet makes for each pod, and that expires; 'secret' that of a token Secret to which the ServiceAccount refers, as before Kubernetes 1.22.")
+	fs.Int64Var(&o.tokenSeconds, "token-expiration-seconds", o.tokenSeconds,
+		"Lifetime of projected tokens, before which kubelet renews them. API servers extend 3607, and no other number, to a year, for clients that never read the file again: with another number these fail after that time.")
 	fs.BoolVar(&o.limit, "limit-secret-references", o.limit,
 		"Let pods name only Secrets that their ServiceAccount lists. False: those pods whose ServiceAccount has the annotation kubernetes.io/enforce-mountable-secrets=true.")
 	fs.StringVar(&o.scope, "secret-reference-scope", o.scope,
@@ -116,16 +120,7 @@ func (o *Options) validate() []error {
 			errs = append(errs, fmt.Errorf("--service-accounts: %q: %s", name, problem))
 		}
 	}
-	switch rules.TokenVolumeSource(o.tokenSource) {
-	case rules.ProjectedTokens, rules.SecretTokens:
-	default:
-		errs = append(errs, fmt.Errorf("--token-volume-source: %q is not one of projected, secret", o.tokenSource))
-	}
-	switch rules.Scope(o.scope) {
-	case rules.InTreeScope, rules.AllScope:
-	default:
-		errs = append(errs, fmt.Errorf("--secret-reference-scope: %q is not one of in-tree, all", o.scope))
-	}
+	errs = append(errs, o.validateRules()...)
 	if o.bindAddress != "" && net.ParseIP(o.bindAddress) == nil {
 		errs = append(errs, fmt.Errorf("--bind-address: %q is not an IP address", o.bindAddress))
 	}
@@ -140,6 +135,24 @@ func (o *Options) validate() []error {
 	}
 	if o.shutdownDelay < 0 {
 		errs = append(errs, fmt.Errorf("--shutdown-delay-duration: %v is negative", o.shutdownDelay))
+	}
+	return errs
+}
+
+func (o *Options) validateRules() []error {
+	var errs []error
+	switch rules.TokenVolumeSource(o.tokenSource) {
+	case rules.ProjectedTokens, rules.SecretTokens:
+	default:
+		errs = append(errs, fmt.Errorf("--token-volume-source: %q is not one of projected, secret", o.tokenSource))
+	}
+	if err := rules.CheckTokenSeconds(o.tokenSeconds); err != nil {
+		errs = append(errs, fmt.Errorf("--token-expiration-seconds: %w", err))
+	}
+	switch rules.Scope(o.scope) {
+	case rules.InTreeScope, rules.AllScope:
+	default:
+		errs = append(errs, fmt.Errorf("--secret-reference-scope: %q is not one of in-tree, all", o.scope))
 	}
 	return errs
 }
@@ -196,8 +209,9 @@ func (o *Options) certificateHosts() []string {
 
 func (o *Options) settings() rules.Settings {
 	return rules.Settings{
-		TokenVolumeSource:     rules.TokenVolumeSource(o.tokenSource),
-		LimitSecretReferences: o.limit,
-		SecretReferenceScope:  rules.Scope(o.scope),
+		TokenVolumeSource:      rules.TokenVolumeSource(o.tokenSource),
+		TokenExpirationSeconds: o.tokenSeconds,
+		LimitSecretReferences:  o.limit,
+		SecretReferenceScope:   rules.Scope(o.scope),
 	}
 }

@@ -33,7 +33,7 @@ func TestWebhookOptions(t *testing.T) {
 		"everything that can be wrong, at once": {
 			in: []string{
 				"--kube-api-qps=0", "--metrics-bind-address=x", "--certificate-secret=", "--mutating-webhook-configuration=", "--validating-webhook-configuration=",
-				"--certificate-hosts=a_b", "--service-accounts=UPPER", "--token-volume-source=both", "--secret-reference-scope=some",
+				"--certificate-hosts=a_b", "--service-accounts=UPPER", "--token-volume-source=both", "--secret-reference-scope=some", "--token-expiration-seconds=599",
 				"--bind-address=localhost", "--secure-port=0", "--shutdown-delay-duration=-1s",
 			},
 			want: []string{
@@ -44,6 +44,7 @@ func TestWebhookOptions(t *testing.T) {
 				"--mutating-webhook-configuration and --validating-webhook-configuration are both empty; without a configuration use --tls-cert-file",
 				`--service-accounts: "UPPER": ` + cmdtest.NotADomain,
 				`--token-volume-source: "both" is not one of projected, secret`,
+				`--token-expiration-seconds: 599 is not between 600 and 4294967296`,
 				`--secret-reference-scope: "some" is not one of in-tree, all`,
 				`--bind-address: "localhost" is not an IP address`,
 				"--secure-port: 0 is not between 1 and 65535",
@@ -78,9 +79,9 @@ func TestWebhookOptions(t *testing.T) {
 
 func TestWebhookSettings(t *testing.T) {
 	f := cmdtest.NewFiles(t)
-	cfg, err := configOf(t, f, "--token-volume-source=secret", "--limit-secret-references", "--secret-reference-scope=all", "--webhook-namespace=team")
+	cfg, err := configOf(t, f, "--token-volume-source=secret", "--limit-secret-references", "--secret-reference-scope=all", "--token-expiration-seconds=1200", "--webhook-namespace=team")
 	cmdtest.MustNil(t, err)
-	want := rules.Settings{TokenVolumeSource: rules.SecretTokens, LimitSecretReferences: true, SecretReferenceScope: rules.AllScope}
+	want := rules.Settings{TokenVolumeSource: rules.SecretTokens, TokenExpirationSeconds: 1200, LimitSecretReferences: true, SecretReferenceScope: rules.AllScope}
 	if diff := cmp.Diff(want, cfg.options.settings()); diff != "" {
 		t.Errorf("settings (-want +got):\n%s", diff)
 	}

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"iter"
 	"strings"
 
@@ -12,10 +13,10 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/podadmission/secretrefs"
 )
 
-// tokenSeconds is the lifetime that a projected token requests. By this number the API server
+// TokenSeconds is the lifetime that a projected token requests. By this number the API server
 // recognizes tokens of injected volumes, and extends them for clients that never read the file
 // again.
-const tokenSeconds = 3607
+const TokenSeconds = 3607
 
 // NeedsToken returns true if [Mutate] mounts a token. It does not if every container has a mount at
 // the path already, or if the pod or the ServiceAccount opted out.
@@ -91,20 +92,20 @@ func mountToken(pod *corev1.Pod, account *corev1.ServiceAccount, tokenSecret str
 // has none. As in-tree, a volume is recognized by the prefix of its name alone.
 func projectedToken(pod *corev1.Pod, s Settings) (string, *corev1.Volume) {
 	for i := range pod.Spec.Volumes {
-		if name := pod.Spec.Volumes[i].Name; strings.HasPrefix(name, tokenVolumePrefix) {
+		if name := pod.Spec.Volumes[i].Name; strings.HasPrefix(name, TokenVolumePrefix) {
 			return name, nil
 		}
 	}
-	name := tokenVolumePrefix + s.suffix()
-	return name, &corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{Projected: projection()}}
+	name := TokenVolumePrefix + s.suffix()
+	return name, &corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{Projected: projection(cmp.Or(s.TokenExpirationSeconds, TokenSeconds))}}
 }
 
-func projection() *corev1.ProjectedVolumeSource {
+func projection(seconds int64) *corev1.ProjectedVolumeSource {
 	return &corev1.ProjectedVolumeSource{
 		DefaultMode: ptr.To(corev1.ProjectedVolumeSourceDefaultMode),
 		Sources: []corev1.VolumeProjection{
 			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
-				Path: corev1.ServiceAccountTokenKey, ExpirationSeconds: ptr.To[int64](tokenSeconds),
+				Path: corev1.ServiceAccountTokenKey, ExpirationSeconds: new(seconds),
 			}},
 			{ConfigMap: &corev1.ConfigMapProjection{
 				LocalObjectReference: corev1.LocalObjectReference{Name: api.RootCAConfigMap},

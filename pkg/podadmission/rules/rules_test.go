@@ -154,6 +154,18 @@ func TestTokenSecrets(t *testing.T) {
 	}
 }
 
+func TestTheLifetimeOfMountedTokens(t *testing.T) {
+	for setting, want := range map[int64]int64{0: 3607, 3607: 3607, 1200: 1200} {
+		pod := newPod()
+		if _, err := rules.Mutate(pod, robot(), "", rules.Settings{TokenExpirationSeconds: setting}); err != nil {
+			t.Fatal(err)
+		}
+		if got := *pod.Spec.Volumes[0].Projected.Sources[0].ServiceAccountToken.ExpirationSeconds; got != want {
+			t.Errorf("setting %d: got %d", setting, got)
+		}
+	}
+}
+
 func TestSettings(t *testing.T) {
 	cases := map[string]struct {
 		in   rules.Settings
@@ -163,6 +175,9 @@ func TestSettings(t *testing.T) {
 		"all":               {in: rules.Settings{TokenVolumeSource: rules.SecretTokens, SecretReferenceScope: rules.AllScope}},
 		"the defaults":      {in: rules.Settings{TokenVolumeSource: rules.ProjectedTokens, SecretReferenceScope: rules.InTreeScope}},
 		"an unknown source": {in: rules.Settings{TokenVolumeSource: "x"}, want: `token volume source "x" is neither "projected" nor "secret"`},
+		"a lifetime":        {in: rules.Settings{TokenExpirationSeconds: 600}},
+		"too short":         {in: rules.Settings{TokenExpirationSeconds: 599}, want: "token expiration seconds: 599 is not between 600 and 4294967296"},
+		"too long":          {in: rules.Settings{TokenExpirationSeconds: 1<<32 + 1}, want: "token expiration seconds: 4294967297 is not between 600 and 4294967296"},
 		"an unknown scope":  {in: rules.Settings{SecretReferenceScope: "x"}, want: `secret reference scope "x" is neither "in-tree" nor "all"`},
 	}
 	for name, tc := range cases {

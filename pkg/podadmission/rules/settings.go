@@ -11,8 +11,8 @@ import (
 const (
 	// EnforceAnnotation on a ServiceAccount limits its pods to the Secrets that it lists.
 	EnforceAnnotation = "kubernetes.io/enforce-mountable-secrets"
-	// tokenVolumePrefix is the prefix of the name of the volume with the projected token.
-	tokenVolumePrefix = "kube-api-access-"
+	// TokenVolumePrefix is the prefix of the name of the volume with the projected token.
+	TokenVolumePrefix = "kube-api-access-"
 )
 
 // TokenVolumeSource is the source of mounted tokens.
@@ -41,6 +41,10 @@ const (
 type Settings struct {
 	// TokenVolumeSource says which tokens are mounted. Empty: ProjectedTokens.
 	TokenVolumeSource TokenVolumeSource
+	// TokenExpirationSeconds is the lifetime that a projected token requests. Zero: [TokenSeconds].
+	// kubelet renews the token before that; a client that never reads the file again fails then
+	// with any other value than [TokenSeconds].
+	TokenExpirationSeconds int64
 	// LimitSecretReferences limits every pod to the Secrets that its ServiceAccount lists. False:
 	// only pods whose ServiceAccount has [EnforceAnnotation].
 	LimitSecretReferences bool
@@ -58,12 +62,25 @@ func (s Settings) Check() error {
 	default:
 		return fmt.Errorf("token volume source %q is neither %q nor %q", s.TokenVolumeSource, ProjectedTokens, SecretTokens)
 	}
+	if s.TokenExpirationSeconds != 0 {
+		if err := CheckTokenSeconds(s.TokenExpirationSeconds); err != nil {
+			return fmt.Errorf("token expiration seconds: %w", err)
+		}
+	}
 	switch s.SecretReferenceScope {
 	case "", InTreeScope, AllScope:
 		return nil
 	default:
 		return fmt.Errorf("secret reference scope %q is neither %q nor %q", s.SecretReferenceScope, InTreeScope, AllScope)
 	}
+}
+
+// CheckTokenSeconds returns an error if API servers refuse that lifetime in a volume.
+func CheckTokenSeconds(seconds int64) error {
+	if seconds < 600 || seconds > 1<<32 {
+		return fmt.Errorf("%d is not between 600 and %d", seconds, int64(1)<<32)
+	}
+	return nil
 }
 
 // limits returns true if pods of account may only name Secrets that it lists.

@@ -27,6 +27,20 @@ const (
 	ReviewedAnnotation = "sakeeper.io/token-review"
 )
 
+// What admission policies read.
+const (
+	// MaxTokenLifetimeAnnotation on a namespace or a ServiceAccount is the longest lifetime of
+	// its tokens, a duration such as 24h.
+	MaxTokenLifetimeAnnotation = "sakeeper.io/max-token-lifetime"
+	// AllowedAudiencesAnnotation on a namespace or a ServiceAccount are the audiences that its
+	// tokens may have besides those of the API server, with commas between them.
+	AllowedAudiencesAnnotation = "sakeeper.io/allowed-audiences"
+	// TokenSecretsLabel set to [TokenSecretsAllowed] on a namespace allows new Secrets of type
+	// kubernetes.io/service-account-token.
+	TokenSecretsLabel   = "sakeeper.io/token-secrets"
+	TokenSecretsAllowed = "allowed"
+)
+
 // What a Secret says about a token that is renewed, and what is noted on it.
 //
 //nolint:gosec // names of labels and annotations, no credentials

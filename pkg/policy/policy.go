@@ -16,6 +16,9 @@ import (
 // The names of the policies.
 const (
 	SecretReferencesName = "secret-references"
+	AccountDefaultsName  = "account-defaults"
+	TokenLimitsName      = "token-limits"
+	TokenSecondsName     = "token-seconds"
 )
 
 // namePrefix begins the names of the objects.
@@ -34,9 +37,12 @@ const (
 
 // Settings are the settings of all policies.
 type Settings struct {
-	// ExcludedNamespaces are those whose objects no validating policy checks.
+	// ExcludedNamespaces are those whose objects no policy checks or changes.
 	ExcludedNamespaces []string
 	SecretReferences   SecretReferences
+	AccountDefaults    AccountDefaults
+	TokenLimits        TokenLimits
+	TokenSeconds       TokenSeconds
 }
 
 // Defaults returns the settings with which manifests/components/policies are made.
@@ -44,14 +50,15 @@ func Defaults() Settings {
 	return Settings{
 		ExcludedNamespaces: []string{metav1.NamespaceSystem, "sakeeper-system"},
 		SecretReferences:   defaultSecretReferences(),
+		AccountDefaults:    defaultAccountDefaults(),
+		TokenLimits:        defaultTokenLimits(),
+		TokenSeconds:       defaultTokenSeconds(),
 	}
 }
 
 // definition is how one policy is made.
 type definition struct {
-	name string
-	// about says in one line what the policy does.
-	about string
+	name  string
 	since Version
 	// needs is what API servers before since lack.
 	needs    string
@@ -59,12 +66,29 @@ type definition struct {
 	generate func(Settings) []runtime.Object
 }
 
+const mutatingKind = "MutatingAdmissionPolicy in admissionregistration.k8s.io/v1"
+
 func definitions() []definition {
 	return []definition{
 		{
-			SecretReferencesName, "Pods name only Secrets that their ServiceAccount lists.", oldest(), "",
+			SecretReferencesName, oldest(), "",
 			func(s Settings) []error { return s.SecretReferences.check() },
 			func(s Settings) []runtime.Object { return s.SecretReferences.generate(s.ExcludedNamespaces) },
+		},
+		{
+			AccountDefaultsName, mutatingSince(), mutatingKind,
+			func(s Settings) []error { return s.AccountDefaults.check() },
+			func(s Settings) []runtime.Object { return s.AccountDefaults.generate(s.ExcludedNamespaces) },
+		},
+		{
+			TokenLimitsName, oldest(), "",
+			func(s Settings) []error { return s.TokenLimits.check() },
+			func(s Settings) []runtime.Object { return s.TokenLimits.generate(s.ExcludedNamespaces) },
+		},
+		{
+			TokenSecondsName, mutatingSince(), mutatingKind,
+			func(s Settings) []error { return s.TokenSeconds.check() },
+			func(s Settings) []runtime.Object { return s.TokenSeconds.generate(s.ExcludedNamespaces) },
 		},
 	}
 }

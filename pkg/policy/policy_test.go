@@ -3,6 +3,7 @@ package policy_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -17,7 +18,7 @@ func TestSettingsThatAreRefused(t *testing.T) {
 		want    []string // the beginnings of the lines of the error
 	}{
 		"no such policy": {
-			names: []string{"nonsense"}, want: []string{`there is no policy "nonsense"; the policies are secret-references`},
+			names: []string{"nonsense"}, want: []string{`there is no policy "nonsense"; the policies are secret-references, account-defaults, token-limits, token-seconds`},
 		},
 		"an impossible namespace": {
 			in:   func(s *policy.Settings) { s.ExcludedNamespaces = []string{"kube-system", "a'b"} },
@@ -28,6 +29,52 @@ func TestSettingsThatAreRefused(t *testing.T) {
 			want: []string{
 				`--secret-reference-scope: it is empty`, `--secret-reference-mode: "" is not one of deny, warn, audit`,
 			},
+		},
+		"a version that lacks both": {
+			names: []string{policy.AccountDefaultsName, policy.SecretReferencesName, policy.TokenSecondsName}, version: "1.35",
+			want: []string{
+				`--for-version: account-defaults needs MutatingAdmissionPolicy in admissionregistration.k8s.io/v1, which API servers have since 1.36, and not in 1.35`,
+				`--for-version: token-seconds needs MutatingAdmissionPolicy in admissionregistration.k8s.io/v1, which API servers have since 1.36, and not in 1.35`,
+			},
+		},
+		"no change to accounts": {
+			names: []string{policy.AccountDefaultsName}, in: func(s *policy.Settings) { s.AccountDefaults = policy.AccountDefaults{} },
+			want: []string{"account-defaults: none of --account-no-automount, --account-image-pull-secrets, --account-labels is set"},
+		},
+		"all settings of account-defaults": {
+			names: []string{policy.AccountDefaultsName},
+			in: func(s *policy.Settings) {
+				s.AccountDefaults = policy.AccountDefaults{
+					NamespaceSelector: "a in", PullSecrets: []string{"A"}, Labels: map[string]string{"a b": "c", "d": "e'"},
+				}
+			},
+			want: []string{
+				`--account-namespace-selector: `, `--account-image-pull-secrets: "A": a lowercase RFC 1123 subdomain`,
+				`--account-labels: a b=c: name part must consist of`, `--account-labels: d=e': a valid label must be`,
+			},
+		},
+		"all settings of token-limits": {
+			names: []string{policy.TokenLimitsName},
+			in: func(s *policy.Settings) {
+				s.TokenLimits = policy.TokenLimits{MaxLifetime: time.Minute, AllowedAudiences: []string{"a,b", "a\n"}, Mode: "x", SecretsMode: "y"}
+			},
+			want: []string{
+				`--token-limit-mode: "x" is not one of deny, warn, audit`, `--token-secrets-mode: "y" is not one of`,
+				`--max-token-lifetime: 1m0s is not a number of seconds from 10m0s to 999999h`, `--api-audiences: it is empty, and the API server has at least one`,
+				`--allowed-audiences: "a,b" is empty or has a comma`, `--allowed-audiences: "a\n" is empty or has a comma`,
+			},
+		},
+		"a lifetime that is no number of seconds": {
+			names: []string{policy.TokenLimitsName}, in: func(s *policy.Settings) { s.TokenLimits.MaxLifetime = time.Hour + 1 },
+			want: []string{`--max-token-lifetime: 1h0m0.000000001s is not`},
+		},
+		"the lifetime that pods have": {
+			names: []string{policy.TokenSecondsName}, in: func(s *policy.Settings) { s.TokenSeconds.Seconds = 3607 },
+			want: []string{`--token-expiration-seconds: 3607 is what pods have without the policy`},
+		},
+		"a lifetime that is too short": {
+			names: []string{policy.TokenSecondsName}, in: func(s *policy.Settings) { s.TokenSeconds.Seconds = 599 },
+			want: []string{`--token-expiration-seconds: 599 is not between 600 and 4294967296`},
 		},
 		"an unknown scope": {
 			in:   func(s *policy.Settings) { s.SecretReferences.Scope = "some" },

@@ -13,6 +13,9 @@ type Version struct{ Major, Minor int }
 // functions.
 func oldest() Version { return Version{1, 34} }
 
+// mutatingSince returns the first version with MutatingAdmissionPolicy in admissionregistration.k8s.io/v1.
+func mutatingSince() Version { return Version{1, 36} }
+
 // Newest returns the newest version with which the policies are tested.
 func Newest() Version { return Version{1, 37} }
 

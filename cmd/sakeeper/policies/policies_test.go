@@ -34,6 +34,26 @@ func TestFlagsReachThePolicies(t *testing.T) {
 			contains: []string{"- Audit", "failurePolicy: Ignore", "- infra\n"},
 			without:  []string{"enforce-mountable-secrets", "cephfs", "- kube-system\n", "- Deny"},
 		},
+		"account-defaults": {
+			in: []string{
+				"account-defaults", "--account-namespace-selector=team in (a,b)", "--account-image-pull-secrets=registry,other",
+				"--account-labels=example.com/a=b,c=d", "--for-version=1.36",
+			},
+			contains: []string{
+				"key: team\n", "automountServiceAccountToken', value: false", "[{'name': 'registry'}, {'name': 'other'}]", "escapeKey('example.com/a'), value: 'b'",
+				"escapeKey('c'), value: 'd'",
+			},
+		},
+		"without automounting": {in: []string{"account-defaults", "--account-no-automount=false", "--account-labels=c=d"}, without: []string{"automount"}},
+		"token-limits": {
+			in: []string{
+				"token-limits", "--max-token-lifetime=36h", "--allowed-audiences=a,b", "--api-audiences=https://issuer", "--token-limit-mode=audit",
+				"--token-secrets-mode=audit", "--for-version=1.34",
+			},
+			contains: []string{"orValue('36h0m0s')", "orValue('a,b')", "'https://issuer'"},
+			without:  []string{"- Deny", "- Warn", "kubernetes.default.svc"},
+		},
+		"token-seconds":            {in: []string{"token-seconds", "--token-expiration-seconds=1234"}, contains: []string{"value: 1234"}},
 		"no namespace is excluded": {in: []string{"secret-references", "--excluded-namespaces="}, without: []string{"namespaceSelector"}},
 	}
 	for name, tc := range cases {
@@ -61,8 +81,8 @@ func TestNothingIsPrintedIfASettingIsWrong(t *testing.T) {
 		in   []string
 		want string
 	}{
-		"no policy":   {want: "say which policies to print: secret-references"},
-		"no such one": {in: []string{"secret-references", "nonsense"}, want: `there is no policy "nonsense"; the policies are secret-references`},
+		"no policy":   {want: "say which policies to print: secret-references, account-defaults, token-limits, token-seconds"},
+		"no such one": {in: []string{"secret-references", "nonsense"}, want: `there is no policy "nonsense"; the policies are secret-references, account-defaults`},
 		"several": {
 			in: []string{"secret-references", "--for-version=1.30", "--secret-reference-mode=log", "--secret-reference-scope=every"},
 			want: `--for-version: "1.30": policies are made for Kubernetes 1.34 and later

@@ -80,6 +80,8 @@ func TestVerifyLegacyRefusesForeignTokensByReason(t *testing.T) {
 		in   string
 		want error
 	}{
+		"a line feed in the signature":       {good[:len(good)-8] + "\n" + good[len(good)-8:], token.ErrMalformed},
+		"a carriage return in the signature": {good[:len(good)-8] + "\r" + good[len(good)-8:], token.ErrMalformed},
 		"another issuer":                     {signRS256(t, header, otherIssuer), token.ErrIssuer},
 		"another issuer and an unknown key":  {signRS256(t, `{"alg":"RS256","kid":"unknown"}`, otherIssuer), token.ErrIssuer},
 		"no issuer":                          {signRS256(t, header, strings.Replace(builderPayload, `"iss":"kubernetes/serviceaccount",`, "", 1)), token.ErrIssuer},

@@ -1,6 +1,7 @@
 package authenticator_test
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	testingclock "k8s.io/utils/clock/testing"
 
 	"github.com/sakeeper/sakeeper/pkg/authenticator"
@@ -229,4 +231,24 @@ func FuzzAuthenticate(f *testing.F) {
 			t.Errorf("user %q, error %v", response.User.Username, err)
 		}
 	})
+}
+
+// deletedPod is a cluster whose pod has a deletion timestamp.
+type deletedPod struct {
+	state
+
+	at time.Time
+}
+
+func (d deletedPod) Pod(context.Context, string, string) (authenticator.Object, error) {
+	return &metav1.ObjectMeta{Namespace: "team", Name: "app", UID: "u-app", DeletionTimestamp: &metav1.Time{Time: d.at}}, nil
+}
+
+func TestThePodOfATokenMayHaveAMinuteToShutDown(t *testing.T) {
+	for ago, want := range map[time.Duration]error{30 * time.Second: nil, time.Minute: nil, 61 * time.Second: authenticator.ErrGone} {
+		a := newAuthenticator(t, config(deletedPod{whole(), testkit.Instant().Add(-ago)}))
+		if _, err := a.Authenticate(t.Context(), boundToken(t, keySet("p256"), clusterIssuer, pod), nil); !errors.Is(err, want) || (err == nil) != (want == nil) {
+			t.Errorf("deleted %v ago: got %v, want %v", ago, err, want)
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -90,8 +91,11 @@ func (a *fakeAPIServer) patchSecret(action clienttesting.Action) (bool, runtime.
 		Metadata metav1.ObjectMeta `json:"metadata"`
 		Data     map[string][]byte `json:"data"`
 	}
-	if err := json.Unmarshal(patch.Patch, &body); err != nil || body.Metadata.UID == "" || body.Metadata.ResourceVersion == "" {
-		return true, nil, fmt.Errorf("a patch without preconditions, %w", err)
+	if err := json.Unmarshal(patch.Patch, &body); err != nil {
+		return true, nil, err
+	}
+	if body.Metadata.UID == "" || body.Metadata.ResourceVersion == "" {
+		return true, nil, errors.New("a patch without preconditions")
 	}
 	if body.Data != nil {
 		a.patches++

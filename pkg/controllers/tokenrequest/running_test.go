@@ -81,13 +81,6 @@ func (r *runningController) start() {
 		testkit.Informer(r.controller.cfg.Namespaces), testkit.Informer(r.controller.cfg.Secrets), testkit.Informer(r.controller.cfg.ServiceAccounts))
 }
 
-func (r *runningController) must(err error) {
-	r.Helper()
-	if err != nil {
-		r.Fatal(err)
-	}
-}
-
 // expectRequests waits until all goroutines are idle, and compares the writes since the
 // last call.
 func (r *runningController) expectRequests(what string, want ...string) {

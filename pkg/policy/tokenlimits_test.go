@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/utils/ptr"
 
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/policy"
@@ -62,7 +61,7 @@ func tokenPod(account string, tokens ...corev1.ServiceAccountTokenProjection) *c
 }
 
 func token(seconds int64, audience string) corev1.ServiceAccountTokenProjection {
-	return corev1.ServiceAccountTokenProjection{ExpirationSeconds: ptr.To(seconds), Audience: audience}
+	return corev1.ServiceAccountTokenProjection{ExpirationSeconds: &seconds, Audience: audience}
 }
 
 // installTokenLimits installs the policies in a namespace with these accounts: plain, lowered, raised and broken.

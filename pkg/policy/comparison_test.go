@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -114,10 +113,9 @@ func number(t *testing.T, variable string, otherwise uint64) uint64 {
 }
 
 // TestPodsAreJudgedAsByTheWebhook compares the policy with pkg/podadmission: generated pods, of generated accounts
-// and with all settings, get the same code and message. POLICY_CASES is the number of pods, and POLICY_SEED repeats
-// a run.
+// and with all settings, get the same code and message. POLICY_CASES is the number of pods, POLICY_SEED makes others.
 func TestPodsAreJudgedAsByTheWebhook(t *testing.T) {
-	seed, cases := number(t, "POLICY_SEED", uint64(time.Now().UnixNano())), number(t, "POLICY_CASES", 200)
+	seed, cases := number(t, "POLICY_SEED", 1), number(t, "POLICY_CASES", 200)
 	fmt.Printf("POLICY_SEED=%d\n", seed)
 	contests := newContests(t, generator{rand.New(rand.NewPCG(seed, 0))})
 	var refused, missing atomic.Uint64

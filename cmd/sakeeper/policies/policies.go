@@ -26,7 +26,8 @@ certificate and no rights are needed, and 'kubectl apply -f -' installs them. Th
 policies are ` + strings.Join(policy.Names(), ", ") + `.
 With the default settings, they are those of manifests/components/policies. Nothing is
 printed if a setting is wrong. Apply does not remove what is printed no more.`,
-		Example: `  sakeeper policies secret-references --secret-reference-mode=warn | kubectl apply -f -`,
+		Example:     `  sakeeper policies secret-references --secret-reference-mode=warn | kubectl apply -f -`,
+		Annotations: map[string]string{options.Chapter: "cmd/sakeeper/policies.md"},
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return errors.New("say which policies to print: " + strings.Join(policy.Names(), ", "))

@@ -184,7 +184,7 @@ func TestDifferencesBetweenPolicyAndWebhook(t *testing.T) {
 	long := strings.Repeat("LONG_", 1200)
 	mirror := func(p *corev1.Pod) {
 		p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}
-		p.Spec.NodeName, p.Spec.ServiceAccountName = "node", ""
+		p.Spec.NodeName = "node"
 	}
 	cases := map[string]struct {
 		in           *corev1.Pod
@@ -196,7 +196,7 @@ func TestDifferencesBetweenPolicyAndWebhook(t *testing.T) {
 			in: reference(secretrefs.Env, secretrefs.Ephemeral, "x"), wantWebhook: 500, wantCode: 403, wantContains: "ephemeral container holder with envVar KEY",
 		},
 		"mirror pods are not checked": {
-			in: newPod("", func(p *corev1.Pod) { volume(secretrefs.SecretVolume, "x")(p); mirror(p) }), wantWebhook: 403,
+			in: newPod("robot", func(p *corev1.Pod) { volume(secretrefs.SecretVolume, "x")(p); mirror(p) }), wantWebhook: 403,
 		},
 		"a message of more than 5 KiB is replaced": {
 			in: newPod("robot", func(p *corev1.Pod) { p.Spec.Containers[0].Env = []corev1.EnvVar{variable(long, "x")} }), wantWebhook: 403,

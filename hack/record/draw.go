@@ -16,6 +16,8 @@ const (
 	lineHeight = 19
 	margin     = 14
 	bar        = 34
+	// descent is how far letters reach below the line that they stand on.
+	descent = 4
 	// rest is how long the last screen stays before the recording begins again.
 	rest = 6 * time.Second
 )
@@ -50,13 +52,13 @@ func draw(title string, lines []line) []byte {
 	fmt.Fprintf(&svg, `<path class="bar" d="M1 %d V8.5 Q1 1 8.5 1 H%.1f Q%.1f 1 %.1f 8.5 V%d Z"/>`+"\n", bar, width-8.5, width-1, width-1, bar)
 	fmt.Fprintf(&svg, `<text class="name" x="%d" y="22">$ `, margin)
 	escape(&svg, title)
-	fmt.Fprintf(&svg, "</text>\n"+`<svg x="1" y="%d" width="%.0f" height="%d"><g class="screen">`+"\n", bar+margin/2, width-2, rows*lineHeight+lineHeight/3)
+	fmt.Fprintf(&svg, "</text>\n"+`<svg x="1" y="%d" width="%.0f" height="%d"><g class="screen">`+"\n", bar+margin/2+descent, width-2, rows*lineHeight)
 	for i, l := range lines {
-		fmt.Fprintf(&svg, `<text x="%d" y="%d">`, margin-1, (i+1)*lineHeight)
+		fmt.Fprintf(&svg, `<text x="%d" y="%d">`, margin-1, (i+1)*lineHeight-descent)
 		drawText(&svg, l.text)
 		svg.WriteString("</text>\n")
 	}
-	fmt.Fprintf(&svg, `<rect class="cover" y="%d" width="%.0f" height="%d"/>`+"\n</g></svg>\n</svg>\n", lineHeight/3, width-2, (len(lines)+rows)*lineHeight)
+	fmt.Fprintf(&svg, `<rect class="cover" width="%.0f" height="%d"/>`+"\n</g></svg>\n</svg>\n", width-2, (len(lines)+rows)*lineHeight)
 	return svg.Bytes()
 }
 

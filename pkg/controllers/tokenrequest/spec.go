@@ -148,7 +148,7 @@ func parseServer(annotations map[string]string, f format, public string) (string
 	}
 	text, ok := annotations[api.ServerAnnotation]
 	if !ok && public == "" {
-		return "", fmt.Errorf("is required by %s=%s while the controller has no --public-server; set it to the URL of the API server, such as https://api.example.com:6443", api.FormatAnnotation, f)
+		return "", fmt.Errorf("set it to the URL of the API server (https://HOST:PORT): %s needs one, and there is no --public-server", f)
 	}
 	if !ok {
 		return public, nil

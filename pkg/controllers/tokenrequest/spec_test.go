@@ -25,7 +25,7 @@ func TestParse(t *testing.T) {
 		lifetime  = "is not a duration from 10m to 1193046h, such as 24h"
 		key       = "is not a key for the token; set it to one of letters, digits, '-', '_' and '.', other than ca.crt and namespace"
 		server    = "is not the URL of an API server, such as https://api.example.com:6443"
-		noServer  = "is required by sakeeper.io/format=kubeconfig while the controller has no --public-server; set it to the URL of the API server, such as https://api.example.com:6443"
+		noServer  = "set it to the URL of the API server (https://HOST:PORT): kubeconfig needs one, and there is no --public-server"
 		account   = "is not the name of a ServiceAccount; set it to one in this namespace"
 	)
 	plain := tokenSpec{account: "robot", lifetime: 24 * time.Hour, format: formatToken, tokenKey: "token"}

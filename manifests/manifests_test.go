@@ -182,7 +182,7 @@ func TestKustomizationsOfTheChapter(t *testing.T) {
 		t.Fatal(err)
 	}
 	blocks := regexp.MustCompile(`(?s)(?:mkdir my-cluster\n)?cat > my-cluster/kustomization.yaml.*?\nEOF\n`).FindAll(chapter, -1)
-	wants := [][]string{nil, {"- --public-server=https://api.example.com:6443", "- --limit-secret-references"}}
+	wants := [][]string{nil, {"- --public-server=https://api.example.com:6443", "- --limit-secret-references"}, {"kind: DaemonSet", "sakeeper.io/webhooks"}}
 	if len(blocks) != len(wants) {
 		t.Fatalf("the chapter has %d kustomizations", len(blocks))
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/internal/apiresult"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/kube"
+	"github.com/sakeeper/sakeeper/pkg/kube/rights"
 )
 
 // problem is what is wrong with a Secret: the reason of a Warning event, and a text for the event
@@ -92,7 +93,11 @@ func (c *Controller) annotate(ctx context.Context, s state, d decision) (time.Du
 	if err != nil {
 		return 0, err
 	}
-	err = c.patch(ctx, secret, patch, func(n *note) { n.unwritable = "" })
+	write := ctx
+	if d.problem.reason == api.ReasonTokenNotServed {
+		write = rights.Optional(ctx) // the rights of this controller may be bound in served namespaces only
+	}
+	err = c.patch(write, secret, patch, func(n *note) { n.unwritable = "" })
 	switch {
 	case err == nil:
 		c.backoff.Record(objectKeyOf(secret), content)
@@ -104,11 +109,11 @@ func (c *Controller) annotate(ctx context.Context, s state, d decision) (time.Du
 		klog.FromContext(ctx).V(2).Info("The API server refuses the problem of secret", "secret", klog.KObj(secret), "err", kube.Redact(err))
 		return d.wait, nil
 	}
-	write := apiresult.Write{
+	result := apiresult.Write{
 		Doing: fmt.Sprintf("write the problem of secret %s", klog.KObj(secret)), Recorder: c.cfg.Recorder,
 		Object: kube.Reference(kind, secret), Reason: api.ReasonFailedTokenRenewal,
 	}
-	wait, err := write.Change(ctx, err)
+	wait, err := result.Change(ctx, err)
 	if wait == 0 || d.wait > 0 && d.wait < wait {
 		wait = d.wait
 	}

@@ -3,7 +3,6 @@ package rights
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -309,25 +308,3 @@ func (m *Monitor) signal() {
 	default:
 	}
 }
-
-func (m *Monitor) wrap(next http.RoundTripper) http.RoundTripper { return transport{m, next} }
-
-// transport tells the monitor of responses with the code 403.
-type transport struct {
-	monitor *Monitor
-	next    http.RoundTripper
-}
-
-// RoundTrip implements [http.RoundTripper].
-func (t transport) RoundTrip(request *http.Request) (*http.Response, error) {
-	response, err := t.next.RoundTrip(request)
-	if err == nil && response.StatusCode == http.StatusForbidden {
-		if right, target, ok := parse(t.monitor.base, request); ok {
-			t.monitor.refused(right, target)
-		}
-	}
-	return response, err
-}
-
-// WrappedRoundTripper lets client-go find the transport below.
-func (t transport) WrappedRoundTripper() http.RoundTripper { return t.next }

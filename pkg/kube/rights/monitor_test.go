@@ -82,10 +82,15 @@ func run(t *testing.T, test func(t *testing.T, f *fixture)) {
 // respond lets a request get a response with that code.
 func (f *fixture) respond(t *testing.T, code int, method, url string) {
 	t.Helper()
+	f.send(t, code, httptest.NewRequest(method, url, nil))
+}
+
+func (f *fixture) send(t *testing.T, code int, request *http.Request) {
+	t.Helper()
 	transport := f.wrap(roundTripper(func(*http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: code, Body: http.NoBody}, nil
 	}))
-	response, err := transport.RoundTrip(httptest.NewRequest(method, url, nil))
+	response, err := transport.RoundTrip(request)
 	if err != nil || response.StatusCode != code {
 		t.Errorf("got %v, %v", response, err)
 	}
@@ -171,6 +176,17 @@ func TestARefusalForAnotherReasonIsNoMissingRight(t *testing.T) {
 		f.reviews.set(nil, "team") // and then it is one
 		wait(maxDelay)
 		f.expect(t, "missing rights: the user of this process"+ofToken)
+	})
+}
+
+func TestARefusalOfAnOptionalRequestIsNoMissingRight(t *testing.T) {
+	run(t, func(t *testing.T, f *fixture) {
+		f.reviews.set(nil, "team")
+		f.send(t, http.StatusForbidden, httptest.NewRequestWithContext(Optional(t.Context()), http.MethodPost, urlOfToken, nil))
+		f.expect(t, "")
+		if n := f.reviews.count(); n != 0 {
+			t.Errorf("%d reviews", n)
+		}
 	})
 }
 

@@ -1,0 +1,36 @@
+package rights
+
+import (
+	"context"
+	"net/http"
+)
+
+type optional struct{}
+
+// Optional returns a context for requests that the process can do without: that one of them is refused
+// is no missing right.
+func Optional(ctx context.Context) context.Context {
+	return context.WithValue(ctx, optional{}, true)
+}
+
+func (m *Monitor) wrap(next http.RoundTripper) http.RoundTripper { return transport{m, next} }
+
+// transport tells the monitor of responses with the code 403.
+type transport struct {
+	monitor *Monitor
+	next    http.RoundTripper
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (t transport) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := t.next.RoundTrip(request)
+	if err == nil && response.StatusCode == http.StatusForbidden && request.Context().Value(optional{}) == nil {
+		if right, target, ok := parse(t.monitor.base, request); ok {
+			t.monitor.refused(right, target)
+		}
+	}
+	return response, err
+}
+
+// WrappedRoundTripper lets client-go find the transport below.
+func (t transport) WrappedRoundTripper() http.RoundTripper { return t.next }

@@ -7,6 +7,9 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 
 	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 	"github.com/sakeeper/sakeeper/pkg/kube/rights"
 )
 
@@ -29,9 +32,36 @@ func roles(enabled map[string]bool) []string {
 // refused until a Secret requests a token.
 func (p *parts) expectRights(ctx context.Context, monitor *rights.Monitor) error {
 	if p.enabled[nameTokenRequest] && toolscache.WaitForCacheSync(ctx.Done(), p.namespaces.HasSynced) {
-		monitor.Expect(rights.Right{Verb: "create", Resource: "serviceaccounts", Subresource: "token"}, p.servedNamespaces)
+		monitor.Expect(ofTokens, p.servedNamespaces)
 	}
 	return nil
+}
+
+// needs returns false for a right that no controller needs in a namespace any more: the namespace is
+// gone, or tokens are not requested in it any more.
+func (p *parts) needs(right rights.Right, target rights.Target) bool {
+	if target.Namespace == "" || !p.namespaces.HasSynced() {
+		return true
+	}
+	namespace, ok := cache.Get(p.namespaces, target.Namespace)
+	switch {
+	case !ok:
+		return false
+	case right == ofTokens, right == ofSecrets && !p.enabled[tokensecret.Name] && !p.enabled[tokencleaner.Name]:
+		return p.options.TokenRequest.AllNamespaces || isServed(namespace)
+	default:
+		return true
+	}
+}
+
+// The rights that the token-request-controller needs in the namespaces that it serves.
+var (
+	ofTokens  = rights.Right{Verb: "create", Resource: "serviceaccounts", Subresource: "token"}
+	ofSecrets = rights.Right{Verb: "patch", Resource: "secrets"}
+)
+
+func isServed(namespace *corev1.Namespace) bool {
+	return namespace.Labels[api.TokenRequestsLabel] == api.TokenRequestsAllowed
 }
 
 // servedNamespaces returns the namespaces whose label allows token requests, because the right may be
@@ -40,7 +70,7 @@ func (p *parts) servedNamespaces() []rights.Target {
 	var targets []rights.Target
 	for _, obj := range p.namespaces.GetStore().List() {
 		namespace, ok := obj.(*corev1.Namespace)
-		if ok && namespace.Labels[api.TokenRequestsLabel] == api.TokenRequestsAllowed {
+		if ok && isServed(namespace) {
 			targets = append(targets, rights.Target{Namespace: namespace.Name})
 		}
 	}

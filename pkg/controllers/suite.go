@@ -135,6 +135,7 @@ func (s *Suite) Run(ctx context.Context) error {
 	s.rights.OnMissing(func(text string) {
 		recorder.Event(s.options.Process, corev1.EventTypeWarning, api.ReasonMissingRight, text)
 	})
+	s.rights.OnlyWhile(parts.needs)
 	s.mu.Lock()
 	s.parts = parts
 	s.mu.Unlock()

@@ -8,10 +8,8 @@ import (
 	"sync"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/klog/v2"
 
 	"github.com/sakeeper/sakeeper/manifests"
 )
@@ -27,7 +25,8 @@ const (
 	// unreviewedFor is how long a 403 counts where reviews are refused. It is longer than the longest
 	// delay between two tries of a controller.
 	unreviewedFor = 10 * time.Minute
-	// maxTargets bounds the namespaces that are reviewed for one right.
+	// maxTargets bounds the refusals that are reviewed for one right, one per namespace. If Expect has
+	// more targets, it is first reviewed whether the right is there for all namespaces.
 	maxTargets = 8
 	timeout    = 10 * time.Second
 )
@@ -38,6 +37,7 @@ type Monitor struct {
 	roles   []string
 	reviews reviewer
 	report  func(right Right, text string)
+	needed  func(right Right, target Target) bool
 	wake    chan struct{}
 
 	mu       sync.Mutex
@@ -87,6 +87,10 @@ func (m *Monitor) OnMissing(report func(text string)) {
 		}
 	}
 }
+
+// OnlyWhile sets a function that returns false when a right that was refused is not needed any more, such
+// as one in a namespace that is gone. It is called before each review. Call OnlyWhile before Run.
+func (m *Monitor) OnlyWhile(needed func(right Right, target Target) bool) { m.needed = needed }
 
 // Expect reviews a right that was not used yet, until it is there for all targets that where returns
 // at a time. Where may be called until Run returns.
@@ -152,110 +156,6 @@ func (m *Monitor) due(now time.Time) (due []Right, next time.Time) {
 		}
 	}
 	return due, next
-}
-
-// review asks about the targets of a right, up to the first for which it is missing.
-func (m *Monitor) review(ctx context.Context, right Right) {
-	targets, expected := m.targets(right)
-	for _, target := range targets {
-		limited, cancel := context.WithTimeout(ctx, timeout)
-		allowed, err := m.reviews.allowed(limited, right, target)
-		cancel()
-		switch {
-		case err == nil && allowed, apierrors.IsForbidden(err) && m.forgotten(right):
-			m.remove(right, target)
-		case err == nil, apierrors.IsForbidden(err):
-			m.missing(ctx, right, target)
-			return
-		default:
-			klog.FromContext(ctx).V(2).Info("Could not review a right", "right", right, "reason", err.Error())
-			m.postpone(right)
-			return
-		}
-	}
-	m.present(ctx, right, expected)
-}
-
-// targets returns those to review now. Expected is true if they include those of Expect.
-func (m *Monitor) targets(right Right) (targets []Target, expected bool) {
-	m.mu.Lock()
-	where, targets := m.states[right].where, slices.Clone(m.states[right].targets)
-	m.mu.Unlock()
-	if where != nil {
-		targets = append(targets, where()...)
-	}
-	return targets, where != nil
-}
-
-// forgotten returns true if the last refusal of the right was long ago.
-func (m *Monitor) forgotten(right Right) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return time.Since(m.states[right].refused) > unreviewedFor
-}
-
-func (m *Monitor) remove(right Right, target Target) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	s := m.states[right]
-	s.targets = slices.DeleteFunc(s.targets, func(t Target) bool { return t == target })
-}
-
-func (m *Monitor) postpone(right Right) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.states[right].due = time.Now().Add(maxDelay)
-}
-
-// missing notes that a right is missing for a target, and reports it when that is certain.
-func (m *Monitor) missing(ctx context.Context, right Right, target Target) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	s := m.states[right]
-	s.missing, s.target = true, target
-	s.due = time.Now().Add(min(firstDelay<<min(s.reviews, 10), maxDelay))
-	s.reviews++
-	if s.reviews < reportAfter || s.reported {
-		return
-	}
-	s.reported = true
-	m.askUsername(ctx)
-	text := m.text(right, target)
-	klog.FromContext(ctx).Error(nil, "A right is missing", "right", right, "namespace", target.Namespace, "name", target.Name, "text", text)
-	if m.report != nil {
-		m.report(right, text)
-	}
-}
-
-// askUsername finds the name of the user. m.mu is held, and released meanwhile.
-func (m *Monitor) askUsername(ctx context.Context) {
-	if m.username != "" {
-		return
-	}
-	m.mu.Unlock()
-	limited, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	username, err := m.reviews.username(limited)
-	m.mu.Lock()
-	if err == nil {
-		m.username = username
-	}
-}
-
-// present notes that a right is there for all targets of a review.
-func (m *Monitor) present(ctx context.Context, right Right, expected bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	s := m.states[right]
-	if s.reported {
-		klog.FromContext(ctx).Info("A right that was missing is there", "right", right)
-	}
-	// A refusal for another reason is reviewed too, but not each of thousands.
-	s.due = time.Now().Add(maxDelay)
-	s.missing, s.reviews, s.reported = false, 0, false
-	if expected {
-		s.where = nil
-	}
 }
 
 // text is the sentence about a missing right. m.mu is held.

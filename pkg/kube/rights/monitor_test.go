@@ -5,7 +5,10 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,13 +63,21 @@ type fixture struct {
 
 	reviews *reviews
 	events  []string
+	// needless is a namespace in which no right is needed.
+	needless atomic.Value
 }
 
 func run(t *testing.T, test func(t *testing.T, f *fixture)) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fixture{reviews: &reviews{}}
 		f.Monitor = newMonitor("/", f.reviews, []string{"controllers", "token-request-controller-served"})
-		f.OnMissing(func(text string) { f.events = append(f.events, text) })
+		f.OnMissing(func(text string) {
+			if f.Err() == nil { // as /readyz asks while an event is written
+				t.Error("it is reported, and no error")
+			}
+			f.events = append(f.events, text)
+		})
+		f.OnlyWhile(func(_ Right, target Target) bool { return target.Namespace != f.needless.Load() })
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- f.Run(ctx) }()
@@ -229,6 +240,56 @@ func TestNamespacesAreReviewedOneAfterTheOther(t *testing.T) {
 		wait(maxDelay)
 		f.expect(t, "")
 	})
+}
+
+func TestARightThatIsNotNeededAnyMoreIsNotMissing(t *testing.T) {
+	run(t, func(t *testing.T, f *fixture) {
+		f.reviews.set(nil, "gone", "team")
+		for _, namespace := range []string{"gone", "team"} {
+			f.respond(t, http.StatusForbidden, http.MethodPost, "/api/v1/namespaces/"+namespace+"/serviceaccounts")
+		}
+		wait(time.Minute)
+		f.expect(t, "missing rights: the user jane has no right to create serviceaccounts in the namespace gone")
+		f.needless.Store("gone")
+		wait(maxDelay)
+		f.expect(t, "missing rights: the user jane has no right to create serviceaccounts in the namespace team")
+		f.needless.Store("team")
+		wait(maxDelay)
+		f.expect(t, "")
+		f.reviews.count()
+		wait(time.Hour)
+		if n := f.reviews.count(); n != 0 {
+			t.Errorf("%d reviews of a right that is not needed", n)
+		}
+	})
+}
+
+func TestAnExpectedRightInManyNamespacesCostsFewReviews(t *testing.T) {
+	right := Right{Verb: "create", Resource: "serviceaccounts", Subresource: "token"}
+	var namespaces []Target
+	for i := range 1000 {
+		namespaces = append(namespaces, Target{Namespace: strconv.Itoa(i)})
+	}
+	cases := map[string]struct {
+		inLacking []string
+		want      int // reviews in an hour
+	}{
+		"it is there for all namespaces": {want: 1},
+		"in each of them":                {inLacking: []string{""}, want: 1 + 1000},
+		"and in one it is missing":       {inLacking: []string{"", "999"}, want: 1 + 1000 + 2*int(time.Hour/maxDelay)},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			run(t, func(t *testing.T, f *fixture) {
+				f.reviews.set(nil, tc.inLacking...)
+				f.Expect(right, func() []Target { return slices.Clone(namespaces) })
+				wait(time.Hour)
+				if n := f.reviews.count(); n < tc.want || n > tc.want+10 { // the first delays are shorter
+					t.Errorf("%d reviews, want %d", n, tc.want)
+				}
+			})
+		})
+	}
 }
 
 func TestWithoutReviewsARefusalCountsForAWhile(t *testing.T) {

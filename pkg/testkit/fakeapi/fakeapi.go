@@ -148,9 +148,7 @@ func (s *Server) watch(action clienttesting.WatchActionImpl) (watch.Interface, e
 	if err != nil {
 		return nil, err
 	}
-	return watch.Filter(w, func(event watch.Event) (watch.Event, bool) {
-		return event, matches(event.Object, action.WatchRestrictions.Fields)
-	}), nil
+	return newSelectedWatch(w, action.WatchRestrictions.Fields), nil
 }
 
 // serveMetadata serves a request of the metadata client, whose actions do not have a kind.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -117,6 +118,18 @@ func TestListsAndWatchesObeySelectors(t *testing.T) {
 	if event := <-w.ResultChan(); event.Object.(*corev1.Secret).Name != "c" || event.Type != "ADDED" {
 		t.Errorf("got %v", event)
 	}
+}
+
+func TestAWatchEndsWithAnEventThatWasNotReceived(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // fails if a goroutine does not end
+		s := New()
+		w, err := s.CoreV1().Secrets("team").Watch(t.Context(), metav1.ListOptions{})
+		must(t, err)
+		s.Set(testkit.Secret("team/s"))
+		synctest.Wait()
+		w.Stop()
+		w.Stop()
+	})
 }
 
 func TestFaults(t *testing.T) {

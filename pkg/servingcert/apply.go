@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -217,7 +218,8 @@ func (c *Controller) recordWarnings(ctx context.Context, s state, p plan) {
 
 // recordWarning records an event, once an hour for the same text.
 func (c *Controller) recordWarning(ctx context.Context, s state, reason, text string) {
-	if last, ok := c.warnings[text]; ok && s.now.Sub(last).Abs() < warningInterval {
+	maps.DeleteFunc(c.warnings, func(_ string, last time.Time) bool { return s.now.Sub(last).Abs() >= warningInterval })
+	if _, ok := c.warnings[text]; ok {
 		return
 	}
 	c.warnings[text] = s.now

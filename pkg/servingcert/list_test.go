@@ -176,3 +176,22 @@ func expectEvent(t *testing.T, recorder *record.FakeRecorder, want string) {
 		t.Errorf("events %q, want %q", events, want)
 	}
 }
+
+// TestOldWarningsAreForgotten: their texts quote what users write.
+func TestOldWarningsAreForgotten(t *testing.T) {
+	f := newFixture(t, nil)
+	now := testkit.Instant()
+	for _, tc := range []struct {
+		text string
+		at   time.Duration
+		want int // events
+	}{{"a", 0, 1}, {"b", 0, 1}, {"a", warningInterval - 1, 0}, {"c", warningInterval, 1}, {"a", warningInterval, 1}} {
+		f.recordWarning(newContext(t), state{now: now.Add(tc.at)}, api.ReasonInvalidWebhooks, tc.text)
+		if events := testkit.Events(f.recorder); len(events) != tc.want {
+			t.Errorf("%s after %v: events %q", tc.text, tc.at, events)
+		}
+	}
+	if len(f.warnings) != 2 {
+		t.Errorf("kept %v", f.warnings)
+	}
+}

@@ -37,10 +37,8 @@ func (l listing) Enabled(f clientfeatures.Feature) bool {
 
 // unused are rights of controllers whose use this test cannot cause.
 var unused = map[string]string{
-	"controllers: create events":                 "TestAWebhookWithoutARightSaysSoAndServes takes it away from the webhook, of which it is not told by an event",
-	"controllers: patch events":                  "counts an event that is repeated, which controllers avoid",
-	"token-generation-controller: get secrets":   "read after the API server refused the first token of a signing key",
-	"token-generation-controller: patch secrets": "removes the first token of a signing key that the API server refused",
+	"controllers: create events": "TestAWebhookWithoutARightSaysSoAndServes takes it away from the webhook, of which it is not told by an event",
+	"controllers: patch events":  "counts an event that is repeated, which controllers avoid",
 }
 
 // TestLongEveryMissingRightIsNamed takes each right of each role of the controllers away once, and

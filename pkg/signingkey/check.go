@@ -58,12 +58,12 @@ type Config struct {
 type Check struct {
 	cfg    Config
 	result *prometheus.GaugeVec
-	// lookNow ends the wait for the next read.
-	lookNow chan struct{}
+	// readNow ends the wait for the next read.
+	readNow chan struct{}
 
-	mu       sync.Mutex
-	last     answer
-	lookedAt time.Time
+	mu     sync.Mutex
+	last   answer
+	readAt time.Time
 	// forbiddenSince is when reads began to be forbidden, or zero.
 	forbiddenSince time.Time
 	// published is what the last answer said, nil before the first. known has it together with own.
@@ -92,7 +92,7 @@ func New(cfg Config) (*Check, error) {
 	case cfg.Recorder == nil, cfg.Process == nil, cfg.Clock == nil:
 		return nil, errors.New("signingkey: Recorder, Process and Clock are required")
 	}
-	return &Check{cfg: cfg, lookNow: make(chan struct{}, 1), result: metrics.Shared(cfg.Registerer, prometheus.NewGaugeVec(prometheus.GaugeOpts{
+	return &Check{cfg: cfg, readNow: make(chan struct{}, 1), result: metrics.Shared(cfg.Registerer, prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "sakeeper_signing_key_check",
 		Help: "1 for the last result of the search for the signing key among the keys that the API server publishes: published, not_published, not_served (404 or 403: nothing could be checked) or no_answer.",
 	}, []string{"result"}))}, nil
@@ -112,7 +112,7 @@ func (c *Check) Run(ctx context.Context) error {
 	backoff := newBackoff()
 	for {
 		delay := interval
-		if c.look(ctx) {
+		if c.read(ctx) {
 			backoff = newBackoff()
 		} else {
 			delay = backoff.Step()
@@ -120,7 +120,7 @@ func (c *Check) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-c.lookNow:
+		case <-c.readNow:
 			backoff = newBackoff()
 		case <-time.After(delay):
 		}
@@ -139,7 +139,7 @@ func (c *Check) Reset() {
 // that is not known: its key may be new.
 func (c *Check) Refresh() {
 	c.mu.Lock()
-	recent := c.cfg.Clock.Since(c.lookedAt) < minRefreshInterval
+	recent := c.cfg.Clock.Since(c.readAt) < minRefreshInterval
 	c.mu.Unlock()
 	if !recent {
 		c.wakeUp()
@@ -148,8 +148,8 @@ func (c *Check) Refresh() {
 
 func (c *Check) wakeUp() {
 	select {
-	case c.lookNow <- struct{}{}:
-	default: // it is about to look
+	case c.readNow <- struct{}{}:
+	default: // it is about to read them
 	}
 }
 
@@ -216,8 +216,8 @@ func refusal(keyID string, last answer) error {
 
 func (c *Check) signingKeyID() string { return c.cfg.Keys().Signing().PublicKey().ID() }
 
-// look reads the published keys once. It returns true if it need not be repeated soon.
-func (c *Check) look(ctx context.Context) bool {
+// read reads the published keys once. It returns true if it need not be repeated soon.
+func (c *Check) read(ctx context.Context) bool {
 	published, err := fetch(ctx, c.cfg.Client)
 	if ctx.Err() != nil {
 		return false
@@ -232,7 +232,7 @@ func (c *Check) look(ctx context.Context) bool {
 	if apierrors.IsForbidden(err) && now.Sub(c.forbiddenSince) < forbiddenFor {
 		err = fmt.Errorf("get %s is forbidden, which may be because the API server has just started", path)
 	}
-	c.last, c.lookedAt = answer{published, err}, now
+	c.last, c.readAt = answer{published, err}, now
 	if errors.Is(err, errNotServed) {
 		published = keys.NewVerificationSet()
 	}

@@ -4,7 +4,7 @@
 //
 //   - 200 and the key is among them: tokens are written.
 //   - 200 and it is not: no token is written, [Check.Ready] and a Warning event name the key, and
-//     it is looked again after 50 ms, then ever more seldom, at least every ten seconds.
+//     they are read again after 50 ms, and then with a delay that doubles up to ten seconds.
 //     [Config.Unverified] is for keys that the API server accepts and does not publish.
 //   - 404, or 403 for a second (an API server that has just started does not know all roles): it
 //     serves no keys, or not to this client. Tokens are written, as kube-controller-manager writes

@@ -10,7 +10,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/api"
 )
 
-// report sets the metric, and logs and records what is new. Only look calls it.
+// report sets the metric, and logs and records what is new. Only read calls it.
 func (c *Check) report(ctx context.Context, keyID string, last answer) {
 	problem, notServed := refusal(keyID, last), errors.Is(last.err, errNotServed)
 	result := "published"

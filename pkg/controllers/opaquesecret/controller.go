@@ -62,7 +62,7 @@ func New(cfg Config) (*Controller, error) {
 func (c *Controller) Run(ctx context.Context) error {
 	logger := klog.FromContext(ctx).WithName(name)
 	reflector := toolscache.NewReflectorWithOptions(newFromNow(c.cfg.Metadata), &metav1.PartialObjectMetadata{},
-		&told{recorder: c.cfg.Recorder, logger: logger, secrets: map[types.UID]struct{}{}}, toolscache.ReflectorOptions{Name: name, Logger: &logger})
+		&eventStore{recorder: c.cfg.Recorder, logger: logger, secrets: map[types.UID]struct{}{}}, toolscache.ReflectorOptions{Name: name, Logger: &logger})
 	reflector.RunWithContext(klog.NewContext(ctx, logger))
 	return nil
 }
@@ -93,33 +93,33 @@ func newFromNow(client metadata.Interface) fromNow {
 // IsWatchListSemanticsUnSupported keeps the reflector from a watch that begins with all Secrets.
 func (fromNow) IsWatchListSemanticsUnSupported() bool { return true }
 
-// told is where the reflector stores Secrets: it records events, and keeps the UIDs of those that
+// eventStore is where the reflector stores Secrets: it records events, and keeps the UIDs of those that
 // have one. The reflector calls it from one goroutine.
-type told struct {
+type eventStore struct {
 	recorder record.EventRecorder
 	logger   klog.Logger
 	secrets  map[types.UID]struct{}
 }
 
 // Add implements [toolscache.ReflectorStore].
-func (t *told) Add(obj any) error { return t.Update(obj) }
+func (s *eventStore) Add(obj any) error { return s.Update(obj) }
 
 // Update implements [toolscache.ReflectorStore].
-func (t *told) Update(obj any) error {
+func (s *eventStore) Update(obj any) error {
 	secret, ok := obj.(*metav1.PartialObjectMetadata)
 	if !ok {
 		return fmt.Errorf("unexpected %T", obj)
 	}
 	if !isMistaken(secret) {
-		delete(t.secrets, secret.UID)
+		delete(s.secrets, secret.UID)
 		return nil
 	}
-	if _, before := t.secrets[secret.UID]; before {
+	if _, before := s.secrets[secret.UID]; before {
 		return nil
 	}
-	t.secrets[secret.UID] = struct{}{}
-	t.logger.V(2).Info("Found an opaque secret that names a service account", "secret", klog.KObj(secret))
-	t.recorder.Eventf(kube.Reference("Secret", secret), corev1.EventTypeWarning, api.ReasonWrongSecretType,
+	s.secrets[secret.UID] = struct{}{}
+	s.logger.V(2).Info("Found an opaque secret that names a service account", "secret", klog.KObj(secret))
+	s.recorder.Eventf(kube.Reference("Secret", secret), corev1.EventTypeWarning, api.ReasonWrongSecretType,
 		"This Secret is of type %s, and gets no token for the annotation %s: only one of type %s does. The type of a Secret cannot be changed; delete this one, and create one with the type",
 		corev1.SecretTypeOpaque, corev1.ServiceAccountNameKey, corev1.SecretTypeServiceAccountToken)
 	return nil
@@ -133,19 +133,19 @@ func isMistaken(secret *metav1.PartialObjectMetadata) bool {
 }
 
 // Delete implements [toolscache.ReflectorStore].
-func (t *told) Delete(obj any) error {
+func (s *eventStore) Delete(obj any) error {
 	if secret, ok := obj.(*metav1.PartialObjectMetadata); ok {
-		delete(t.secrets, secret.UID)
+		delete(s.secrets, secret.UID)
 	}
 	return nil
 }
 
 // Replace implements [toolscache.ReflectorStore]: a watch begins anew, and what was deleted meanwhile
 // is not known, so that the UIDs of the past are dropped.
-func (t *told) Replace([]any, string) error {
-	clear(t.secrets)
+func (s *eventStore) Replace([]any, string) error {
+	clear(s.secrets)
 	return nil
 }
 
 // Resync implements [toolscache.ReflectorStore].
-func (*told) Resync() error { return nil }
+func (*eventStore) Resync() error { return nil }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
@@ -102,26 +104,68 @@ func TestKeyAndCAChangeWithoutARestart(t *testing.T) {
 		}
 	})
 
-	t.Run("a CA that does not verify the API server is refused by name, and the last good one stays", func(t *testing.T) {
-		mustReplace(t, cp.CAFile, mustCACertificate(t, "unrelated"))
-		eventually(t, "event on the lease", func(ctx context.Context) error {
-			events, err := p.client.CoreV1().Events(controlplane.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "reason=RootCARefused"})
-			if err == nil && len(events.Items) == 0 {
-				err = errors.New("there is none")
-			}
-			return err
-		})
-		if _, body, err := s.Get(t.Context(), "/readyz"); err != nil || !strings.Contains(body, "does not verify the API server") {
-			t.Errorf("readyz: %v %s", err, body)
-		}
-		expectRootCA(t, p.client, newNamespace(t, p.client), append(append([]byte{}, cp.Admin.CAData...), cp.Admin.CAData...))
+	good := append(append([]byte{}, cp.Admin.CAData...), cp.Admin.CAData...)
+	wrong := mustCACertificate(t, "unrelated")
+
+	t.Run("a CA that does not verify the API server is refused by name and counted, and the last good one stays", func(t *testing.T) {
+		mustReplace(t, cp.CAFile, wrong)
+		expectRefusedCA(t, p, s)
+		expectRootCA(t, p.client, newNamespace(t, p.client), good)
 	})
 
 	t.Run("a bad CA is counted, and the last good one stays", func(t *testing.T) {
 		mustReplace(t, cp.CAFile, []byte("oops"))
-		expectMetric(t, s, `sakeeper_reload_failures_total{source="ca"} 1`)
+		expectMetric(t, s, `sakeeper_reload_failures_total{source="ca"} 2`)
 		other := newNamespace(t, p.client)
-		expectRootCA(t, p.client, other, append(append([]byte{}, cp.Admin.CAData...), cp.Admin.CAData...))
+		expectRootCA(t, p.client, other, good)
+	})
+}
+
+// expectRefusedCA waits until s says in all ways that it does not use its root CA.
+func expectRefusedCA(t *testing.T, p controlPlane, s *controlplane.Sakeeper) {
+	t.Helper()
+	expectReadyz(t, s, http.StatusServiceUnavailable, "does not verify the API server, which the published one")
+	expectMetric(t, s, `sakeeper_reload_failures_total{source="ca"} 1`)
+	expectEventIn(t, p.client, controlplane.Namespace, "sakeeper-controllers", api.ReasonRootCARefused)
+}
+
+// TestAWrongRootCAIsRefusedAfterARestart has subtests that build on each other.
+func TestAWrongRootCAIsRefusedAfterARestart(t *testing.T) {
+	p := newControlPlane(t)
+	right, wrong := p.Admin.CAData, mustCACertificate(t, "unrelated")
+	must(t, startReadySakeeper(t, p.sakeeperArgs(t)).Stop())
+	mustReplace(t, p.CAFile, wrong)
+	account := mustCreateAccount(t, p.client, metav1.NamespaceDefault, "builder")
+
+	t.Run("what is published stays until the file is right", func(t *testing.T) {
+		s := startSakeeper(t, p.sakeeperArgs(t))
+		expectRefusedCA(t, p, s)
+		expectRootCA(t, p.client, newNamespace(t, p.client), right)
+		expectRootCA(t, p.client, metav1.NamespaceSystem, right)
+		mustCreateSecret(t, p.client, metav1.NamespaceDefault, tokenSecret("robot", "builder"))
+		expectFilled(t, p.client, metav1.NamespaceDefault, "robot", account, right)
+		mustReplace(t, p.CAFile, right)
+		expectReadyz(t, s, http.StatusOK)
+		must(t, s.Stop())
+	})
+
+	t.Run("--root-ca-unverified publishes it", func(t *testing.T) {
+		mustReplace(t, p.CAFile, wrong)
+		s := startReadySakeeper(t, p.sakeeperArgs(t, "--root-ca-unverified"))
+		for _, namespace := range []string{metav1.NamespaceSystem, metav1.NamespaceDefault, newNamespace(t, p.client)} {
+			expectRootCA(t, p.client, namespace, wrong)
+		}
+		expectFilled(t, p.client, metav1.NamespaceDefault, "robot", account, wrong)
+		again := mustCACertificate(t, "unrelated too")
+		mustReplace(t, p.CAFile, again)
+		expectRootCA(t, p.client, metav1.NamespaceSystem, again)
+		must(t, s.Stop())
+	})
+
+	t.Run("a right one takes the place of a wrong one", func(t *testing.T) {
+		mustReplace(t, p.CAFile, right)
+		startReadySakeeper(t, p.sakeeperArgs(t))
+		expectRootCA(t, p.client, metav1.NamespaceSystem, right)
 	})
 }
 

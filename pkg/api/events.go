@@ -114,11 +114,11 @@ const (
 	// ReasonRootCADiffers is on kube-system/kube-root-ca.crt if --root-ca-file has another CA
 	// than the one that is published.
 	ReasonRootCADiffers = "RootCADiffers"
-	// ReasonRootCARefused is on the Lease if a changed root CA does not verify the API server,
-	// which the last one does: the last one stays.
+	// ReasonRootCARefused is on the Lease if the root CA, at a start or after a change, does not verify
+	// the API server, which the published one does: that one stays.
 	ReasonRootCARefused = "RootCARefused"
-	// ReasonRootCAUnverified is on the Lease if neither a changed root CA, which is published, nor
-	// the last one verifies the API server.
+	// ReasonRootCAUnverified is on the Lease if neither a new root CA, which is published, nor the one
+	// that was published verifies the API server.
 	ReasonRootCAUnverified = "RootCAUnverified"
 	// ReasonMissingRight is on the Lease, or on the Service of the webhook, if a right is missing
 	// that the process has tried to use. The event names the role that has it.

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"testing"
@@ -12,10 +13,11 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/record"
 
+	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-func TestCompareRootCA(t *testing.T) {
+func TestAnotherPublishedRootCAIsAnEvent(t *testing.T) {
 	published := func(data string) *corev1.ConfigMap {
 		return testkit.ConfigMap("kube-system/kube-root-ca.crt", testkit.WithData("ca.crt", data))
 	}
@@ -45,10 +47,38 @@ func TestCompareRootCA(t *testing.T) {
 			})
 			recorder := record.NewFakeRecorder(10)
 			recorder.IncludeObject = true
-			compareRootCA(t.Context(), client, recorder, ours)
+			beginCA(t.Context(), client, recorder, constantCA(), nil)
 			if diff := cmp.Diff(tc.want, testkit.Events(recorder)); diff != "" {
 				t.Errorf("events (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestControllersWaitForThePublishedRootCA: with a root CA that does not verify the API server, they must
+// not begin before it is known what is published.
+func TestControllersWaitForThePublishedRootCA(t *testing.T) {
+	right := testkit.OtherBundle()
+	reads := 0
+	client := &fake.Clientset{}
+	client.AddReactor("get", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) {
+		if reads++; reads == 1 {
+			return true, nil, testkit.QuotaExceeded()
+		}
+		return true, testkit.ConfigMap("kube-system/kube-root-ca.crt", testkit.WithData("ca.crt", string(right.PEM()))), nil
+	})
+	v := newVerifiedCA(constantCA(), func(_ context.Context, bundle cabundle.Bundle) verification {
+		if bundle.Equal(right) {
+			return verified
+		}
+		return failed
+	})
+	recorder := record.NewFakeRecorder(10)
+	beginCA(t.Context(), client, recorder, v, v)
+	if !v.Get().Equal(right) || v.Ready() == nil || reads != 2 {
+		t.Errorf("in use %s after %d reads, ready: %v", v.Get().Fingerprint(), reads, v.Ready())
+	}
+	if events := testkit.Events(recorder); len(events) > 0 {
+		t.Errorf("what is published stays, and an event says otherwise: %q", events)
 	}
 }

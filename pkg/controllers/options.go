@@ -54,8 +54,8 @@ type Options struct {
 	// root-ca-certificate-publisher-controller and by those that need Keys. The
 	// token-request-controller alone uses the CA of Config by default.
 	RootCA CASource
-	// RootCAUnverified publishes a changed RootCA even if it does not verify an API server that the
-	// last one verifies. Default: the last one stays.
+	// RootCAUnverified publishes RootCA even if it does not verify an API server that the published
+	// one verifies. Default: the published one stays.
 	RootCAUnverified bool
 
 	// SigningKeyUnverified writes tokens even if the signing key is not among those that the API

@@ -171,9 +171,12 @@ func (s *Suite) lead(ctx context.Context) error {
 	s.work = true
 	s.mu.Unlock()
 	if s.ca != nil {
-		compareRootCA(ctx, s.client, s.parts.recorder, s.ca.Get())
+		beginCA(ctx, s.client, s.parts.recorder, s.ca, s.verifiedCA)
 	}
 	group, ctx := errgroup.WithContext(ctx)
+	if s.verifiedCA != nil {
+		group.Go(func() error { return s.verifiedCA.follow(ctx) })
+	}
 	group.Go(func() error { return s.parts.run(ctx) })
 	group.Go(func() error { return s.parts.expectRights(ctx, s.rights) })
 	return group.Wait()
@@ -190,10 +193,12 @@ func (s *Suite) followReloads(recorder record.EventRecorder) {
 		metrics.Shared(s.options.Registerer, keys.NewCollector(s.keys.Get))
 	}
 	if s.verifiedCA != nil {
+		refused := failures.Count("ca", nil)
 		s.verifiedCA.warn = func(verdict caVerdict, text string) {
-			reason := api.ReasonRootCARefused
-			if verdict == useUnverifiedCA {
-				reason = api.ReasonRootCAUnverified
+			reason := api.ReasonRootCAUnverified
+			if verdict == refuseCA {
+				reason = api.ReasonRootCARefused
+				refused(errors.New(text))
 			}
 			recorder.Event(s.options.Process, corev1.EventTypeWarning, reason, text)
 		}

@@ -10,16 +10,17 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 )
 
-// The time for one handshake, and between two looks at a bundle that is not in use yet.
+// The time for one handshake, between two checks of a bundle that is not in use yet, and between two
+// attempts to read the published one.
 const (
 	handshakeTimeout = 5 * time.Second
 	recheckInterval  = 10 * time.Second
+	rereadInterval   = time.Second
 )
 
 // verification is what a handshake with the API server shows about a CA bundle.
@@ -41,7 +42,7 @@ const (
 	refuseCA        // the last good bundle stays, with a warning
 )
 
-// judgeCA decides about a changed bundle by what it and the one in use show. Where neither
+// judgeCA decides about a changed bundle by what it and the one in use show, which is the published one. Where neither
 // verifies the API server, as behind a load balancer with another certificate, nothing is known
 // against the new one.
 func judgeCA(changed, inUse verification) caVerdict {
@@ -58,7 +59,7 @@ func judgeCA(changed, inUse verification) caVerdict {
 }
 
 // verifiedCA is a source that takes a change over only if it verifies the API server, or if the
-// bundle in use does not either.
+// bundle in use does not either. Before [verifiedCA.begin], in use is what the source has.
 type verifiedCA struct {
 	Source[cabundle.Bundle]
 
@@ -67,7 +68,7 @@ type verifiedCA struct {
 
 	mu       sync.Mutex
 	inUse    cabundle.Bundle
-	pending  error // why the last good bundle stays
+	pending  error // why the configured bundle is not in use
 	onChange []func()
 	warn     func(verdict caVerdict, text string) // may be nil
 }
@@ -77,7 +78,7 @@ func newVerifiedCA(source Source[cabundle.Bundle], verify func(context.Context, 
 	source.OnChange(func() {
 		select {
 		case v.changed <- struct{}{}:
-		default: // a look is due already
+		default: // a check is due already
 		}
 	})
 	return v
@@ -100,67 +101,85 @@ func (v *verifiedCA) OnChange(f func()) {
 // Close closes the source, if it can be closed.
 func (v *verifiedCA) Close() error { return closeSource(v.Source) }
 
-// Ready returns why a changed bundle is not used.
+// Ready returns why the configured bundle is not used.
 func (v *verifiedCA) Ready() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.pending
 }
 
-// Run implements [Source].
-func (v *verifiedCA) Run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return v.Source.Run(ctx) })
-	group.Go(func() error {
-		var again <-chan time.Time
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-v.changed:
-			case <-again:
-			}
-			if again = nil; !v.look(ctx) {
-				again = time.After(recheckInterval)
-			}
-		}
-	})
-	return group.Wait()
+// begin decides between the configured bundle and the one that is published, which stays as the last
+// good one would: a restart is no way around the check. It returns an error if the configured bundle
+// does not verify the API server and published cannot say which one does; then it must be called again.
+func (v *verifiedCA) begin(ctx context.Context, published publishedCA) error {
+	configured := v.Source.Get()
+	if last, err := cabundle.Parse(published.pem); err == nil {
+		v.set(last, nil)
+		v.check(ctx)
+		return nil
+	}
+	switch shown := v.verify(ctx, configured); {
+	case shown == verified:
+	case published.err != nil:
+		err := fmt.Errorf("the configured root CA (SHA-256 %s) is not known to verify the API server, and what is published neither: %w", configured.Fingerprint(), published.err)
+		v.set(configured, err)
+		return err
+	case shown == failed: // nothing is published that could stay
+		v.report(useUnverifiedCA, fmt.Sprintf("the configured root CA (SHA-256 %s) does not verify the API server, and there is no other: it is published", configured.Fingerprint()))
+	}
+	v.set(configured, nil)
+	return nil
 }
 
-// look returns false if it must be called again.
-func (v *verifiedCA) look(ctx context.Context) bool {
-	changed, inUse := v.Source.Get(), v.Get()
-	if changed.Sum() == inUse.Sum() {
-		v.settle(inUse, nil)
-		return true
+// follow checks changes until ctx ends, and returns nil then.
+func (v *verifiedCA) follow(ctx context.Context) error {
+	for {
+		var again <-chan time.Time
+		if v.Ready() != nil {
+			again = time.After(recheckInterval)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-v.changed:
+		case <-again:
+		}
+		v.check(ctx)
 	}
-	verdict := judgeCA(v.verify(ctx, changed), v.verify(ctx, inUse))
-	text := fmt.Sprintf("the changed root CA (SHA-256 %s) does not verify the API server", changed.Fingerprint())
+}
+
+// check decides about the configured bundle. Ready says afterwards whether it must be called again.
+func (v *verifiedCA) check(ctx context.Context) {
+	configured, inUse := v.Source.Get(), v.Get()
+	if configured.Sum() == inUse.Sum() {
+		v.set(inUse, nil)
+		return
+	}
+	verdict := judgeCA(v.verify(ctx, configured), v.verify(ctx, inUse))
+	text := fmt.Sprintf("the configured root CA (SHA-256 %s) does not verify the API server", configured.Fingerprint())
 	switch verdict {
 	case useCA:
-		v.settle(changed, nil)
+		v.set(configured, nil)
 	case useUnverifiedCA:
-		v.settle(changed, nil)
-		v.report(verdict, text+", nor does the last one: it is published")
+		v.set(configured, nil)
+		v.report(verdict, text+", nor does the published one: it is published")
 	case refuseCA:
-		text += ", which the last one does: the last one stays (--root-ca-unverified overrides)"
+		text += fmt.Sprintf(", which the published one (SHA-256 %s) does: that one stays (--root-ca-unverified overrides)", inUse.Fingerprint())
 		if v.Ready() == nil || v.Ready().Error() != text {
 			v.report(verdict, text)
 		}
-		v.settle(inUse, errors.New(text))
-		return false
+		v.set(inUse, errors.New(text))
+		return
 	case waitForAnswer:
-		v.settle(inUse, fmt.Errorf("the changed root CA (SHA-256 %s) waits for an API server that it can be checked with", changed.Fingerprint()))
-		return false
+		v.set(inUse, fmt.Errorf("the configured root CA (SHA-256 %s) waits for an API server that it can be checked with", configured.Fingerprint()))
+		return
 	}
 	for _, f := range v.listeners() {
 		f()
 	}
-	return true
 }
 
-func (v *verifiedCA) settle(inUse cabundle.Bundle, pending error) {
+func (v *verifiedCA) set(inUse cabundle.Bundle, pending error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.inUse, v.pending = inUse, pending

@@ -1,8 +1,10 @@
 package controllers
 
 import (
+	"bytes"
 	"context"
 	"encoding/pem"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -86,17 +88,65 @@ func TestAChangedRootCAIsChecked(t *testing.T) {
 			v.warn = func(verdict caVerdict, _ string) { warnings = append(warnings, verdict) }
 			v.OnChange(func() { calls++ })
 			source.constant = constant[cabundle.Bundle]{tc.changed}
-			for range 2 { // the second look reports nothing again
-				if got := v.look(t.Context()); got != tc.wantSettled {
-					t.Errorf("settled %t", got)
-				}
+			for range 2 { // the second check reports nothing again
+				v.check(t.Context())
 			}
 			if v.Get().Sum() != tc.want.Sum() || (v.Ready() == nil) != tc.wantSettled || (calls > 0) != tc.wantSettled || !slices.Equal(warnings, tc.wantWarnings) {
 				t.Errorf("in use %s, ready: %v, %d calls, warnings %v", v.Get().Fingerprint(), v.Ready(), calls, warnings)
 			}
 			source.constant = constant[cabundle.Bundle]{tc.inUse}
-			if tc.want.Sum() == tc.inUse.Sum() && (!v.look(t.Context()) || v.Ready() != nil) {
+			if tc.want.Sum() != tc.inUse.Sum() {
+				return
+			}
+			if v.check(t.Context()); v.Ready() != nil {
 				t.Errorf("the file was changed back: %v", v.Ready())
+			}
+		})
+	}
+}
+
+func TestTheRootCAOfTheStart(t *testing.T) {
+	right, wrong, garbage := testkit.Bundle().PEM(), testkit.OtherBundle().PEM(), []byte("garbage")
+	verifies := func(pem []byte) func(context.Context, cabundle.Bundle) verification {
+		return func(_ context.Context, bundle cabundle.Bundle) verification {
+			if bytes.Equal(bundle.PEM(), pem) {
+				return verified
+			}
+			return failed
+		}
+	}
+	down := func(context.Context, cabundle.Bundle) verification { return noAnswer }
+	unknown := errors.New("the API server is overloaded")
+	cases := map[string]struct {
+		configured   []byte
+		published    publishedCA
+		verify       func(context.Context, cabundle.Bundle) verification
+		want         []byte
+		wantReady    bool
+		wantErr      error
+		wantWarnings []caVerdict
+	}{
+		"the published one":                               {configured: wrong, published: publishedCA{pem: wrong}, verify: down, want: wrong, wantReady: true},
+		"a wrong one, where the published one is right":   {configured: wrong, published: publishedCA{pem: right}, verify: verifies(right), want: right, wantWarnings: []caVerdict{refuseCA}},
+		"a right one, where the published one is wrong":   {configured: right, published: publishedCA{pem: wrong}, verify: verifies(right), want: right, wantReady: true},
+		"a wrong one, where the published one is so too":  {configured: wrong, published: publishedCA{pem: right}, verify: verifies(nil), want: wrong, wantReady: true, wantWarnings: []caVerdict{useUnverifiedCA}},
+		"another one, and nothing can be checked":         {configured: wrong, published: publishedCA{pem: right}, verify: down, want: right},
+		"a right one, where none is published":            {configured: right, verify: verifies(right), want: right, wantReady: true},
+		"a wrong one, where none is published":            {configured: wrong, verify: verifies(right), want: wrong, wantReady: true, wantWarnings: []caVerdict{useUnverifiedCA}},
+		"one, where garbage is published":                 {configured: wrong, published: publishedCA{pem: garbage}, verify: down, want: wrong, wantReady: true},
+		"a right one, where the published one is unknown": {configured: right, published: publishedCA{err: unknown}, verify: verifies(right), want: right, wantReady: true},
+		"a wrong one, where the published one is unknown": {configured: wrong, published: publishedCA{err: unknown}, verify: verifies(right), want: wrong, wantErr: unknown},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			v := newVerifiedCA(constant[cabundle.Bundle]{mustBundle(t, tc.configured)}, tc.verify)
+			var warnings []caVerdict
+			v.warn = func(verdict caVerdict, _ string) { warnings = append(warnings, verdict) }
+			if err := v.begin(t.Context(), tc.published); !errors.Is(err, tc.wantErr) {
+				t.Errorf("error %v, want %v", err, tc.wantErr)
+			}
+			if !bytes.Equal(v.Get().PEM(), tc.want) || (v.Ready() == nil) != tc.wantReady || !slices.Equal(warnings, tc.wantWarnings) {
+				t.Errorf("in use %s, ready: %v, warnings %v", v.Get().Fingerprint(), v.Ready(), warnings)
 			}
 		})
 	}

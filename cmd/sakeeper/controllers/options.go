@@ -89,7 +89,7 @@ func (o *Options) addFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.rootCAFile, "root-ca-file", o.rootCAFile,
 		"PEM file with the certificates that verify the API server; it goes into every kube-root-ca.crt and token Secret. It is read again when it changes. For the token-request-controller alone, the CA of the connection to the API server will do.")
 	fs.BoolVar(&o.suite.RootCAUnverified, "root-ca-unverified", o.suite.RootCAUnverified,
-		"Publish a changed root CA even if it does not verify the API server, which the last one does.")
+		"Publish a root CA even if it does not verify the API server, which the published one does.")
 }
 
 func (o *Options) validate() []error {

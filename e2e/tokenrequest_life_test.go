@@ -23,6 +23,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/controllers"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
@@ -74,6 +75,40 @@ func TestManagedTokensAreRenewedWhenTheyAreDue(t *testing.T) {
 	expectRobot(t, p, namespace, string(second.Data["token"]), robot.UID, id)
 
 	clk.ahead.Store(int64(100 * time.Minute))
+	expectManaged(t, p, namespace, "s", id, keys...)
+}
+
+// TestManagedTokensThatAreNotValidYet has a clock that is behind, by which the token was issued ahead,
+// as after the clock of the control plane was set back.
+func TestManagedTokensThatAreNotValidYet(t *testing.T) {
+	p := newControlPlane(t)
+	must(t, p.Install(t.Context(), "token-requests"))
+	const namespace = metav1.NamespaceDefault
+	mustCreateAccount(t, p.client, namespace, "robot")
+	mustCreateSecret(t, p.client, namespace, managed("s", nil))
+	keys := []string{"ca.crt", "namespace", "token"}
+	stop := startTokenRequests(t, p, clock.RealClock{})
+	id := expectManaged(t, p, namespace, "s", "", keys...).Annotations[api.CredentialIDAnnotation]
+	stop()
+	behind := &aheadClock{}
+	behind.ahead.Store(int64(-48 * time.Hour))
+
+	config, err := p.ServiceAccount(controlplane.Namespace, controlplane.Account)
+	must(t, err)
+	o := controllers.Options{Config: config, Controllers: []string{tokenrequest.Name}, RootCA: controllers.CAFile(p.CAFile), Clock: behind}
+	o.TokenRequest.AllNamespaces = true
+	suite, err := controllers.New(o)
+	must(t, err)
+	stop = testkit.Start(t.Context(), t, suite.Run)
+	eventually(t, "readiness", func(context.Context) error { return suite.Ready() })
+	stop()
+	secret, err := p.client.CoreV1().Secrets(namespace).Get(t.Context(), "s", metav1.GetOptions{})
+	must(t, err)
+	if secret.Annotations[api.CredentialIDAnnotation] != id {
+		t.Error("a token was renewed that is valid by the clock of the API server")
+	}
+
+	defer startTokenRequests(t, p, behind)() // which does not know the clock of the API server
 	expectManaged(t, p, namespace, "s", id, keys...)
 }
 

@@ -33,13 +33,6 @@ const Name = "root-ca-certificate-publisher-controller"
 const Description = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. " +
 	"No other usage is guaranteed across distributions of Kubernetes clusters."
 
-const (
-	// repairsPerSecond and repairsBurst limit the writes of a new CA: those of a thousand
-	// namespaces are sent at once, and those of 10,000 within 45 s.
-	repairsPerSecond = 200
-	repairsBurst     = 1000
-)
-
 // Config has the inputs of the controller. All but Registerer are required.
 type Config struct {
 	Client     typedcorev1.ConfigMapsGetter
@@ -59,7 +52,6 @@ type Config struct {
 type Controller struct {
 	cfg     Config
 	queue   *workqueue.Queue[namespaceKey]
-	repairs *workqueue.KeyedLimiter[namespaceKey]
 	backoff *writebackoff.Tracker[objectKey]
 	synced  []toolscache.DoneChecker
 }
@@ -81,7 +73,6 @@ func New(cfg Config) (*Controller, error) {
 	}
 	c := &Controller{
 		cfg:     cfg,
-		repairs: workqueue.NewKeyedLimiter[namespaceKey](cfg.Clock, repairsPerSecond, repairsBurst),
 		backoff: writebackoff.New[objectKey]("configmaps", cfg.Clock, cfg.Registerer),
 	}
 	var err error
@@ -109,9 +100,12 @@ func (c *Controller) Run(ctx context.Context) error { return c.queue.Run(ctx, c.
 // Ready returns true once every namespace that existed at the start was handled.
 func (c *Controller) Ready() bool { return c.queue.Ready() }
 
-// EnqueueAll queues every namespace. Call it when the CA changed. The writes that follow are
-// rate-limited.
-func (c *Controller) EnqueueAll() { workqueue.EnqueueAll(c.cfg.Namespaces, c.enqueueNamespace) }
+// EnqueueAll queues every namespace, many of them over some time. Call it when the CA changed.
+func (c *Controller) EnqueueAll() {
+	workqueue.EnqueueAll(c.cfg.Namespaces, func(namespace *corev1.Namespace, delay time.Duration) {
+		c.queue.AddAfter(namespaceKey(namespace.Name), delay)
+	})
+}
 
 func (c *Controller) sync(ctx context.Context, key namespaceKey) (requeueAfter time.Duration, err error) {
 	ca := c.cfg.CA()
@@ -123,17 +117,9 @@ func (c *Controller) sync(ctx context.Context, key namespaceKey) (requeueAfter t
 	}
 	s.found, _ = cache.Get(c.cfg.RootCAs, string(key)+"/"+api.RootCAConfigMap)
 	act, reason := decide(s)
-	if act != repair {
-		c.repairs.Forget(key)
-	}
 	if act == none {
 		klog.FromContext(ctx).V(4).Info("Skipped root CA config map", "reason", reason)
 		return 0, nil
-	}
-	if act == repair {
-		if wait := c.repairs.When(key); wait > 0 {
-			return wait, workqueue.ErrRequeueLater
-		}
 	}
 	allowed := c.backoff.Allow(object, ca.Fingerprint())
 	writebackoff.Report(ctx, c.cfg.Recorder, kube.Reference("ConfigMap", configMapMeta(key)), allowed)

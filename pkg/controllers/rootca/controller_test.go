@@ -1,6 +1,7 @@
 package rootca
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,9 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clocktesting "k8s.io/utils/clock/testing"
 
-	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/cache"
-	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
@@ -181,60 +180,36 @@ func TestACAThatIsUndoneIsWrittenEverMoreSlowly(t *testing.T) {
 	}
 }
 
-func TestWritesOfANewCAAreRateLimited(t *testing.T) {
-	f := newFixture(t, nil)
-	const n = repairsBurst + 100
-	later := 0
-	for i := range n {
-		name := fmt.Sprint("team", i)
-		old := configMap(testkit.WithData("ca.crt", "old"))
-		old.Namespace = name
-		if err := errors.Join(f.cfg.Namespaces.GetStore().Add(testkit.Namespace(name)), f.cfg.RootCAs.GetStore().Add(cache.NewRootCA(old))); err != nil {
-			t.Fatal(err)
-		}
-		requeueAfter, err := f.sync(testkit.Context(t), namespaceKey(name))
-		if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
-			t.Fatal(err)
-		}
-		if requeueAfter > 0 {
-			later++
-		}
-	}
-	// The rate limiter allows more writes while the test runs.
-	if writes := len(f.client.Actions()); writes < repairsBurst || writes+later != n {
-		t.Errorf("%d writes and %d requeued, of %d", writes, later, n)
-	}
-}
-
-// A CA that changes to another and back must not use up the rate limit: a reservation is
-// given up if the repair is not needed any more.
-func TestUnusedReservationsAreGivenUp(t *testing.T) {
+// A namespace that is created meanwhile does not wait for the others.
+func TestANewCAIsWrittenOverSomeTime(t *testing.T) {
+	const n = 1200
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, nil)
-		const n = repairsBurst + 100
 		for i := range n {
-			right := configMap()
-			right.Namespace = fmt.Sprint("team", i)
-			if err := errors.Join(f.cfg.Namespaces.GetStore().Add(testkit.Namespace(right.Namespace)), f.cfg.RootCAs.GetStore().Add(cache.NewRootCA(right))); err != nil {
+			old := configMap(testkit.WithData("ca.crt", "old"))
+			old.Namespace = fmt.Sprint("team", i)
+			if err := errors.Join(f.cfg.Namespaces.GetStore().Add(testkit.Namespace(old.Namespace)), f.cfg.RootCAs.GetStore().Add(cache.NewRootCA(old))); err != nil {
 				t.Fatal(err)
 			}
 		}
-		for _, step := range []struct {
-			ca   cabundle.Bundle
-			want int
-		}{{testkit.OtherBundle(), repairsBurst}, {testkit.Bundle(), 0}, {testkit.OtherBundle(), repairsBurst}} {
-			f.client.ClearActions()
-			f.cfg.CA = func() cabundle.Bundle { return step.ca }
-			for i := range n {
-				if _, err := f.sync(t.Context(), namespaceKey(fmt.Sprint("team", i))); err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
-					t.Fatal(err)
-				}
+		defer testkit.Start(testkit.Context(t), t, func(ctx context.Context) error { return f.queue.Run(ctx) })()
+		expectWrites := func(after time.Duration, want int) {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			if got := len(f.client.Actions()); got != want {
+				t.Errorf("%d writes, want %d", got, want)
 			}
-			if got := len(f.client.Actions()); got != step.want {
-				t.Errorf("%d writes at once, want %d", got, step.want)
-			}
-			time.Sleep(time.Hour)
 		}
+		f.EnqueueAll()
+		expectWrites(0, 1000)
+		later := testkit.Namespace("later")
+		if err := f.cfg.Namespaces.GetStore().Add(later); err != nil {
+			t.Fatal(err)
+		}
+		f.enqueueNamespace(later)
+		expectWrites(0, 1001)
+		expectWrites(time.Second, n+1)
 	})
 }
 

@@ -149,7 +149,11 @@ func (c *Controller) Run(ctx context.Context) error {
 func (c *Controller) Ready() bool { return c.queue.Ready() }
 
 // EnqueueAll syncs every ServiceAccount again. Call it when tokens may be written again.
-func (c *Controller) EnqueueAll() { workqueue.EnqueueAll(c.cfg.ServiceAccounts, c.enqueue) }
+func (c *Controller) EnqueueAll() {
+	workqueue.EnqueueAll(c.cfg.ServiceAccounts, func(account *corev1.ServiceAccount, delay time.Duration) {
+		c.queue.AddAfter(toolscache.MetaObjectToName(account), delay)
+	})
+}
 
 func (c *Controller) enqueue(account *corev1.ServiceAccount) {
 	c.queue.Add(toolscache.MetaObjectToName(account))

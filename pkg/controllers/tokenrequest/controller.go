@@ -136,7 +136,11 @@ func (c *Controller) Ready() bool { return c.queue.Ready() }
 
 // EnqueueAll queues every cached Secret; call it when the CA changed. The writes that
 // follow are rate limited. It is safe for concurrent use.
-func (c *Controller) EnqueueAll() { workqueue.EnqueueAll(c.cfg.Secrets, c.enqueue) }
+func (c *Controller) EnqueueAll() {
+	workqueue.EnqueueAll(c.cfg.Secrets, func(secret *cache.ManagedSecret, delay time.Duration) {
+		c.queue.AddAfter(toolscache.MetaObjectToName(secret), delay)
+	})
+}
 
 func (c *Controller) enqueue(secret *cache.ManagedSecret) {
 	c.queue.Add(toolscache.MetaObjectToName(secret))

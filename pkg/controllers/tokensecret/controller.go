@@ -143,9 +143,16 @@ func (c *Controller) Run(ctx context.Context) error { return c.queue.Run(ctx, c.
 // Ready returns true if every Secret that existed at the start was handled once.
 func (c *Controller) Ready() bool { return c.queue.Ready() }
 
-// EnqueueAll syncs every Secret again. Call it when the CA or the keys changed, or when tokens may be
-// written again. Writes are rate limited.
-func (c *Controller) EnqueueAll() { workqueue.EnqueueAll(c.cfg.Secrets, c.enqueue) }
+// EnqueueAll syncs every Secret again, those without a token at once and many others over some time.
+// Call it when the CA or the keys changed, or when tokens may be written again.
+func (c *Controller) EnqueueAll() {
+	workqueue.EnqueueAll(c.cfg.Secrets, func(secret *cache.TokenSecret, delay time.Duration) {
+		if secret.Unfilled != nil {
+			delay = 0
+		}
+		c.queue.AddAfter(toolscache.MetaObjectToName(secret), delay)
+	})
+}
 
 func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (requeueAfter time.Duration, err error) {
 	if wait := c.countOrphans(ctx, key); wait > 0 {

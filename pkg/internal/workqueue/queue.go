@@ -94,8 +94,15 @@ func (q *Queue[K]) Add(key K) {
 	q.queue.Add(key)
 }
 
-// AddAfter queues key after d. If a key has several delays, the shortest counts.
-func (q *Queue[K]) AddAfter(key K, d time.Duration) { q.queue.AddAfter(key, d) }
+// AddAfter queues key after d. If a key has several delays, the shortest counts. Without a
+// delay it is Add.
+func (q *Queue[K]) AddAfter(key K, d time.Duration) {
+	if d <= 0 {
+		q.Add(key)
+		return
+	}
+	q.queue.AddAfter(key, d)
+}
 
 // Ready returns true if every key that was added before Run started its workers was handled
 // once, whether it succeeded or failed.

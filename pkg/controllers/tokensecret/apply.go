@@ -112,14 +112,6 @@ func (c *Controller) undoFill(ctx context.Context, cached *cache.TokenSecret, re
 	return c.handleAPIError(ctx, cached, "Removed a token that was made for a deleted service account", reason, err)
 }
 
-// waitToRepair returns how long a repair must wait.
-func (c *Controller) waitToRepair(ctx context.Context, cached *cache.TokenSecret, ca cabundle.Bundle) (requeueAfter time.Duration, err error) {
-	if wait := c.limiters.repairs.When(toolscache.MetaObjectToName(cached)); wait > 0 {
-		return wait, workqueue.ErrRequeueLater
-	}
-	return c.writeBackoff(ctx, c.limiters.contents, secretKey(cached), contentOfCA(ca), cached), nil
-}
-
 // repair patches ca.crt, and namespace if it differs, of a Secret that has a token. The token is
 // not cached, so that the object cannot be written whole.
 func (c *Controller) repair(ctx context.Context, cached *cache.TokenSecret, account types.UID, ca cabundle.Bundle, reason string) (requeueAfter time.Duration, err error) {
@@ -128,8 +120,11 @@ func (c *Controller) repair(ctx context.Context, cached *cache.TokenSecret, acco
 		data[corev1.ServiceAccountNamespaceKey] = []byte(cached.Namespace)
 	}
 	err = c.patch(ctx, cached, account, data)
-	if err == nil {
+	switch {
+	case err == nil:
 		c.limiters.contents.Record(secretKey(cached), contentOfCA(ca))
+	case kube.IsPermanent(err):
+		c.limiters.refusals.Record(secretKey(cached), contentOfRefusal(cached, ca))
 	}
 	return c.handleAPIError(ctx, cached, "Repaired token secret", reason, err)
 }
@@ -149,7 +144,13 @@ func (c *Controller) patch(ctx context.Context, cached *cache.TokenSecret, accou
 
 // remove deletes the Secret with its UID and, because the decision is based on annotations, its
 // resourceVersion as preconditions. An event on the namespace says so.
-func (c *Controller) remove(ctx context.Context, cached *cache.TokenSecret, o owner, reason string) (requeueAfter time.Duration, err error) {
+func (c *Controller) remove(ctx context.Context, s state, reason string) (requeueAfter time.Duration, err error) {
+	cached := s.secret
+	if s.doubted {
+		if wait := c.limiters.doubted.When(toolscache.MetaObjectToName(cached)); wait > 0 {
+			return wait, workqueue.ErrRequeueLater
+		}
+	}
 	key := c.deletionKey(cached)
 	if wait := c.writeBackoff(ctx, c.limiters.deletions, key, contentOfDeletion, cached); wait > 0 {
 		return wait, nil
@@ -159,7 +160,7 @@ func (c *Controller) remove(ctx context.Context, cached *cache.TokenSecret, o ow
 	})
 	if err == nil {
 		c.limiters.deletions.Record(key, contentOfDeletion)
-		c.recordDeletion(cached, o)
+		c.recordDeletion(cached, s.owner)
 	}
 	return c.handleAPIError(ctx, cached, "Deleted token secret", reason, err)
 }

@@ -24,7 +24,6 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/internal/tokenreview"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/keys"
-	"github.com/sakeeper/sakeeper/pkg/kube"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
@@ -163,67 +162,38 @@ func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (reque
 	if err != nil {
 		return 0, err
 	}
+	act, reason := decide(s)
+	c.forget(key, s, act)
+	requeueAfter, err = c.apply(ctx, s, ca, act, reason)
+	if s.repairWait > 0 && err == nil {
+		err = workqueue.ErrRequeueLater // what was done does not make the Secret right
+	}
+	return earlier(requeueAfter, s.requeueAfter(act)), err
+}
+
+// forget drops what is remembered about a Secret for other actions than act. After a repair there is
+// another decision.
+func (c *Controller) forget(key toolscache.ObjectName, s state, act action) {
 	if s.secret == nil {
 		c.checks.forget(key)
 		c.missing.forget(key)
 		c.doubts.forget(key)
 	}
-	requeueAfter, err = c.reconcile(ctx, key, s, ca)
-	if err == nil && s.owner.notCached && (requeueAfter == 0 || requeueAfter > requeueNotCached) {
-		requeueAfter = requeueNotCached
+	if act == repair {
+		return
 	}
-	return requeueAfter, err
-}
-
-// reconcile applies what is decided for a Secret.
-func (c *Controller) reconcile(ctx context.Context, key toolscache.ObjectName, s state, ca cabundle.Bundle) (requeueAfter time.Duration, err error) {
-	act, reason := decide(s)
-	if act != repair && act != leaveAlone {
+	if act != leaveAlone {
 		c.told.forget(key)
 	}
-	if act != repair {
-		c.limiters.forgetUnless(key, act)
-		return c.apply(ctx, s, ca, act, reason)
-	}
-	// If the CA cannot be written, because another client keeps undoing it or because the Secret
-	// would become too large, a dead token is replaced all the same.
-	blocked := s
-	blocked.repairBlocked = true
-	actBlocked, reasonBlocked := decide(blocked)
-	c.limiters.forgetUnless(key, act, actBlocked)
-	requeueAfter, err = c.waitToRepair(ctx, s.secret, ca)
-	if requeueAfter == 0 {
-		if requeueAfter, err = c.repair(ctx, s.secret, s.owner.account, ca, reason); !kube.IsPermanent(err) {
-			return requeueAfter, err
-		}
-	}
-	requeueBlocked, errBlocked := c.apply(ctx, blocked, ca, actBlocked, reasonBlocked)
-	return mergeResults(requeueAfter, err, requeueBlocked, errBlocked)
+	c.limiters.forgetUnless(key, act)
 }
 
-// mergeResults merges the results of two actions for one key: the key failed if one of them
-// failed, and else is requeued at the earlier time, if any.
-func mergeResults(requeueA time.Duration, errA error, requeueB time.Duration, errB error) (time.Duration, error) {
-	requeueAfter := min(requeueA, requeueB)
-	if requeueA == 0 || requeueB == 0 {
-		requeueAfter = max(requeueA, requeueB)
-	}
-	notFailed := func(err error) bool { return err == nil || errors.Is(err, workqueue.ErrRequeueLater) }
-	switch {
-	case notFailed(errA):
-		return requeueAfter, cmp.Or(errB, errA)
-	case notFailed(errB):
-		return requeueAfter, errA
-	default:
-		return requeueAfter, errors.Join(errA, errB)
-	}
-}
-
-// apply does any action but repair.
 func (c *Controller) apply(ctx context.Context, s state, ca cabundle.Bundle, act action, reason string) (requeueAfter time.Duration, err error) {
 	switch act {
 	case fill:
 		return c.fill(ctx, s.secret, s.owner.account, ca)
+	case repair:
+		return c.repair(ctx, s.secret, s.owner.account, ca, reason)
 	case resign:
 		return c.resign(ctx, s.secret, s.owner.account, ca, reason)
 	case noteReview:
@@ -235,25 +205,13 @@ func (c *Controller) apply(ctx context.Context, s state, ca cabundle.Bundle, act
 	case undoFill:
 		return c.undoFill(ctx, s.secret, reason)
 	case remove:
-		if s.doubted {
-			if wait := c.limiters.doubted.When(toolscache.MetaObjectToName(s.secret)); wait > 0 {
-				return wait, workqueue.ErrRequeueLater
-			}
-		}
-		return c.remove(ctx, s.secret, s.owner, reason)
+		return c.remove(ctx, s, reason)
 	case leaveAlone:
 		c.leaveAlone(ctx, s, reason)
-		return 0, nil
-	case awaitAccount:
-		klog.FromContext(ctx).V(4).Info("Waiting for the service account of a token secret", "serviceAccount", klog.KRef(s.secret.Namespace, s.secret.Account), "reason", reason)
-		if s.doubted {
-			return doubtedFor - s.owner.missingFor, nil
-		}
-		return accountGrace - s.owner.missingFor, nil
-	default:
+	case awaitAccount, none:
 		klog.FromContext(ctx).V(4).Info("Skipped token secret", "reason", reason)
-		return 0, nil
 	}
+	return 0, nil
 }
 
 // known returns the keys of the controllers and those that the API server publishes.
@@ -282,6 +240,9 @@ func (c *Controller) gatherState(ctx context.Context, key toolscache.ObjectName,
 	info := c.infoOf(secret, s.owner.account, set)
 	s.secret, s.token, s.note = secret, info.status(set.Signing().PublicKey().ID()), info.check.note()
 	s.newKeys = (secret.Token.Own || secret.Token.Other) && info.verifiedBy == "" && !info.check.tried && secret.Token.TriedWith != set.ID()
+	if s.owner.account != "" && secret.Unfilled == nil && (secret.CASum != s.caSum || !secret.NamespaceRight) {
+		s.repairWait = c.repairWait(ctx, secret, ca)
+	}
 	annotations, err := c.annotationsOf(ctx, secret.Namespace, s.token)
 	s.resignAnnotation, _ = cache.Setting(api.ResignAnnotation, secret.Annotations, annotations)
 	return s, err

@@ -27,8 +27,9 @@ type state struct {
 	// namespace ("never", or empty).
 	resign           Resign
 	resignAnnotation string
-	// repairBlocked: ca.crt and namespace cannot be repaired now.
-	repairBlocked bool
+	// repairWait is for how long ca.crt and namespace must not be written, because another client
+	// keeps undoing that or the API server refuses it.
+	repairWait time.Duration
 	// note says that the API server accepts the token, for an annotation of the Secret; empty
 	// unless it does.
 	note string
@@ -132,7 +133,7 @@ func decideContent(s state) (action, string) {
 	switch {
 	case s.secret.Unfilled != nil:
 		return fill, "token is missing"
-	case s.secret.CASum != s.caSum && !s.repairBlocked:
+	case s.secret.CASum != s.caSum && s.repairWait <= 0:
 		return repair, "ca.crt differs" // before a new signature, which may have to wait
 	case s.mayResign() && s.token == dead:
 		return resign, "no known key verifies its token, or it names a former service account"
@@ -140,7 +141,7 @@ func decideContent(s state) (action, string) {
 		return resign, "its token was made for another secret or service account"
 	case s.mayResign() && s.resign == ResignAll && s.token == older:
 		return resign, "its token was signed by an older key"
-	case !s.secret.NamespaceRight && !s.repairBlocked:
+	case !s.secret.NamespaceRight && s.repairWait <= 0:
 		return repair, "namespace differs"
 	default:
 		return decideCheck(s)
@@ -176,6 +177,27 @@ func decideReview(s state) (action, string) {
 		return none, "the keys that the API server publishes are not known yet"
 	}
 	return reviewToken, "its token may be dead"
+}
+
+// requeueAfter returns when a new decision is needed although nothing may have changed; zero: never.
+func (s state) requeueAfter(act action) (after time.Duration) {
+	switch {
+	case act == awaitAccount && s.doubted:
+		after = doubtedFor - s.owner.missingFor
+	case act == awaitAccount:
+		after = accountGrace - s.owner.missingFor
+	case s.owner.notCached:
+		after = requeueNotCached
+	}
+	return earlier(after, s.repairWait)
+}
+
+// earlier returns the shorter of two delays. Zero is no delay, but never.
+func earlier(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
 }
 
 // mayResign returns false if the settings forbid a new signature, if the cleaner invalidated the

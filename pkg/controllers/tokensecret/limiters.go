@@ -15,10 +15,6 @@ import (
 )
 
 const (
-	// repairsPerSecond and repairsAtOnce limit repairs, most of all when every Secret gets a new
-	// CA: a thousand at once, and 10,000 in 45 s.
-	repairsPerSecond = 200
-	repairsAtOnce    = 1000
 	// checksPerSecond and checksAtOnce limit reviews of tokens, each of which may cost the API
 	// server a write of its own.
 	checksPerSecond = 20
@@ -30,32 +26,33 @@ const (
 // limiters keep writes few: rate limiters for those that can wait, and write backoffs for those that
 // another client keeps undoing.
 type limiters struct {
-	repairs, resigns, checks, doubted *workqueue.KeyedLimiter[toolscache.ObjectName]
+	resigns, checks, doubted *workqueue.KeyedLimiter[toolscache.ObjectName]
 
 	contents, deletions *writebackoff.Tracker[objectKey]
 	// notes are apart, so that a client that removes them does not keep tokens from being written.
 	notes *writebackoff.Tracker[objectKey]
+	// refusals are repairs that the API server refused until a user changes something.
+	refusals *writebackoff.Tracker[objectKey]
 }
 
 func newLimiters(cfg Config) limiters {
 	return limiters{
-		repairs:   workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, repairsPerSecond, repairsAtOnce),
 		resigns:   workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, cfg.ResignQPS, 1),
 		checks:    workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, checksPerSecond, checksAtOnce),
 		doubted:   workqueue.NewKeyedLimiter[toolscache.ObjectName](cfg.Clock, doubtedDeletionsPerSecond, 1),
 		contents:  writebackoff.New[objectKey]("secrets", cfg.Clock, cfg.Registerer),
 		deletions: writebackoff.New[objectKey]("secret deletions", cfg.Clock, cfg.Registerer),
 		notes:     writebackoff.New[objectKey]("review notes", cfg.Clock, cfg.Registerer),
+		refusals:  writebackoff.New[objectKey]("", cfg.Clock, nil), // no other client is involved, which the metric is about
 	}
 }
 
-// forgetUnless gives back the slots of a Secret in each rate limiter that none of the wanted actions
-// uses.
-func (l limiters) forgetUnless(secret toolscache.ObjectName, wanted ...action) {
+// forgetUnless gives back the slots of a Secret in each rate limiter that act does not use.
+func (l limiters) forgetUnless(secret toolscache.ObjectName, act action) {
 	for limiter, uses := range map[*workqueue.KeyedLimiter[toolscache.ObjectName]][]action{
-		l.repairs: {repair}, l.resigns: {resign}, l.checks: {reviewToken, findKey, noteReview}, l.doubted: {remove},
+		l.resigns: {resign}, l.checks: {reviewToken, findKey, noteReview}, l.doubted: {remove},
 	} {
-		if !slices.ContainsFunc(uses, func(use action) bool { return slices.Contains(wanted, use) }) {
+		if !slices.Contains(uses, act) {
 			limiter.Forget(secret)
 		}
 	}
@@ -88,12 +85,23 @@ func (c *Controller) writeBackoff(ctx context.Context, tracker *writebackoff.Tra
 	return allowed.Wait
 }
 
+// repairWait returns how long ca.crt and namespace must not be written.
+func (c *Controller) repairWait(ctx context.Context, secret *cache.TokenSecret, ca cabundle.Bundle) time.Duration {
+	key := secretKey(secret)
+	return max(c.writeBackoff(ctx, c.limiters.contents, key, contentOfCA(ca), secret), c.limiters.refusals.Allow(key, contentOfRefusal(secret, ca)).Wait)
+}
+
 // contentOfToken identifies what a new token is for a write backoff, without the token.
 func (c *Controller) contentOfToken() string {
 	return "token of key " + c.known().Signing().PublicKey().ID()
 }
 
 func contentOfCA(ca cabundle.Bundle) string { return "ca.crt " + ca.Fingerprint() }
+
+// contentOfRefusal is another one when the Secret changes, which may be what makes a repair possible.
+func contentOfRefusal(secret *cache.TokenSecret, ca cabundle.Bundle) string {
+	return contentOfCA(ca) + " to version " + secret.ResourceVersion
+}
 
 // contentOfDeletion is the only content of deletions.
 const contentOfDeletion = "gone"

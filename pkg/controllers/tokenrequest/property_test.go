@@ -15,7 +15,7 @@ import (
 )
 
 // syncs is the length of a simulation.
-const syncs = 5000
+const syncs = 2000
 
 func lifetimes() map[string]time.Duration {
 	return map[string]time.Duration{"an hour": time.Hour, "five hours": 5 * time.Hour, "a day": 24 * time.Hour, "a month": 720 * time.Hour}

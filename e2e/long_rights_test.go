@@ -37,7 +37,7 @@ func (l listing) Enabled(f clientfeatures.Feature) bool {
 
 // unused are rights of controllers whose use this test cannot cause.
 var unused = map[string]string{
-	"controllers: create events": "TestAWebhookWithoutARightSaysSoAndServes takes it away from the webhook, of which it is not told by an event",
+	"controllers: create events": "TestControllersThatMayNotRecordEventsAreNotReady takes it away: no event can say so",
 	"controllers: patch events":  "counts an event that is repeated, which controllers avoid",
 }
 

@@ -85,3 +85,20 @@ func TestAWebhookWithoutARightSaysSoAndServes(t *testing.T) {
 	s := startSakeeper(t, p.webhookArgs(t, w))
 	expectReadyz(t, s, http.StatusOK, "[!] rights: missing rights: the user system:serviceaccount:sakeeper-system:sakeeper-webhook has no right to create events in the namespace sakeeper-system, which the role in manifests/rbac/webhook has")
 }
+
+// TestControllersThatMayNotRecordEventsAreNotReady: no event can say so.
+func TestControllersThatMayNotRecordEventsAreNotReady(t *testing.T) {
+	p := newControlPlane(t)
+	roles := p.client.RbacV1().ClusterRoles()
+	role, err := roles.Get(t.Context(), "sakeeper:controllers", metav1.GetOptions{})
+	must(t, err)
+	for i, rule := range role.Rules {
+		if rule.Resources[0] == "events" {
+			role.Rules[i].Verbs = []string{"patch"}
+		}
+	}
+	_, err = roles.Update(t.Context(), role, metav1.UpdateOptions{})
+	must(t, err)
+	s := startSakeeper(t, p.sakeeperArgs(t)) // it records that it became the leader
+	expectReadyz(t, s, http.StatusServiceUnavailable, "has no right to create events", "which the role in manifests/rbac/controllers has")
+}

@@ -57,8 +57,9 @@
 // the Secret, for this token and these keys, so that no other process asks again. Refusals are not
 // noted: the next process begins anew.
 //
-// Repairs, reviews and new signatures are rate limited, and writes that another client keeps undoing
-// are repeated ever more slowly (pkg/internal/writebackoff).
+// Reviews and new signatures are rate limited, and [Controller.EnqueueAll] spreads the repairs that a
+// new CA needs. Writes that another client keeps undoing, and repairs that the API server refuses, are
+// repeated ever more slowly (pkg/internal/writebackoff), while a dead token is replaced all the same.
 //
 // RBAC: manifests/rbac/serviceaccount-token-controller.
 package tokensecret

@@ -9,7 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/testkit"

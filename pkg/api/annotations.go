@@ -28,6 +28,8 @@ const (
 )
 
 // What admission policies read.
+//
+//nolint:gosec // names of labels and annotations, no credentials
 const (
 	// MaxTokenLifetimeAnnotation on a namespace or a ServiceAccount is the longest lifetime of
 	// its tokens, a duration such as 24h.

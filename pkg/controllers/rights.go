@@ -32,7 +32,7 @@ func roles(enabled map[string]bool) []string {
 // refused until a Secret requests a token.
 func (p *parts) expectRights(ctx context.Context, monitor *rights.Monitor) error {
 	if p.enabled[nameTokenRequest] && toolscache.WaitForCacheSync(ctx.Done(), p.namespaces.HasSynced) {
-		monitor.Expect(ofTokens, p.servedNamespaces)
+		monitor.Expect(requestTokens(), p.servedNamespaces)
 	}
 	return nil
 }
@@ -47,18 +47,20 @@ func (p *parts) needs(right rights.Right, target rights.Target) bool {
 	switch {
 	case !ok:
 		return false
-	case right == ofTokens, right == ofSecrets && !p.enabled[tokensecret.Name] && !p.enabled[tokencleaner.Name]:
+	case right == requestTokens(), right == patchSecrets() && !p.enabled[tokensecret.Name] && !p.enabled[tokencleaner.Name]:
 		return p.options.TokenRequest.AllNamespaces || isServed(namespace)
 	default:
 		return true
 	}
 }
 
-// The rights that the token-request-controller needs in the namespaces that it serves.
-var (
-	ofTokens  = rights.Right{Verb: "create", Resource: "serviceaccounts", Subresource: "token"}
-	ofSecrets = rights.Right{Verb: "patch", Resource: "secrets"}
-)
+// requestTokens and patchSecrets return the rights that the token-request-controller needs in the
+// namespaces that it serves.
+func requestTokens() rights.Right {
+	return rights.Right{Verb: "create", Resource: "serviceaccounts", Subresource: "token"}
+}
+
+func patchSecrets() rights.Right { return rights.Right{Verb: "patch", Resource: "secrets"} }
 
 func isServed(namespace *corev1.Namespace) bool {
 	return namespace.Labels[api.TokenRequestsLabel] == api.TokenRequestsAllowed

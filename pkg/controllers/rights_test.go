@@ -26,13 +26,13 @@ func TestRightsAreNotNeededWhereNothingIsDone(t *testing.T) {
 		"in a namespace that exists":               {inRight: other, inNamespace: "team", want: true},
 		"in one that is gone":                      {inRight: other, inNamespace: "gone"},
 		"before it is known which there are":       {inRight: other, inNamespace: "gone", inUnsynced: true, want: true},
-		"in all namespaces":                        {inRight: ofTokens, want: true},
-		"to request tokens, where they are served": {inRight: ofTokens, inNamespace: "served", want: true},
-		"and where not":                            {inRight: ofTokens, inNamespace: "team"},
-		"they are served everywhere":               {inRight: ofTokens, inNamespace: "team", inAll: true, want: true},
-		"to write them, where they are served":     {inRight: ofSecrets, inNamespace: "served", want: true},
-		"to write, and where not":                  {inRight: ofSecrets, inNamespace: "team"},
-		"another controller writes Secrets":        {inRight: ofSecrets, inNamespace: "team", inController: tokensecret.Name, want: true},
+		"in all namespaces":                        {inRight: requestTokens(), want: true},
+		"to request tokens, where they are served": {inRight: requestTokens(), inNamespace: "served", want: true},
+		"and where not":                            {inRight: requestTokens(), inNamespace: "team"},
+		"they are served everywhere":               {inRight: requestTokens(), inNamespace: "team", inAll: true, want: true},
+		"to write them, where they are served":     {inRight: patchSecrets(), inNamespace: "served", want: true},
+		"to write, and where not":                  {inRight: patchSecrets(), inNamespace: "team"},
+		"another controller writes Secrets":        {inRight: patchSecrets(), inNamespace: "team", inController: tokensecret.Name, want: true},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

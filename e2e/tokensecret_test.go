@@ -86,11 +86,15 @@ func expectUser(t *testing.T, cp *controlplane.ControlPlane, secret *corev1.Secr
 	t.Helper()
 	config := rest.AnonymousClientConfig(cp.Admin)
 	config.CAData, config.BearerToken = secret.Data["ca.crt"], string(secret.Data["token"])
-	self, err := mustClient(t, config).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
-	must(t, err)
-	if got := self.Status.UserInfo.Username; got != want {
-		t.Errorf("the token's bearer is %q, want %q", got, want)
-	}
+	client := mustClient(t, config)
+	// The API server's own cache of ServiceAccounts may not have a new one yet.
+	eventually(t, "the token is accepted", func(ctx context.Context) error {
+		self, err := client.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+		if err == nil && self.Status.UserInfo.Username != want {
+			t.Errorf("the token's bearer is %q, want %q", self.Status.UserInfo.Username, want)
+		}
+		return err
+	})
 }
 
 func TestTokenSecretIsFilledWithOnePutAndAuthenticates(t *testing.T) {

@@ -120,9 +120,12 @@ done
 # As a module, Kubernetes needs its own libraries replaced by their published versions.
 module=$out/module
 mkdir -p "$module"
-mod=$(cd / && go mod download -json "k8s.io/kubernetes@$version" | sed -n 's/^\t"GoMod": "\(.*\)",\{0,1\}$/\1/p')
+mod=$(cd / && go list -m -f '{{.GoMod}}' "k8s.io/kubernetes@$version")
+# A newer release may need a newer Go than this machine has.
+export GOTOOLCHAIN=auto
+newest=$(awk '$1 == "go" {print $2}' go.mod "$mod" | sort -V | tail -n 1)
 {
-  printf 'module assets\n\ngo %s\n\nrequire k8s.io/kubernetes %s\n' "$(awk '$1 == "go" {print $2; exit}' go.mod)" "$version"
+  printf 'module assets\n\ngo %s\n\nrequire k8s.io/kubernetes %s\n' "$newest" "$version"
   sed -n 's,^\t\(k8s\.io/[^ ]*\) => \./staging/.*,replace \1 => \1 v0.'"${version#v1.}"',p' "$mod"
 } >"$module/go.mod"
 cd "$module"

@@ -29,9 +29,11 @@ const (
 	// minDelay and maxDelay bound the time between two reads while they may not.
 	minDelay = 50 * time.Millisecond
 	maxDelay = 10 * time.Second
-	// forbiddenFor is how long reads must be forbidden before that is believed: an API server that
-	// has just started does not know all roles.
+	// forbiddenFor is how long reads must be forbidden before that is believed, and tokens are written
+	// unchecked: an API server that has just started does not know all roles. Until startFor has
+	// passed, it is asked again as often as while tokens may not be written.
 	forbiddenFor = time.Second
+	startFor     = time.Minute
 	// minRefreshInterval is the time between two reads that unknown keys ask for.
 	minRefreshInterval = 10 * time.Second
 )
@@ -224,12 +226,14 @@ func (c *Check) read(ctx context.Context) bool {
 	}
 	keyID, now := c.signingKeyID(), c.cfg.Clock.Now()
 	c.mu.Lock()
-	if !apierrors.IsForbidden(err) {
+	forbidden := apierrors.IsForbidden(err)
+	if !forbidden {
 		c.forbiddenSince = time.Time{}
 	} else if c.forbiddenSince.IsZero() {
 		c.forbiddenSince = now
 	}
-	if apierrors.IsForbidden(err) && now.Sub(c.forbiddenSince) < forbiddenFor {
+	starting := forbidden && now.Sub(c.forbiddenSince) < startFor
+	if forbidden && now.Sub(c.forbiddenSince) < forbiddenFor {
 		err = fmt.Errorf("get %s is forbidden, which may be because the API server has just started", path)
 	}
 	c.last, c.readAt = answer{published, err}, now
@@ -252,5 +256,5 @@ func (c *Check) read(ctx context.Context) bool {
 			f()
 		}
 	}
-	return refused == nil && published != nil
+	return refused == nil && published != nil && !starting
 }

@@ -230,6 +230,27 @@ func TestWhatTheAPIServerAnswersDecides(t *testing.T) {
 	}
 }
 
+// TestRolesThatComeLate: an API server that has just started forbids the read until it has the roles.
+func TestRolesThatComeLate(t *testing.T) {
+	run(t, func(f *fixture, _ *Config) { f.code = http.StatusForbidden }, func(f *fixture) {
+		advance(20 * time.Second)
+		f.expectWritten()
+		f.set(func() { f.code, f.body = http.StatusOK, unknownBody })
+		advance(maxDelay)
+		if err := f.Ready(); err == nil || !strings.Contains(err.Error(), "is not among the 0 keys") {
+			t.Errorf("ready: %v, though the key is not published", err)
+		}
+	})
+	run(t, func(f *fixture, _ *Config) { f.code = http.StatusForbidden }, func(f *fixture) {
+		advance(startFor + maxDelay)
+		before := f.set(func() {})
+		advance(interval - maxDelay - time.Second)
+		if n := f.set(func() {}) - before; n > 1 {
+			t.Errorf("%d requests in five minutes when the read is forbidden for good", n)
+		}
+	})
+}
+
 func TestTheRequestIsForTheOnlyMediaTypeOfKeys(t *testing.T) {
 	run(t, asUsual, func(f *fixture) {
 		if diff := cmp.Diff([]string{"GET /openid/v1/jwks application/jwk-set+json"}, f.requests); diff != "" {

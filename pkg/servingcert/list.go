@@ -62,10 +62,14 @@ func (c *Configuration) parseList(hosts []string, bundle []byte) ([]map[string]a
 	return webhooks, nil
 }
 
-// checkLists returns what is wrong with the annotations of lists that are to be filled in.
+// checkLists returns what is wrong with the annotations of lists that are to be filled in, and which
+// configurations have no list at all.
 func checkLists(s state) []string {
 	var problems []string
 	for _, c := range s.configurations {
+		if c.List == "" && len(c.Webhooks) == 0 {
+			problems = append(problems, fmt.Sprintf("%s: it has no webhooks and no annotation %s, so that API servers do not call this webhook; apply its manifests again", c, api.WebhooksAnnotation))
+		}
 		if !c.mustFill() {
 			continue
 		}

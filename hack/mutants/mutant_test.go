@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"os"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -37,9 +39,16 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func TestTheTableIsWellFormed(t *testing.T) {
+// TestTheTableFitsTheSource: a line that a mutant changes is there, once.
+func TestTheTableFitsTheSource(t *testing.T) {
 	mutants, err := parse(table)
 	if err != nil || len(mutants) < 60 {
 		t.Errorf("%d mutants, %v", len(mutants), err)
+	}
+	for _, m := range mutants {
+		source, err := os.ReadFile("../../" + m.file)
+		if n := bytes.Count(source, []byte(m.old)); err != nil || n != 1 {
+			t.Errorf("%s has %q %d times (%v): change the mutant in mutants.txt with it", m.file, m.old, n, err)
+		}
 	}
 }

@@ -210,7 +210,10 @@ func expireWatches(t *testing.T, w troubled) (end func()) {
 	}
 }
 
-func watched() []string { return []string{"namespaces", "serviceaccounts", "secrets", "configmaps"} }
+// watched are the resources of the watches: of Secrets, one is of tokens, and one of type Opaque.
+func watched() []string {
+	return []string{"namespaces", "serviceaccounts", "secrets", "secrets", "configmaps"}
+}
 
 // TestLongFaultsBetweenSakeeperAndTheAPIServer runs a process for each failure: the backoff of
 // lists and watches in client-go grows up to a minute, and would last into the next failure.

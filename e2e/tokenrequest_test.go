@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -469,16 +470,18 @@ func TestRightsThatAreMissingInOneNamespace(t *testing.T) {
 	must(t, p.Install(t.Context(), "token-requests"))
 	const served = "sakeeper:token-request-controller:served"
 	must(t, p.client.RbacV1().ClusterRoleBindings().Delete(t.Context(), served, metav1.DeleteOptions{}))
-	s := startReadySakeeper(t, p.sakeeperArgs(t, onTokenRequests+",-serviceaccount-token-controller"))
-	without, _ := newServedNamespace(t, p)
+	s := startSakeeper(t, p.sakeeperArgs(t, onTokenRequests+",-serviceaccount-token-controller"))
 	with, _ := newServedNamespace(t, p)
 	must(t, p.RunKubectl(t.Context(), "create", "rolebinding", "-n", with, "served", "--clusterrole="+served, "--serviceaccount="+controlplane.Namespace+":"+controlplane.Account))
+	must(t, s.WaitReady(t.Context()))
+	without, _ := newServedNamespace(t, p)
 	mustCreateSecret(t, p.client, without, managed("s", nil))
 	mustCreateSecret(t, p.client, with, managed("s", nil))
 	expectManaged(t, p, with, "s", "", "ca.crt", "namespace", "token")
 	expectTold(t, p.client, without, "s", api.ReasonFailedTokenRenewal, "serviceaccounts/token", "forbidden")
 	expectMetric(t, s, `sakeeper_managed_tokens{state="failing"} 1`)
 	expectMetric(t, s, `sakeeper_failing_keys{controller="token-request-controller"} 1`)
+	expectReadyz(t, s, http.StatusServiceUnavailable, "no right to create serviceaccounts/token", "in the namespace "+without)
 }
 
 // TestTheClockOfTheServerIsHeard: a real API server sends a Date header.

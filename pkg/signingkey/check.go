@@ -218,6 +218,19 @@ func refusal(keyID string, last answer) error {
 
 func (c *Check) signingKeyID() string { return c.cfg.Keys().Signing().PublicKey().ID() }
 
+// forbidden returns err if reads have been forbidden long enough for it to be believed, and whether
+// the API server may still be starting. The caller holds c.mu.
+func (c *Check) forbidden(err error, now time.Time) (believed error, starting bool) {
+	if c.forbiddenSince.IsZero() {
+		c.forbiddenSince = now
+	}
+	since := now.Sub(c.forbiddenSince)
+	if since < forbiddenFor {
+		err = fmt.Errorf("get %s is forbidden, which may be because the API server has just started", path)
+	}
+	return err, since < startFor
+}
+
 // read reads the published keys once. It returns true if it need not be repeated soon.
 func (c *Check) read(ctx context.Context) bool {
 	published, err := fetch(ctx, c.cfg.Client)
@@ -226,15 +239,11 @@ func (c *Check) read(ctx context.Context) bool {
 	}
 	keyID, now := c.signingKeyID(), c.cfg.Clock.Now()
 	c.mu.Lock()
-	forbidden := apierrors.IsForbidden(err)
-	if !forbidden {
+	starting := false
+	if apierrors.IsForbidden(err) {
+		err, starting = c.forbidden(err, now)
+	} else {
 		c.forbiddenSince = time.Time{}
-	} else if c.forbiddenSince.IsZero() {
-		c.forbiddenSince = now
-	}
-	starting := forbidden && now.Sub(c.forbiddenSince) < startFor
-	if forbidden && now.Sub(c.forbiddenSince) < forbiddenFor {
-		err = fmt.Errorf("get %s is forbidden, which may be because the API server has just started", path)
 	}
 	c.last, c.readAt = answer{published, err}, now
 	if errors.Is(err, errNotServed) {

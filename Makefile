@@ -59,7 +59,7 @@ bench: control-plane kube-controller-manager build ## Measure side by side with 
 manifests: kubectl ## Render the overlays of manifests into manifests/rendered, and make the policies
 	go test ./manifests -run "TestRendered|TestPolicies" -count 1 -update
 
-test: control-plane kubectl ## Run the unit and integration tests, with the race detector, and the programs of e2e/embed
+test: control-plane kube-controller-manager kubectl ## Run the unit and integration tests, with the race detector, and the programs of e2e/embed
 	go test -race -timeout 10m ./cmd/... ./pkg/... ./hack/... ./manifests/...
 	cd e2e/embed && go vet ./... && KUBEBUILDER_ASSETS=$${KUBEBUILDER_ASSETS:-$(CURDIR)/bin/k8s/$(K8S_VERSION)} go test ./...
 

@@ -182,22 +182,22 @@ func moveToReplace(t *testing.T, c *cluster) {
 	c.kubectl(t, "apply", "-k", moving)
 	c.waitRolledOut(t, namespace, "daemonset/sakeeper-controllers", "daemonset/sakeeper-webhook")
 	c.waitFilledIn(t, "mutatingwebhookconfiguration", "validatingwebhookconfiguration")
-	c.onNodeMust(t, `mkdir /root/in-tree && cp /etc/kubernetes/manifests/kube-{apiserver,controller-manager}.yaml /root/in-tree
-	cd /root/in-tree
-	sed -e 's,^    - kube-apiserver$,&\n    - --disable-admission-plugins=ServiceAccount\n    - --enable-aggregator-routing=true,' kube-apiserver.yaml > /root/new.yaml
-	mv /root/new.yaml /etc/kubernetes/manifests/kube-apiserver.yaml`)
+	c.onNodeMust(t, `mkdir /opt/in-tree && cp /etc/kubernetes/manifests/kube-{apiserver,controller-manager}.yaml /opt/in-tree
+	cd /opt/in-tree
+	sed -e 's,^    - kube-apiserver$,&\n    - --disable-admission-plugins=ServiceAccount\n    - --enable-aggregator-routing=true,' kube-apiserver.yaml > /opt/new.yaml
+	mv /opt/new.yaml /etc/kubernetes/manifests/kube-apiserver.yaml`)
 	c.waitProcess(t, "kube-apiserver.*disable-admission-plugins=ServiceAccount")
-	c.onNodeMust(t, `cd /root/in-tree
+	c.onNodeMust(t, `cd /opt/in-tree
 	sed -e 's/--controllers=.*/&,-serviceaccount-controller,-root-ca-certificate-publisher-controller,-legacy-serviceaccount-token-cleaner-controller/' \
-		-e '/--service-account-private-key-file=/d' kube-controller-manager.yaml > /root/new.yaml
-	mv /root/new.yaml /etc/kubernetes/manifests/kube-controller-manager.yaml`)
+		-e '/--service-account-private-key-file=/d' kube-controller-manager.yaml > /opt/new.yaml
+	mv /opt/new.yaml /etc/kubernetes/manifests/kube-controller-manager.yaml`)
 	c.waitProcess(t, "kube-controller-manager.*-serviceaccount-controller")
 	c.kubectl(t, "apply", "-k", c.overlay)
 	c.defaultAccount(t, "after-the-move")
 	there := load.Count()
 
 	// And back: the in-tree parts, then nothing calls the webhook, then it goes.
-	c.onNodeMust(t, "cp /root/in-tree/kube-controller-manager.yaml /root/in-tree/kube-apiserver.yaml /etc/kubernetes/manifests/")
+	c.onNodeMust(t, "cp /opt/in-tree/kube-controller-manager.yaml /opt/in-tree/kube-apiserver.yaml /etc/kubernetes/manifests/")
 	c.waitProcess(t, "kube-apiserver.*enable-admission-plugins=NodeRestriction")
 	eventually(t, "the API server admits pods by itself", func(context.Context) error {
 		if out, err := c.onNode("pgrep", "-f", "kube-apiserver.*disable-admission-plugins=ServiceAccount"); err == nil {

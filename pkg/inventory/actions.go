@@ -58,16 +58,16 @@ func act(t Token, now time.Time) Action {
 	case t.CopyOf != "":
 		return Action{t, "It is a copy of the token in Secret " + t.CopyOf + ": give its client a token of its own that expires, with fewer rights.", explain}
 	case t.Verdict == Unused && t.InvalidSince != "":
-		return Action{t, "The API server refuses it since " + t.InvalidSince + ": if nobody has missed it, delete it.", "kubectl delete secret" + secret}
+		return Action{t, "The API server refuses it since " + t.InvalidSince + ": if no client has missed it, delete it.", "kubectl delete secret" + secret}
 	case t.Verdict == Unused:
 		return Action{
-			t, "Nobody used it. Have the API server refuse it, which removing the label undoes, and delete it later.",
+			t, "It was not used. Have the API server refuse it, which removing the label undoes, and delete it later.",
 			"kubectl label secret" + secret + " kubernetes.io/legacy-token-invalid-since=" + now.UTC().Format(time.DateOnly),
 		}
 	case t.Verdict == Expires:
 		return Action{t, "It expires, but reaches far until then: see which bindings can go.", explain}
 	case t.Reach == reach.Unknown:
-		return Action{t, "Its reach is unknown: ask somebody who may read roles and bindings.", explain}
+		return Action{t, "Its reach is unknown: ask a user who may read roles and bindings.", explain}
 	default:
 		return Action{t, "It never expires: see which bindings can go, and replace it with a token that expires.", explain}
 	}

@@ -134,7 +134,7 @@ func TestTokenSeconds(t *testing.T) {
 }
 
 // TestTheOrderOfPoliciesDoesNotMatter: another policy writes the volume that token-seconds changes. Both are created
-// anew again and again, because API servers evaluate mutating policies in an order that nobody chooses.
+// anew again and again, because API servers evaluate mutating policies in an order that no user can choose.
 func TestTheOrderOfPoliciesDoesNotMatter(t *testing.T) {
 	for round := range 20 {
 		t.Run(fmt.Sprint("round ", round), func(t *testing.T) {

@@ -16,7 +16,7 @@ func Write(w io.Writer, objects []runtime.Object) error {
 		if err != nil {
 			return fmt.Errorf("converting %T: %w", object, err)
 		}
-		// Nobody applies these.
+		// What kubectl apply ignores.
 		delete(content, "status")
 		if metadata, ok := content["metadata"].(map[string]any); ok {
 			delete(metadata, "creationTimestamp")

@@ -223,5 +223,5 @@ func (m mode) describe(text string) string {
 	if m.prefix == "" {
 		return text
 	}
-	return text + ", while it acts as somebody else (constrained impersonation: " + m.name + ")"
+	return text + ", while it acts as another user (constrained impersonation: " + m.name + ")"
 }

@@ -149,8 +149,8 @@ func namespaceReasons() []reason {
 
 const readsSecrets = "read-secrets"
 
-// mode is a mode of constrained impersonation: an account that may act as somebody, and may make a
-// request while it does. A row of the tables is then a way to more rights if its verbs are granted
+// mode is a mode of constrained impersonation: an account that may act as another user, and may make
+// a request while it does. A row of the tables is then a way to more rights if its verbs are granted
 // with the prefix.
 type mode struct {
 	name   string

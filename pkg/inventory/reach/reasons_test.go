@@ -212,7 +212,7 @@ func TestReach(t *testing.T) {
 	}
 }
 
-// role adds a ClusterRole that nobody has.
+// role adds a ClusterRole without a binding.
 func (c *cluster) role(name string, rules ...string) {
 	role := rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	for _, text := range rules {

@@ -120,7 +120,6 @@ func exportedMetrics(t *testing.T) map[string][]string {
 		"--metrics-bind-address=0", "--health-probe-bind-address=0"})...)
 	cmdtest.MustNil(t, err)
 	// The controllers are made when the process runs.
-	cmdtest.ResetLogs(t)
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	cmdtest.MustNil(t, controllers.Run(ended, controllersConfig))

@@ -56,7 +56,6 @@ func TestProbesBeforeTheAPIServerAnswers(t *testing.T) {
 }
 
 func TestAStopWhileTheAPIServerIsAwayIsNoError(t *testing.T) {
-	cmdtest.ResetLogs(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := Run(ctx, goodConfig(t, cmdtest.NewFiles(t))); err != nil {

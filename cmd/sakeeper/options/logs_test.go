@@ -27,7 +27,8 @@ func TestVerbosityIsCapped(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			cmdtest.ResetLogs(t)
+			resetLogs(t)
+			t.Cleanup(func() { resetLogs(t) })
 			logs := NewLogs()
 			flags := pflag.NewFlagSet("logs", pflag.ContinueOnError)
 			logs.AddFlags(flags)
@@ -47,4 +48,11 @@ func TestVerbosityIsCapped(t *testing.T) {
 			}
 		})
 	}
+}
+
+// resetLogs undoes what was applied to the process. No other goroutine may run.
+func resetLogs(t *testing.T) {
+	t.Helper()
+	cmdtest.MustNil(t, logsapi.ResetForTest(nil))
+	klog.StopFlushDaemon()
 }

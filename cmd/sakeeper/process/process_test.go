@@ -26,7 +26,6 @@ func TestAStartThatFailsLeavesNothingOpen(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			cmdtest.ResetLogs(t)
 			if _, _, err := Begin(t.Context(), "sakeeper-test", "v0", options.NewLogs(), &tc.in); err == nil || !strings.HasPrefix(err.Error(), tc.want) {
 				t.Errorf("got %v, want %s", err, tc.want)
 			}

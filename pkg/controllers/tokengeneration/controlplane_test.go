@@ -67,7 +67,7 @@ func (p controlPlane) start(t *testing.T, mode Mode, with func(*rest.Config)) (s
 		if !c.Ready() {
 			return errors.New("not ready")
 		}
-		return nil
+		return check.Ready() // until then no token is made, and each try would list the Secrets again
 	})
 	return stop
 }

@@ -39,8 +39,15 @@ contexts: [{name: x, context: {cluster: c, user: u}}]
 current-context: x
 `
 
-// VerifyNoLeaks runs the tests of a package, and fails if a goroutine is left.
+// VerifyNoLeaks runs the tests of a package, and fails if a goroutine is left. It sets up logging
+// with the defaults, once and for all processes of the package: logging may not be changed while a
+// goroutine runs that may log, and client-go does not wait for a list that it gave up.
 func VerifyNoLeaks(m *testing.M) {
+	logsapi.ReapplyHandling = logsapi.ReapplyHandlingIgnoreUnchanged
+	if err := logsapi.ValidateAndApply(logsapi.NewLoggingConfiguration(), nil); err != nil {
+		panic(err)
+	}
+	klog.StopFlushDaemon()
 	goleak.VerifyTestMain(m,
 		// A work queue starts these when it is made, and ends them only after it was run: a
 		// standby leaves them to the end of the process.
@@ -147,15 +154,4 @@ func Get(handler http.Handler, path string) (code int, body string) {
 	w := httptest.NewRecorder()
 	handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 	return w.Code, w.Body.String()
-}
-
-// ResetLogs undoes at the end of the test what the logging flags do to the process.
-func ResetLogs(t *testing.T) {
-	t.Helper()
-	t.Cleanup(func() {
-		if err := logsapi.ResetForTest(nil); err != nil {
-			t.Error(err)
-		}
-		klog.StopFlushDaemon()
-	})
 }

@@ -69,8 +69,8 @@ func TestAForgottenKeyWaitsAnew(t *testing.T) {
 	if got := limiter.When("b"); got != 2*time.Second {
 		t.Errorf("b waits %v", got)
 	}
-	if len(limiter.times) != 2 {
-		t.Errorf("kept %v", limiter.times)
+	if len(limiter.turns) != 2 {
+		t.Errorf("kept %v", limiter.turns)
 	}
 }
 

@@ -31,8 +31,9 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// patience is the timeout for what should take milliseconds.
-const patience = 30 * time.Second
+// patience is the timeout for what should take milliseconds, on a machine that may be busy: it only
+// costs time where a test fails.
+const patience = 90 * time.Second
 
 // suite is shared by the tests of this package.
 type suite struct {

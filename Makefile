@@ -12,6 +12,7 @@ LDFLAGS   := -X main.version=$(RELEASE)
 LINT      := bin/tools/golangci-lint
 LOGCHECK  := bin/tools/logcheck
 KIND      := bin/tools/kind
+RELEASER  := bin/tools/cyclonedx-gomod
 
 # Everything is built by this one command, so that no package is compiled twice: only what
 # the linker is told differs. The tests need cgo, for the race detector, and are apart.
@@ -21,7 +22,7 @@ export GO_BUILD := CGO_ENABLED=0 go build -trimpath -tags=grpcnotrace
 # Which of bin/k8s is run.
 export KUBERNETES_VERSION := $(K8S_VERSION)
 
-.PHONY: help build image assets demo up pictures manifests test test-long test-skew e2e e2e-kind bench lint fuzz clean
+.PHONY: help build image assets demo up pictures manifests test test-long test-skew e2e e2e-kind bench lint fuzz release test-release vulnerabilities clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +96,19 @@ lint: $(LINT) $(LOGCHECK) ## Run the linters
 	for dir in hack/differential e2e/embed; do (cd $$dir && ../../$(LINT) run --config ../../.golangci.yml ./... && go mod tidy -diff) || exit 1; done
 	$(LOGCHECK) -check-contextual ./pkg/... ./cmd/...
 	go mod verify >/dev/null && go mod tidy -diff
+
+release: $(RELEASER) ## Make the files of the release VERSION=v0.x.y, in bin/release; nothing is uploaded
+	CYCLONEDX=$(RELEASER) hack/release.sh $(if $(filter-out file,$(origin VERSION)),$(VERSION))
+
+test-release: $(RELEASER) ## Make a release in two clones, compare the bytes, and check the workflows
+	bin/tools/actionlint
+	hack/reproduce.sh v0.0.0-test
+
+vulnerabilities: $(RELEASER) ## Look for known vulnerabilities of what is called; needs the database of vuln.go.dev
+	bin/tools/govulncheck ./...
+
+$(RELEASER): hack/tools/release/go.mod hack/tools/release/go.sum
+	cd hack/tools/release && $(GO_BUILD) -o ../../../bin/tools/ tool
 
 $(LINT) $(LOGCHECK) &: hack/tools/lint/go.mod hack/tools/lint/go.sum
 	cd hack/tools/lint && $(GO_BUILD) -o ../../../bin/tools/ tool

@@ -49,7 +49,7 @@ func (s *session) newTestbed(ctx context.Context, signing key, podAdmission bool
 	if _, err := testkit.WriteECKey(ec); err != nil {
 		return nil, err
 	}
-	cp, err := controlplane.Start(controlplane.Options{Dir: dir, MoreKeyFiles: []string{ec}, PodAdmission: podAdmission})
+	cp, err := controlplane.Start(controlplane.Options{Dir: dir, MoreKeyFiles: []string{ec}, PodAdmission: podAdmission, AuditAnswersOnly: true})
 	if err != nil {
 		return nil, err
 	}

@@ -89,11 +89,12 @@ func (cp *ControlPlane) KillServer() error {
 	_ = syscall.Kill(cp.server.pid, syscall.SIGKILL) // it may have exited
 	if cp.server.cmd != nil {
 		_ = cp.server.cmd.Wait() // killed: the exit code has no meaning
-		return nil
+		return cp.Audit.serverDied()
 	}
-	return wait.PollUntilContextTimeout(context.Background(), time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(context.Background(), time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
 		return errors.Is(syscall.Kill(cp.server.pid, 0), syscall.ESRCH), nil
 	})
+	return errors.Join(err, cp.Audit.serverDied())
 }
 
 // StartServer starts the API server again after KillServer, with the same port and data,

@@ -59,6 +59,7 @@ func (p *controlPlane) grant() {
 		ObjectMeta: meta, Subjects: []rbacv1.Subject{cleaner}, RoleRef: rbacv1.RoleRef{Kind: "Role", Name: cleanerAccount},
 	}, metav1.CreateOptions{})
 	must(p.t, errors.Join(errRole, errBinding))
+	p.AwaitAllowed(p.t, cleaner, "kube-system", tracking)
 }
 
 // tracking returns the tracking ConfigMap, which the API server creates.

@@ -39,7 +39,7 @@ import (
 )
 
 // timeout is how long a test waits for a condition that should take milliseconds.
-const timeout = time.Minute
+const timeout = 2 * time.Minute
 
 // address is the host under which the API server calls all replicas.
 const address = "127.0.0.1"
@@ -88,10 +88,10 @@ func newSite(t *testing.T) *site {
 
 func (s *site) meta() metav1.ObjectMeta { return metav1.ObjectMeta{Name: s.name} }
 
-// grant gives the webhook exactly what it needs.
+// grant gives the webhook exactly what it needs, and waits until the API server allows it.
 func (s *site) grant() {
 	s.t.Helper()
-	subjects := []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: s.name, Name: s.name}}
+	subjects := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: s.name, Name: s.name}}
 	role := &rbacv1.Role{ObjectMeta: s.meta(), Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{s.name}, Verbs: []string{"get", "list", "watch", "update"}},
 	}}
@@ -111,6 +111,8 @@ func (s *site) grant() {
 		ObjectMeta: s.meta(), Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: s.name},
 	}, metav1.CreateOptions{})
 	must(s.t, err)
+	shared.AwaitAllowed(s.t, subjects[0], s.name, role.Rules...)
+	shared.AwaitAllowed(s.t, subjects[0], "", cluster.Rules...)
 }
 
 func (s *site) requests() []controlplane.Request {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -97,7 +98,8 @@ func Rule(resource string, verbs ...string) rbacv1.PolicyRule {
 	return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{resource}, Verbs: verbs}
 }
 
-// Grant creates a ClusterRole of that name with rules, and binds it to subject.
+// Grant creates a ClusterRole of that name with rules, binds it to subject, and waits until the API
+// server allows what the rules say.
 func (c *Cluster) Grant(t *testing.T, name string, subject rbacv1.Subject, rules ...rbacv1.PolicyRule) {
 	t.Helper()
 	meta := metav1.ObjectMeta{Name: name}
@@ -108,6 +110,41 @@ func (c *Cluster) Grant(t *testing.T, name string, subject rbacv1.Subject, rules
 	if err := errors.Join(errRole, errBinding); err != nil {
 		t.Fatal(err)
 	}
+	c.AwaitAllowed(t, subject, "", rules...)
+}
+
+// AwaitAllowed waits until the API server allows subject what rules say, in a namespace or, if that is
+// empty, in all: the API server authorizes by a cache, which a role reaches after it was created.
+func (c *Cluster) AwaitAllowed(t *testing.T, subject rbacv1.Subject, namespace string, rules ...rbacv1.PolicyRule) {
+	t.Helper()
+	user := subject.Name
+	if subject.Kind == rbacv1.ServiceAccountKind {
+		user = "system:serviceaccount:" + subject.Namespace + ":" + subject.Name
+	}
+	for _, rule := range rules {
+		for _, verb := range rule.Verbs {
+			for _, resource := range rule.Resources {
+				asked := &authorizationv1.ResourceAttributes{Namespace: namespace, Verb: verb, Group: rule.APIGroups[0], Resource: resource}
+				if len(rule.ResourceNames) > 0 {
+					asked.Name = rule.ResourceNames[0]
+				}
+				c.awaitAllowed(t, user, asked)
+			}
+		}
+	}
+}
+
+func (c *Cluster) awaitAllowed(t *testing.T, user string, asked *authorizationv1.ResourceAttributes) {
+	t.Helper()
+	Eventually(t, fmt.Sprintf("the right of %s to %s %s", user, asked.Verb, asked.Resource), func(ctx context.Context) error {
+		review, err := c.Client.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{
+			Spec: authorizationv1.SubjectAccessReviewSpec{User: user, ResourceAttributes: asked},
+		}, metav1.CreateOptions{})
+		if err == nil && !review.Status.Allowed {
+			err = errors.New("not allowed")
+		}
+		return err
+	})
 }
 
 // Review returns what the API server says about the token in secret.
@@ -121,9 +158,9 @@ func (c *Cluster) Review(ctx context.Context, secret *corev1.Secret) (authentica
 	return review.Status, nil
 }
 
-// Eventually waits until check returns nil. It fails the test with check's last error after a minute,
-// in which an API server of a busy machine does everything that a test waits for.
+// Eventually waits until check returns nil. It fails the test with check's last error after two
+// minutes, in which an API server of a busy machine does everything that a test waits for.
 func Eventually(t *testing.T, what string, check func(ctx context.Context) error) {
 	t.Helper()
-	testkit.Await(t, 10*time.Millisecond, time.Minute, what, check)
+	testkit.Await(t, 10*time.Millisecond, 2*time.Minute, what, check)
 }

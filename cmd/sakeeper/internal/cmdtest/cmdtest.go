@@ -141,7 +141,7 @@ func ConfigOf[C any](t *testing.T, f Files, command func(string, func(context.Co
 		return nil
 	})
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
-	var all []string
+	all := []string{} // nil would be the arguments of the test binary
 	for _, arg := range args {
 		all = append(all, f.Expand(arg))
 	}

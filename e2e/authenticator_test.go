@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -63,10 +64,8 @@ func startAuthenticator(t *testing.T, jwksURI string) reviewer {
 func startAuthenticatorWith(t *testing.T, kubeconfig, jwksURI string) (reviewer, *controlplane.Sakeeper) {
 	t.Helper()
 	certificates := newCertificates(t)
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	address, err := controlplane.FreeAddress()
 	must(t, err)
-	address := listener.Addr().String()
-	must(t, listener.Close())
 	_, port, err := net.SplitHostPort(address)
 	must(t, err)
 	s := startReadySakeeper(t, []string{
@@ -199,6 +198,15 @@ func TestAuthenticatorAgreesWithTheAPIServer(t *testing.T) {
 	}
 	tokens := realTokens(t)
 	for name, compact := range tokens {
+		// The cache of each may lag behind the Secret that was filled, or the account that was created.
+		eventually(t, "both accept the token "+name, func(ctx context.Context) error {
+			theirs, err1 := askAbout(ctx, controlPlane{shared.cp, inTree}, compact)
+			ours, err2 := r.ask(ctx, compact)
+			if err := errors.Join(err1, err2); err != nil || theirs.Authenticated && ours.Authenticated {
+				return err
+			}
+			return fmt.Errorf("in-tree: %t, %s; sakeeper: %t, %s", theirs.Authenticated, theirs.Error, ours.Authenticated, ours.Error)
+		})
 		for _, audiences := range [][]string{nil, {planeIssuer}, {"other"}} {
 			review, err := inTree.AuthenticationV1().TokenReviews().Create(t.Context(), &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: compact, Audiences: audiences}}, metav1.CreateOptions{})
 			must(t, err)

@@ -68,8 +68,8 @@ func (cp *ControlPlane) ControllersArgs() ([]string, error) {
 // StartSakeeper runs binary with args, on free ports for metrics and probes. Its log is also
 // written to output, which may be nil.
 func StartSakeeper(binary string, args []string, output io.Writer) (*Sakeeper, error) {
-	metrics, err1 := freeAddress()
-	probes, err2 := freeAddress()
+	metrics, err1 := FreeAddress()
+	probes, err2 := FreeAddress()
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}
@@ -90,12 +90,25 @@ func StartSakeeper(binary string, args []string, output io.Writer) (*Sakeeper, e
 	return s, nil
 }
 
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// givenAddresses are those that FreeAddress has returned.
+var givenAddresses sync.Map
+
+// FreeAddress returns a host:port of this machine on which nothing listens, and another one in each
+// call: what it is for may not listen yet.
+func FreeAddress() (string, error) {
+	for {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", err
+		}
+		address := listener.Addr().String()
+		if err := listener.Close(); err != nil {
+			return "", err
+		}
+		if _, given := givenAddresses.LoadOrStore(address, true); !given {
+			return address, nil
+		}
 	}
-	return listener.Addr().String(), listener.Close()
 }
 
 // Logs returns everything that the process has printed.

@@ -22,7 +22,7 @@ type Webhook struct {
 
 // NewWebhook returns one with a free port.
 func NewWebhook() (Webhook, error) {
-	address, err := freeAddress()
+	address, err := FreeAddress()
 	return Webhook{Address: address}, err
 }
 

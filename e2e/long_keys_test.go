@@ -10,9 +10,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// keyWaits are the flags with short waits of a rotation.
+// keyWaits are the flags with short waits of a rotation, in which also a busy API server reads the keys
+// anew.
 func keyWaits() []string {
-	return []string{"--publish-for=4s", "--refresh-hint=1s", "--discovery-max-age=1s", "--max-token-expiration=1h"}
+	return []string{"--publish-for=10s", "--refresh-hint=1s", "--discovery-max-age=1s", "--max-token-expiration=1h"}
 }
 
 // TestLongKeyRotation runs a whole rotation (publish, promote, retire, remove) with an API

@@ -27,6 +27,7 @@ func mustLease(t *testing.T, p controlPlane) *coordinationv1.Lease {
 func TestLongAFrozenLeaderWritesNothing(t *testing.T) {
 	p := newControlPlane(t)
 	first := startReadySakeeper(t, p.sakeeperArgs(t))
+	expectMetric(t, first, `leader_election_master_status{name="sakeeper-controllers"} 1`)
 	holder := ptr.Deref(mustLease(t, p).Spec.HolderIdentity, "")
 	// The standby makes no root CA, so that all of them are the first one's.
 	startReadySakeeper(t, p.sakeeperArgs(t, "--controllers=*,-root-ca-certificate-publisher-controller"))
@@ -40,12 +41,8 @@ func TestLongAFrozenLeaderWritesNothing(t *testing.T) {
 	must(t, p.client.CoreV1().ConfigMaps("default").Delete(t.Context(), api.RootCAConfigMap, metav1.DeleteOptions{}))
 	mark := mustMark(t, p.ControlPlane)
 	must(t, first.Signal(syscall.SIGCONT))
-	began := time.Now()
 	if err := first.Wait(); err == nil {
 		t.Error("it ended without an error")
-	}
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("it ended after %v", took)
 	}
 	if !strings.Contains(first.Logs(), "lease lost") {
 		t.Error("the log does not say why it ended")
@@ -61,6 +58,7 @@ func TestLongAFrozenLeaderWritesNothing(t *testing.T) {
 func TestLongAnAPIServerThatIsFrozen(t *testing.T) {
 	p := newControlPlane(t)
 	s := startReadySakeeper(t, p.sakeeperArgs(t))
+	expectMetric(t, s, `leader_election_master_status{name="sakeeper-controllers"} 1`)
 	holder := ptr.Deref(mustLease(t, p).Spec.HolderIdentity, "")
 	must(t, syscall.Kill(p.ServerPID(), syscall.SIGSTOP))
 	time.Sleep(40 * time.Second) // longer than a Lease lasts, which is what is tested

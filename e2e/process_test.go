@@ -93,6 +93,7 @@ func TestServerThatCannotBeReachedIsWaitedFor(t *testing.T) {
 func TestOneOfTwoLeadsAndTheOtherTakesOverWhenItStops(t *testing.T) {
 	p := newControlPlane(t)
 	first := startReadySakeeper(t, p.sakeeperArgs(t))
+	expectMetric(t, first, `leader_election_master_status{name="sakeeper-controllers"} 1`)
 	second := startReadySakeeper(t, p.sakeeperArgs(t)) // a standby is ready too
 	mark := mustMark(t, p.ControlPlane)
 	namespace := newNamespace(t, p.client)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -45,6 +46,17 @@ func newAgentPlace(t *testing.T, p controlPlane, subject string) agentPlace {
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: strings.ReplaceAll(subject, "%", a.namespace)}},
 	}, metav1.CreateOptions{})
 	must(t, err)
+	// The API server authorizes by a cache, and an agent that is run once does not try again.
+	eventually(t, "the right to request tokens", func(ctx context.Context) error {
+		review, err := p.client.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+			User:               strings.ReplaceAll(subject, "%", a.namespace),
+			ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: a.namespace, Verb: "create", Resource: "serviceaccounts", Subresource: "token", Name: "robot"},
+		}}, metav1.CreateOptions{})
+		if err == nil && !review.Status.Allowed {
+			err = errors.New("not yet")
+		}
+		return err
+	})
 	return a
 }
 
@@ -89,14 +101,17 @@ func (a agentPlace) review(ctx context.Context, file string, audiences ...string
 	return answer.Status, nil
 }
 
-// expectToken checks that the token in a file is accepted, and returns its claims.
+// expectToken waits until the token in a file is accepted, and returns its claims. The API server's own
+// cache may have a former object still to which the token is not bound.
 func (a agentPlace) expectToken(t *testing.T, file string, audiences ...string) token.BoundClaims {
 	t.Helper()
-	status, err := a.review(t.Context(), file, audiences...)
-	must(t, err)
-	if want := "system:serviceaccount:" + a.namespace + ":robot"; !status.Authenticated || status.User.Username != want {
-		t.Errorf("the bearer of %s is %q (%s), want %q", file, status.User.Username, status.Error, want)
-	}
+	eventually(t, "the token in "+file+" is accepted", func(ctx context.Context) error {
+		status, err := a.review(ctx, file, audiences...)
+		if want := "system:serviceaccount:" + a.namespace + ":robot"; err == nil && (!status.Authenticated || status.User.Username != want) {
+			err = fmt.Errorf("the bearer is %q (%s), want %q", status.User.Username, status.Error, want)
+		}
+		return err
+	})
 	content, err := os.ReadFile(file)
 	must(t, err)
 	claims, err := token.UnverifiedBoundClaims(string(content))

@@ -122,11 +122,18 @@ func expectRefused(t *testing.T, p controlPlane, what, token string) {
 	t.Logf("%s was refused after %v", what, time.Since(began))
 }
 
-// expectRobot checks that the API server accepts the token as one of robot with that UID.
+// expectRobot waits until the API server accepts the token, whose own cache may have a former robot
+// still, and checks that it is one of robot with that UID.
 func expectRobot(t *testing.T, p controlPlane, namespace, token string, uid types.UID, credentialID string) {
 	t.Helper()
-	status, err := askAbout(t.Context(), p, token)
-	must(t, err)
+	var status authenticationv1.TokenReviewStatus
+	eventually(t, "the token is accepted", func(ctx context.Context) (err error) {
+		status, err = askAbout(ctx, p, token)
+		if err == nil && !status.Authenticated {
+			err = errors.New(status.Error)
+		}
+		return err
+	})
 	got := []string{status.User.Username, status.User.UID}
 	if diff := cmp.Diff([]string{"system:serviceaccount:" + namespace + ":robot", string(uid)}, got); diff != "" {
 		t.Errorf("bearer (-want +got), %s:\n%s", status.Error, diff)
@@ -427,10 +434,36 @@ func testManagedNamespaces(t *testing.T, p controlPlane) {
 		t.Errorf("it has a token, and the problem %q", problem)
 	}
 	serve(t, p, namespace, "null")
+	expectNotServed(t, p, namespace)
 	annotate(t, p, namespace, api.RotateAnnotation, "now")
 	expectTold(t, p.client, namespace, "s", api.ReasonTokenNotServed, "not renewed", first.Annotations[api.ExpiresAtAnnotation])
 	after := expectManaged(t, p, namespace, "s", "", "ca.crt", "namespace", "token")
 	expectRobot(t, p, namespace, string(after.Data["token"]), robot.UID, first.Annotations[api.CredentialIDAnnotation])
+}
+
+// expectNotServed waits until the controller knows that the namespace is not served: it watches
+// namespaces and Secrets apart.
+func expectNotServed(t *testing.T, p controlPlane, namespace string) {
+	t.Helper()
+	probes := 0
+	eventually(t, "a Secret that gets no token", func(ctx context.Context) error {
+		probes++
+		name := fmt.Sprint("probe-", probes)
+		mustCreateSecret(t, p.client, namespace, managed(name, nil))
+		for ctx.Err() == nil {
+			secret, err := p.client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+			switch {
+			case err != nil:
+				return err
+			case secret.Annotations[api.CredentialIDAnnotation] != "":
+				return errors.New("it got one")
+			case secret.Annotations[api.ProblemAnnotation] != "":
+				return nil
+			}
+			sleep(ctx, 20*time.Millisecond)
+		}
+		return ctx.Err()
+	})
 }
 
 func TestARestartRenewsNoToken(t *testing.T) {

@@ -91,6 +91,7 @@ func TestPodsGetAccountAndTokenAlsoRightAfterTheirNamespace(t *testing.T) {
 	p := newControlPlane(t)
 	startReadySakeeper(t, p.sakeeperArgs(t))
 	startWebhook(t, p)
+	expectAdmitted(t, p.client, newNamespace(t, p.client), "first") // the API server knows the certificate
 	for _, namespace := range []string{"one", "two", "three"} {
 		_, err := p.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
 		must(t, err)
@@ -290,6 +291,7 @@ func TestBesideThePluginTheWebhookChangesNothing(t *testing.T) {
 	p := newControlPlaneWith(t, controlplane.Options{PodAdmission: true})
 	newLikeness(t, p)
 	startWebhook(t, p)
+	expectAdmitted(t, p.client, likenessNamespace, "first") // the API server knows the certificate
 	mark := mustMark(t, p.ControlPlane)
 	for name, change := range likePods() {
 		wanted := pod("")

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,7 +27,8 @@ func TestReferencesAtTheStart(t *testing.T) {
 	expectReferences(t, p.client, namespace, "keeper", "keeper-token-hjklm", "named", "opaque", "alive")
 	expectReferences(t, p.client, namespace, "other", "named")
 	expectMetric(t, s, "sakeeper_dangling_references 2")
-	if got := controlplane.Count(requests(t, p.ControlPlane, mark, namespace)); got["patch serviceaccounts"] != 1 {
+	// An API server that has just started does not have all roles at once.
+	if got := controlplane.Count(slices.DeleteFunc(requests(t, p.ControlPlane, mark, namespace), isForbidden)); got["patch serviceaccounts"] != 1 {
 		t.Errorf("requests: %v, want one patch of an account", got)
 	}
 

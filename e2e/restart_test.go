@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -54,7 +56,8 @@ func TestRestartOnThousandRightNamespacesAndSecretsWritesNothing(t *testing.T) {
 		}
 		return nil
 	})
-	got := controlplane.Count(requests(t, p.ControlPlane, 0, ""))
+	// An API server that has just started does not have all roles at once.
+	got := controlplane.Count(slices.DeleteFunc(requests(t, p.ControlPlane, 0, ""), isForbidden))
 	t.Logf("requests for %d namespaces with a secret each, and %d without: %v", n, others, got)
 	if got["create serviceaccounts"] != n+others || got["create configmaps"] != n+others || got["update secrets"] != n || got["patch secrets"] != 0 {
 		t.Errorf("requests = %v, want exactly one per object", got)
@@ -69,6 +72,8 @@ func TestRestartOnThousandRightNamespacesAndSecretsWritesNothing(t *testing.T) {
 		}
 	}
 }
+
+func isForbidden(r controlplane.Request) bool { return r.Response.Code == http.StatusForbidden }
 
 // forEach runs f for 0 to n-1, some of them concurrently.
 func forEach(t *testing.T, n int, f func(ctx context.Context, i int) error) {

@@ -20,6 +20,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/sakeepertest"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+	"github.com/sakeeper/sakeeper/pkg/testkit/leaks"
 )
 
 func TestMain(m *testing.M) {
@@ -153,7 +154,7 @@ func TestNothingIsLeftAfterStop(t *testing.T) {
 		stop()
 		stop()
 		// Idle connections are shared by all clients of one configuration, and stay open.
-		goleak.VerifyNone(t, before,
+		leaks.None(t, before,
 			goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
 			goleak.IgnoreAnyFunction("golang.org/x/net/http2.(*clientConnReadLoop).run"), goleak.IgnoreAnyFunction("net/http.(*http2ClientConn).readLoop"))
 	}

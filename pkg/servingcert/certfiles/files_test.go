@@ -12,7 +12,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"go.uber.org/goleak"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -20,9 +19,10 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/servingcert/certfiles"
 	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/testkit/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -90,7 +90,7 @@ func TestFilesAreReloaded(t *testing.T) {
 	expect := func(want pki.Pair) {
 		t.Helper()
 		var found *tls.Certificate
-		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+		for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 			found, err = files.GetCertificate(nil)
 			must(t, err)
 			if found.Leaf.Equal(want.Cert()) {

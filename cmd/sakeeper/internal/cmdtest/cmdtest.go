@@ -25,6 +25,7 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/servingcert/pki"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/testkit/leaks"
 )
 
 // NotADomain is what validation says of a name that is not a DNS subdomain.
@@ -48,7 +49,7 @@ func VerifyNoLeaks(m *testing.M) {
 		panic(err)
 	}
 	klog.StopFlushDaemon()
-	goleak.VerifyTestMain(m,
+	leaks.Main(m,
 		// A work queue starts these when it is made, and ends them only after it was run: a
 		// standby leaves them to the end of the process.
 		goleak.IgnoreTopFunction("k8s.io/client-go/util/workqueue.(*Typed[...]).updateUnfinishedWorkLoop"),

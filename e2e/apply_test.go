@@ -25,7 +25,7 @@ func TestApplyTwiceChangesNothing(t *testing.T) {
 		}
 		return strings.Split(strings.TrimSpace(string(out)), "\n")
 	}
-	for _, dir := range []string{"overlays/outside", "overlays/coexist", "overlays/replace", "overlays/static-pod", "base/authenticator"} {
+	for _, dir := range []string{"overlays/outside", "overlays/coexist", "overlays/coexist-webhook", "overlays/replace", "overlays/static-pod", "base/authenticator"} {
 		if first := apply(dir); len(first) < 7 {
 			t.Errorf("%s has only %d objects: %q", dir, len(first), first)
 		}

@@ -17,13 +17,13 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// coexistAt copies the manifests, with the overlay coexist for a webhook at that address, and
+// coexistAt copies the manifests, with the overlay coexist-webhook for a webhook at that address, and
 // returns the directory of the overlay.
 func coexistAt(t *testing.T, w controlplane.Webhook) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "manifests")
 	must(t, os.CopyFS(dir, os.DirFS("../manifests")))
-	overlay := filepath.Join(dir, "overlays", "coexist")
+	overlay := filepath.Join(dir, "overlays", "coexist-webhook")
 	path := filepath.Join(overlay, "webhooks.yaml")
 	content, err := os.ReadFile(path)
 	must(t, err)
@@ -36,9 +36,9 @@ func coexistAt(t *testing.T, w controlplane.Webhook) string {
 	return overlay
 }
 
-// TestCoexistRefusesNothingBeforeItServes: the configuration comes without webhooks, a replica
+// TestCoexistWebhookRefusesNothingBeforeItServes: the configuration comes without webhooks, a replica
 // fills them in, and from then on they are kept and fail closed.
-func TestCoexistRefusesNothingBeforeItServes(t *testing.T) {
+func TestCoexistWebhookRefusesNothingBeforeItServes(t *testing.T) {
 	p := newControlPlaneWith(t, controlplane.Options{PodAdmission: true})
 	kubeconfig, err := p.Kubeconfig("coexist.kubeconfig", p.Admin)
 	must(t, err)

@@ -20,6 +20,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -37,7 +38,7 @@ var update = flag.Bool("update", false, "write the files in rendered/")
 func overlays(t *testing.T) []string {
 	t.Helper()
 	found, err := filepath.Glob("overlays/*")
-	if err != nil || len(found) < 4 {
+	if err != nil || len(found) < 5 {
 		t.Fatalf("found %v, %v", found, err)
 	}
 	return append(found, "base/authenticator")
@@ -80,6 +81,65 @@ func TestRendered(t *testing.T) {
 		}
 	}
 	kustomize(t, "components/monitoring")
+}
+
+// TestCoexistHasNoWebhook: it is its two components, neither of which has a part of the other, and
+// has no certificate, no webhook and no right that only a webhook needs.
+func TestCoexistHasNoWebhook(t *testing.T) {
+	const tokens, limits = "components/managed-tokens", "components/policies/secret-references"
+	both := append(namesWithoutWebhook(t, tokens), namesWithoutWebhook(t, limits)...)
+	slices.Sort(both)
+	if diff := cmp.Diff(both, namesWithoutWebhook(t, "overlays/coexist")); diff != "" || len(both) < 15 {
+		t.Errorf("coexist (-components +got):\n%s", diff)
+	}
+	for dir, policies := range map[string]bool{tokens: false, limits: true} {
+		for _, name := range namesWithoutWebhook(t, dir) {
+			if strings.HasPrefix(name, "ValidatingAdmissionPolicy") != policies {
+				t.Errorf("%s has %s", dir, name)
+			}
+		}
+	}
+}
+
+// namesWithoutWebhook returns the kinds and names of the objects of a directory, and expects that none
+// is that of a webhook.
+func namesWithoutWebhook(t *testing.T, dir string) []string {
+	t.Helper()
+	var all []string
+	for _, object := range objects(t, dir, kustomize(t, dir)) {
+		accessor, err := meta.Accessor(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := object.GetObjectKind().GroupVersionKind().Kind + " " + accessor.GetName()
+		if strings.Contains(strings.ToLower(name), "webhook") || strings.HasPrefix(name, "Secret ") {
+			t.Errorf("%s has %s", dir, name)
+		}
+		var rules []rbacv1.PolicyRule
+		switch o := object.(type) {
+		case *rbacv1.ClusterRole:
+			rules = o.Rules
+		case *rbacv1.Role:
+			rules = o.Rules
+		}
+		for _, rule := range rules {
+			if slices.Contains(rule.APIGroups, admissionregistrationv1.GroupName) || slices.Contains(rule.ResourceNames, "sakeeper-webhook-certificates") {
+				t.Errorf("%s has the right %v", name, rule)
+			}
+		}
+		all = append(all, name)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// TestMonitoringWithoutAWebhook: without one, only the alert that there is none would always fire.
+func TestMonitoringWithoutAWebhook(t *testing.T) {
+	all, without := kustomize(t, "components/monitoring"), kustomize(t, "components/monitoring-without-webhook")
+	const alert = "alert: SakeeperWebhookIsDown\n"
+	if strings.Count(all, alert) != 1 || strings.Contains(without, alert) || strings.Count(all, "alert: ") != strings.Count(without, "alert: ")+1 {
+		t.Errorf("of %d alerts, %d are left", strings.Count(all, "alert: "), strings.Count(without, "alert: "))
+	}
 }
 
 // objects decodes a YAML stream strictly: an unknown field is an error.
@@ -143,7 +203,7 @@ func pods(t *testing.T) []pod {
 		}
 		add(path, string(content))
 	}
-	if len(all) != 8 {
+	if len(all) != 9 {
 		t.Errorf("found %d pods", len(all))
 	}
 	return all
@@ -182,7 +242,14 @@ func TestKustomizationsOfTheChapter(t *testing.T) {
 		t.Fatal(err)
 	}
 	blocks := regexp.MustCompile(`(?s)(?:mkdir my-cluster\n)?cat > my-cluster/kustomization.yaml.*?\nEOF\n`).FindAll(chapter, -1)
-	wants := [][]string{nil, {"- --public-server=https://api.example.com:6443", "- --limit-secret-references"}, {"kind: DaemonSet", "sakeeper.io/webhooks"}}
+	wants := []struct {
+		pods  int // with the image
+		texts []string
+	}{
+		{1, []string{"kind: ValidatingAdmissionPolicy\n"}},
+		{1, []string{"- --public-server=https://api.example.com:6443", "name: example\n"}},
+		{2, []string{"kind: DaemonSet", "sakeeper.io/webhooks"}},
+	}
 	if len(blocks) != len(wants) {
 		t.Fatalf("the chapter has %d kustomizations", len(blocks))
 	}
@@ -196,11 +263,16 @@ func TestKustomizationsOfTheChapter(t *testing.T) {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v: %s", block, err, out)
 		}
+		// In the place of what `sakeeper policies` prints.
+		example := []byte("{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicy, metadata: {name: example}}\n")
+		if err := os.WriteFile(filepath.Join(dir, "my-cluster", "policies.yaml"), example, 0o600); err != nil {
+			t.Fatal(err)
+		}
 		rendered := kustomize(t, filepath.Join(dir, "my-cluster"))
-		if n := strings.Count(rendered, "image: registry.example.com/sakeeper:v1"); n != 2 || strings.Contains(rendered, "image: sakeeper:dev") {
+		if n := strings.Count(rendered, "image: registry.example.com/sakeeper:v1"); n != wants[i].pods || strings.Contains(rendered, "image: sakeeper:dev") {
 			t.Errorf("%s: %d pods have the image", block, n)
 		}
-		for _, want := range wants[i] {
+		for _, want := range wants[i].texts {
 			if !strings.Contains(rendered, want) {
 				t.Errorf("%s: there is no %s", block, want)
 			}
@@ -211,7 +283,7 @@ func TestKustomizationsOfTheChapter(t *testing.T) {
 // TestWebhookClients: the component reaches the pods of every overlay that has some, and no
 // overlay has it on.
 func TestWebhookClients(t *testing.T) {
-	for overlay, want := range map[string]int{"coexist": 1, "replace": 1, "static-pod": 0} {
+	for overlay, want := range map[string]int{"coexist": 0, "coexist-webhook": 1, "replace": 1, "static-pod": 0} {
 		dir := t.TempDir()
 		if err := os.CopyFS(filepath.Join(dir, "manifests"), os.DirFS(".")); err != nil {
 			t.Fatal(err)
@@ -237,7 +309,7 @@ func TestWebhookClients(t *testing.T) {
 }
 
 // TestListsOfWebhooks: the lists that replicas fill in are those of the base. Only the namespaces
-// differ, in coexist.
+// differ, in coexist-webhook.
 func TestListsOfWebhooks(t *testing.T) {
 	var base []any
 	for _, o := range objects(t, "base", kustomize(t, "base/webhook")) {
@@ -268,17 +340,17 @@ func TestListsOfWebhooks(t *testing.T) {
 	if diff := cmp.Diff(base, []any{*mutating, *validating}); diff != "" || len(*validating) == 0 {
 		t.Errorf("the component (-base +got):\n%s", diff)
 	}
-	parse("overlays/coexist/webhooks.yaml", coexist)
+	parse("overlays/coexist-webhook/webhooks.yaml", coexist)
 	for i := range *coexist {
 		if (*coexist)[i].NamespaceSelector == nil {
-			t.Errorf("webhook %d of coexist is called for all namespaces", i)
+			t.Errorf("webhook %d of coexist-webhook is called for all namespaces", i)
 		}
 		(*coexist)[i].NamespaceSelector = nil
 	}
 	if diff := cmp.Diff(validating, coexist); diff != "" {
-		t.Errorf("coexist (-component +got):\n%s", diff)
+		t.Errorf("coexist-webhook (-component +got):\n%s", diff)
 	}
-	for dir, want := range map[string]bool{"overlays/coexist": false, "overlays/replace": true, "overlays/static-pod": true} {
+	for dir, want := range map[string]bool{"overlays/coexist-webhook": false, "overlays/replace": true, "overlays/static-pod": true} {
 		if got := strings.Contains(kustomize(t, dir), "\nwebhooks:\n"); got != want {
 			t.Errorf("%s comes with webhooks: %t", dir, got)
 		}

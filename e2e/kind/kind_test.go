@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sakeeper/sakeeper/e2e/behaviour"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
 func TestMain(m *testing.M) {
@@ -46,7 +47,8 @@ func TestReplace(t *testing.T) {
 	t.Run("without a key it says so", func(t *testing.T) { missingKey(t, c) })
 }
 
-// TestCoexist installs the overlay coexist in a cluster with the in-tree parts.
+// TestCoexist installs the overlay coexist in a cluster with the in-tree parts, moves it to
+// coexist-webhook, and back.
 func TestCoexist(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, "coexist", "stock")
@@ -54,15 +56,17 @@ func TestCoexist(t *testing.T) {
 	before := c.everything(t)
 	began := time.Now()
 	c.kubectl(t, "apply", "-k", c.overlay)
-	c.waitRolledOut(t, namespace, "deployment/sakeeper-controllers", "deployment/sakeeper-webhook")
-	c.waitFilledIn(t, "validatingwebhookconfiguration")
+	c.waitRolledOut(t, namespace, "deployment/sakeeper-controllers")
 	t.Logf("from apply to all ready: %v", time.Since(began).Round(100*time.Millisecond))
 	agent := c.startAgent(t)
 	t.Run("it behaves", func(t *testing.T) { behaviour.Cluster{Admin: c.admin, TokenRequests: true}.Check(t) })
 	t.Run("another pod takes over", func(t *testing.T) { failOver(t, c, "deployment/sakeeper-controllers", c.managedToken) })
-	t.Run("it checks what in-tree does not", func(t *testing.T) { moreReferences(t, c) })
+	t.Run("a policy checks what in-tree does not", func(t *testing.T) { moreReferences(t, c, "strict") })
+	t.Run("to coexist-webhook", func(t *testing.T) { toTheWebhook(t, c) })
+	t.Run("a webhook checks what in-tree does not", func(t *testing.T) { moreReferences(t, c, "strict-webhook") })
 	t.Run("everything at once", func(t *testing.T) { comeBack(t, c) })
 	t.Run("a rolling update", func(t *testing.T) { rollingUpdate(t, c, "deployment/sakeeper-webhook", 0) })
+	t.Run("and back", func(t *testing.T) { backToThePolicy(t, c) })
 	t.Run("the agent renews", func(t *testing.T) { agent.expectRenewal(t) })
 	t.Run("it goes without a trace", func(t *testing.T) { remove(t, c, before) })
 }
@@ -112,11 +116,38 @@ func becomeWhole(t *testing.T, c *cluster) {
 }
 
 // moreReferences checks a projected Secret, which in-tree does not check.
-func moreReferences(t *testing.T, c *cluster) {
-	c.newNamespace(t, "strict")
-	c.waitAccount(t, "strict")
-	c.kubectl(t, "-n", "strict", "annotate", "serviceaccount", "default", "kubernetes.io/enforce-mountable-secrets=true")
-	pod := &corev1.Pod{
+func moreReferences(t *testing.T, c *cluster, in string) {
+	c.newLimitedNamespace(t, in)
+	c.expectLimited(t, in, "of-others")
+	must(t, c.createPod(t.Context(), "kube-system")) // which is left out
+}
+
+// newLimitedNamespace creates a namespace whose default account limits the Secrets of its pods.
+func (c *cluster) newLimitedNamespace(t *testing.T, name string) {
+	t.Helper()
+	c.newNamespace(t, name)
+	c.waitAccount(t, name)
+	c.kubectl(t, "-n", name, "annotate", "serviceaccount", "default", "kubernetes.io/enforce-mountable-secrets=true")
+}
+
+// expectLimited waits until a pod with a Secret that its account does not list is refused with that text.
+func (c *cluster) expectLimited(t *testing.T, in, text string) {
+	t.Helper()
+	eventually(t, "it is refused", func(ctx context.Context) error {
+		switch err := c.createUnlisted(ctx, in); {
+		case err == nil:
+			return errors.New("it was not")
+		case apierrors.IsForbidden(err) && strings.Contains(err.Error(), text):
+			return nil
+		default:
+			return err
+		}
+	})
+}
+
+// createUnlisted creates a pod with a Secret that its account does not list.
+func (c *cluster) createUnlisted(ctx context.Context, in string) error {
+	_, err := c.client.CoreV1().Pods(in).Create(ctx, &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "p-"},
 		Spec: corev1.PodSpec{
 			NodeSelector: map[string]string{"sakeeper.io/no": "node"}, Containers: []corev1.Container{{Name: "c", Image: "none:0"}},
@@ -124,18 +155,72 @@ func moreReferences(t *testing.T, c *cluster) {
 				{Secret: &corev1.SecretProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "of-others"}}},
 			}}}}},
 		},
+	}, metav1.CreateOptions{})
+	return err
+}
+
+// runChapter runs the block of manifests/README.md that begins with that text, in the repository.
+func (c *cluster) runChapter(t *testing.T, beginning string) {
+	t.Helper()
+	script, err := behaviour.Block(c.manifests("README.md"), beginning)
+	must(t, err)
+	kubectl, err := controlplane.Binary("kubectl")
+	must(t, err)
+	if out, err := c.command("sh", "-euc", fmt.Sprintf("PATH='%s':$PATH\ncd '%s'\n%s", filepath.Dir(kubectl), c.root, script)); err != nil {
+		t.Fatalf("%s: %v: %s", script, err, out)
 	}
-	eventually(t, "it is refused", func(ctx context.Context) error {
-		switch _, err := c.client.CoreV1().Pods("strict").Create(ctx, pod, metav1.CreateOptions{}); {
-		case err == nil:
-			return errors.New("it was not")
-		case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "of-others"):
-			return nil
-		default:
-			return err
+}
+
+// startMove creates pods in a namespace of that name from now on.
+func startMove(t *testing.T, c *cluster, name string) *behaviour.Load {
+	t.Helper()
+	c.newNamespace(t, name)
+	c.waitAccount(t, name)
+	eventually(t, "the policy knows the account", func(ctx context.Context) error { return c.createPod(ctx, name) })
+	return behaviour.StartLoad(t.Context(), c.client, name, 10)
+}
+
+// expectMoved creates some more pods, and expects that none was refused.
+func expectMoved(t *testing.T, load *behaviour.Load) {
+	t.Helper()
+	least := load.Count() + 50
+	eventually(t, "pods after the move", func(context.Context) error {
+		if n := load.Count(); n < least {
+			return fmt.Errorf("%d of %d", n, least)
 		}
+		return nil
 	})
-	must(t, c.createPod(t.Context(), "kube-system")) // for which the webhook is not called
+	if r := expectLoad(t, load, 0); len(r.Unreachable) > 0 {
+		t.Errorf("not answered: %v", r.Unreachable)
+	}
+}
+
+// toTheWebhook follows the steps from coexist to coexist-webhook.
+func toTheWebhook(t *testing.T, c *cluster) {
+	load := startMove(t, c, "moving-there")
+	c.runChapter(t, "kubectl apply -k manifests/overlays/coexist-webhook")
+	c.waitRolledOut(t, namespace, "deployment/sakeeper-webhook")
+	c.runChapter(t, "kubectl wait --for=jsonpath='{.webhooks[0].name}'")
+	c.runChapter(t, "kubectl delete -k manifests/components/policies/secret-references")
+	expectMoved(t, load)
+}
+
+// backToThePolicy follows the steps from coexist-webhook to coexist.
+func backToThePolicy(t *testing.T, c *cluster) {
+	c.newLimitedNamespace(t, "strict-again")
+	load := startMove(t, c, "moving-back")
+	c.runChapter(t, "kubectl apply -k manifests/overlays/coexist\n")
+	c.expectLimited(t, "strict-again", "ValidatingAdmissionPolicy")
+	c.runChapter(t, "kubectl delete validatingwebhookconfiguration sakeeper-webhook\n")
+	eventually(t, "the pods of the webhook are gone", func(ctx context.Context) error {
+		pods, err := c.webhookPods(ctx)
+		if err == nil && len(pods) > 0 {
+			err = fmt.Errorf("there are %d", len(pods))
+		}
+		return err
+	})
+	expectMoved(t, load)
+	c.expectLimited(t, "strict-again", "of-others")
 }
 
 // missingKey checks that the log and the status of the pod have the reason. The order of objects

@@ -68,11 +68,11 @@ func expectLoad(t *testing.T, load *behaviour.Load, mostRefused float64) behavio
 	return r
 }
 
-// unpullableImage: the webhook of coexist refuses nothing before a replica has ever run, nor when
+// unpullableImage: the webhook of coexist-webhook refuses nothing before a replica has ever run, nor when
 // the first one begins.
 func unpullableImage(t *testing.T, c *cluster) {
 	load := behaviour.StartLoad(t.Context(), c.client, "busy", 10)
-	c.kubectl(t, "apply", "-k", c.kustomization(t, "resources: [../manifests/overlays/coexist]\nimages: [{name: sakeeper, newName: registry.invalid/sakeeper, newTag: none}]\n"))
+	c.kubectl(t, "apply", "-k", c.kustomization(t, "resources: [../manifests/overlays/coexist-webhook]\nimages: [{name: sakeeper, newName: registry.invalid/sakeeper, newTag: none}]\n"))
 	eventually(t, "no node can pull the image", func(ctx context.Context) error {
 		pods, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=webhook"})
 		if err != nil {
@@ -87,7 +87,7 @@ func unpullableImage(t *testing.T, c *cluster) {
 		}
 		return fmt.Errorf("%d pods do not say so", len(pods.Items))
 	})
-	c.overlay = c.manifests("overlays", "coexist")
+	c.overlay = c.manifests("overlays", "coexist-webhook")
 	c.kubectl(t, "apply", "-k", c.overlay)
 	c.waitRolledOut(t, namespace, "deployment/sakeeper-webhook", "deployment/sakeeper-controllers")
 	c.waitFilledIn(t, "validatingwebhookconfiguration")

@@ -43,7 +43,7 @@ func TestPatchesAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if objects, err := read(filepath.Join(root, "manifests/overlays/coexist")); err == nil {
+	if objects, err := read(filepath.Join(root, "manifests/overlays/coexist-webhook")); err == nil {
 		t.Errorf("read %d objects", len(objects))
 	}
 }

@@ -105,6 +105,7 @@ var goals = []goal{
 	{"default limits: token Secrets", true, 10, ratioOf(limitedTokens, rate)},
 	{"pods: added p50, relative to a webhook without logic", false, 1.2, added(podsSequential)},
 	{"  8 at once", false, 1.2, added(podsParallel)},
+	{"pods by policy, 10 ServiceAccounts: added p50, ms", false, 0.5, func(r results) float64 { return r.median(podsBeside(10), podsPolicy, more) }},
 	{"growth, exponent: namespaces", false, 1.05, exponent(namespaces)},
 	{"  token Secrets", false, 1.05, exponent(secrets + string(es256))},
 	{"  accounts deleted", false, 1.05, exponent(accounts)},

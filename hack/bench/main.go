@@ -27,6 +27,8 @@
 //     others. Pods without admission have no volume, and are smaller.
 //   - A pod right after its namespace waits for the API server, which retries the lookup of
 //     a namespace that it does not have yet, with every way to admit pods.
+//   - In the part "policy", nothing, the webhook and the policy share an API server, and so its
+//     garbage collection: beside 1,000 ServiceAccounts the policy makes the pods of others slower.
 //   - Growth is measured for sakeeper alone.
 package main
 
@@ -101,7 +103,7 @@ func sizeFlags(set *flag.FlagSet, s *size) {
 		"crowd":    {&s.crowd, "token Secrets in the full namespace"},
 		"limited":  {&s.limited, "objects at default limits"},
 		"ca":       {&s.ca, "Secrets, and ConfigMaps, that get another CA"},
-		"pods":     {&s.pods, "pods in a turn, one after the other; twice as many 8 at once"},
+		"pods":     {&s.pods, "pods in a turn, one after the other; twice as many 8 at once; and in each namespace of the part policy"},
 		"idle":     {&s.idle, "Secrets, ConfigMaps and token Secrets while memory is read"},
 		"growth":   {&s.growth, "N of N, 2N, 4N"},
 		"parallel": {&s.parallel, "requests of the load under way at once"},
@@ -214,6 +216,7 @@ var parts = []part{
 	{name: "limits", run: (*session).limits, contestants: []contestant{sakeeper, inTree}},
 	{name: "memory", run: (*session).memory, contestants: []contestant{sakeeper, inTree}, once: true},
 	{name: "pods", run: (*session).pods, contestants: []contestant{sakeeper}, once: true},
+	{name: "policy", run: (*session).policy, contestants: []contestant{sakeeper}, once: true},
 	{name: "growth", run: (*session).growth, contestants: []contestant{sakeeper}},
 }
 

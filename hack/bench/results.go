@@ -20,6 +20,8 @@ const (
 	last        = "s until the last"
 	p50         = "p50 ms"
 	p99         = "p99 ms"
+	more        = "p50 more than nothing, ms"
+	ofNothing   = "p50 : nothing"
 	ownCPU      = "CPU ms/object"
 	serverCPU   = "API server CPU ms/object"
 	reviewerCPU = "webhook CPU ms/object"
@@ -37,7 +39,7 @@ type sample map[string]float64
 // brief is a summary for the progress output.
 func (s sample) brief() string {
 	var parts []string
-	for _, metric := range []string{rate, last, p50, ownCPU, requestsPer, resident} {
+	for _, metric := range []string{rate, last, p50, more, ownCPU, requestsPer, resident} {
 		if value := s[metric]; value != 0 {
 			parts = append(parts, fmt.Sprintf("%s %s", number(value), metric))
 		}
@@ -148,10 +150,11 @@ func (r results) print(out io.Writer) {
 // columns and rows are the order of output. Rows that are not listed, those of growth, come
 // last.
 var (
-	columns = []string{sakeeper.name, inTree.name, bare.name, podsNone, podsPlugin, podsWebhook, podsNothing, podsAllow, podsInTree}
+	columns = []string{sakeeper.name, inTree.name, bare.name, podsNone, podsPlugin, podsWebhook, podsPolicy, podsNothing, podsAllow, podsInTree}
 	rows    = []string{
 		namespaces, secrets + string(rsa2048), secrets + string(es256), coldStart, restart, accounts, accountsAlone, accountsCrowd, references, anotherCA,
-		memoryEmpty, memoryUnrelated, memoryTokens, podsSequential, podsParallel, podsAfterNamespace, limitedSpaces, limitedTokens,
+		memoryEmpty, memoryUnrelated, memoryTokens, podsSequential, podsParallel, podsAfterNamespace,
+		podsBeside(1), podsBeside(10), podsBeside(100), podsBeside(1000), limitedSpaces, limitedTokens,
 	}
 )
 
@@ -175,7 +178,7 @@ func (r results) metrics(workload string) []string {
 			}
 		}
 	}
-	all := []string{rate, last, p50, p99, ownCPU, reviewerCPU, serverCPU, requestsPer, writes, left, resident, peak}
+	all := []string{rate, last, p50, p99, more, ofNothing, ownCPU, reviewerCPU, serverCPU, requestsPer, writes, left, resident, peak}
 	return slices.SortedFunc(maps.Keys(found), func(a, b string) int {
 		rank := func(m string) int {
 			if strings.HasPrefix(m, requested) {

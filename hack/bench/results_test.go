@@ -22,6 +22,9 @@ func filled() results {
 	for _, n := range []int{100, 400} {
 		r.add(fmt.Sprintf("%s%s, %d", growing, namespaces, n), sakeeper.name, sample{last: float64(n * n)})
 	}
+	for _, v := range []float64{0.4, 0.7, 0.6} {
+		r.add(podsBeside(10), podsPolicy, sample{p50: 2, more: v, ofNothing: 1.2})
+	}
 	return r
 }
 
@@ -53,6 +56,8 @@ func TestGoals(t *testing.T) {
 		"cold start on unfilled Secrets: rate - >= 1.30 not measured",
 		"growth, exponent: namespaces 2 <= 1.05 NOT reached",
 		"accounts deleted - <= 1.05 not measured",
+		"p50 more than nothing, ms 0.60 (0.40 to 0.70)",
+		"pods by policy, 10 ServiceAccounts: added p50, ms 0.60 <= 0.50 NOT reached",
 	} {
 		if got := strings.Join(strings.Fields(out.String()), " "); !strings.Contains(got, want) {
 			t.Errorf("%q is not in\n%s", want, out.String())

@@ -177,19 +177,24 @@ func (l *loader) result() (load.Result, error) {
 
 // do runs a job without measuring it, and waits until the contestant, if one runs, is idle.
 func (b *testbed) do(ctx context.Context, job load.Job) error {
+	if _, err := b.result(ctx, job); err != nil || b.running == nil {
+		return b.explain(err)
+	}
+	return b.waitIdle(ctx)
+}
+
+// result runs a job, and returns what it measured itself.
+func (b *testbed) result(ctx context.Context, job load.Job) (load.Result, error) {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	l, err := b.prepare(ctx, job)
 	if err != nil {
-		return err
+		return load.Result{}, err
 	}
 	if err := l.begin(); err != nil {
-		return l.failed(err)
+		return load.Result{}, l.failed(err)
 	}
-	if _, err = l.result(); err != nil || b.running == nil {
-		return b.explain(err)
-	}
-	return b.waitIdle(ctx)
+	return l.result()
 }
 
 // measure runs a job, and measures it, the contestant and the API server. begin, unless it is

@@ -41,6 +41,8 @@ type Job struct {
 	Own bool `json:"own"`
 	// Volume: every pod must get a token volume. Otherwise no pod may get one.
 	Volume bool `json:"volume"`
+	// Ways are those of PodsInTurns.
+	Ways []Way `json:"ways,omitempty"`
 	// Parallel is the number of concurrent requests.
 	Parallel int `json:"parallel"`
 	// KeyFile and CAFile are for the tokens that the job creates.
@@ -61,6 +63,8 @@ type Result struct {
 	Ended time.Time `json:"ended"`
 	// Left is the number of references that were not removed.
 	Left int `json:"left"`
+	// Ways has the results of the ways, by name.
+	Ways map[string]Result `json:"ways,omitempty"`
 }
 
 // action runs a job.
@@ -96,6 +100,8 @@ func (j Job) action(client kubernetes.Interface) action {
 		return &pods{worker: w}
 	case PodsAfterNamespace:
 		return &podsAfterNamespace{worker: w}
+	case PodsInTurns:
+		return &podsInTurns{worker: w}
 	default:
 		return nil
 	}
@@ -118,6 +124,8 @@ const (
 	Pods             = "pods"              // until they are admitted
 	// PodsAfterNamespace creates each pod in a namespace that has just been created.
 	PodsAfterNamespace = "pods-after-namespace"
+	// PodsInTurns creates N pods in each of the Ways, whose namespaces and ServiceAccounts exist.
+	PodsInTurns = "pods-in-turns"
 )
 
 // Client returns a client without rate limits.

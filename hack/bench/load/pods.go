@@ -26,9 +26,14 @@ func (p *pods) prepare(ctx context.Context) error {
 	if err := p.createNamespaces(ctx); err != nil {
 		return err
 	}
-	for i := range 50 {
+	return p.warmUp(ctx, 50, func(name string) error { return p.createPod(ctx, p.in(0), name) })
+}
+
+// warmUp calls create n times, and again where it fails, with other names.
+func (w worker) warmUp(ctx context.Context, n int, create func(name string) error) error {
+	for i := range n {
 		for again := 0; ; again++ {
-			err := p.createPod(ctx, p.in(0), fmt.Sprintf("%s-first-%d-%d", p.Prefix, i, again))
+			err := create(fmt.Sprintf("%s-first-%d-%d", w.Prefix, i, again))
 			if err == nil {
 				break
 			}
@@ -41,19 +46,27 @@ func (p *pods) prepare(ctx context.Context) error {
 	return nil
 }
 
-// createPod fails if the pod is refused, or has a token volume when w.Volume is not set, or
-// the reverse.
-func (w worker) createPod(ctx context.Context, namespace, name string) error {
-	pod, err := w.client.CoreV1().Pods(namespace).Create(ctx, &corev1.Pod{
+func newPod(namespace, name string) *corev1.Pod {
+	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "example.com/app:1"}}},
-	}, metav1.CreateOptions{})
+	}
+}
+
+func (w worker) createPod(ctx context.Context, namespace, name string) error {
+	return w.submit(ctx, newPod(namespace, name))
+}
+
+// submit creates pod. It fails if the pod is refused, or has a token volume when w.Volume is not
+// set, or the reverse.
+func (w worker) submit(ctx context.Context, pod *corev1.Pod) error {
+	created, err := w.client.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
 	if err != nil {
 		return err
 	}
-	given := slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return strings.HasPrefix(v.Name, "kube-api-access-") })
+	given := slices.ContainsFunc(created.Spec.Volumes, func(v corev1.Volume) bool { return strings.HasPrefix(v.Name, "kube-api-access-") })
 	if given != w.Volume {
-		return fmt.Errorf("pod %s/%s: a volume with a token: %t, want %t", namespace, name, given, w.Volume)
+		return fmt.Errorf("pod %s/%s: a volume with a token: %t, want %t", pod.Namespace, pod.Name, given, w.Volume)
 	}
 	return nil
 }

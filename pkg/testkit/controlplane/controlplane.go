@@ -21,10 +21,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/go-logr/logr"
+	utilrand "k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -61,6 +63,7 @@ type ControlPlane struct {
 	env     *envtest.Environment
 	server  *server
 	cleanup cleanup
+	users   sync.Mutex // envtest makes the certificate of one user at a time
 	// Admin has the credentials of a member of system:masters.
 	Admin *rest.Config
 	// Audit reads the audit log.
@@ -169,8 +172,10 @@ func (cp *ControlPlane) Stop() error {
 	return errors.Join(cp.KillServer(), cp.env.Stop())
 }
 
-// User returns credentials of a user, who has the rights that RBAC grants.
+// User returns credentials of a user, who has the rights that RBAC grants. It is safe for concurrent use.
 func (cp *ControlPlane) User(name string, groups ...string) (*rest.Config, error) {
+	cp.users.Lock()
+	defer cp.users.Unlock()
 	user, err := cp.env.AddUser(envtest.User{Name: name, Groups: groups}, &rest.Config{QPS: -1})
 	if err != nil {
 		return nil, err
@@ -204,7 +209,7 @@ func (cp *ControlPlane) ServerPID() int { return cp.server.pid }
 
 // RunKubectl runs kubectl as the admin.
 func (cp *ControlPlane) RunKubectl(ctx context.Context, args ...string) error {
-	kubeconfig, err := cp.Kubeconfig("admin.kubeconfig", cp.Admin)
+	kubeconfig, err := cp.Kubeconfig("admin-"+utilrand.String(5)+".kubeconfig", cp.Admin) // others may be reading theirs
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	for _, variable := range []string{"KUBEBUILDER_CONTROLPLANE_START_TIMEOUT", "KUBEBUILDER_CONTROLPLANE_STOP_TIMEOUT"} {
+		if err := os.Setenv(variable, "2m"); err != nil { // 20 s are too few on a busy machine
+			panic(err)
+		}
+	}
 	for variable, name := range map[string]string{"TEST_ASSET_ETCD": "etcd", "TEST_ASSET_KUBE_APISERVER": "kube-apiserver"} {
 		path, err := controlplane.Binary(name)
 		if err != nil {

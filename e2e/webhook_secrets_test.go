@@ -62,6 +62,13 @@ func TestTokensFromSecrets(t *testing.T) {
 		return p.client.CoreV1().Pods(namespace).Create(ctx, pod, metav1.CreateOptions{})
 	}
 
+	eventually(t, "a pod that needs no token", func(ctx context.Context) error { // the API server knows the certificate
+		first := pod("first")
+		first.Spec.AutomountServiceAccountToken = new(bool)
+		_, err := create(ctx, first)
+		return err
+	})
+
 	// Without the rights of the component, the message has the reason.
 	_, err := create(t.Context(), robotPod("no-rights"))
 	if !apierrors.IsForbidden(err) || contains(err.Error(), "error looking up service account token for "+namespace+"/robot: secrets \"robot-token\" is forbidden") != nil {

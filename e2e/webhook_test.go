@@ -111,7 +111,7 @@ func TestTheWebhookRecoversWithoutAHand(t *testing.T) {
 	startReadySakeeper(t, p.sakeeperArgs(t))
 	namespace := newNamespace(t, p.client)
 	w, s := startWebhook(t, p)
-	expectToken(t, mustCreatePod(t, p.client, namespace, pod("first")))
+	expectToken(t, expectAdmitted(t, p.client, namespace, "first"))
 
 	expectBundlesComeBack(t, p)
 	expectToken(t, expectAdmitted(t, p.client, namespace, "after-wiping"))

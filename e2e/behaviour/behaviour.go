@@ -171,7 +171,7 @@ func podOfNobody(t *testing.T, s site) {
 	eventually(t, "a pod of no account is refused", func(ctx context.Context) error { // the API server knows the webhook
 		_, err := s.createPod(ctx, corev1.PodSpec{ServiceAccountName: "missing"})
 		if err == nil {
-			t.Error("it was created")
+			t.Fatal("it was created")
 		}
 		if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "error looking up service account "+s.namespace+"/missing") {
 			return fmt.Errorf("got %w", err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -243,6 +244,36 @@ func TestDifferencesBetweenPolicyAndWebhook(t *testing.T) {
 			return nil
 		})
 	})
+}
+
+// TestPodsOfNewAccounts: an API server does not check the pods of an account that is not in its cache yet, and
+// checks them once it is.
+func TestPodsOfNewAccounts(t *testing.T) {
+	const namespace, accounts = "new-accounts", 50
+	newNamespace(t, namespace, nil)
+	installSecretReferences(t, namespace, policy.Defaults())
+	unchecked, longest := 0, time.Duration(0)
+	for i := range accounts {
+		account := robot()
+		account.Name = fmt.Sprint("new-", i)
+		_, err := server.client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), account, metav1.CreateOptions{})
+		must(t, err)
+		created := time.Now()
+		for attempt := 0; ; attempt++ {
+			code, message := refusal(submit(t.Context(), namespace, newPod(account.Name, volume(secretrefs.CSI, "x"))))
+			if code == 403 {
+				break
+			}
+			age := time.Since(created)
+			if code != 0 || age > time.Minute {
+				t.Fatalf("after %v: %d, %s", age, code, message)
+			}
+			if longest = max(longest, age); attempt == 0 {
+				unchecked++
+			}
+		}
+	}
+	t.Logf("of %d accounts, the first pods of %d were not checked; none of an account older than %v", accounts, unchecked, longest.Round(100*time.Microsecond))
 }
 
 func TestPodsThatAreNotAsUsual(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"syscall"
 
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
@@ -84,7 +85,9 @@ func run(ctx context.Context, up bool) (err error) {
 	if up {
 		return keepUp(ctx, cp, sakeeper, log.Name())
 	}
-	client, err := kubernetes.NewForConfig(cp.Admin)
+	admin := rest.CopyConfig(cp.Admin)
+	admin.WarningHandler = rest.NoWarnings{} // of the annotation that limits pods, which Kubernetes calls deprecated
+	client, err := kubernetes.NewForConfig(admin)
 	if err != nil {
 		return err
 	}

@@ -90,6 +90,18 @@ func (t *tour) rotate(ctx context.Context) error {
 // reportFile is beside the binaries, where it stays.
 func (t *tour) reportFile() string { return filepath.Join(filepath.Dir(t.binary), "report.html") }
 
+// fromHere returns a path that is relative to the working directory, if the file is below it.
+func fromHere(path string) string {
+	here, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if relative, err := filepath.Rel(here, path); err == nil && filepath.IsLocal(relative) {
+		return relative
+	}
+	return path
+}
+
 // inventory lists the tokens that there are now, and writes the report.
 func (t *tour) inventory(ctx context.Context) error {
 	t.steps.title("kubectl sakeeper tokens: which tokens there are, and what could be done with each")

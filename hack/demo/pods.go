@@ -5,10 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 
+	"github.com/sakeeper/sakeeper/pkg/podadmission/rules"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
@@ -57,11 +62,47 @@ func (t *tour) podAfter(ctx context.Context) (err error) {
 	return nil
 }
 
+// podRefused limits the Secrets of the account's pods by an admission policy, and tries to create one
+// with a Secret that the account does not list, where the in-tree plugin would not look.
+func (t *tour) podRefused(ctx context.Context) error {
+	t.steps.title("An admission policy limits the Secrets of pods, without a process: one is refused")
+	if err := t.cp.Install(ctx, "policies/secret-references"); err != nil {
+		return err
+	}
+	if _, err := t.client.CoreV1().ServiceAccounts(namespace).Patch(ctx, "default", types.MergePatchType,
+		fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"true"}}}`, rules.EnforceAnnotation), metav1.PatchOptions{}); err != nil {
+		return err
+	}
+	// API servers look for new policies once a second. Until then the pod is admitted, without effect.
+	var refusal error
+	err := wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		_, refusal = t.client.CoreV1().Pods(namespace).Create(ctx, newPod("curious", corev1.Volume{
+			Name: "disk", VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{
+				Driver: "disks.example.com", NodePublishSecretRef: &corev1.LocalObjectReference{Name: "payroll"},
+			}},
+		}), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if refusal != nil && !apierrors.IsForbidden(refusal) {
+			return false, refusal
+		}
+		return refusal != nil, nil
+	})
+	if err != nil {
+		return err
+	}
+	t.steps.done("the API server:")
+	t.steps.say("%v", refusal)
+	return nil
+}
+
 func (t *tour) createPod(ctx context.Context, name string) (*corev1.Pod, error) {
-	return t.client.CoreV1().Pods(namespace).Create(ctx, &corev1.Pod{
+	return t.client.CoreV1().Pods(namespace).Create(ctx, newPod(name), metav1.CreateOptions{})
+}
+
+func newPod(name string, volumes ...corev1.Volume) *corev1.Pod {
+	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "example.com/main"}}},
-	}, metav1.CreateOptions{})
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "example.com/main"}}, Volumes: volumes},
+	}
 }
 
 // describe returns the ServiceAccount, volumes and mounts of a pod.

@@ -53,7 +53,7 @@ func (t *tour) walk(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	for _, step := range []func(context.Context) error{
-		t.namespace, t.serviceAccountAgain, t.podBefore, t.podAfter, t.tokenSecret, t.useToken, t.accountDeleted,
+		t.namespace, t.serviceAccountAgain, t.podBefore, t.podAfter, t.podRefused, t.tokenSecret, t.useToken, t.accountDeleted,
 		t.managedToken, t.rotate, t.inventory, t.revoke,
 	} {
 		if err := step(ctx); err != nil {
@@ -61,7 +61,7 @@ func (t *tour) walk(ctx context.Context) (err error) {
 		}
 	}
 	_, _ = fmt.Fprintln(t.steps.out)
-	t.steps.say("A report about the tokens, as they were before the last step: %s", t.reportFile())
+	t.steps.say("A report about the tokens, as they were before the last step: %s", fromHere(t.reportFile()))
 	return nil
 }
 

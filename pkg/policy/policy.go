@@ -180,6 +180,9 @@ func (v validating) objects() []runtime.Object {
 			MatchConditions: v.conditions, Variables: v.variables, Validations: v.validations,
 		},
 	}
+	if v.ofAccounts {
+		p.Spec.MatchConditions = []admissionregistrationv1.MatchCondition{inOne(v.conditions)}
+	}
 	b := &admissionregistrationv1.ValidatingAdmissionPolicyBinding{
 		TypeMeta:   metav1.TypeMeta{APIVersion: p.APIVersion, Kind: "ValidatingAdmissionPolicyBinding"},
 		ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -192,6 +195,16 @@ func (v validating) objects() []runtime.Object {
 		b.Spec.ParamRef = &admissionregistrationv1.ParamRef{Selector: &metav1.LabelSelector{}, ParameterNotFoundAction: &notFound}
 	}
 	return []runtime.Object{p, b}
+}
+
+// inOne returns one condition for all, with the name of the first. For each account of the namespace, the API
+// server evaluates every condition, even after one was false; && ends at the first that is false.
+func inOne(conditions []admissionregistrationv1.MatchCondition) admissionregistrationv1.MatchCondition {
+	var expressions []string
+	for _, c := range conditions {
+		expressions = append(expressions, "("+c.Expression+")")
+	}
+	return admissionregistrationv1.MatchCondition{Name: conditions[0].Name, Expression: strings.Join(expressions, " &&\n")}
 }
 
 // rule returns the rule for an operation on a resource of the core API group.

@@ -41,7 +41,13 @@ type Unread struct {
 	// Secrets is true unless all Secrets of the namespaces were read, of any type: only then a
 	// Secret that is not there does not exist.
 	Secrets bool
+	// Tracking is true if it is not known since when the API server records uses of legacy tokens.
+	Tracking bool
 }
+
+// DefaultUnusedAfter is the default of Objects.UnusedAfter where users can set it, and the value
+// elsewhere.
+const DefaultUnusedAfter = 90 * 24 * time.Hour
 
 // Account is a reduced ServiceAccount.
 type Account struct {

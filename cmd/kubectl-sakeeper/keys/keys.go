@@ -58,7 +58,7 @@ func run(ctx context.Context, o *options.Options, deep bool, format printer.Form
 	if err != nil {
 		return err
 	}
-	result.UnusedAfter = options.DefaultUnusedAfter
+	result.UnusedAfter = inventory.DefaultUnusedAfter
 	keys := count(result)
 	table := printer.Table{
 		Columns: []printer.Column{
@@ -118,14 +118,9 @@ func count(result *collect.Result) []key {
 		}
 	}
 	for i := range keys {
-		keys[i].Conclusion = conclude(keys[i], published, result.Unread.Secrets && len(result.Missing) > 0 && incomplete(result))
+		keys[i].Conclusion = conclude(keys[i], published, result.TokensMissing())
 	}
 	return keys
-}
-
-// incomplete returns true if not all token Secrets could be read.
-func incomplete(result *collect.Result) bool {
-	return slices.ContainsFunc(result.Missing, func(m collect.Missing) bool { return m.Right == "list secrets" })
 }
 
 // conclude says whether the API server needs a key. published is how many keys it publishes.

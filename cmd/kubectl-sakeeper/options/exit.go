@@ -1,9 +1,6 @@
 package options
 
-import (
-	"errors"
-	"time"
-)
+import "errors"
 
 // FoundError is the result of a command that found what it was asked to fail on. Its exit code is 2,
 // that of other errors is 1.
@@ -24,6 +21,3 @@ func ExitCode(err error) int {
 		return 1
 	}
 }
-
-// DefaultUnusedAfter is how long a token must not have been used to count as unused.
-const DefaultUnusedAfter = 90 * 24 * time.Hour

@@ -151,12 +151,15 @@ func (o *Options) Collect(ctx context.Context, cfg collect.Config, all bool) (*c
 	return result, err
 }
 
-// PrintMissing says what is unknown, one line for each missing right, and returns an error if the
+// PrintMissing says what is unknown, one line for each missing right or resource, and returns an error if the
 // reading was interrupted.
 func (o *Options) PrintMissing(result *collect.Result) error {
 	for _, m := range result.Missing {
-		if m.Forbidden {
+		switch {
+		case m.Forbidden:
 			fmt.Fprintf(o.ErrOut, "%s: you may not %s %s\n", m.Affects, m.Right, where(m.Namespace))
+		case m.Absent():
+			fmt.Fprintf(o.ErrOut, "%s: the API server does not know '%s'\n", m.Affects, m.Right)
 		}
 	}
 	if err := result.Interrupted(); err != nil {

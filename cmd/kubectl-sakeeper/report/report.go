@@ -12,6 +12,7 @@ import (
 	"github.com/sakeeper/sakeeper/cmd/kubectl-sakeeper/options"
 	"github.com/sakeeper/sakeeper/cmd/kubectl-sakeeper/tokens"
 	"github.com/sakeeper/sakeeper/pkg/inventory"
+	"github.com/sakeeper/sakeeper/pkg/inventory/collect"
 )
 
 // NewCommand makes the command.
@@ -42,18 +43,21 @@ func run(ctx context.Context, o *options.Options, selection *tokens.Selection) e
 	}
 	p := newPage(inventory.Find(result.Objects), result.Now, result.Namespace, o.Version)
 	for _, m := range result.Missing {
-		p.Missing = append(p.Missing, fmt.Sprintf("%s: %s.", m.Affects, reason(m.Forbidden, m.Right, m.Namespace)))
+		p.Missing = append(p.Missing, fmt.Sprintf("%s: %s.", m.Affects, reason(m)))
 	}
 	return errors.Join(p.write(o.Out), o.PrintMissing(result))
 }
 
-func reason(forbidden bool, right, namespace string) string {
-	text := "the right to " + right + " is missing"
-	if !forbidden {
-		text = right + " was interrupted"
+func reason(m collect.Missing) string {
+	text := m.Right + " was interrupted"
+	switch {
+	case m.Forbidden:
+		text = "the right to " + m.Right + " is missing"
+	case m.Absent():
+		text = "the API server does not know '" + m.Right + "'"
 	}
-	if namespace != "" {
-		text += " in namespace " + namespace
+	if m.Namespace != "" {
+		text += " in namespace " + m.Namespace
 	}
 	return text
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sakeeper/sakeeper/cmd/kubectl-sakeeper/options"
+	"github.com/sakeeper/sakeeper/pkg/inventory"
 	"github.com/sakeeper/sakeeper/pkg/inventory/collect"
 )
 
@@ -23,7 +24,7 @@ func (s *Selection) AddFlags(cmd *cobra.Command) {
 	cmd.Flags().BoolVarP(&s.AllNamespaces, "all-namespaces", "A", false, "Look at all namespaces.")
 	cmd.Flags().BoolVar(&s.deep, "deep", false,
 		"Look for tokens in every Secret, of any type and under any key, also in kubeconfigs and in the clusters of Argo CD.")
-	cmd.Flags().DurationVar(&s.unusedAfter, "unused-after", options.DefaultUnusedAfter, "How long a token must not have been used to count as unused.")
+	cmd.Flags().DurationVar(&s.unusedAfter, "unused-after", inventory.DefaultUnusedAfter, "How long a token must not have been used to count as unused.")
 }
 
 // Collect reads what the flags ask for.

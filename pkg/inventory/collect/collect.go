@@ -23,7 +23,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/keys"
 )
 
-// Config says what to read. Client and Metadata are required.
+// Config says what to read. Client is required, and Metadata unless NoOwners is set and Namespace and
+// ReachOnly are not.
 type Config struct {
 	Client   kubernetes.Interface
 	Metadata metadata.Interface
@@ -33,6 +34,8 @@ type Config struct {
 	Deep bool
 	// ReachOnly reads neither Secrets nor pods.
 	ReachOnly bool
+	// NoOwners does not read which workloads own the ReplicaSets and Jobs that own pods.
+	NoOwners bool
 	// Now is the time that the findings are for; nil: the clock of this machine.
 	Now func() time.Time
 	// Progress, if not nil, is called after each chunk, from several goroutines.
@@ -45,7 +48,8 @@ type Missing struct {
 	Right string `json:"right"`
 	// Namespace is where; empty for all namespaces.
 	Namespace string `json:"namespace,omitempty"`
-	// Forbidden is true if the API server refused it, false if it did not answer, or no more.
+	// Forbidden is true if the API server refused it; false if the API server does not have it, or did
+	// not answer, or no more.
 	Forbidden bool `json:"forbidden"`
 	// Affects is what is unknown therefore.
 	Affects string `json:"affects"`
@@ -67,15 +71,27 @@ type Result struct {
 	Missing []Missing
 }
 
-// Interrupted returns the first error that is not a missing right; nil if there is none.
+// Interrupted returns the first error that is neither a missing right nor the answer that the API
+// server does not have something; nil if there is none.
 func (r *Result) Interrupted() error {
 	for _, m := range r.Missing {
-		if !m.Forbidden {
+		if !m.Forbidden && !m.Absent() {
 			return fmt.Errorf("%s: %w", m.Right, m.Err)
 		}
 	}
 	return nil
 }
+
+// Absent returns true if the API server does not have it: some have no pods, or publish no keys.
+func (m Missing) Absent() bool { return apierrors.IsNotFound(m.Err) }
+
+// TokensMissing returns true if there may be more Secrets with tokens than those that were read.
+func (r *Result) TokensMissing() bool {
+	return slices.ContainsFunc(r.Missing, func(m Missing) bool { return m.Right == listSecrets && m.Namespace == r.Namespace })
+}
+
+// listSecrets is a right.
+const listSecrets = "list secrets"
 
 // resource returns the resource of the right.
 func (m Missing) resource() string {
@@ -83,8 +99,12 @@ func (m Missing) resource() string {
 	return resource
 }
 
-// tokenSecrets selects the Secrets of the type for tokens of ServiceAccounts.
-const tokenSecrets = "type=" + string(corev1.SecretTypeServiceAccountToken)
+// tokenSecrets selects the Secrets of the type for tokens of ServiceAccounts, and otherSecrets the
+// others.
+const (
+	tokenSecrets = "type=" + string(corev1.SecretTypeServiceAccountToken)
+	otherSecrets = "type!=" + string(corev1.SecretTypeServiceAccountToken)
+)
 
 type collector struct {
 	Config
@@ -117,7 +137,7 @@ func Collect(ctx context.Context, cfg Config) (*Result, error) {
 		lists.Go(func() { list(ctx) })
 	}
 	lists.Wait()
-	if !cfg.ReachOnly {
+	if !cfg.ReachOnly && !cfg.NoOwners {
 		c.readOwners(ctx)
 	}
 	c.result.Read = c.read.Load()
@@ -194,7 +214,7 @@ func (c *collector) readSecrets(ctx context.Context) {
 	scanner := inventory.NewScanner(c.result.Published)
 	selections := []metav1.ListOptions{
 		{FieldSelector: tokenSecrets, Limit: chunk},
-		{LabelSelector: api.TokenLabel + "=" + api.TokenManaged, Limit: chunk},
+		{LabelSelector: api.TokenLabel + "=" + api.TokenManaged, FieldSelector: otherSecrets, Limit: chunk},
 	}
 	if c.Deep {
 		selections = []metav1.ListOptions{{Limit: firstDeepChunk}}
@@ -215,7 +235,7 @@ func (c *collector) readSecrets(ctx context.Context) {
 			return list.Continue, min(chunk, max(1, int64(len(list.Items))*chunkBytes/int64(size))), nil
 		})
 		if err != nil {
-			c.miss("list secrets", c.Namespace, "not all tokens are shown", err, func() { c.result.Unread.Secrets, c.secretsMissing = true, true })
+			c.miss(listSecrets, c.Namespace, "not all tokens are shown", err, func() { c.result.Unread.Secrets, c.secretsMissing = true, true })
 			return
 		}
 	}
@@ -332,7 +352,7 @@ func (c *collector) readTracking(ctx context.Context) {
 	switch {
 	case apierrors.IsNotFound(err): // the API server records nothing
 	case err != nil:
-		c.miss("get configmaps "+trackingConfigMap, metav1.NamespaceSystem, "whether a token without a recorded use was never used is unknown", err, func() {})
+		c.miss("get configmaps "+trackingConfigMap, metav1.NamespaceSystem, "whether a token without a recorded use was never used is unknown", err, func() { c.result.Unread.Tracking = true })
 	default:
 		c.result.TrackedSince, _ = time.Parse(time.DateOnly, configMap.Data["since"])
 	}

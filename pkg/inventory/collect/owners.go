@@ -70,6 +70,6 @@ func (c *collector) readTokenHolders(ctx context.Context) {
 		return list.Continue, chunk, nil
 	})
 	if err != nil {
-		c.miss("list secrets", "", "any account may have a token that others can read", err, func() { c.result.RBAC.TokensUnknown = true })
+		c.miss(listSecrets, "", "any account may have a token that others can read", err, func() { c.result.RBAC.TokensUnknown = true })
 	}
 }

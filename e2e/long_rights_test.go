@@ -22,6 +22,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/controllers"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokeninventory"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
@@ -154,6 +155,9 @@ func (c missingRight) startSuite(t *testing.T) (ready func() error) {
 	o.TokenGeneration.Mode = tokengeneration.ModeNone
 	if c.controller() == tokengeneration.Name {
 		o.TokenGeneration.Mode = tokengeneration.ModeLabelled
+	}
+	if c.controller() == tokeninventory.Name {
+		o.TokenInventory.Interval = time.Second
 	}
 	suite, err := controllers.New(o)
 	must(t, err)

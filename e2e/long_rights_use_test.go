@@ -15,6 +15,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokeninventory"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 	"github.com/sakeeper/sakeeper/pkg/token"
@@ -36,6 +37,8 @@ func provocation(c missingRight) func(ctx context.Context, attempt int) error {
 		return c.makeLabelledAccount
 	case tokenrequest.Name:
 		return c.makeManagedSecret
+	case tokeninventory.Name:
+		return func(context.Context, int) error { return nil } // it reads everything at the start
 	}
 	return func(context.Context, int) error { return fmt.Errorf("nothing makes %s use its rights", c.controller()) }
 }

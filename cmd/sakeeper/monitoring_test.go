@@ -116,7 +116,7 @@ func exportedMetrics(t *testing.T) map[string][]string {
 	const key, ca = "--service-account-private-key-file=%/good.key", "--root-ca-file=%/good.crt"
 	var registries []*prometheus.Registry
 
-	controllersConfig, err := cmdtest.ConfigOf(t, f, controllers.NewCommand, f.WithKubeconfig(t, []string{key, ca, "--controllers=*,token-request-controller", "--auto-generate-token-secrets=all",
+	controllersConfig, err := cmdtest.ConfigOf(t, f, controllers.NewCommand, f.WithKubeconfig(t, []string{key, ca, "--controllers=*,token-request-controller", "--auto-generate-token-secrets=all", "--inventory-interval=1h",
 		"--metrics-bind-address=0", "--health-probe-bind-address=0"})...)
 	cmdtest.MustNil(t, err)
 	// The controllers are made when the process runs.

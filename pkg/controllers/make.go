@@ -9,6 +9,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokeninventory"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/kube"
 )
@@ -99,6 +100,19 @@ func (p *parts) tokenGeneration() (runnable, error) {
 	}
 	p.check.OnChange(c.EnqueueAll)
 	return c, nil
+}
+
+func (p *parts) tokenInventory() (runnable, error) {
+	client, _, err := p.clientsFor(tokeninventory.Name)
+	if err != nil {
+		return nil, err
+	}
+	return tokeninventory.New(tokeninventory.Config{
+		Client:     client,
+		Interval:   p.options.TokenInventory.Interval,
+		Clock:      p.options.Clock,
+		Registerer: p.options.Registerer,
+	})
 }
 
 func (p *parts) tokenRequest() (runnable, error) {

@@ -9,6 +9,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokeninventory"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 )
@@ -31,6 +32,7 @@ func descriptors() []descriptor {
 		{name: tokencleaner.Name, alias: "legacy-service-account-token-cleaner", make: (*parts).tokenCleaner},
 		{name: tokengeneration.Name, alias: "token-generation", make: (*parts).tokenGeneration},
 		{name: tokenrequest.Name, alias: "token-request", make: (*parts).tokenRequest, disabledByDefault: true},
+		{name: tokeninventory.Name, alias: "token-inventory", make: (*parts).tokenInventory},
 	}
 }
 

@@ -9,33 +9,35 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokeninventory"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 )
 
 func TestSelectControllers(t *testing.T) {
 	const s, k, r, c, g, q = serviceaccount.Name, tokensecret.Name, rootca.Name, tokencleaner.Name, tokengeneration.Name, tokenrequest.Name
+	const i = tokeninventory.Name
 	cases := map[string]struct {
 		in      []string
 		want    []string
 		wantErr string
 	}{
-		"the star is all but one":               {in: []string{"*"}, want: []string{s, k, r, c, g}},
-		"which is on by its name":               {in: []string{"*", q}, want: []string{s, k, r, c, g, q}},
+		"the star is all but one":               {in: []string{"*"}, want: []string{s, k, r, c, g, i}},
+		"which is on by its name":               {in: []string{"*", q}, want: []string{s, k, r, c, g, q, i}},
 		"or its other name alone":               {in: []string{"token-request"}, want: []string{q}},
-		"unless it is turned off first":         {in: []string{"-" + q, q, "*"}, want: []string{s, k, r, c, g}},
+		"unless it is turned off first":         {in: []string{"-" + q, q, "*"}, want: []string{s, k, r, c, g, i}},
 		"a name is that one":                    {in: []string{r}, want: []string{r}},
-		"all but one":                           {in: []string{"*", "-" + k}, want: []string{s, r, c, g}},
-		"in whatever order":                     {in: []string{"-" + k, "*"}, want: []string{s, r, c, g}},
-		"the first entry of a controller wins":  {in: []string{"-" + k, k, "*"}, want: []string{s, r, c, g}},
+		"all but one":                           {in: []string{"*", "-" + k}, want: []string{s, r, c, g, i}},
+		"in whatever order":                     {in: []string{"-" + k, "*"}, want: []string{s, r, c, g, i}},
+		"the first entry of a controller wins":  {in: []string{"-" + k, k, "*"}, want: []string{s, r, c, g, i}},
 		"also when it is the one that turns on": {in: []string{k, "-" + k}, want: []string{k}},
 		"off alone is nothing":                  {in: []string{"-" + k}},
 		"no entry is nothing":                   {in: nil},
-		"in-tree's old names work":              {in: []string{"*", "-serviceaccount", "-serviceaccount-token", "-legacy-service-account-token-cleaner"}, want: []string{r, g}},
-		"and mean the same controller":          {in: []string{"-root-ca-cert-publisher", r, "*"}, want: []string{s, k, c, g}},
-		"a star that comes twice":               {in: []string{"*", "*"}, want: []string{s, k, r, c, g}},
-		"an unknown name":                       {in: []string{"*", "nonsense"}, want: []string{s, k, r, c, g}, wantErr: unknown("nonsense")},
-		"an unknown name that is turned off":    {in: []string{"*", "-nonsense"}, want: []string{s, k, r, c, g}, wantErr: unknown("-nonsense")},
+		"in-tree's old names work":              {in: []string{"*", "-serviceaccount", "-serviceaccount-token", "-legacy-service-account-token-cleaner"}, want: []string{r, g, i}},
+		"and mean the same controller":          {in: []string{"-root-ca-cert-publisher", r, "*"}, want: []string{s, k, c, g, i}},
+		"a star that comes twice":               {in: []string{"*", "*"}, want: []string{s, k, r, c, g, i}},
+		"an unknown name":                       {in: []string{"*", "nonsense"}, want: []string{s, k, r, c, g, i}, wantErr: unknown("nonsense")},
+		"an unknown name that is turned off":    {in: []string{"*", "-nonsense"}, want: []string{s, k, r, c, g, i}, wantErr: unknown("-nonsense")},
 		"the star cannot be turned off":         {in: []string{"-*"}, wantErr: unknown("-*")},
 		"an empty entry":                        {in: []string{""}, wantErr: unknown("")},
 		"all that is unknown is told":           {in: []string{"a", "b"}, wantErr: unknown("a") + "\n" + unknown("b")},
@@ -62,5 +64,5 @@ func TestSelectControllers(t *testing.T) {
 }
 
 func unknown(entry string) string {
-	return `"` + entry + `" is not a controller; there are serviceaccount-controller, serviceaccount-token-controller, root-ca-certificate-publisher-controller, legacy-serviceaccount-token-cleaner-controller, token-generation-controller, token-request-controller`
+	return `"` + entry + `" is not a controller; there are serviceaccount-controller, serviceaccount-token-controller, root-ca-certificate-publisher-controller, legacy-serviceaccount-token-cleaner-controller, token-generation-controller, token-request-controller, token-inventory-controller`
 }

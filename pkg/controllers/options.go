@@ -18,6 +18,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokeninventory"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 )
@@ -63,13 +64,14 @@ type Options struct {
 	// and [Suite.Ready] says so.
 	SigningKeyUnverified bool
 
-	// ServiceAccount, TokenSecret, TokenCleaner, TokenGeneration and TokenRequest are the settings
-	// of one controller each.
+	// ServiceAccount, TokenSecret, TokenCleaner, TokenGeneration, TokenRequest and TokenInventory are
+	// the settings of one controller each.
 	ServiceAccount  ServiceAccountOptions
 	TokenSecret     TokenSecretOptions
 	TokenCleaner    TokenCleanerOptions
 	TokenGeneration TokenGenerationOptions
 	TokenRequest    TokenRequestOptions
+	TokenInventory  TokenInventoryOptions
 
 	// Namespaces and ServiceAccounts are informers of the caller, who starts them; see the package
 	// comment. Default: informers of the suite, which keep only what is needed.
@@ -141,6 +143,14 @@ type TokenRequestOptions struct {
 	PublicServer string
 }
 
+// TokenInventoryOptions are those of the token-inventory-controller.
+type TokenInventoryOptions struct {
+	// Interval is the time between two counts of the tokens in Secrets, of which each reads all token
+	// Secrets, ServiceAccounts, pods and RBAC objects. Default: 0, with which the controller does not
+	// run.
+	Interval time.Duration
+}
+
 // Defaults are options with the default of each setting that has one.
 func Defaults() Options {
 	var o Options
@@ -185,6 +195,9 @@ func (o Options) Enabled() (map[string]bool, error) {
 	enabled, err := selectControllers(o.Controllers)
 	if o.TokenGeneration.Mode == tokengeneration.ModeNone {
 		delete(enabled, tokengeneration.Name)
+	}
+	if o.TokenInventory.Interval == 0 {
+		delete(enabled, tokeninventory.Name)
 	}
 	return enabled, err
 }
@@ -253,6 +266,9 @@ func (o Options) validateSettings(problem func(format string, args ...any)) {
 	case tokengeneration.ModeNone, tokengeneration.ModeLabelled, tokengeneration.ModeAll:
 	default:
 		problem("TokenGeneration.Mode: %q is not one of none, labelled, all", o.TokenGeneration.Mode)
+	}
+	if interval := o.TokenInventory.Interval; interval < 0 {
+		problem("TokenInventory.Interval: %v is negative", interval)
 	}
 	if server := o.TokenRequest.PublicServer; server != "" {
 		if err := tokenrequest.CheckServer(server); err != nil {

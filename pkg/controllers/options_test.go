@@ -64,8 +64,9 @@ func TestNewReturnsAllProblemsTogether(t *testing.T) {
 		"negative numbers": {
 			in: func(o *Options) {
 				o.TokenSecret.Workers, o.TokenSecret.ResignQPS, o.TokenCleaner.Interval = -1, -1, -1
+				o.TokenInventory.Interval = -1
 			},
-			want: []string{"TokenSecret.Workers: -1", "TokenSecret.ResignQPS: -1", "TokenCleaner: Period and Interval"},
+			want: []string{"TokenSecret.Workers: -1", "TokenSecret.ResignQPS: -1", "TokenCleaner: Period and Interval", "TokenInventory.Interval: -1ns is negative"},
 		},
 		"values that do not exist": {
 			in: func(o *Options) {

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/client-go/rest"
@@ -14,6 +15,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
+	"github.com/sakeeper/sakeeper/pkg/controllers/tokeninventory"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
@@ -25,19 +27,22 @@ func TestOnlyWhatIsNeededIsMade(t *testing.T) {
 		want          []string
 		wantInformers int
 	}{
-		"all":            {in: []string{"*"}, want: []string{tokencleaner.Name, rootca.Name, serviceaccount.Name, tokensecret.Name, tokengeneration.Name}, wantInformers: 4},
+		"all":            {in: []string{"*"}, want: []string{tokencleaner.Name, rootca.Name, serviceaccount.Name, tokensecret.Name, tokengeneration.Name, tokeninventory.Name}, wantInformers: 4},
 		"accounts only":  {in: []string{"serviceaccount"}, want: []string{serviceaccount.Name}, wantInformers: 2},
 		"tokens only":    {in: []string{"serviceaccount-token"}, want: []string{tokensecret.Name}, wantInformers: 3},
 		"clean-up only":  {in: []string{"legacy-service-account-token-cleaner"}, want: []string{tokencleaner.Name}, wantInformers: 3},
 		"the CA only":    {in: []string{"root-ca-cert-publisher"}, want: []string{rootca.Name}, wantInformers: 2},
 		"requests only":  {in: []string{"token-request"}, want: []string{tokenrequest.Name}, wantInformers: 3},
-		"requests too":   {in: []string{"*", "token-request"}, want: []string{tokencleaner.Name, rootca.Name, serviceaccount.Name, tokensecret.Name, tokengeneration.Name, tokenrequest.Name}, wantInformers: 5},
-		"all but the CA": {in: []string{"*", "-root-ca-cert-publisher"}, want: []string{tokencleaner.Name, serviceaccount.Name, tokensecret.Name, tokengeneration.Name}, wantInformers: 3},
+		"requests too":   {in: []string{"*", "token-request"}, want: []string{tokencleaner.Name, rootca.Name, serviceaccount.Name, tokensecret.Name, tokengeneration.Name, tokeninventory.Name, tokenrequest.Name}, wantInformers: 5},
+		"inventory only": {in: []string{"token-inventory"}, want: []string{tokeninventory.Name}, wantInformers: 1},
+		"inventory too":  {in: []string{"serviceaccount", "token-inventory"}, want: []string{serviceaccount.Name, tokeninventory.Name}, wantInformers: 2},
+		"all but the CA": {in: []string{"*", "-root-ca-cert-publisher"}, want: []string{tokencleaner.Name, serviceaccount.Name, tokensecret.Name, tokengeneration.Name, tokeninventory.Name}, wantInformers: 3},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			o := complete()
 			o.Controllers, o.TokenGeneration.Mode = tc.in, tokengeneration.ModeAll
+			o.TokenInventory.Interval = time.Hour
 			suite := mustNew(t, o)
 			if err := suite.Load(t.Context()); err != nil {
 				t.Fatal(err)

@@ -86,6 +86,8 @@ func (o *Options) addFlags(fs *pflag.FlagSet) {
 	fs.StringVar((*string)(&o.suite.TokenGeneration.Mode), "auto-generate-token-secrets", string(o.suite.TokenGeneration.Mode),
 		"Which ServiceAccounts get a token Secret with a token that does not expire, as before Kubernetes 1.24: 'none'; 'labelled' those that have the label sakeeper.io/auto-token=true, or whose namespace has it; 'all'.")
 	o.addTokenRequestFlags(fs)
+	fs.DurationVar(&o.suite.TokenInventory.Interval, "inventory-interval", o.suite.TokenInventory.Interval,
+		"Time between two counts of the tokens in Secrets by what could be done with each, in the metric sakeeper_long_lived_tokens; 0: none. Each reads all token Secrets, ServiceAccounts, pods and RBAC objects in chunks of 500, and keeps up to 3 KiB of memory per token, account, pod and binding while it counts.")
 	fs.StringVar(&o.rootCAFile, "root-ca-file", o.rootCAFile,
 		"PEM file with the certificates that verify the API server; it goes into every kube-root-ca.crt and token Secret. It is read again when it changes. For the token-request-controller alone, the CA of the connection to the API server will do.")
 	fs.BoolVar(&o.suite.RootCAUnverified, "root-ca-unverified", o.suite.RootCAUnverified,
@@ -154,6 +156,9 @@ func (o *Options) validateTokens() []error {
 	}
 	if interval := o.suite.TokenCleaner.Interval; interval <= 0 {
 		errs = append(errs, fmt.Errorf("--legacy-service-account-token-clean-up-interval: %v is not positive", interval))
+	}
+	if interval := o.suite.TokenInventory.Interval; interval < 0 {
+		errs = append(errs, fmt.Errorf("--inventory-interval: %v is negative", interval))
 	}
 	switch o.suite.TokenGeneration.Mode {
 	case tokengeneration.ModeNone, tokengeneration.ModeLabelled, tokengeneration.ModeAll:

@@ -25,7 +25,7 @@ func parse(t *testing.T, args ...string) *Options {
 }
 
 func unknown(entry string) string {
-	return `--controllers: "` + entry + `" is not a controller; there are serviceaccount-controller, serviceaccount-token-controller, root-ca-certificate-publisher-controller, legacy-serviceaccount-token-cleaner-controller, token-generation-controller, token-request-controller`
+	return `--controllers: "` + entry + `" is not a controller; there are serviceaccount-controller, serviceaccount-token-controller, root-ca-certificate-publisher-controller, legacy-serviceaccount-token-cleaner-controller, token-generation-controller, token-request-controller, token-inventory-controller`
 }
 
 func TestValidate(t *testing.T) {
@@ -38,7 +38,7 @@ func TestValidate(t *testing.T) {
 		"everything that can be wrong, at once": {
 			in: []string{
 				"--kube-api-qps=0", "--leader-elect-resource-name=Not_A_Name", "--leader-elect-retry-period=0s", "--leader-elect-renew-deadline=0s", "--leader-elect-lease-duration=0s",
-				"--metrics-bind-address=8080", "--logging-format=nonsense", "--service-accounts=UPPER", "--concurrent-serviceaccount-token-syncs=0",
+				"--metrics-bind-address=8080", "--logging-format=nonsense", "--service-accounts=UPPER", "--concurrent-serviceaccount-token-syncs=0", "--inventory-interval=-1s",
 				"--service-account-private-key-file=", "--root-ca-file=",
 			},
 			want: []string{
@@ -51,6 +51,7 @@ func TestValidate(t *testing.T) {
 				`--logging-format: Invalid value: "nonsense": Unsupported log format`,
 				`--service-accounts: "UPPER": ` + cmdtest.NotADomain,
 				"--concurrent-serviceaccount-token-syncs: 0 is less than 1",
+				"--inventory-interval: -1s is negative",
 				"--service-account-private-key-file, --key-dir or --service-account-signing-endpoint is required by the serviceaccount-token-controller; to go without tokens, use --controllers=*,-serviceaccount-token-controller",
 				"--root-ca-file is required by the root-ca-certificate-publisher-controller and the serviceaccount-token-controller; to go without both, use --controllers=*,-root-ca-certificate-publisher-controller,-serviceaccount-token-controller",
 			},

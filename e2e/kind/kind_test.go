@@ -64,6 +64,7 @@ func TestCoexist(t *testing.T) {
 	t.Run("a policy checks what in-tree does not", func(t *testing.T) { moreReferences(t, c, "strict") })
 	t.Run("to coexist-webhook", func(t *testing.T) { toTheWebhook(t, c) })
 	t.Run("a webhook checks what in-tree does not", func(t *testing.T) { moreReferences(t, c, "strict-webhook") })
+	t.Run("the plugin reads it", func(t *testing.T) { plugin(t, c) })
 	t.Run("everything at once", func(t *testing.T) { comeBack(t, c) })
 	t.Run("a rolling update", func(t *testing.T) { rollingUpdate(t, c, "deployment/sakeeper-webhook", 0) })
 	t.Run("and back", func(t *testing.T) { backToThePolicy(t, c) })

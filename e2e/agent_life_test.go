@@ -46,6 +46,12 @@ func (a agentPlace) expectAnother(t *testing.T, file, former string) token.Bound
 	return a.expectToken(t, file)
 }
 
+// expectReady waits until an agent is ready: it knows of a token after it has written it.
+func expectReady(t *testing.T, kept *agent.Agent) {
+	t.Helper()
+	eventually(t, "readiness", func(context.Context) error { return kept.Ready() })
+}
+
 // podOfRobot creates a pod with a finalizer, and returns the token that kubelet would have
 // requested for it.
 func (a agentPlace) podOfRobot(t *testing.T, name string) (*corev1.Pod, *rest.Config) {
@@ -115,7 +121,7 @@ func TestAgentRenewsWhatIsDue(t *testing.T) {
 	ahead.ahead.Store(int64(50 * time.Minute))
 	must(t, p.StartServer(t.Context()))
 	second := a.expectAnother(t, a.path("token"), first.ID)
-	must(t, kept.Ready())
+	expectReady(t, kept)
 	a.expectToken(t, a.path("token"))
 	ahead.ahead.Store(int64(100 * time.Minute))
 	a.expectAnother(t, a.path("token"), second.ID)
@@ -134,10 +140,11 @@ func TestAgentNoticesAnotherAccount(t *testing.T) {
 		review, err := agent.NewReviewer(config)
 		must(t, err)
 		counted := func(ctx context.Context, compact string) (bool, error) {
-			if len(audiences) > 0 {
+			accepted, err := review(ctx, compact)
+			if len(audiences) > 0 && err == nil { // else it is asked again
 				asked.Add(1)
 			}
-			return review(ctx, compact)
+			return accepted, err
 		}
 		kept, err := agent.New(agent.Config{
 			Client: mustClient(t, config).CoreV1(), Namespace: a.namespace, ServiceAccount: "robot", Lifetime: time.Hour, Clock: clock.RealClock{}, Bound: bound,
@@ -169,7 +176,7 @@ func TestAgentNoticesAnotherAccount(t *testing.T) {
 	a.expectAnother(t, a.path("token"), first.ID)
 	a.expectAnother(t, a.path("bound"), secondBound.ID)
 	for _, kept := range agents {
-		must(t, kept.Ready())
+		expectReady(t, kept)
 	}
 	if content, err := os.ReadFile(a.path("vault")); err != nil || string(content) != vault || asked.Load() != 1 {
 		t.Errorf("a token for another audience was reviewed %d times, and renewed %t: %v", asked.Load(), string(content) != vault, err)
@@ -189,14 +196,14 @@ func TestLongAgentRenewsWhatIsNotValidYet(t *testing.T) {
 	must(t, err)
 	defer testkit.Start(t.Context(), t, kept.Run)()
 	first := a.expectAnother(t, a.path("token"), "")
-	must(t, kept.Ready())
+	expectReady(t, kept)
 	server.ahead.Store(int64(-48 * time.Hour))
 	if err := kept.Ready(); err == nil {
 		t.Error("it is ready")
 	}
 	second := a.expectAnother(t, a.path("token"), first.ID)
 	server.ahead.Store(0)
-	must(t, kept.Ready())
+	expectReady(t, kept)
 	time.Sleep(15 * time.Second) // what is checked is that nothing happens
 	if third := a.expectToken(t, a.path("token")); third.ID != second.ID {
 		t.Errorf("token %s was replaced by %s", second.ID, third.ID)

@@ -42,7 +42,7 @@ func TestOnlyTheAPIServerMayCallTheWebhook(t *testing.T) {
 	}
 
 	// A file that cannot be used changes nothing, and is counted.
-	must(t, os.WriteFile(caFile, []byte("garbage"), 0o600))
+	mustReplace(t, caFile, []byte("garbage"))
 	expectWebhookEvent(t, p, "ReloadFailed", "The last good client CA stays in use: ")
 	if _, metrics, err := s.Get(t.Context(), "/metrics"); err != nil || contains(metrics, `sakeeper_reload_failures_total{source="client-ca"} 1`) != nil {
 		t.Errorf("the file was not counted, error %v", err)

@@ -101,19 +101,10 @@ func failure(found []inventory.Token, result *collect.Result, level reach.Level)
 		return &options.FoundError{Text: fmt.Sprintf("%d tokens have the reach %q or a wider one", reached, level)}
 	case unknown > 0:
 		return &options.FoundError{Text: fmt.Sprintf("the reach of %d tokens is unknown", unknown)}
-	case len(result.Missing) > 0 && result.Unread.Secrets && missesSecrets(result):
+	case result.TokensMissing():
 		return &options.FoundError{Text: "not all tokens could be read"}
 	}
 	return nil
-}
-
-func missesSecrets(result *collect.Result) bool {
-	for _, m := range result.Missing {
-		if m.Right == "list secrets" {
-			return true
-		}
-	}
-	return false
 }
 
 // Document is what -o json prints.

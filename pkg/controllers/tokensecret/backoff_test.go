@@ -1,7 +1,6 @@
 package tokensecret
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,50 +8,32 @@ import (
 	"testing/synctest"
 	"time"
 
+	"k8s.io/apimachinery/pkg/runtime"
+
 	"github.com/sakeeper/sakeeper/pkg/api"
-	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// The caches stay the same in these tests, as if another client undid each write.
-
 func TestAWriteThatIsUndoneIsRepeatedEverMoreSlowly(t *testing.T) {
-	unfilled := testkit.Secret("team/s", testkit.WithAccount("robot"))
 	cases := map[string]struct {
-		in   func(f fixture)
+		in   []runtime.Object
 		want string
 	}{
-		"filling": {
-			in:   func(f fixture) { f.cache(t, testkit.ServiceAccount("team/robot")); f.cache(t, unfilled) },
-			want: "update secrets team/s",
-		},
-		"another CA": {
-			in: func(f fixture) {
-				f.cache(t, testkit.ServiceAccount("team/robot"))
-				f.cache(t, secret(testkit.WithData("ca.crt", "theirs")))
-			},
-			want: "patch secrets team/s",
-		},
-		"deleting a secret that is created again": {
-			in:   func(f fixture) { f.cache(t, secret()) },
-			want: "delete secrets team/s",
-		},
+		"filling":    {in: []runtime.Object{robot(), empty()}, want: "update secrets team/s"},
+		"another CA": {in: []runtime.Object{robot(), secret(testkit.WithData("ca.crt", "theirs"))}, want: "patch secrets team/s"},
+		"deleting a secret that is created again": {in: []runtime.Object{secret()}, want: "delete secrets team/s"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, apiServer{})
-			tc.in(f)
-			testkit.ExpectWriteBackoff(t, f.clock, func() int { return len(f.writes()) }, func() time.Duration {
-				requeueAfter, err := f.sync(f.context(t), objectName("team/s"))
-				if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
-					t.Fatal(err)
-				}
-				return requeueAfter
-			})
-			for _, got := range f.writes() {
-				if got != tc.want {
-					t.Errorf("%s, want %s", got, tc.want)
-				}
+			f := newFixture(t, tc.in...)
+			f.undo()
+			var writes []string
+			testkit.ExpectWriteBackoff(t, f.clock, func() int {
+				writes = append(writes, f.writes()...)
+				return len(writes)
+			}, func() time.Duration { return f.syncOnce(t, "s") })
+			if got := slices.Compact(writes); !slices.Equal(got, []string{tc.want}) {
+				t.Errorf("writes %v, want %s", got, tc.want)
 			}
 			events := slices.DeleteFunc(testkit.Events(f.recorder), func(e string) bool { return strings.Contains(e, api.ReasonDeletedTokenSecret) })
 			if len(events) != 1 {
@@ -66,27 +47,28 @@ func TestAWriteThatIsUndoneIsRepeatedEverMoreSlowly(t *testing.T) {
 func TestANewCAIsWrittenOverSomeTime(t *testing.T) {
 	const repairs, fills = 2000, 20
 	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, apiServer{}, robot())
+		f := newFixture(t, robot())
+		f.undo()
 		for i := range repairs {
-			old := secret(testkit.WithData("ca.crt", "old"))
-			old.Name = fmt.Sprint("s", i)
-			f.cache(t, old)
+			f.cache(t, secret(testkit.WithData("ca.crt", "old"), named(fmt.Sprint("s", i))))
 		}
 		for i := range fills {
-			f.cache(t, testkit.Secret(fmt.Sprint("team/empty", i), testkit.WithAccount("robot")))
+			f.cache(t, empty(named(fmt.Sprint("empty", i))))
 		}
 		defer testkit.Start(f.context(t), t, f.runQueue)()
+		filled, repaired := 0, 0
 		expectWrites := func(after time.Duration, least, most int) {
 			t.Helper()
 			time.Sleep(after)
 			synctest.Wait()
-			filled := 0
 			for _, write := range f.writes() {
 				if strings.HasPrefix(write, "update secrets team/empty") {
 					filled++
+				} else {
+					repaired++
 				}
 			}
-			if repaired := len(f.writes()) - filled; filled != fills || repaired < least || repaired > most {
+			if filled != fills || repaired < least || repaired > most {
 				t.Errorf("%d filled and %d repaired, want %d and %d to %d", filled, repaired, fills, least, most)
 			}
 		}

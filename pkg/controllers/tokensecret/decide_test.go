@@ -6,124 +6,87 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// neverResign are annotations of a Secret or namespace whose tokens are not signed anew.
-var neverResign = map[string]string{api.ResignAnnotation: "never"}
+// changes make a state differ from that of a Secret that is right.
+type changes []func(*state)
+
+func stateWith(all changes) state {
+	sum := testkit.Bundle().Sum()
+	s := state{
+		secret: &cache.TokenSecret{Account: "robot", AccountUID: testkit.AccountUID, CASum: sum, NamespaceRight: true},
+		owner:  owner{account: testkit.AccountUID}, caSum: sum, resign: ResignDead,
+	}
+	for _, change := range all {
+		change(&s)
+	}
+	return s
+}
+
+func unfilled(s *state)    { s.secret.Unfilled = &corev1.Secret{} }
+func otherCA(s *state)     { s.caSum = testkit.OtherBundle().Sum() }
+func noNamespace(s *state) { s.secret.NamespaceRight = false }
+func namesNoUID(s *state)  { s.secret.AccountUID = "" }
+func impossible(s *state)  { s.secret.Account = "a/b" }
+func deleting(s *state)    { s.secret.DeletionTimestamp = &metav1.Time{Time: testkit.Instant()} }
+func noAccount(s *state)   { s.owner = owner{} }
+func otherUID(s *state)    { s.owner = owner{otherUID: testkit.OtherUID} }
+func doubted(s *state)     { s.doubted = true }
+func marked(s *state)      { s.secret.Labels = map[string]string{token.InvalidSinceLabel: "2026-01-02"} }
+func kept(s *state)        { s.resignAnnotation = "never" }
+
+func missingFor(d time.Duration) func(*state) {
+	return func(s *state) { s.owner = owner{missingFor: d} }
+}
 
 func TestDecide(t *testing.T) {
-	sum := testkit.Bundle().Sum()
-	secret := func(changes ...func(*cache.TokenSecret)) *cache.TokenSecret {
-		s := &cache.TokenSecret{Account: "robot", AccountUID: testkit.AccountUID, CASum: sum, NamespaceRight: true}
-		for _, change := range changes {
-			change(s)
-		}
-		return s
-	}
-	unfilled := func(s *cache.TokenSecret) { s.Unfilled = &corev1.Secret{} }
-	otherCA := func(s *cache.TokenSecret) { s.CASum = testkit.OtherBundle().Sum() }
-	noNamespace := func(s *cache.TokenSecret) { s.NamespaceRight = false }
-	nameless := func(s *cache.TokenSecret) { s.Account = "" }
-	impossible := func(s *cache.TokenSecret) { s.Account = "a/b" }
-	withoutUID := func(s *cache.TokenSecret) { s.AccountUID = "" }
-	deleting := func(s *cache.TokenSecret) {
-		now := metav1.NewTime(testkit.Instant())
-		s.DeletionTimestamp = &now
-	}
-
+	const (
+		right        = "secret is right"
+		beingDeleted = "secret is being deleted"
+		notExisting  = "service account does not exist"
+		mayAppear    = "service account may still be created"
+		tokenMissing = "token is missing"
+		wrongList    = "a list left many secrets without their service accounts"
+	)
 	cases := map[string]struct {
-		inSecret   *cache.TokenSecret
-		inAccount  types.UID
-		inMistaken bool
-		inOtherUID types.UID
-		inMissing  time.Duration
-		inDoubted  bool
+		in         changes
 		want       action
 		wantReason string
 	}{
-		"no secret": {
-			inAccount: testkit.AccountUID, want: none, wantReason: "secret does not exist",
-		},
-		"a secret that names no account is left alone": {
-			inSecret: secret(nameless, unfilled, otherCA), want: none, wantReason: "secret names no service account",
-		},
-		"nor is one whose account no object can be": {
-			inSecret: secret(impossible, unfilled, otherCA), want: leaveAlone, wantReason: impossibleAccountText,
-		},
-		"which has no event while it is being deleted": {
-			inSecret: secret(impossible, deleting), want: none, wantReason: "secret is being deleted",
-		},
-		"a secret without its account is removed": {
-			inSecret: secret(), want: remove, wantReason: "service account does not exist",
-		},
-		"at once, if it names a UID": {
-			inSecret: secret(unfilled), want: remove, wantReason: "service account does not exist",
-		},
-		"one that names no UID waits for its account": {
-			inSecret: secret(unfilled, withoutUID), want: awaitAccount, wantReason: "service account may still be created",
-		},
-		"also if it has a token": {
-			inSecret: secret(withoutUID), inMissing: accountGrace - 1, want: awaitAccount, wantReason: "service account may still be created",
-		},
-		"and is removed after that": {
-			inSecret: secret(unfilled, withoutUID), inMissing: accountGrace, want: remove, wantReason: "service account does not exist",
-		},
-		"it does not wait while it is being deleted": {
-			inSecret: secret(unfilled, withoutUID, deleting), want: none, wantReason: "secret is being deleted",
-		},
-		"after a list that left many without their account, it waits longer": {
-			inSecret: secret(), inDoubted: true, inMissing: doubtedFor - 1, want: awaitAccount, wantReason: "a list left many secrets without their service accounts",
-		},
-		"also if the account has another UID": {
-			inSecret: secret(), inDoubted: true, inOtherUID: testkit.OtherUID, want: awaitAccount, wantReason: "a list left many secrets without their service accounts",
-		},
-		"and is removed after that too": {
-			inSecret: secret(withoutUID), inDoubted: true, inMissing: doubtedFor, want: remove, wantReason: "service account does not exist",
-		},
-		"it does not wait if the account is found": {
-			inSecret: secret(), inDoubted: true, inAccount: testkit.AccountUID, want: none, wantReason: "secret is right",
-		},
-		"an account with another UID is another reason": {
-			inSecret: secret(), inOtherUID: testkit.OtherUID, want: remove, wantReason: "service account has another UID",
-		},
-		"but not one that is being deleted": {
-			inSecret: secret(deleting), want: none, wantReason: "secret is being deleted",
-		},
-		"a secret without a token is filled": {
-			inSecret: secret(unfilled), inAccount: testkit.AccountUID, want: fill, wantReason: "token is missing",
-		},
-		"also if all else is wrong too": {
-			inSecret: secret(unfilled, otherCA, noNamespace), inAccount: testkit.AccountUID, want: fill, wantReason: "token is missing",
-		},
-		"also while it waits for its finalizers": {
-			inSecret: secret(unfilled, deleting), inAccount: testkit.AccountUID, want: fill, wantReason: "token is missing",
-		},
-		"another CA is repaired": {
-			inSecret: secret(otherCA, noNamespace), inAccount: testkit.AccountUID, want: repair, wantReason: "ca.crt differs",
-		},
-		"a missing or wrong namespace is repaired": {
-			inSecret: secret(noNamespace), inAccount: testkit.AccountUID, want: repair, wantReason: "namespace differs",
-		},
-		"a missing uid annotation is no reason for a write": {
-			inSecret: secret(withoutUID), inAccount: testkit.AccountUID, want: none, wantReason: "secret is right",
-		},
-		"a token that was made by mistake is removed": {
-			inSecret: secret(otherCA), inMistaken: true, want: undoFill, wantReason: "it was filled for an account that is gone",
-		},
-		"a secret that is right": {
-			inSecret: secret(), inAccount: testkit.AccountUID, want: none, wantReason: "secret is right",
-		},
+		"a secret that is right stays":                      {want: none, wantReason: right},
+		"a missing uid annotation is no reason for a write": {in: changes{namesNoUID}, want: none, wantReason: right},
+		"a secret that does not exist is no reason either":  {in: changes{func(s *state) { s.secret = nil }}, want: none, wantReason: "secret does not exist"},
+		"a secret that names no account is left alone":      {in: changes{unfilled, otherCA, func(s *state) { s.secret.Account = "" }}, want: none, wantReason: "secret names no service account"},
+
+		"nor is one filled whose account no object can be": {in: changes{impossible, unfilled, otherCA}, want: leaveAlone, wantReason: impossibleAccountText},
+		"which has no event while it is being deleted":     {in: changes{impossible, deleting}, want: none, wantReason: beingDeleted},
+
+		"a secret without its account is removed":        {in: changes{noAccount}, want: remove, wantReason: notExisting},
+		"at once, if it names a UID":                     {in: changes{noAccount, unfilled}, want: remove, wantReason: notExisting},
+		"one that names no UID waits for its account":    {in: changes{noAccount, namesNoUID, unfilled}, want: awaitAccount, wantReason: mayAppear},
+		"also if it has a token":                         {in: changes{missingFor(accountGrace - 1), namesNoUID}, want: awaitAccount, wantReason: mayAppear},
+		"and is removed after that":                      {in: changes{missingFor(accountGrace), namesNoUID, unfilled}, want: remove, wantReason: notExisting},
+		"it does not wait while it is being deleted":     {in: changes{noAccount, namesNoUID, unfilled, deleting}, want: none, wantReason: beingDeleted},
+		"an account with another UID is another reason":  {in: changes{otherUID}, want: remove, wantReason: "service account has another UID"},
+		"but not for a secret that is being deleted":     {in: changes{otherUID, deleting}, want: none, wantReason: beingDeleted},
+		"after a list without many accounts, it waits":   {in: changes{missingFor(doubtedFor - 1), doubted}, want: awaitAccount, wantReason: wrongList},
+		"also if the account has another UID":            {in: changes{otherUID, doubted}, want: awaitAccount, wantReason: wrongList},
+		"and is removed after that too":                  {in: changes{missingFor(doubtedFor), doubted, namesNoUID}, want: remove, wantReason: notExisting},
+		"it does not wait if the account is found":       {in: changes{doubted}, want: none, wantReason: right},
+		"a secret without a token is filled":             {in: changes{unfilled}, want: fill, wantReason: tokenMissing},
+		"also if all else is wrong too":                  {in: changes{unfilled, otherCA, noNamespace}, want: fill, wantReason: tokenMissing},
+		"also while it waits for its finalizers":         {in: changes{unfilled, deleting}, want: fill, wantReason: tokenMissing},
+		"another CA is repaired":                         {in: changes{otherCA, noNamespace}, want: repair, wantReason: "ca.crt differs"},
+		"a missing or wrong namespace is repaired":       {in: changes{noNamespace}, want: repair, wantReason: "namespace differs"},
+		"a token that was made by mistake is taken back": {in: changes{noAccount, otherCA, func(s *state) { s.owner.mistaken = true }}, want: undoFill, wantReason: "it was filled for an account that is gone"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			got, reason := decide(state{secret: tc.inSecret, doubted: tc.inDoubted, owner: owner{account: tc.inAccount, mistaken: tc.inMistaken, otherUID: tc.inOtherUID, missingFor: tc.inMissing}, caSum: sum})
-			if got != tc.want || reason != tc.wantReason {
+			if got, reason := decide(stateWith(tc.in)); got != tc.want || reason != tc.wantReason {
 				t.Errorf("got %d, %q; want %d, %q", got, reason, tc.want, tc.wantReason)
 			}
 		})
@@ -131,76 +94,48 @@ func TestDecide(t *testing.T) {
 }
 
 func TestDecideOnTokens(t *testing.T) {
-	marked := map[string]string{token.InvalidSinceLabel: "2026-01-02"}
-	deleting := metav1.NewTime(testkit.Instant())
-	// left is this action where tokens are replaced, and an event where they are not.
-	left := func(act action) map[Resign]action {
-		return map[Resign]action{ResignAll: act, ResignDead: act, ResignNever: leaveAlone, "": leaveAlone}
+	type actions map[Resign]action // by --resign-tokens; none where it is not named
+	always := func(act action) actions {
+		return actions{ResignAll: act, ResignDead: act, ResignNever: act, "": act}
+	}
+	// replaced is this action where tokens are replaced, and an event where they are not.
+	replaced := func(act action) actions {
+		return actions{ResignAll: act, ResignDead: act, ResignNever: leaveAlone, "": leaveAlone}
 	}
 	cases := map[string]struct {
-		inToken    tokenStatus
-		inSettings map[string]string // of the Secret or its namespace
-		inLabels   map[string]string
-		inDeleting *metav1.Time
-		inOtherCA  bool
-		want       map[Resign]action // by --resign-tokens; none where it is not named
+		inToken tokenStatus
+		in      changes
+		want    actions
 	}{
 		"a good token":                             {inToken: current},
-		"one that the API server accepts":          {inToken: accepted, want: map[Resign]action{ResignAll: leaveAlone, ResignDead: leaveAlone, ResignNever: leaveAlone, "": leaveAlone}},
-		"one of another secret or account":         {inToken: misplaced, want: left(resign)},
-		"of another, kept by annotation":           {inToken: misplaced, inSettings: neverResign, want: left(leaveAlone)},
-		"of another, invalidated":                  {inToken: misplaced, inLabels: marked, want: left(leaveAlone)},
-		"of another, in a secret being deleted":    {inToken: misplaced, inDeleting: &deleting},
-		"one of an older key":                      {inToken: older, want: map[Resign]action{ResignAll: resign}},
-		"one that may be dead":                     {inToken: maybeDead, want: left(reviewToken)},
-		"a dead one":                               {inToken: dead, want: left(resign)},
-		"of an older key, kept by annotation":      {inToken: older, inSettings: neverResign},
-		"perhaps dead, kept by annotation":         {inToken: maybeDead, inSettings: neverResign, want: left(leaveAlone)},
-		"dead, kept by annotation":                 {inToken: dead, inSettings: neverResign, want: left(leaveAlone)},
-		"of an older key, invalidated":             {inToken: older, inLabels: marked},
-		"perhaps dead, invalidated":                {inToken: maybeDead, inLabels: marked, want: left(leaveAlone)},
-		"dead, invalidated":                        {inToken: dead, inLabels: marked, want: left(leaveAlone)},
-		"dead, in a secret that is being deleted":  {inToken: dead, inDeleting: &deleting},
-		"dead, with a label that is empty":         {inToken: dead, inLabels: map[string]string{token.InvalidSinceLabel: ""}, want: left(resign)},
-		"the CA is repaired before a review":       {inToken: maybeDead, inOtherCA: true, want: map[Resign]action{ResignAll: repair, ResignDead: repair, ResignNever: repair, "": repair}},
-		"and before a dead token is replaced":      {inToken: dead, inOtherCA: true, want: map[Resign]action{ResignAll: repair, ResignDead: repair, ResignNever: repair, "": repair}},
-		"the CA of an invalidated one is repaired": {inToken: dead, inOtherCA: true, inLabels: marked, want: map[Resign]action{ResignAll: repair, ResignDead: repair, ResignNever: repair, "": repair}},
+		"one that the API server accepts":          {inToken: accepted, want: always(leaveAlone)},
+		"one of another secret or account":         {inToken: misplaced, want: replaced(resign)},
+		"of another, kept by annotation":           {inToken: misplaced, in: changes{kept}, want: always(leaveAlone)},
+		"of another, invalidated":                  {inToken: misplaced, in: changes{marked}, want: always(leaveAlone)},
+		"of another, in a secret being deleted":    {inToken: misplaced, in: changes{deleting}},
+		"one of an older key":                      {inToken: older, want: actions{ResignAll: resign}},
+		"of an older key, kept by annotation":      {inToken: older, in: changes{kept}},
+		"of an older key, invalidated":             {inToken: older, in: changes{marked}},
+		"one that may be dead":                     {inToken: maybeDead, want: replaced(reviewToken)},
+		"perhaps dead, kept by annotation":         {inToken: maybeDead, in: changes{kept}, want: always(leaveAlone)},
+		"perhaps dead, invalidated":                {inToken: maybeDead, in: changes{marked}, want: always(leaveAlone)},
+		"a dead one":                               {inToken: dead, want: replaced(resign)},
+		"dead, kept by annotation":                 {inToken: dead, in: changes{kept}, want: always(leaveAlone)},
+		"dead, invalidated":                        {inToken: dead, in: changes{marked}, want: always(leaveAlone)},
+		"dead, in a secret that is being deleted":  {inToken: dead, in: changes{deleting}},
+		"dead, with a label that is empty":         {inToken: dead, in: changes{func(s *state) { s.secret.Labels = map[string]string{token.InvalidSinceLabel: ""} }}, want: replaced(resign)},
+		"the CA is repaired before a review":       {inToken: maybeDead, in: changes{otherCA}, want: always(repair)},
+		"and before a dead token is replaced":      {inToken: dead, in: changes{otherCA}, want: always(repair)},
+		"the CA of an invalidated one is repaired": {inToken: dead, in: changes{otherCA, marked}, want: always(repair)},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			for _, setting := range []Resign{"", ResignNever, ResignDead, ResignAll} {
-				s := state{
-					secret: &cache.TokenSecret{
-						ObjectMeta: metav1.ObjectMeta{Labels: tc.inLabels, DeletionTimestamp: tc.inDeleting},
-						Account:    "robot", NamespaceRight: true, CASum: testkit.Bundle().Sum(),
-					},
-					owner: owner{account: testkit.AccountUID}, token: tc.inToken, caSum: testkit.Bundle().Sum(),
-					resign: setting, resignAnnotation: tc.inSettings[api.ResignAnnotation],
-				}
-				if tc.inOtherCA {
-					s.caSum = testkit.OtherBundle().Sum()
-				}
+				s := stateWith(tc.in)
+				s.token, s.resign = tc.inToken, setting
 				if got, reason := decide(s); got != tc.want[setting] {
 					t.Errorf("--resign-tokens=%s: got %d, %q; want %d", setting, got, reason, tc.want[setting])
 				}
-			}
-		})
-	}
-}
-
-func TestBelongs(t *testing.T) {
-	cases := map[string]struct {
-		inNamed, inUID types.UID
-		want           bool
-	}{
-		"the secret names this UID":      {inNamed: testkit.AccountUID, inUID: testkit.AccountUID, want: true},
-		"the secret names another UID":   {inNamed: testkit.OtherUID, inUID: testkit.AccountUID, want: false},
-		"the secret names no UID so far": {inUID: testkit.AccountUID, want: true},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			if got := belongs(&cache.TokenSecret{AccountUID: tc.inNamed}, tc.inUID); got != tc.want {
-				t.Errorf("got %t", got)
 			}
 		})
 	}

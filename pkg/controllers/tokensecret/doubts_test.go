@@ -2,17 +2,16 @@ package tokensecret
 
 import (
 	"fmt"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes/fake"
-	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/testkit/fakeapi"
 )
 
 func TestTooMany(t *testing.T) {
@@ -25,7 +24,6 @@ func TestTooMany(t *testing.T) {
 		"one of nine":           {inOrphans: 1, inTotal: 9, want: true},
 		"twenty of a thousand":  {inOrphans: 20, inTotal: 1000},
 		"more than twenty":      {inOrphans: 21, inTotal: 1000, want: true},
-		"all":                   {inOrphans: 5, inTotal: 5, want: true},
 		"a hundred of a myriad": {inOrphans: 100, inTotal: 10000, want: true},
 	}
 	for name, tc := range cases {
@@ -37,104 +35,76 @@ func TestTooMany(t *testing.T) {
 	}
 }
 
-// orphans are n filled Secrets of accounts that do not exist.
-func orphans(n int) []runtime.Object {
-	var list []runtime.Object
-	for i := range n {
-		list = append(list, testkit.Secret(fmt.Sprintf("team/s%d", i), testkit.WithAccount(fmt.Sprintf("a%d", i)), testkit.WithAccountUID(testkit.AccountUID),
-			testkit.WithData("token", "t"), testkit.WithData("ca.crt", string(testkit.Bundle().PEM())), testkit.WithData("namespace", "team")))
-	}
-	return list
+// manyOrphans are more Secrets than a list may leave without their accounts.
+const manyOrphans = 30
+
+// orphan is a filled Secret, and missing its account.
+func orphan(i int) *corev1.Secret {
+	return secret(named(fmt.Sprint("s", i)), testkit.WithAccount(missing(i).Name))
 }
 
-func (r *runningController) count(verb, resource string) int { //nolint:unparam // cases read better with it
-	n := 0
-	for _, request := range testkit.Requests(r.client.Actions()) {
-		if request.Verb == verb && request.Resource == resource {
-			n++
-		}
-	}
-	return n
-}
+func missing(i int) *corev1.ServiceAccount { return robot(named(fmt.Sprint("a", i))) }
 
-func TestAFirstListWithoutAccountsDeletesNothingAtOnce(t *testing.T) {
-	const n = 30
-	synctest.Test(t, func(t *testing.T) {
-		// The API server finds the accounts again after 8 seconds.
-		var back atomic.Bool
-		r := startControllerWith(t, func(client *fake.Clientset) {
-			client.PrependReactor("get", "serviceaccounts", func(action clienttesting.Action) (bool, runtime.Object, error) {
-				if back.Load() {
-					return true, testkit.ServiceAccount("team/" + action.(clienttesting.GetAction).GetName()), nil
+// GETs find the accounts after 8 seconds.
+func TestAListWithoutAccountsDeletesNothingAtOnce(t *testing.T) {
+	cases := map[string]func(f fixture, i int){
+		"the first list": func(f fixture, i int) { f.secretListed(f.cachedSecret(orphan(i).Name)) },
+		"a later list":   func(f fixture, i int) { f.accountVanished(missing(i)) },
+	}
+	for name, listed := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixtureWith(t, clock.RealClock{})
+				f.cfg.Resign = ResignNever // all have the token of team/s
+				for i := range manyOrphans {
+					f.cache(t, orphan(i))
+					listed(f, i)
 				}
-				return true, nil, testkit.NotFound()
+				defer testkit.Start(f.context(t), t, f.runQueue)()
+				time.Sleep(8 * time.Second)
+				for i := range manyOrphans {
+					f.addToServer(t, missing(i))
+				}
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				expectRequests(t, f.writes())
 			})
-		}, orphans(n)...)
-		defer r.stop()
-		time.Sleep(8 * time.Second)
-		back.Store(true)
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		if got := r.count("delete", "secrets"); got != 0 {
-			t.Errorf("%d Secrets were deleted", got)
-		}
-	})
+		})
+	}
+}
+
+func TestASecretWithoutItsAccountAmongManyIsDeletedAtOnce(t *testing.T) {
+	f := newFixture(t, robot(), orphan(0))
+	f.secretListed(f.cachedSecret("s0"))
+	for i := range 10 {
+		f.cache(t, secret(named(fmt.Sprint("right", i))))
+		f.secretListed(f.cachedSecret(fmt.Sprint("right", i)))
+	}
+	f.syncOnce(t, "s0")
+	expectRequests(t, f.writes(), "delete secrets team/s0")
 }
 
 func TestDoubtedSecretsAreDeletedAtALimitedRate(t *testing.T) {
-	const n = 30
-	synctest.Test(t, func(t *testing.T) {
-		r := startController(t, orphans(n)...)
-		defer r.stop()
-		time.Sleep(doubtedFor - time.Millisecond)
-		synctest.Wait()
-		if got := r.count("delete", "secrets"); got != 0 {
-			t.Errorf("%d Secrets were deleted before the second search", got)
-		}
-		time.Sleep(time.Second)
-		synctest.Wait()
-		if got := r.count("delete", "secrets"); got < 9 || got > 11 {
-			t.Errorf("%d Secrets were deleted in the first second, want 10", got)
-		}
-		time.Sleep(3 * time.Second)
-		synctest.Wait()
-		if got := r.count("delete", "secrets"); got != n {
-			t.Errorf("%d Secrets were deleted, want %d", got, n)
-		}
-	})
-}
-
-// A later list has none of the accounts, and GETs find none for 8 seconds.
-func TestAccountsThatALaterListLacksDeleteNothingAtOnce(t *testing.T) {
-	const n = 30
-	objects := orphans(n)
-	for i := range n {
-		objects = append(objects, testkit.ServiceAccount(fmt.Sprintf("team/a%d", i)))
+	var objects []runtime.Object
+	for i := range manyOrphans {
+		objects = append(objects, orphan(i))
 	}
 	synctest.Test(t, func(t *testing.T) {
-		r := startController(t, objects...)
-		defer r.stop()
-		synctest.Wait()
-		var back atomic.Bool
-		r.client.PrependReactor("get", "serviceaccounts", func(action clienttesting.Action) (bool, runtime.Object, error) {
-			if back.Load() {
-				return true, testkit.ServiceAccount("team/" + action.(clienttesting.GetAction).GetName()), nil
+		f, stop := startController(t, objects...)
+		defer stop()
+		expectDeletions := func(after time.Duration, least, most int) {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			if got := len(f.writes()); got < least || got > most {
+				t.Errorf("%d Secrets were deleted, want %d to %d", got, least, most)
 			}
-			return true, nil, testkit.NotFound()
-		})
-		for i := range n {
-			account := objects[n+i].(*corev1.ServiceAccount)
-			if err := r.cfg.ServiceAccounts.GetStore().Delete(account); err != nil {
-				t.Fatal(err)
-			}
-			r.accountVanished(account)
 		}
-		time.Sleep(8 * time.Second)
-		back.Store(true)
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		if got := r.count("delete", "secrets"); got != 0 {
-			t.Errorf("%d Secrets were deleted", got)
+		expectDeletions(doubtedFor-time.Millisecond, 0, 0) // before the second search
+		expectDeletions(time.Second, 9, 11)
+		expectDeletions(3*time.Second, manyOrphans-11, manyOrphans-9)
+		if left := fakeapi.List[corev1.Secret](f.server, "team"); len(left) > 0 {
+			t.Errorf("%d are left", len(left))
 		}
 	})
 }

@@ -1,50 +1,134 @@
 package tokensecret
 
 import (
-	"context"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	toolscache "k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
-	"k8s.io/klog/v2"
-	"k8s.io/klog/v2/ktesting"
 	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/api"
-	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/testkit/fakeapi"
 )
 
-func TestARefusalIsOneEventAndDelaysNoOtherSecret(t *testing.T) {
-	cases := map[string]*corev1.Secret{
-		"of a token":    testkit.Secret("team/immutable", testkit.WithAccount("robot")),
-		"of another CA": secret(testkit.WithData("ca.crt", "old")),
+// startController runs a controller with its informers, in simulated time.
+func startController(t *testing.T, objects ...runtime.Object) (f fixture, stop func()) {
+	t.Helper()
+	f = newFixtureWith(t, clock.RealClock{}, objects...)
+	return f, testkit.Start(f.context(t), t, f.Run, testkit.Informer(f.cfg.Namespaces), testkit.Informer(f.cfg.Secrets), testkit.Informer(f.cfg.ServiceAccounts))
+}
+
+// set creates or replaces an object as a user does, and waits until the controller is idle.
+func (f fixture) set(obj runtime.Object) {
+	f.server.Set(obj)
+	synctest.Wait()
+}
+
+// remove deletes an object as a user does. Its last version, which the watch shows, is newer than all
+// others then.
+func (f fixture) remove(obj runtime.Object) {
+	f.server.Set(obj)
+	f.server.Remove(obj)
+	synctest.Wait()
+}
+
+// expectAfter lets time pass, and compares, in any order, the requests since the last call.
+func (f fixture) expectAfter(t *testing.T, d time.Duration, step string, want ...string) {
+	t.Helper()
+	time.Sleep(d)
+	synctest.Wait()
+	got := f.requests()
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("%s: requests %q, want %q", step, got, want)
 	}
+}
+
+func TestLife(t *testing.T) {
+	of := func(account string, name string) *corev1.Secret {
+		return empty(named(name), testkit.WithAccount(account))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		f, stop := startController(t, robot(), secret(), of("robot", "empty"), of("missing", "orphan"))
+		defer stop()
+		expect := func(step string, want ...string) {
+			t.Helper()
+			f.expectAfter(t, 10*time.Second, step, want...)
+		}
+		expect("changes from the time when no controller ran",
+			"update secrets team/empty", "get serviceaccounts team/missing", "get serviceaccounts team/missing", "delete secrets team/orphan")
+		if !f.Ready() {
+			t.Error("not ready")
+		}
+		f.EnqueueAll()
+		expect("everything is synced, and right")
+
+		f.set(of("robot", "new"))
+		expect("a new secret", "update secrets team/new")
+		f.set(secret(testkit.WithData("ca.crt", "wrong")))
+		expect("a changed secret", "patch secrets team/s")
+		f.cfg.CA = testkit.OtherBundle
+		f.EnqueueAll()
+		expect("the CA changed", "patch secrets team/empty", "patch secrets team/new", "patch secrets team/s")
+		f.remove(secret())
+		expect("a secret is deleted")
+
+		f.set(robot(named("other"), testkit.WithUID(testkit.OtherUID)))
+		f.set(of("other", "of-other"))
+		expect("another account's secret", "update secrets team/of-other")
+		f.remove(robot())
+		expect("an account is deleted", "delete secrets team/empty", "delete secrets team/new")
+
+		f.set(of("robot", "early"))
+		f.expectAfter(t, accountGrace-time.Second, "a secret whose account does not exist yet", "get serviceaccounts team/robot")
+		f.set(robot())
+		expect("the account appears", "update secrets team/early")
+		if !f.missing.empty() {
+			t.Errorf("remembered %v", f.missing.bySecret)
+		}
+	})
+}
+
+// A watch that was broken for a moment reports the deletion of an account and the creation of the
+// next one as one update.
+func TestAnAccountThatIsReplaced(t *testing.T) {
+	const get = "get serviceaccounts team/robot"
+	synctest.Test(t, func(t *testing.T) {
+		successor := robot(testkit.WithUID(testkit.OtherUID))
+		f, stop := startController(t, robot(), secret(), secret(named("of-the-new"), testkit.WithAccountUID(successor.UID), testkit.Deleting()))
+		defer stop()
+		f.expectAfter(t, time.Second, "start", get)
+		f.set(successor)
+		f.expectAfter(t, 10*time.Second, "replaced, as a list says that has no account for many of the Secrets", get)
+		f.expectAfter(t, 10*time.Second, "the account has another UID still", get, "delete secrets team/s")
+	})
+}
+
+func TestARefusalIsOneEventAndDelaysNoOtherSecret(t *testing.T) {
+	cases := map[string]*corev1.Secret{"of a token": empty(), "of another CA": secret(testkit.WithData("ca.crt", "old"))}
 	for name, immutable := range cases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				immutable.Name = "immutable"
-				f := newFixture(t, apiServer{})
-				f.Controller = newController(t, f.client, f.recorder, clock.RealClock{}, testkit.Bundle, f.reviewer)
-				f.cfg.Resign = ResignNever // the tokens here are none
-				for _, obj := range []metav1.Object{robot(), immutable, testkit.Secret("team/s", testkit.WithAccount("robot"))} {
+				f := newFixtureWith(t, clock.RealClock{}, robot(), immutable, empty())
+				f.cfg.Resign = ResignNever // the token of the other is for team/s
+				f.server.Inject(func(action clienttesting.Action) *fakeapi.Fault {
+					if strings.HasSuffix(testkit.Requests([]clienttesting.Action{action})[0].Name, "/immutable") {
+						return &fakeapi.Fault{Err: testkit.Invalid("data", beginningOfTokens)}
+					}
+					return nil
+				})
+				for _, obj := range []runtime.Object{robot(), immutable, empty()} {
 					f.cache(t, obj)
 				}
-				f.client.PrependReactor("*", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
-					refused := strings.HasSuffix(testkit.Requests([]clienttesting.Action{action})[0].Name, "/immutable")
-					return refused, nil, testkit.Invalid("data", secretBytes)
-				})
 				defer testkit.Start(f.context(t), t, f.runQueue)()
 				f.EnqueueAll()
 				time.Sleep(time.Hour)
@@ -57,7 +141,7 @@ func TestARefusalIsOneEventAndDelaysNoOtherSecret(t *testing.T) {
 					t.Errorf("tries in an hour: %v", tries)
 				}
 				events := slices.DeleteFunc(testkit.Events(f.recorder), func(event string) bool { return strings.Contains(event, api.ReasonKeptToken) })
-				if len(events) != 1 || strings.Contains(strings.Join(events, ""), secretBytes) {
+				if len(events) != 1 || strings.Contains(strings.Join(events, ""), beginningOfTokens) {
 					t.Errorf("want one event without a value, got %q", events)
 				}
 			})
@@ -65,31 +149,20 @@ func TestARefusalIsOneEventAndDelaysNoOtherSecret(t *testing.T) {
 	}
 }
 
-func TestNothingIsSyncedBeforeAllCachesAre(t *testing.T) {
-	cases := map[string]func(*Controller) toolscache.SharedIndexInformer{
-		"secrets alone":          func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Secrets },
-		"service accounts alone": func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.ServiceAccounts },
-	}
-	for name, informer := range cases {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				f := newFixture(t, apiServer{})
-				defer testkit.Start(f.context(t), t, f.Run, testkit.Informer(informer(f.Controller)))()
-				time.Sleep(time.Minute)
-				if f.Ready() {
-					t.Error("ready")
-				}
-			})
-		})
-	}
+func TestItNeedsAllCaches(t *testing.T) {
+	testkit.ExpectNeedsAllCaches(t, func(t *testing.T) (testkit.Controller, []toolscache.SharedIndexInformer) {
+		t.Helper()
+		f := newFixture(t)
+		return f, []toolscache.SharedIndexInformer{f.cfg.Namespaces, f.cfg.Secrets, f.cfg.ServiceAccounts}
+	})
 }
 
 func TestRunReturnsAfterItsLastRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, apiServer{}, testkit.Secret("team/s", testkit.WithAccount("robot")))
-		f.client.PrependReactor("get", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+		f := newFixture(t, empty())
+		f.server.Inject(func(clienttesting.Action) *fakeapi.Fault {
 			time.Sleep(time.Minute)
-			return true, nil, errBoom
+			return &fakeapi.Fault{Err: errBoom}
 		})
 		f.EnqueueAll()
 		stop := testkit.Start(f.context(t), t, f.runQueue)
@@ -102,121 +175,8 @@ func TestRunReturnsAfterItsLastRequest(t *testing.T) {
 	})
 }
 
-// runningController is a controller that runs, with its informers, against a fake API server.
-type runningController struct {
-	*Controller
-	t      *testing.T
-	ctx    context.Context
-	client *fake.Clientset
-	ca     atomic.Pointer[cabundle.Bundle]
-	stop   func()
-}
-
-func startController(t *testing.T, objects ...runtime.Object) *runningController {
-	t.Helper()
-	return startControllerWith(t, func(*fake.Clientset) {}, objects...)
-}
-
-// startControllerWith lets prepare change the client before any request: a fake clientset must not be
-// changed while it is used.
-func startControllerWith(t *testing.T, prepare func(*fake.Clientset), objects ...runtime.Object) *runningController {
-	t.Helper()
-	ctx := klog.NewContext(t.Context(), ktesting.NewLogger(t, ktesting.NewConfig()))
-	r := &runningController{t: t, ctx: ctx, client: fake.NewClientset(objects...)}
-	prepare(r.client)
-	r.setCA(testkit.Bundle())
-	r.Controller = newController(t, r.client, record.NewFakeRecorder(100), clock.RealClock{}, func() cabundle.Bundle { return *r.ca.Load() }, &fakeReviewer{})
-	r.cfg.Resign = ResignNever // the tokens here are none
-	r.stop = testkit.Start(ctx, t, r.Run, testkit.Informer(r.cfg.Namespaces), testkit.Informer(r.cfg.Secrets), testkit.Informer(r.cfg.ServiceAccounts))
-	return r
-}
-
-func (r *runningController) setCA(ca cabundle.Bundle) { r.ca.Store(&ca) }
-
-// must fails the test on err. It waits until the controller has seen the change, so that changes
-// are seen in the order in which they are made.
-func (r *runningController) must(err error) {
-	r.t.Helper()
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	synctest.Wait()
-}
-
-// expectRequests compares, in any order, the writes and GETs of the controller since the last call.
-// Tests change objects through the tracker, whose changes are not among them.
-func (r *runningController) expectRequests(step string, want ...string) {
-	r.t.Helper()
-	time.Sleep(10 * time.Second)
-	synctest.Wait()
-	var got []string
-	for _, request := range testkit.Requests(r.client.Actions()) {
-		if request.Verb != "list" && request.Verb != "watch" {
-			got = append(got, request.Verb+" "+request.Resource+" "+request.Name)
-		}
-	}
-	r.client.ClearActions()
-	slices.Sort(got)
-	slices.Sort(want)
-	if diff := cmp.Diff(want, got); diff != "" {
-		r.t.Errorf("%s (-want +got):\n%s", step, diff)
-	}
-}
-
-func TestLife(t *testing.T) {
-	secrets, accounts := corev1.SchemeGroupVersion.WithResource("secrets"), corev1.SchemeGroupVersion.WithResource("serviceaccounts")
-	empty := func(name, account string) *corev1.Secret { return testkit.Secret(name, testkit.WithAccount(account)) }
-
-	synctest.Test(t, func(t *testing.T) {
-		r := startController(t, robot(), secret(), empty("team/empty", "robot"), empty("team/orphan", "missing"))
-		defer r.stop()
-		tracker := r.client.Tracker()
-
-		r.expectRequests("changes from the time when no controller ran",
-			"update secrets team/empty", "get serviceaccounts team/missing", "get serviceaccounts team/missing", "delete secrets team/orphan")
-		if !r.Ready() {
-			t.Error("not ready")
-		}
-		r.EnqueueAll()
-		r.expectRequests("everything is synced, and right")
-
-		r.must(tracker.Create(secrets, empty("team/new", "robot"), "team"))
-		r.expectRequests("a new secret", "update secrets team/new")
-		r.must(tracker.Update(secrets, secret(testkit.WithData("ca.crt", "wrong")), "team"))
-		r.expectRequests("a changed secret", "patch secrets team/s")
-		r.setCA(testkit.OtherBundle())
-		r.EnqueueAll()
-		r.expectRequests("the CA changed", "patch secrets team/empty", "patch secrets team/new", "patch secrets team/s")
-
-		r.must(tracker.Delete(secrets, "team", "s"))
-		r.expectRequests("a secret is deleted")
-
-		r.must(tracker.Create(accounts, testkit.ServiceAccount("team/other", testkit.WithUID(testkit.OtherUID)), "team"))
-		r.must(tracker.Create(secrets, empty("team/of-other", "other"), "team"))
-		r.expectRequests("another account's secret", "update secrets team/of-other")
-		r.must(tracker.Delete(accounts, "team", "robot"))
-		r.expectRequests("an account is deleted", "delete secrets team/empty", "delete secrets team/new")
-	})
-}
-
-// A watch that was broken for a moment reports the deletion of an account and the creation of the
-// next one as one update.
-func TestAnAccountThatIsReplaced(t *testing.T) {
-	accounts := corev1.SchemeGroupVersion.WithResource("serviceaccounts")
-	synctest.Test(t, func(t *testing.T) {
-		r := startController(t, testkit.ServiceAccount("team/robot"), secret(testkit.WithAccountUID(testkit.AccountUID)),
-			testkit.Secret("team/of-the-new", testkit.WithAccount("robot"), testkit.WithAccountUID(testkit.OtherUID), testkit.WithData("token", "t"),
-				testkit.WithData("ca.crt", string(testkit.Bundle().PEM())), testkit.WithData("namespace", "team"), testkit.Deleting()))
-		defer r.stop()
-		r.expectRequests("start", "get serviceaccounts team/robot")
-		r.must(r.client.Tracker().Update(accounts, testkit.ServiceAccount("team/robot", testkit.WithUID(testkit.OtherUID)), "team"))
-		r.expectRequests("replaced, as a list says that has no account for many of the Secrets", "get serviceaccounts team/robot")
-		r.expectRequests("the account has another UID still", "get serviceaccounts team/robot", "delete secrets team/s")
-	})
-}
-
 func TestNewRefusesAnIncompleteConfig(t *testing.T) {
-	complete := newFixture(t, apiServer{}).cfg
+	complete := newFixture(t).cfg
 	cases := map[string]func(*Config){
 		"no client":           func(c *Config) { c.Client = nil },
 		"no secrets":          func(c *Config) { c.Secrets = nil },

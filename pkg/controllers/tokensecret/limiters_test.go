@@ -1,69 +1,74 @@
 package tokensecret
 
 import (
-	"errors"
 	"fmt"
 	"testing"
 	"time"
 
-	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/runtime"
+
 	"github.com/sakeeper/sakeeper/pkg/testkit"
-	"github.com/sakeeper/sakeeper/pkg/token"
 )
+
+// newLimitersFixture has n Secrets with tokens of key. Nothing that the controller writes stays.
+func newLimitersFixture(t *testing.T, n int, key string) fixture {
+	t.Helper()
+	objects := []runtime.Object{robot()}
+	for i := range n {
+		name := fmt.Sprint("s", i)
+		objects = append(objects, secret(named(name), withToken(signed(key, ofSecret(name)))))
+	}
+	f := newFixture(t, objects...)
+	f.undo()
+	return f
+}
+
+// syncAll syncs n Secrets. It returns when they are synced again.
+func (f fixture) syncAll(t *testing.T, n int) (requeueAfter []time.Duration) {
+	t.Helper()
+	for i := range n {
+		requeueAfter = append(requeueAfter, f.syncOnce(t, fmt.Sprint("s", i)))
+	}
+	return requeueAfter
+}
+
+func TestResigningIsRateLimited(t *testing.T) {
+	f := newLimitersFixture(t, 3, olderKey)
+	f.cfg.Resign = ResignAll
+	want := []time.Duration{0, 100 * time.Millisecond, 200 * time.Millisecond}
+	if diff := cmp.Diff(want, f.syncAll(t, 3)); diff != "" {
+		t.Errorf("waits (-want +got):\n%s", diff)
+	}
+	expectRequests(t, f.writes(), "patch secrets team/s0")
+}
 
 // Slots of the rate limiter from one rotation, in which all tokens were to be signed anew, must not
 // be used at once by the next rotation.
 func TestAKeyThatComesAndGoesCausesNoBurst(t *testing.T) {
-	f := newFixture(t, apiServer{}, testkit.ServiceAccount("team/robot"))
+	const n = 20
+	f := newLimitersFixture(t, n, signingKey)
 	f.cfg.Resign = ResignAll
-	names := make([]string, 20)
-	for i := range names {
-		names[i] = fmt.Sprint("s", i)
-		old := secret(testkit.WithData("token", signedBy(t, "p256", func(c *token.LegacyClaims) { c.SecretName = names[i] })))
-		old.Name = names[i]
-		f.cache(t, old)
-	}
-	syncAll := func() (written int) {
-		f.client.ClearActions()
-		for _, name := range names {
-			if _, err := f.sync(f.context(t), objectName("team/"+name)); err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
-				t.Fatal(err)
-			}
-		}
-		return len(f.writes())
-	}
-	former, next := testkit.Keys("p256", "rsa2048"), testkit.Keys("rsa2048", "p256")
 	for range 2 {
-		f.setKeys(next)
-		if got := syncAll(); got > 1 {
-			t.Errorf("%d tokens were signed anew at once", got)
+		f.tokens.set = testkit.Keys(olderKey, signingKey)
+		f.syncAll(t, n)
+		if got := f.writes(); len(got) > 1 {
+			t.Errorf("signed anew at once: %v", got)
 		}
-		f.setKeys(former)
-		if got := syncAll(); got != 0 {
-			t.Errorf("%d tokens of the key that signs were signed anew", got)
-		}
+		f.tokens.set = testkit.Keys(signingKey, olderKey)
+		f.syncAll(t, n)
+		expectRequests(t, f.writes())
 		f.advance(time.Hour)
 	}
 }
 
 func TestReviewsAreRateLimited(t *testing.T) {
-	f := newFixture(t, apiServer{}, testkit.ServiceAccount("team/robot"))
-	waiting := 0
-	for i := range checksAtOnce + 10 {
-		name := fmt.Sprint("s", i)
-		stored := secret(testkit.WithData("token", signedBy(t, "p384", func(c *token.LegacyClaims) { c.SecretName = name })))
-		stored.Name = name
-		f.cache(t, stored)
-		if _, err := f.sync(f.context(t), objectName("team/"+name)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	const n = checksAtOnce + 10
+	f := newLimitersFixture(t, n, unknownKey)
+	f.syncAll(t, n)
 	f.advance(firstReviewDelay)
-	for i := range checksAtOnce + 10 {
-		requeueAfter, err := f.sync(f.context(t), objectName(fmt.Sprint("team/s", i)))
-		if err != nil && !errors.Is(err, workqueue.ErrRequeueLater) {
-			t.Fatal(err)
-		}
+	waiting := 0
+	for _, requeueAfter := range f.syncAll(t, n) {
 		if requeueAfter > 0 {
 			waiting++
 		}

@@ -2,73 +2,66 @@ package tokensecret
 
 import (
 	"crypto/sha256"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sakeeper/sakeeper/pkg/api"
-	"github.com/sakeeper/sakeeper/pkg/internal/tokenreview"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/testkit/fakeapi"
 )
 
 func TestRefusalsBeginAnewAfterARestart(t *testing.T) {
-	f := newCheckFixture(t, signedBy(t, "p384"))
-	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
-	for range 2 { // of the three that it takes
-		f.syncS(t)
-		f.advance(reviewInterval)
-	}
+	f := newCheckFixture(t, signed(unknownKey))
+	f.checkFor(t, 6*time.Minute)
+	f.expect(t, 2) // of the three that it takes
 	f = f.restarted(t)
-	f.syncS(t)
+	f.check(t)
 	f.advance(firstReviewDelay)
-	for range 2 {
-		f.syncS(t)
-		f.advance(reviewInterval)
+	took, writes := f.checkFor(t, time.Hour)
+	if expectRequests(t, writes, resigned); took != 10*time.Minute {
+		t.Errorf("it took %v", took)
 	}
-	if len(f.reviewer.reviewed) != 4 || len(f.writes()) > 0 || len(f.notes()) > 0 {
-		t.Errorf("%d reviews, writes %v, notes %v", len(f.reviewer.reviewed), f.writes(), f.notes())
-	}
-	f.syncS(t)
-	if diff := cmp.Diff([]string{"patch secrets team/s"}, f.writes()[:1]); diff != "" || len(f.reviewer.reviewed) != 5 {
-		t.Errorf("%d reviews, writes (-want +got):\n%s", len(f.reviewer.reviewed), diff)
-	}
+	f.expect(t, 3)
 }
 
 // Former versions noted refusals too.
 func TestARefusalThatWasNotedIsIgnoredAndGoesWithTheToken(t *testing.T) {
-	compact := signedBy(t, "p384")
-	fingerprint := tokenCheck{token: sha256.Sum256([]byte(compact)), keys: testkit.Keys("p256", "rsa2048").ID()}.fingerprint()
+	compact := signed(unknownKey)
+	fingerprint := tokenCheck{token: sha256.Sum256([]byte(compact)), keys: testkit.Keys(signingKey, olderKey).ID()}.fingerprint()
 	f := newCheckFixture(t, compact, testkit.WithAnnotation(api.ReviewedAnnotation, fingerprint+" refused 2 2026-01-02T03:04:00Z"))
-	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
-	for i := 0; i < 15 && len(f.writes()) == 0; i++ {
-		f.syncS(t)
-		f.advance(time.Minute)
-	}
-	if len(f.reviewer.reviewed) != 3 {
-		t.Errorf("%d reviews", len(f.reviewer.reviewed))
-	}
-	requests := testkit.Requests(f.client.Actions())
-	written := slices.IndexFunc(requests, func(r testkit.Request) bool { return r.Verb == "patch" })
-	annotations := requests[written].Body.(map[string]any)["metadata"].(map[string]any)["annotations"].(map[string]any)
-	if note, ok := annotations[api.ReviewedAnnotation]; !ok || note != nil {
-		t.Errorf("the new token is written with annotations %v: the note about the old one must go", annotations)
+	_, writes := f.checkFor(t, time.Hour)
+	expectRequests(t, writes, resigned)
+	f.expect(t, 3)
+	if note, ok := fakeapi.Get[corev1.Secret](f.server, "team/s").Annotations[api.ReviewedAnnotation]; ok {
+		t.Errorf("the note about the old token is still %q", note)
 	}
 }
 
 func TestAnAcceptedTokenIsNotReviewedAfterARestart(t *testing.T) {
-	f := newCheckFixture(t, signedBy(t, "p384"))
-	f.reviewer.answer = tokenreview.Result{Username: "system:serviceaccount:team:robot"}
+	f := newCheckFixture(t, signed(unknownKey))
+	f.reviewer.user = accountUser
 	for range 5 {
-		f.syncS(t)
+		f.check(t)
 		f = f.restarted(t)
 		f.advance(time.Hour)
 	}
-	if len(f.reviewer.reviewed) != 1 || len(f.notes()) != 1 || len(f.writes()) != 0 {
-		t.Errorf("%d reviews, notes %v, writes %v", len(f.reviewer.reviewed), f.notes(), f.writes())
-	}
+	f.expect(t, 1, "note team/s")
+}
+
+func TestATokenIsCheckedAgainIfTheNoteIsRemoved(t *testing.T) {
+	compact := signed(unknownKey)
+	f := newCheckFixture(t, compact)
+	f.reviewer.user = accountUser
+	f.check(t)
+	f.expect(t, 1, "note team/s")
+	f.server.Set(secret(withToken(compact))) // without a note
+	f.reviewer.user = ""
+	_, writes := f.checkFor(t, time.Hour)
+	expectRequests(t, writes, resigned)
+	f.expect(t, 3)
 }
 
 func TestNotes(t *testing.T) {
@@ -119,23 +112,5 @@ func TestAReviewIsDueFiveMinutesAfterTheLast(t *testing.T) {
 		if got := check.untilReview(testkit.Instant(), false); got != want {
 			t.Errorf("refused %v from now: waits %v, want %v", ahead, got, want)
 		}
-	}
-}
-
-func TestATokenIsCheckedAgainIfTheNoteIsRemoved(t *testing.T) {
-	compact := signedBy(t, "p384")
-	f := newCheckFixture(t, compact)
-	f.reviewer.answer = tokenreview.Result{Username: "system:serviceaccount:team:robot"}
-	f.syncS(t)
-	f.cache(t, secret(testkit.WithData("token", compact))) // without a note
-	f.reviewer.answer = tokenreview.Result{Reason: "unknown key"}
-	for i := 0; i < 15 && len(f.writes()) == 0; i++ {
-		if _, err := f.sync(f.context(t), objectName("team/s")); err != nil {
-			t.Fatal(err)
-		}
-		f.advance(time.Minute)
-	}
-	if diff := cmp.Diff([]string{"patch secrets team/s"}, f.writes()); diff != "" || len(f.reviewer.reviewed) != 4 {
-		t.Errorf("%d reviews, writes (-want +got):\n%s", len(f.reviewer.reviewed), diff)
 	}
 }

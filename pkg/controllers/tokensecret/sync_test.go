@@ -17,25 +17,27 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/testkit/fakeapi"
+	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// secret is team/s of team/robot as it should be, changed by opts.
-func secret(opts ...testkit.Option) *corev1.Secret {
-	return testkit.Secret("team/s", append([]testkit.Option{
-		testkit.WithAccount("robot"), testkit.WithAccountUID(testkit.AccountUID),
-		testkit.WithData("token", secretBytes), testkit.WithData("ca.crt", string(testkit.Bundle().PEM())), testkit.WithData("namespace", "team"),
-	}, opts...)...)
+// getAccount is the live GET of team/robot.
+func getAccount() testkit.Request {
+	return testkit.Request{Verb: "get", Resource: "serviceaccounts", Name: "team/robot"}
 }
 
 func filled(uid types.UID, opts ...testkit.Option) testkit.Request {
-	return testkit.Request{Verb: "update", Resource: "secrets", Name: "team/s", Body: secret(append(opts,
-		testkit.WithAccountUID(uid), testkit.WithData("token", tokenFor("team/s", "robot", string(uid))))...)}
+	compact := signed(signingKey, func(c *token.LegacyClaims) { c.ServiceAccountUID = string(uid) })
+	return testkit.Request{
+		Verb: "update", Resource: "secrets", Name: "team/s",
+		Body: secret(append(opts, testkit.WithAccountUID(uid), withToken(compact))...),
+	}
 }
 
-func repaired(withNamespace bool) testkit.Request {
-	data := map[string]any{"ca.crt": base64.StdEncoding.EncodeToString(testkit.Bundle().PEM())}
-	if withNamespace {
-		data["namespace"] = base64.StdEncoding.EncodeToString([]byte("team"))
+func repaired(keys ...string) testkit.Request {
+	content, data := secret(), map[string]any{}
+	for _, key := range keys {
+		data[key] = base64.StdEncoding.EncodeToString(content.Data[key])
 	}
 	return testkit.Request{Verb: "patch", Resource: "secrets", Name: "team/s", Body: map[string]any{
 		"metadata": map[string]any{
@@ -51,259 +53,182 @@ func removed() testkit.Request {
 	return testkit.Request{Verb: "delete", Resource: "secrets", Name: "team/s", Body: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}}
 }
 
+// accounts are team/robot in the cache and in the API server.
+type accounts struct{ cached, live *corev1.ServiceAccount }
+
 func TestSync(t *testing.T) {
-	account := testkit.ServiceAccount("team/robot")
-	reborn := testkit.ServiceAccount("team/robot", testkit.WithUID(testkit.OtherUID))
+	const seconds = time.Second
+	reborn := robot(testkit.WithUID(testkit.OtherUID))
+	ofReborn := testkit.WithAccountUID(testkit.OtherUID)
+	withoutUID := testkit.WithAccountUID("")
+	wrongCA := testkit.WithData("ca.crt", "wrong")
 	mine := []testkit.Option{testkit.WithAnnotation("note", "mine"), testkit.WithLabel("app", "ci"), testkit.WithData("extra", "1")}
-	unfilled := func(opts ...testkit.Option) *corev1.Secret {
-		return testkit.Secret("team/s", append([]testkit.Option{testkit.WithAccount("robot")}, opts...)...)
-	}
+	none, notCached := &accounts{}, &accounts{live: robot()}
+	replaced, lagging := &accounts{cached: reborn, live: reborn}, &accounts{cached: robot(), live: reborn}
 
 	cases := map[string]struct {
-		inSecret    *corev1.Secret // cached
-		inCached    *corev1.ServiceAccount
-		inLive      *corev1.ServiceAccount
-		inDeleted   types.UID // of an account whose deletion was seen
+		in          *corev1.Secret
+		inAccounts  *accounts // nil: team/robot exists
+		inDeleted   bool      // the deletion of team/robot was seen
 		want        []testkit.Request
 		wantRequeue time.Duration
 	}{
-		"a secret that does not exist": {
-			inCached: account,
-		},
-		"one that is right costs nothing": {
-			inSecret: secret(), inCached: account,
-		},
-		"nor does one that lacks the uid annotation alone": {
-			inSecret: secret(testkit.WithAccountUID("")), inCached: account,
-		},
-		"an empty one is filled by one PUT of the cached version, without a GET": {
-			inSecret: unfilled(), inCached: account,
-			want: []testkit.Request{filled(testkit.AccountUID)},
-		},
-		"the data of a user stays": {
-			inSecret: unfilled(mine...), inCached: account,
-			want: []testkit.Request{filled(testkit.AccountUID, mine...)},
-		},
+		"one that is right costs nothing":                  {in: secret()},
+		"nor does one that lacks the uid annotation alone": {in: secret(withoutUID)},
+		"nor does one that names no account":               {in: testkit.Secret("team/s")},
+
+		"an empty one is filled by one PUT of the cached version": {in: empty(), want: list(filled(testkit.AccountUID))},
+		"the data of a user stays":                                {in: empty(mine...), want: list(filled(testkit.AccountUID, mine...))},
 		"but a wrong CA and a wrong namespace are replaced": {
-			inSecret: unfilled(testkit.WithData("namespace", "elsewhere"), testkit.WithData("ca.crt", "wrong")), inCached: account,
-			want: []testkit.Request{filled(testkit.AccountUID)},
+			in: empty(testkit.WithData("namespace", "elsewhere"), wrongCA), want: list(filled(testkit.AccountUID)),
 		},
 		"the version that is written is the one in the cache": {
-			inSecret: unfilled(testkit.WithResourceVersion("123")), inCached: account,
-			want: []testkit.Request{filled(testkit.AccountUID, testkit.WithResourceVersion("123"))},
+			in: empty(testkit.WithResourceVersion("123")), want: list(filled(testkit.AccountUID, testkit.WithResourceVersion("123"))),
 		},
 		"an account that the cache lacks is read once": {
-			wantRequeue: requeueNotCached,
-			inSecret:    unfilled(), inLive: account,
-			want: []testkit.Request{getAccount(), filled(testkit.AccountUID)},
+			in: empty(), inAccounts: notCached, want: list(getAccount(), filled(testkit.AccountUID)), wantRequeue: 10 * seconds,
 		},
-		"a wrong CA is one patch, and the token is not in it": {
-			inSecret: secret(testkit.WithData("ca.crt", "wrong")), inCached: account,
-			want: []testkit.Request{repaired(false)},
-		},
-		"a patch for the CA sets the uid annotation too": {
-			inSecret: secret(testkit.WithData("ca.crt", "wrong"), testkit.WithAccountUID("")), inCached: account,
-			want: []testkit.Request{repaired(false)},
-		},
-		"a missing namespace is one patch": {
-			inSecret: secret(testkit.WithData("namespace", "")), inCached: account,
-			want: []testkit.Request{repaired(true)},
-		},
-		"and so is a wrong one": {
-			inSecret: secret(testkit.WithData("namespace", "elsewhere")), inCached: account,
-			want: []testkit.Request{repaired(true)},
-		},
-		"a secret without an account is deleted, with preconditions": {
-			inSecret: secret(),
-			want:     []testkit.Request{getAccount(), removed()},
-		},
-		"one that names no UID waits for its account": {
-			wantRequeue: accountGrace,
-			inSecret:    unfilled(),
-			want:        []testkit.Request{getAccount()},
-		},
-		"a secret that is being deleted already does not": {
-			inSecret: secret(testkit.Deleting()),
-			want:     []testkit.Request{getAccount()},
-		},
-		"a secret of a former account is deleted after a GET": {
-			inSecret: secret(), inCached: reborn, inLive: reborn,
-			want: []testkit.Request{getAccount(), removed()},
-		},
-		"a cache that lags deletes nothing": {
-			wantRequeue: requeueNotCached,
-			inSecret:    secret(testkit.WithAccountUID(testkit.OtherUID)), inCached: account, inLive: reborn,
-			want: []testkit.Request{getAccount()},
-		},
+
+		"a wrong CA is one patch, and the token is not in it": {in: secret(wrongCA), want: list(repaired("ca.crt"))},
+		"a patch for the CA sets the uid annotation too":      {in: secret(wrongCA, withoutUID), want: list(repaired("ca.crt"))},
+		"a missing namespace is one patch":                    {in: secret(testkit.WithData("namespace", "")), want: list(repaired("ca.crt", "namespace"))},
+		"and so is a wrong one":                               {in: secret(testkit.WithData("namespace", "elsewhere")), want: list(repaired("ca.crt", "namespace"))},
+
+		"a secret without an account is deleted, with preconditions": {in: secret(), inAccounts: none, want: list(getAccount(), removed())},
+		"one that names no UID waits for its account":                {in: empty(), inAccounts: none, want: list(getAccount()), wantRequeue: 5 * seconds},
+		"a secret that is being deleted already does not":            {in: secret(testkit.Deleting()), inAccounts: none, want: list(getAccount())},
+		"a secret of a former account is deleted after a GET":        {in: secret(), inAccounts: replaced, want: list(getAccount(), removed())},
+
+		"a cache that lags deletes nothing": {in: secret(ofReborn), inAccounts: lagging, want: list(getAccount()), wantRequeue: 10 * seconds},
 		"and an empty secret is filled for the account that exists": {
-			wantRequeue: requeueNotCached,
-			inSecret:    unfilled(testkit.WithAccountUID(testkit.OtherUID)), inCached: account, inLive: reborn,
-			want: []testkit.Request{getAccount(), filled(testkit.OtherUID)},
+			in: empty(ofReborn), inAccounts: lagging, want: list(getAccount(), filled(testkit.OtherUID)), wantRequeue: 10 * seconds,
 		},
-		"an account whose deletion was seen is not read": {
-			inSecret: secret(), inDeleted: testkit.AccountUID,
-			want: []testkit.Request{removed()},
-		},
-		"nor if there is a new one of that name": {
-			inSecret: secret(), inCached: reborn, inDeleted: testkit.AccountUID,
-			want: []testkit.Request{removed()},
-		},
-		"the secret of the new account stays": {
-			inSecret: secret(testkit.WithAccountUID(testkit.OtherUID)), inCached: reborn, inDeleted: testkit.AccountUID,
-		},
+
+		"an account whose deletion was seen is not read": {in: secret(), inAccounts: none, inDeleted: true, want: list(removed())},
+		"nor if there is a new one of that name":         {in: secret(), inAccounts: replaced, inDeleted: true, want: list(removed())},
+		"the secret of the new account stays":            {in: secret(ofReborn), inAccounts: replaced, inDeleted: true},
 		"the account of a secret that names no UID is read even then": {
-			wantRequeue: requeueNotCached,
-			inSecret:    unfilled(), inLive: reborn, inDeleted: testkit.AccountUID,
-			want: []testkit.Request{getAccount(), filled(testkit.OtherUID)},
-		},
-		"a secret that names no account costs nothing": {
-			inSecret: testkit.Secret("team/s"),
+			in: empty(), inAccounts: &accounts{live: reborn}, inDeleted: true, want: list(getAccount(), filled(testkit.OtherUID)), wantRequeue: 10 * seconds,
 		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			s := apiServer{}
-			if tc.inLive != nil {
-				s.accounts = append(s.accounts, tc.inLive)
+			f := newFixture(t, tc.in)
+			f.cfg.Resign = ResignNever // some name another UID than their tokens
+			exist := accounts{cached: robot(), live: robot()}
+			if tc.inAccounts != nil {
+				exist = *tc.inAccounts
 			}
-			f := newFixture(t, s)
-			f.cfg.Resign = ResignNever // the tokens here are none
-			if tc.inSecret != nil {
-				f.cache(t, tc.inSecret)
+			if exist.cached != nil {
+				f.cache(t, exist.cached)
 			}
-			if tc.inCached != nil {
-				f.cache(t, tc.inCached)
+			if exist.live != nil {
+				f.addToServer(t, exist.live)
 			}
-			if tc.inDeleted != "" {
-				f.accountDeleted(testkit.ServiceAccount("team/robot", testkit.WithUID(tc.inDeleted)))
+			if tc.inDeleted {
+				f.accountDeleted(robot())
 			}
-			requeueAfter, err := f.sync(f.context(t), objectName("team/s"))
-			if requeueAfter != tc.wantRequeue || err != nil {
+			if requeueAfter, err := f.syncS(t); requeueAfter != tc.wantRequeue || err != nil {
 				t.Errorf("requeued after %v, error %v, want %v", requeueAfter, err, tc.wantRequeue)
 			}
-			if diff := cmp.Diff(tc.want, testkit.Requests(f.client.Actions())); diff != "" {
-				t.Errorf("requests (-want +got):\n%s", diff)
-			}
-			if tc.inSecret != nil {
-				cached, _, _ := f.cfg.Secrets.GetStore().GetByKey("team/s")
-				if diff := cmp.Diff(cache.NewTokenSecret(tc.inSecret.DeepCopy(), nil), cached.(*cache.TokenSecret)); diff != "" {
-					t.Errorf("the cached object changed (-want +got):\n%s", diff)
-				}
+			expectRequests(t, testkit.Requests(f.server.Requests()), tc.want...)
+			if diff := cmp.Diff(cache.NewTokenSecret(tc.in.DeepCopy(), f.inspect), f.cached()); diff != "" {
+				t.Errorf("the cached object changed (-want +got):\n%s", diff)
 			}
 		})
 	}
+}
+
+func list(requests ...testkit.Request) []testkit.Request { return requests }
+
+func TestASecretThatDoesNotExistCostsNothing(t *testing.T) {
+	f := newFixture(t, robot())
+	if requeueAfter, err := f.syncS(t); requeueAfter != 0 || err != nil {
+		t.Errorf("requeued after %v, error %v", requeueAfter, err)
+	}
+	expectRequests(t, f.requests())
 }
 
 func TestAPIErrorsOfWrites(t *testing.T) {
-	toFill := []metav1.Object{testkit.ServiceAccount("team/robot"), testkit.Secret("team/s", testkit.WithAccount("robot"))}
-	toRepair := []metav1.Object{testkit.ServiceAccount("team/robot"), secret(testkit.WithData("ca.crt", "wrong"))}
-	toRemove := []metav1.Object{secret()}
-	internal, quota, immutable := testkit.InternalError(), testkit.QuotaExceeded(), testkit.Invalid("data", secretBytes)
-	// The text of immutable quotes a token.
-	const invalidText = "Invalid (the message is redacted, because it contains a token)"
-	event := func(text string) []string {
-		return []string{"Warning FailedUpdateTokenSecret " + text + " involvedObject{kind=Secret,apiVersion=v1}"}
+	const value = beginningOfTokens + "-must-not-be-seen"
+	// Admission webhooks return a 422 without fields.
+	fieldless := apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "update", schema.GroupResource{}, "s", value, 0, false)
+	writes := map[string]*corev1.Secret{
+		"update": empty(), "patch": secret(testkit.WithData("ca.crt", "wrong")), "delete": secret(testkit.WithAccount("missing")),
 	}
-	invalidEvent := event("The API server refuses the change, because this secret is immutable. Delete it and create it again without that")
-
 	cases := map[string]struct {
-		inCached   []metav1.Object
-		inError    error
-		wantErr    string
-		wantEvents []string
+		in          error
+		want        string // the error, less its beginning
+		wantEvent   string // the same
+		wantRequeue time.Duration
 	}{
-		"fill: a conflict":              {inCached: toFill, inError: testkit.Conflict()},
-		"fill: the secret is gone":      {inCached: toFill, inError: testkit.NotFound()},
-		"fill: forbidden":               {inCached: toFill, inError: quota, wantErr: quota.Error()},
-		"fill: an internal error":       {inCached: toFill, inError: internal, wantErr: internal.Error()},
-		"fill: it is immutable":         {inCached: toFill, inError: immutable, wantErr: invalidText, wantEvents: invalidEvent},
-		"repair: a conflict":            {inCached: toRepair, inError: testkit.Conflict()},
-		"repair: the secret is gone":    {inCached: toRepair, inError: testkit.NotFound()},
-		"repair: forbidden":             {inCached: toRepair, inError: quota, wantErr: quota.Error()},
-		"repair: an internal error":     {inCached: toRepair, inError: internal, wantErr: internal.Error()},
-		"repair: it is immutable":       {inCached: toRepair, inError: immutable, wantErr: invalidText, wantEvents: invalidEvent},
-		"remove: a conflict":            {inCached: toRemove, inError: testkit.Conflict()},
-		"remove: the secret is gone":    {inCached: toRemove, inError: testkit.NotFound()},
-		"remove: forbidden":             {inCached: toRemove, inError: quota, wantErr: quota.Error()},
-		"remove: an internal error":     {inCached: toRemove, inError: internal, wantErr: internal.Error()},
-		"a terminating namespace":       {inCached: toFill, inError: testkit.NamespaceTerminating(), wantErr: testkit.NamespaceTerminating().Error()},
-		"a refusal that names no field": {inCached: toFill, inError: fieldless(), wantErr: fieldless().Error(), wantEvents: event("An admission policy or webhook of the API server refuses the change of this secret")},
+		// An admission webhook or a quota may answer with a conflict too, which no event follows.
+		"a conflict is tried again":         {in: testkit.Conflict(), wantRequeue: time.Second},
+		"the secret is gone":                {in: testkit.NotFound()},
+		"it is forbidden":                   {in: testkit.QuotaExceeded(), want: testkit.QuotaExceeded().Error()},
+		"there is an internal error":        {in: testkit.InternalError(), want: testkit.InternalError().Error()},
+		"the namespace is being terminated": {in: testkit.NamespaceTerminating(), want: testkit.NamespaceTerminating().Error()},
+		"the secret is immutable": {
+			in: testkit.Invalid("data", value), want: "Invalid (the message is redacted, because it contains a token)",
+			wantEvent: "The API server refuses the change, because this secret is immutable. Delete it and create it again without that",
+		},
+		"no field is named": {
+			in: fieldless, want: fieldless.Error(),
+			wantEvent: "An admission policy or webhook of the API server refuses the change of this secret",
+		},
 	}
 	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, apiServer{writes: tc.inError}, tc.inCached...)
-			_, err := f.sync(f.context(t), objectName("team/s"))
-			got := ""
-			if err != nil {
-				got = err.Error()
-			}
-			want := tc.wantErr
-			if want != "" {
-				want = "write secret team/s: " + want
-			}
-			if got != want {
-				t.Errorf("error %q, want %q", got, want)
-			}
-			if diff := cmp.Diff(tc.wantEvents, testkit.Events(f.recorder)); diff != "" {
-				t.Errorf("events (-want +got):\n%s", diff)
-			}
-		})
+		for verb, secret := range writes {
+			t.Run(name+" in the response to "+verb, func(t *testing.T) {
+				f := newFixture(t, robot(), secret)
+				f.server.Inject(fakeapi.Errors{verb + " secrets": tc.in}.Fault)
+				requeueAfter, err := f.syncS(t)
+				if tc.want == "" && err != nil || tc.want != "" && (err == nil || err.Error() != "write secret team/s: "+tc.want) {
+					t.Errorf("error %v, want %q", err, tc.want)
+				}
+				if requeueAfter != tc.wantRequeue {
+					t.Errorf("requeued after %v, want %v", requeueAfter, tc.wantRequeue)
+				}
+				var want []string
+				if tc.wantEvent != "" {
+					want = []string{"Warning FailedUpdateTokenSecret " + tc.wantEvent + " involvedObject{kind=Secret,apiVersion=v1}"}
+				}
+				if diff := cmp.Diff(want, testkit.Events(f.recorder)); diff != "" {
+					t.Errorf("events (-want +got):\n%s", diff)
+				}
+			})
+		}
 	}
-}
-
-// fieldless is a 422 without fields, as admission webhooks return it.
-func fieldless() error {
-	return apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "update", schema.GroupResource{}, "s", secretBytes, 0, false)
 }
 
 func TestNothingIsWrittenWhenTheAccountCannotBeRead(t *testing.T) {
 	for name, answer := range map[string]error{"an internal error": testkit.InternalError(), "forbidden": testkit.QuotaExceeded(), "no connection": errBoom} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, apiServer{reads: answer}, secret())
-			if _, err := f.sync(f.context(t), objectName("team/s")); !errors.Is(err, answer) || !strings.HasPrefix(err.Error(), "get service account team/robot: ") {
+			f := newFixture(t, secret())
+			f.server.Inject(fakeapi.Errors{"get serviceaccounts": answer}.Fault)
+			if _, err := f.syncS(t); !errors.Is(err, answer) || !strings.HasPrefix(err.Error(), "get service account team/robot: ") {
 				t.Errorf("error %v", err)
 			}
-			if diff := cmp.Diff([]testkit.Request{getAccount()}, testkit.Requests(f.client.Actions())); diff != "" {
-				t.Errorf("requests (-want +got):\n%s", diff)
-			}
+			expectRequests(t, f.requests(), "get serviceaccounts team/robot")
 		})
 	}
 }
 
 func TestNothingIsWrittenWithoutASignature(t *testing.T) {
-	f := newFixture(t, apiServer{}, testkit.ServiceAccount("team/robot"), testkit.Secret("team/s", testkit.WithAccount("robot")))
-	f.cfg.Tokens = tokens{err: errBoom, set: f.known()}
-	if _, err := f.sync(f.context(t), objectName("team/s")); !errors.Is(err, errBoom) || err.Error() != "sign the token of secret team/s: boom" {
+	f := newFixture(t, robot(), empty())
+	f.tokens.err = errBoom
+	if _, err := f.syncS(t); !errors.Is(err, errBoom) || err.Error() != "sign the token of secret team/s: boom" {
 		t.Errorf("error %v", err)
 	}
-	if requests := f.client.Actions(); len(requests) > 0 {
-		t.Errorf("requests: %v", requests)
-	}
-}
-
-// An admission webhook or a quota may answer with a conflict too, which no event follows.
-func TestAConflictIsRequeued(t *testing.T) {
-	cases := map[string]*corev1.Secret{
-		"filling":   testkit.Secret("team/s", testkit.WithAccount("robot")),
-		"repairing": secret(testkit.WithData("ca.crt", "old")),
-		"removing":  secret(testkit.WithAccount("missing")),
-	}
-	for name, cached := range cases {
-		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, apiServer{writes: testkit.Conflict()}, testkit.ServiceAccount("team/robot"), cached)
-			if requeueAfter, err := f.sync(f.context(t), objectName("team/s")); requeueAfter != time.Second || err != nil {
-				t.Errorf("requeued after %v, error %v", requeueAfter, err)
-			}
-		})
-	}
+	expectRequests(t, f.requests())
 }
 
 func TestAnImpossibleAccountNameCostsNothingAndHasOneEvent(t *testing.T) {
 	for _, name := range []string{"a/b", "..", ".", "%2e", "Robot", "a b", "\n", strings.Repeat("a", 254)} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, apiServer{reads: errBoom}, testkit.Secret("team/s", testkit.WithAccount(name)))
+			f := newFixture(t, empty(testkit.WithAccount(name)))
 			for range 3 {
-				if requeueAfter, err := f.sync(f.context(t), objectName("team/s")); requeueAfter != 0 || err != nil {
+				if requeueAfter, err := f.syncS(t); requeueAfter != 0 || err != nil {
 					t.Errorf("requeued after %v, error %v", requeueAfter, err)
 				}
 			}
@@ -311,9 +236,7 @@ func TestAnImpossibleAccountNameCostsNothingAndHasOneEvent(t *testing.T) {
 			if diff := cmp.Diff(want, testkit.Events(f.recorder)); diff != "" {
 				t.Errorf("events (-want +got):\n%s", diff)
 			}
-			if requests := f.client.Actions(); len(requests) > 0 {
-				t.Errorf("requests: %v", requests)
-			}
+			expectRequests(t, f.requests())
 		})
 	}
 }

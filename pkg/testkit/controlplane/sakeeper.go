@@ -163,15 +163,15 @@ func (s *Sakeeper) Wait() error {
 	return s.exitErr
 }
 
-// Stop sends SIGTERM, and SIGKILL if the process has not exited after 30 s.
+// Stop sends SIGTERM, and SIGKILL if the process has not exited after a minute.
 func (s *Sakeeper) Stop() error {
 	_ = s.Signal(syscall.SIGTERM)
 	select {
 	case <-s.exited:
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		_ = s.Signal(syscall.SIGKILL)
 		<-s.exited
-		return errors.New("sakeeper did not stop within 30 s")
+		return errors.New("sakeeper did not stop within a minute")
 	}
 	return s.exitErr
 }

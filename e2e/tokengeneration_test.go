@@ -14,8 +14,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 )
 
-// expectOneToken waits until the account refers to exactly one token Secret, and
-// returns it.
+// expectOneToken waits until the account refers to exactly one token Secret, which is its only one,
+// and returns it. The reference to a former one may go later than that.
 func expectOneToken(t *testing.T, p controlPlane, namespace, name string) *corev1.Secret {
 	t.Helper()
 	var secret string
@@ -28,11 +28,15 @@ func expectOneToken(t *testing.T, p controlPlane, namespace, name string) *corev
 			return fmt.Errorf("refers to %v", account.Secrets)
 		}
 		secret = account.Secrets[0].Name
+		got := tokensOf(t, p.client, namespace, name)
+		if len(got) > 1 {
+			t.Fatalf("%s/%s refers to %s and has %d token secrets", namespace, name, secret, len(got))
+		}
+		if len(got) == 0 || got[0].Name != secret {
+			return fmt.Errorf("refers to %s, which is not there", secret)
+		}
 		return nil
 	})
-	if got := tokensOf(t, p.client, namespace, name); len(got) != 1 || got[0].Name != secret {
-		t.Fatalf("%s/%s refers to %s and has %d token secrets", namespace, name, secret, len(got))
-	}
 	return expectFilled(t, p.client, namespace, secret, expectAccount(t, p.client, namespace, name), p.Admin.CAData)
 }
 

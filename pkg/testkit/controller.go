@@ -3,6 +3,9 @@ package testkit
 import (
 	"context"
 	"fmt"
+	"reflect"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,6 +58,24 @@ func ExpectNeedsAllCaches(t *testing.T, newController func(t *testing.T) (Contro
 					t.Errorf("ready: %t", c.Ready())
 				}
 			})
+		})
+	}
+}
+
+// ExpectRequired checks that newX returns an error if a field of a complete configuration is not set,
+// unless that is optional.
+func ExpectRequired[C, X any](t *testing.T, complete C, newX func(C) (X, error), optional ...string) {
+	t.Helper()
+	for field := range reflect.TypeFor[C]().Fields() {
+		if slices.Contains(optional, field.Name) {
+			continue
+		}
+		t.Run("without "+field.Name, func(t *testing.T) {
+			config := complete
+			reflect.ValueOf(&config).Elem().FieldByIndex(field.Index).SetZero()
+			if _, err := newX(config); err == nil || !strings.Contains(err.Error(), "required") {
+				t.Errorf("error %v", err)
+			}
 		})
 	}
 }

@@ -167,23 +167,7 @@ func TestErrorsSayWhatWasDone(t *testing.T) {
 }
 
 func TestNewRefusesAnIncompleteConfig(t *testing.T) {
-	complete := newFixture(t, nil).cfg
-	cases := map[string]func(*Config){
-		"no client":           func(c *Config) { c.Client = nil },
-		"no namespaces":       func(c *Config) { c.Namespaces = nil },
-		"no service accounts": func(c *Config) { c.ServiceAccounts = nil },
-		"no recorder":         func(c *Config) { c.Recorder = nil },
-		"no names":            func(c *Config) { c.Names = nil },
-	}
-	for name, change := range cases {
-		t.Run(name, func(t *testing.T) {
-			cfg := complete
-			change(&cfg)
-			if _, err := New(cfg); err == nil {
-				t.Error("no error")
-			}
-		})
-	}
+	testkit.ExpectRequired(t, newFixture(t, nil).cfg, New, "Workers", "Registerer")
 }
 
 // The cache never shows the account, as if another client deleted it after every create.

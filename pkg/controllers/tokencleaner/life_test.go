@@ -33,16 +33,13 @@ func fromNow() ahead { return ahead(time.Until(now())) }
 
 func TestNew(t *testing.T) {
 	client := &fake.Clientset{}
+	complete := newFixture(t, nil).cfg
+	complete.Client, complete.Registerer = client.CoreV1(), nil
+	testkit.ExpectRequired(t, complete, New, "ConfirmLive", "Period", "Interval", "DryRun", "Registerer")
 	cases := map[string]struct {
 		in   func(*Config)
 		want string
 	}{
-		"no client":                  {in: func(cfg *Config) { cfg.Client = nil }, want: "are required"},
-		"no namespaces":              {in: func(cfg *Config) { cfg.Namespaces = nil }, want: "are required"},
-		"no secrets":                 {in: func(cfg *Config) { cfg.Secrets = nil }, want: "are required"},
-		"no accounts":                {in: func(cfg *Config) { cfg.ServiceAccounts = nil }, want: "are required"},
-		"no recorder":                {in: func(cfg *Config) { cfg.Recorder = nil }, want: "are required"},
-		"no clock":                   {in: func(cfg *Config) { cfg.Clock = nil }, want: "are required"},
 		"no period":                  {in: func(cfg *Config) { cfg.Period = 0 }, want: "must be positive, not 0s and 24h0m0s"},
 		"a negative period":          {in: func(cfg *Config) { cfg.Period = -1 }, want: "must be positive"},
 		"no interval":                {in: func(cfg *Config) { cfg.Interval = 0 }, want: "must be positive"},

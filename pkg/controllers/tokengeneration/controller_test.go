@@ -18,29 +18,14 @@ import (
 )
 
 func TestNewChecksItsConfig(t *testing.T) {
-	cases := map[string]func(*Config){
-		"no mode":             func(cfg *Config) { cfg.Mode = "" },
-		"the mode none":       func(cfg *Config) { cfg.Mode = ModeNone },
-		"an unknown mode":     func(cfg *Config) { cfg.Mode = "some" },
-		"no client":           func(cfg *Config) { cfg.Client = nil },
-		"no metadata client":  func(cfg *Config) { cfg.Metadata = nil },
-		"no namespaces":       func(cfg *Config) { cfg.Namespaces = nil },
-		"no secrets":          func(cfg *Config) { cfg.Secrets = nil },
-		"no service accounts": func(cfg *Config) { cfg.ServiceAccounts = nil },
-		"no tokens":           func(cfg *Config) { cfg.Tokens = nil },
-		"no CA":               func(cfg *Config) { cfg.CA = nil },
-		"no recorder":         func(cfg *Config) { cfg.Recorder = nil },
-		"no clock":            func(cfg *Config) { cfg.Clock = nil },
-	}
-	for name, without := range cases {
-		t.Run(name, func(t *testing.T) {
-			server := fakeapi.New()
-			cfg := newConfig(t, server, server.Metadata)
-			without(&cfg)
-			if _, err := New(cfg); err == nil || !strings.HasPrefix(err.Error(), Name+": ") {
-				t.Errorf("got %v", err)
-			}
-		})
+	server := fakeapi.New()
+	complete := newConfig(t, server, server.Metadata)
+	testkit.ExpectRequired(t, complete, New, "Mode", "ConfirmLive", "Workers", "Registerer")
+	for _, mode := range []Mode{"", ModeNone, "some"} {
+		complete.Mode = mode
+		if _, err := New(complete); err == nil || !strings.HasPrefix(err.Error(), Name+": ") {
+			t.Errorf("mode %q: error %v", mode, err)
+		}
 	}
 }
 

@@ -24,24 +24,7 @@ import (
 )
 
 func TestNewRefusesAnIncompleteConfig(t *testing.T) {
-	complete := newFixture(t, apiServer{}).cfg
-	cases := map[string]func(*Config){
-		"no client":           func(c *Config) { c.Client = nil },
-		"no metadata client":  func(c *Config) { c.Metadata = nil },
-		"no secrets":          func(c *Config) { c.Secrets = nil },
-		"no service accounts": func(c *Config) { c.ServiceAccounts = nil },
-		"no recorder":         func(c *Config) { c.Recorder = nil },
-		"no clock":            func(c *Config) { c.Clock = nil },
-	}
-	for name, spoil := range cases {
-		t.Run(name, func(t *testing.T) {
-			cfg := complete
-			spoil(&cfg)
-			if _, err := New(cfg); err == nil {
-				t.Error("no error")
-			}
-		})
-	}
+	testkit.ExpectRequired(t, newFixture(t, apiServer{}).cfg, New, "ConfirmLive", "Workers", "Registerer")
 }
 
 func TestNothingIsSyncedBeforeAllCachesAre(t *testing.T) {

@@ -176,25 +176,5 @@ func TestRunReturnsAfterItsLastRequest(t *testing.T) {
 }
 
 func TestNewRefusesAnIncompleteConfig(t *testing.T) {
-	complete := newFixture(t).cfg
-	cases := map[string]func(*Config){
-		"no client":           func(c *Config) { c.Client = nil },
-		"no secrets":          func(c *Config) { c.Secrets = nil },
-		"no service accounts": func(c *Config) { c.ServiceAccounts = nil },
-		"no namespaces":       func(c *Config) { c.Namespaces = nil },
-		"no tokens":           func(c *Config) { c.Tokens = nil },
-		"no token reviews":    func(c *Config) { c.TokenReviews = nil },
-		"no CA":               func(c *Config) { c.CA = nil },
-		"no recorder":         func(c *Config) { c.Recorder = nil },
-		"no clock":            func(c *Config) { c.Clock = nil },
-	}
-	for name, spoil := range cases {
-		t.Run(name, func(t *testing.T) {
-			cfg := complete
-			spoil(&cfg)
-			if _, err := New(cfg); err == nil {
-				t.Error("no error")
-			}
-		})
-	}
+	testkit.ExpectRequired(t, newFixture(t).cfg, New, "ConfirmLive", "Resign", "ResignQPS", "Workers", "Registerer")
 }

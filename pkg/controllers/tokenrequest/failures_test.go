@@ -23,9 +23,7 @@ func TestAFailureSaysWhetherThereIsAToken(t *testing.T) {
 	} {
 		f := newFixture(t, served(), robot(), secret)
 		f.api.configure(func(a *fakeAPIServer) { a.tokensErr = testkit.QuotaExceeded() })
-		if _, err := f.syncSecret(t); err == nil {
-			t.Error("no error")
-		}
+		f.mustFail(t)
 		events := testkit.Events(f.recorder)
 		if len(events) != 1 || !strings.HasPrefix(events[0], "Warning FailedTokenRenewal "+want+": ") {
 			t.Errorf("events %q, want one with %s", events, want)
@@ -34,75 +32,51 @@ func TestAFailureSaysWhetherThereIsAToken(t *testing.T) {
 }
 
 func TestFailures(t *testing.T) {
-	const forbidden = `Warning FailedTokenRenewal This Secret cannot be given a token: request a token for service account team/robot: things "name" is forbidden: exceeded quota: few`
+	const (
+		requesting = "request a token for service account team/robot: "
+		writing    = "write secret team/s: "
+		redacted   = "Invalid (the message is redacted, because it contains a token)"
+	)
 	cases := map[string]struct {
 		inTokensErr, inWritesErr error
 		inToken                  string
-		want                     []string
-		wantAgain                time.Duration
-		wantErr                  bool
-		wantLater                []string
+		want                     string        // the end of the event; empty: this is no failure
+		wantAgain                time.Duration // zero: by the delays of the queue
+		wantAtOnce               bool          // otherwise there is an event only after [warnAfter]
 	}{
-		"forbidden": {inTokensErr: testkit.QuotaExceeded(), want: []string{forbidden}, wantErr: true},
-		"a deleted account": {
-			inTokensErr: testkit.NotFound(), wantAgain: requeueAfter, wantErr: true,
-			wantLater: []string{`Warning FailedTokenRenewal This Secret cannot be given a token: request a token for service account team/robot: things "name" not found`},
-		},
-		"an outage": {
-			inTokensErr: errBoom, wantErr: true,
-			wantLater: []string{"Warning FailedTokenRenewal This Secret cannot be given a token: request a token for service account team/robot: boom"},
-		},
-		"a terminating namespace": {inTokensErr: testkit.NamespaceTerminating(), wantAgain: requeueAfter},
-		"a response without a token": {
-			inToken: "opaque-" + secretBytes, wantErr: true,
-			wantLater: []string{"Warning FailedTokenRenewal This Secret cannot be given a token: request a token for service account team/robot: read the response of the API server: it is not a token with claims"},
-		},
-		"an error that quotes a token": {
-			inTokensErr: testkit.Invalid("spec", secretBytes), wantErr: true,
-			want: []string{"Warning FailedTokenRenewal This Secret cannot be given a token: request a token for service account team/robot: Invalid (the message is redacted, because it contains a token)"},
-		},
-		"a conflict": {
-			inWritesErr: testkit.Conflict(), wantAgain: requeueAfter, wantErr: true,
-			wantLater: []string{"Warning FailedTokenRenewal This Secret cannot be given a token: write secret team/s: " + testkit.Conflict().Error()},
-		},
-		"a deleted secret": {
-			inWritesErr: testkit.NotFound(), wantAgain: requeueAfter, wantErr: true,
-			wantLater: []string{"Warning FailedTokenRenewal This Secret cannot be given a token: write secret team/s: " + testkit.NotFound().Error()},
-		},
-		"a rejected write": {
-			inWritesErr: testkit.Invalid("data", secretBytes), wantErr: true,
-			want: []string{"Warning FailedTokenRenewal This Secret cannot be given a token: write secret team/s: Invalid (the message is redacted, because it contains a token)"},
-		},
-		"a lost write": {
-			inWritesErr: testkit.InternalError(), wantErr: true,
-			wantLater: []string{"Warning FailedTokenRenewal This Secret cannot be given a token: write secret team/s: Internal error occurred: etcd is slow"},
-		},
+		"forbidden":                    {inTokensErr: testkit.QuotaExceeded(), want: requesting + testkit.QuotaExceeded().Error(), wantAtOnce: true},
+		"a deleted account":            {inTokensErr: testkit.NotFound(), want: requesting + testkit.NotFound().Error(), wantAgain: requeueAfter},
+		"an outage":                    {inTokensErr: errBoom, want: requesting + "boom"},
+		"a terminating namespace":      {inTokensErr: testkit.NamespaceTerminating(), wantAgain: requeueAfter},
+		"a response without a token":   {inToken: "opaque-" + secretBytes, want: requesting + "read the response of the API server: it is not a token with claims"},
+		"an error that quotes a token": {inTokensErr: testkit.Invalid("spec", secretBytes), want: requesting + redacted, wantAtOnce: true},
+		"a conflict":                   {inWritesErr: testkit.Conflict(), want: writing + testkit.Conflict().Error(), wantAgain: requeueAfter},
+		"a deleted secret":             {inWritesErr: testkit.NotFound(), want: writing + testkit.NotFound().Error(), wantAgain: requeueAfter},
+		"a rejected write":             {inWritesErr: testkit.Invalid("data", secretBytes), want: writing + redacted, wantAtOnce: true},
+		"a lost write":                 {inWritesErr: testkit.InternalError(), want: writing + testkit.InternalError().Error()},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, served(), robot(), managed())
 			f.api.configure(func(a *fakeAPIServer) { a.tokensErr, a.writesErr, a.token = tc.inTokensErr, tc.inWritesErr, tc.inToken })
+			fails := tc.want != ""
+			event := "Warning FailedTokenRenewal This Secret cannot be given a token: " + tc.want
 			again, err := f.syncSecret(t)
-			if again != tc.wantAgain || err != nil != tc.wantErr || errors.Is(err, workqueue.ErrRequeueLater) != (err != nil && again > 0) {
+			if again != tc.wantAgain || (err != nil) != fails || errors.Is(err, workqueue.ErrRequeueLater) != (fails && again > 0) {
 				t.Errorf("again in %v, error %v", again, err)
 			}
-			if err != nil && strings.Contains(err.Error(), secretBytes) {
+			if strings.Contains(fmt.Sprint(err), secretBytes) {
 				t.Error("the error holds a token")
 			}
-			if diff := cmp.Diff(tc.want, testkit.Events(f.recorder)); diff != "" {
-				t.Errorf("events (-want +got):\n%s", diff)
+			if f.notes.get(testkit.SecretUID).failingSince.IsZero() == fails {
+				t.Errorf("failing: %t", !fails)
 			}
-			if f.notes.get(testkit.SecretUID).failingSince.IsZero() == tc.wantErr {
-				t.Errorf("failing: %t", !tc.wantErr)
-			}
-			if tc.wantLater != nil {
+			if tc.wantAtOnce {
+				f.expectEvents(t, event)
+			} else if f.expectEvents(t); fails {
 				f.pass(warnAfter)
-				if _, err := f.syncSecret(t); err == nil {
-					t.Error("no error")
-				}
-				if diff := cmp.Diff(tc.wantLater, testkit.Events(f.recorder)); diff != "" {
-					t.Errorf("later events (-want +got):\n%s", diff)
-				}
+				f.mustFail(t)
+				f.expectEvents(t, event)
 			}
 			f.api.configure(func(a *fakeAPIServer) { a.tokensErr, a.writesErr, a.token = nil, nil, "" })
 			f.pass(maxOutageDelay)
@@ -137,6 +111,13 @@ func TestMaxRetryDelay(t *testing.T) {
 	}
 }
 
+func (f fixture) expectOneLeftAlone(t *testing.T) {
+	t.Helper()
+	if events := testkit.Events(f.recorder); len(events) != 1 || !strings.Contains(events[0], "LeftAlone") {
+		t.Errorf("events %q", events)
+	}
+}
+
 func TestATokenThatIsRemovedAgainAndAgainIsWrittenEverMoreSlowly(t *testing.T) {
 	f := newFixture(t, served(), robot(), managed())
 	requests := 0
@@ -149,15 +130,10 @@ func TestATokenThatIsRemovedAgainAndAgainIsWrittenEverMoreSlowly(t *testing.T) {
 	if requests%2 != 0 { // a token and a patch for each write
 		t.Errorf("%d requests", requests)
 	}
-	if events := testkit.Events(f.recorder); len(events) != 1 || !strings.Contains(events[0], "LeftAlone") {
-		t.Errorf("events %q", events)
-	}
+	f.expectOneLeftAlone(t)
 	// A rotation is other content.
 	f.api.updateSecret(func(s *corev1.Secret) { s.Annotations[api.RotateAnnotation] = "now" })
-	f.mustSync(t)
-	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
-		t.Errorf("requests (-want +got):\n%s", diff)
-	}
+	f.expectSync(t, oneToken()...)
 }
 
 func removeToken(t *testing.T, f fixture) {
@@ -197,9 +173,7 @@ func TestATokenThatIsRemovedIsNeverMissingForLong(t *testing.T) {
 			t.Errorf("it is missing for %v", got)
 		}
 	}
-	if events := testkit.Events(f.recorder); len(events) != 1 || !strings.Contains(events[0], "LeftAlone") {
-		t.Errorf("events %q", events)
-	}
+	f.expectOneLeftAlone(t)
 }
 
 // TestWriteBackoffOfManySecretsDoesNotAffectOthers has many Secrets in backoff, and fills another.
@@ -214,10 +188,7 @@ func TestWriteBackoffOfManySecretsDoesNotAffectOthers(t *testing.T) {
 			t.Errorf("%v is not in backoff", secret)
 		}
 	}
-	f.mustSync(t)
-	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
-		t.Errorf("requests (-want +got):\n%s", diff)
-	}
+	f.expectSync(t, oneToken()...)
 }
 
 // TestConflictsWithoutEndCostFewTokens has a webhook that always responds with a conflict,
@@ -246,10 +217,7 @@ func TestConflictsWithoutEndCostFewTokens(t *testing.T) {
 			f.api.configure(func(a *fakeAPIServer) { a.writesErr = nil })
 			f.requests()
 			f.pass(maxOutageDelay)
-			f.mustSync(t)
-			if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
-				t.Errorf("requests (-want +got):\n%s", diff)
-			}
+			f.expectSync(t, oneToken()...)
 		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -87,9 +88,7 @@ func newFixture(t testing.TB, objects ...runtime.Object) fixture {
 		if strings.Contains(f.logger.GetSink().(ktesting.Underlier).GetBuffer().String(), secretBytes) {
 			t.Error("the log holds a token")
 		}
-		for _, event := range testkit.Events(f.recorder) {
-			t.Errorf("unexpected event %s", event)
-		}
+		f.expectEvents(t)
 	})
 	return f
 }
@@ -152,6 +151,14 @@ func (f fixture) mustSync(t testing.TB) time.Duration {
 	return again
 }
 
+// mustFail syncs team/s with the cache as it is.
+func (f fixture) mustFail(t testing.TB) {
+	t.Helper()
+	if _, err := f.syncSecret(t); err == nil {
+		t.Error("no error")
+	}
+}
+
 // requests returns the requests since the last call.
 func (f fixture) requests() []testkit.Request {
 	requests := testkit.Requests(f.api.Actions())
@@ -160,12 +167,37 @@ func (f fixture) requests() []testkit.Request {
 }
 
 // summary returns the requests since the last call without bodies.
-func (f fixture) summary() []string {
+func (f fixture) summary() []string { return summaryOf(f.requests()) }
+
+func summaryOf(requests []testkit.Request) []string {
 	var lines []string
-	for _, r := range f.requests() {
+	for _, r := range requests {
 		lines = append(lines, r.Verb+" "+r.Resource+" "+r.Name)
 	}
 	return lines
+}
+
+// expectRequests compares the requests since the last call.
+func (f fixture) expectRequests(t testing.TB, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, f.summary()); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+}
+
+// expectSync updates the cache, syncs team/s and compares the requests since the last call.
+func (f fixture) expectSync(t testing.TB, want ...string) {
+	t.Helper()
+	f.mustSync(t)
+	f.expectRequests(t, want...)
+}
+
+// expectEvents compares the events since the last call.
+func (f fixture) expectEvents(t testing.TB, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, testkit.Events(f.recorder)); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
 }
 
 // pass advances the clock.

@@ -1,7 +1,6 @@
 package tokenrequest
 
 import (
-	"context"
 	"errors"
 	"sync/atomic"
 	"testing"
@@ -23,9 +22,7 @@ func reduced(secret *corev1.Secret) *cache.ManagedSecret {
 }
 
 func TestLifecycle(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRunningController(t, served(), robot(), managed(with("lifetime", "1h")))
-		r.start()
+	run(t, func(t *testing.T, r *runningController) {
 		r.expectRequests("start", oneToken()...)
 		if !r.controller.Ready() {
 			t.Error("not ready")
@@ -67,36 +64,28 @@ func TestLifecycle(t *testing.T) {
 		if n := len(r.controller.notes.bySecret); n > 0 {
 			t.Errorf("%d notes are left", n)
 		}
-		r.stop()
-	})
+	}, hour())
 }
 
 func TestATokenIsRenewedSoonAfterALongOutage(t *testing.T) {
 	outages := map[string]error{"unreachable": errors.New("connection refused"), "unavailable": testkit.InternalError()}
 	for name, outage := range outages {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				r := newRunningController(t, served(), robot(), managed(with("lifetime", "1h")))
-				r.start()
-				synctest.Wait()
+			run(t, func(t *testing.T, r *runningController) {
 				r.configure(func(a *fakeAPIServer) { a.tokensErr = outage })
 				time.Sleep(20 * time.Hour)
 				r.configure(func(a *fakeAPIServer) { a.tokensErr = nil })
 				r.ClearActions()
 				time.Sleep(maxOutageDelay)
 				r.expectRequests("after the outage", oneToken()...)
-				r.stop()
-			})
+			}, hour())
 		})
 	}
 }
 
 // TestATokenIsRenewedInTimeAfterARejection grants permission a minute before the token expires.
 func TestATokenIsRenewedInTimeAfterARejection(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRunningController(t, served(), robot(), managed(with("lifetime", "1h")))
-		r.start()
-		synctest.Wait()
+	run(t, func(t *testing.T, r *runningController) {
 		r.configure(func(a *fakeAPIServer) { a.tokensErr = testkit.QuotaExceeded() })
 		time.Sleep(59 * time.Minute)
 		r.configure(func(a *fakeAPIServer) { a.tokensErr = nil })
@@ -105,8 +94,7 @@ func TestATokenIsRenewedInTimeAfterARejection(t *testing.T) {
 		if events := testkit.Events(r.recorder); len(events) != 1 {
 			t.Errorf("want one event, got %q", events)
 		}
-		r.stop()
-	})
+	}, hour())
 }
 
 // TestAWrongClockCausesFewRenewals allows no more than two renewals in a lifetime, or one a minute
@@ -124,7 +112,7 @@ func TestAWrongClockCausesFewRenewals(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := newRunningController(t, served(), robot(), managed(with("lifetime", "1h")))
+				r := newRunningController(t, served(), robot(), managed(hour()))
 				r.skew.Store(int64(tc.off))
 				check := r.onPatch
 				r.onPatch = func(before, after *corev1.Secret) {
@@ -186,30 +174,12 @@ func TestATokenThatIsNotValidYetIsRenewed(t *testing.T) {
 }
 
 func TestNothingIsDoneBeforeAllCachesAreSynced(t *testing.T) {
-	all := map[string]func(*Controller) toolscache.SharedIndexInformer{
-		"namespaces":       func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Namespaces },
-		"secrets":          func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.Secrets },
-		"service accounts": func(c *Controller) toolscache.SharedIndexInformer { return c.cfg.ServiceAccounts },
-	}
-	for missing := range all {
-		t.Run("all but "+missing, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				a := newFakeAPIServer(time.Now, served(), robot(), managed())
-				c := newController(t, a, func(cfg *Config) {
-					cfg.Recorder, cfg.Clock, cfg.Monotonic = record.NewFakeRecorder(9), clock.RealClock{}, clock.RealClock{}
-				})
-				run := []func(context.Context) error{c.Run}
-				for name, informer := range all {
-					if name != missing {
-						run = append(run, testkit.Informer(informer(c)))
-					}
-				}
-				defer testkit.Start(t.Context(), t, run...)()
-				time.Sleep(time.Minute)
-				if c.Ready() || a.granted > 0 || a.patches > 0 {
-					t.Errorf("ready %t, %d tokens, %d patches", c.Ready(), a.granted, a.patches)
-				}
-			})
+	testkit.ExpectNeedsAllCaches(t, func(t *testing.T) (testkit.Controller, []toolscache.SharedIndexInformer) {
+		t.Helper()
+		a := newFakeAPIServer(time.Now, served(), robot(), managed())
+		c := newController(t, a, func(cfg *Config) {
+			cfg.Recorder, cfg.Clock, cfg.Monotonic = record.NewFakeRecorder(9), clock.RealClock{}, clock.RealClock{}
 		})
-	}
+		return c, []toolscache.SharedIndexInformer{c.cfg.Namespaces, c.cfg.Secrets, c.cfg.ServiceAccounts}
+	})
 }

@@ -63,9 +63,7 @@ func TestMetrics(t *testing.T) {
 func TestMetricsShowAFailureUntilItIsOver(t *testing.T) {
 	f := newFixture(t, served(), robot(), managed())
 	f.api.configure(func(a *fakeAPIServer) { a.tokensErr = errBoom })
-	if _, err := f.syncSecret(t); err == nil {
-		t.Fatal("no error")
-	}
+	f.mustFail(t)
 	f.expectMetrics(t, map[string]int{stateFailing: 1}, "")
 	f.api.configure(func(a *fakeAPIServer) { a.tokensErr = nil })
 	f.mustSync(t)
@@ -77,9 +75,7 @@ func TestMetricsShowAFailureUntilItIsOver(t *testing.T) {
 	f.api.updateSecret(func(s *corev1.Secret) { delete(s.Data, "token") })
 	f.cache(t, f.api.secret())
 	f.api.configure(func(a *fakeAPIServer) { a.writesErr = errBoom })
-	if _, err := f.syncSecret(t); err == nil {
-		t.Fatal("no error")
-	}
+	f.mustFail(t)
 	f.expectMetrics(t, map[string]int{stateFailing: 1}, "86400")
 	f.api.updateSecret(func(s *corev1.Secret) { s.Data["token"] = token })
 	f.mustSync(t)

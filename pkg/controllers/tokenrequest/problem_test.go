@@ -62,9 +62,7 @@ func TestWhatIsWrongStandsOnTheSecret(t *testing.T) {
 			for range 3 {
 				f.mustSync(t)
 			}
-			if diff := cmp.Diff(tc.wantRequests, f.summary()); diff != "" {
-				t.Errorf("requests (-want +got):\n%s", diff)
-			}
+			f.expectRequests(t, tc.wantRequests...)
 			if tc.wantRequests == nil {
 				tc.wantProblem = before
 			}
@@ -130,9 +128,7 @@ func TestTheProblemOfAFailureIsWrittenOnce(t *testing.T) {
 			for n := range 20 {
 				f.api.configure(func(a *fakeAPIServer) { a.tokensErr = tc.err(n) })
 				f.cache(t, f.api.secret())
-				if _, err := f.syncSecret(t); err == nil {
-					t.Fatal("no error")
-				}
+				f.mustFail(t)
 				f.pass(warnAfter)
 			}
 			patches := 0
@@ -147,10 +143,7 @@ func TestTheProblemOfAFailureIsWrittenOnce(t *testing.T) {
 			f.expectProblem(t, tc.want)
 			testkit.Events(f.recorder) // without a work queue, each failure is one
 			f.api.configure(func(a *fakeAPIServer) { a.tokensErr = nil })
-			f.mustSync(t)
-			if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
-				t.Errorf("requests (-want +got):\n%s", diff)
-			}
+			f.expectSync(t, oneToken()...)
 			f.expectProblem(t, "")
 		})
 	}
@@ -163,9 +156,7 @@ func TestAProblemThatMayNotBeWritten(t *testing.T) {
 	for range 3 {
 		f.mustSync(t)
 	}
-	if diff := cmp.Diff(onlyPatch(), f.summary()); diff != "" {
-		t.Errorf("requests (-want +got):\n%s", diff)
-	}
+	f.expectRequests(t, onlyPatch()...)
 	if events := testkit.Events(f.recorder); len(events) != 1 || !strings.HasPrefix(events[0], "Warning TokenNotServed ") {
 		t.Errorf("events %q", events)
 	}
@@ -173,18 +164,13 @@ func TestAProblemThatMayNotBeWritten(t *testing.T) {
 
 	f.api.configure(func(a *fakeAPIServer) { a.writesErr = nil })
 	f.cache(t, served())
-	f.mustSync(t)
-	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
-		t.Errorf("requests (-want +got):\n%s", diff)
-	}
+	f.expectSync(t, oneToken()...)
 }
 
 func TestAProblemIsWrittenAfterAnOutage(t *testing.T) {
 	f := newFixture(t, served(), robot(), managed(with("lifetime", "1m")))
 	f.api.configure(func(a *fakeAPIServer) { a.writesErr = errBoom })
-	if _, err := f.syncSecret(t); err == nil {
-		t.Error("no error")
-	}
+	f.mustFail(t)
 	f.api.configure(func(a *fakeAPIServer) { a.writesErr = nil })
 	f.mustSync(t)
 	f.expectProblem(t, tooShort)
@@ -247,9 +233,6 @@ func TestAProblemOfManySecretsIsWrittenAtABoundedRate(t *testing.T) {
 		t.Errorf("again after %v", again)
 	}
 	f.pass(2 * time.Second)
-	f.mustSync(t)
-	if diff := cmp.Diff(onlyPatch(), f.summary()); diff != "" {
-		t.Errorf("requests (-want +got):\n%s", diff)
-	}
+	f.expectSync(t, onlyPatch()...)
 	testkit.Events(f.recorder)
 }

@@ -1,6 +1,7 @@
 package tokenrequest
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -28,8 +29,6 @@ type runningController struct {
 	skew       atomic.Int64
 	stop       func()
 	controller *Controller
-	// client is what the process writes with; nil: the API server.
-	client Client
 
 	mu      sync.Mutex
 	expired []string // descriptions of expired tokens
@@ -41,6 +40,22 @@ func newRunningController(t *testing.T, objects ...runtime.Object) *runningContr
 	r.onPatch = func(before, _ *corev1.Secret) { r.checkExpired(before) }
 	return r
 }
+
+// run runs test in simulated time, with a process that serves team/s, which asks for a token that
+// opts change.
+func run(t *testing.T, test func(*testing.T, *runningController), opts ...testkit.Option) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunningController(t, served(), robot(), managed(opts...))
+		r.start()
+		synctest.Wait()
+		test(t, r)
+		r.stop()
+	})
+}
+
+// hour is the lifetime of tokens in tests that wait for renewals.
+func hour() testkit.Option { return with("lifetime", "1h") }
 
 // checkExpired records secret if its token has expired.
 func (r *runningController) checkExpired(secret *corev1.Secret) {
@@ -71,9 +86,6 @@ func (r *runningController) start() {
 	r.Helper()
 	r.controller = newController(r.T, r.fakeAPIServer, func(cfg *Config) {
 		cfg.Recorder, cfg.Clock, cfg.Monotonic = r.recorder, skewed{&r.skew}, clock.RealClock{}
-		if r.client != nil {
-			cfg.Client = r.client
-		}
 	})
 	// Errors are part of the test, so they are not logged.
 	ctx := klog.NewContext(r.Context(), klog.Logger{})
@@ -86,12 +98,9 @@ func (r *runningController) start() {
 func (r *runningController) expectRequests(what string, want ...string) {
 	r.Helper()
 	synctest.Wait()
-	var got []string
-	for _, request := range testkit.Requests(r.Actions()) {
-		if request.Verb != "list" && request.Verb != "watch" && request.Verb != "get" {
-			got = append(got, request.Verb+" "+request.Resource+" "+request.Name)
-		}
-	}
+	got := summaryOf(slices.DeleteFunc(testkit.Requests(r.Actions()), func(request testkit.Request) bool {
+		return request.Verb == "list" || request.Verb == "watch" || request.Verb == "get"
+	}))
 	r.ClearActions()
 	if diff := cmp.Diff(want, got); diff != "" {
 		r.Errorf("%s: requests (-want +got):\n%s", what, diff)

@@ -64,9 +64,7 @@ func TestARenewalIsTwoRequests(t *testing.T) {
 	if again := f.mustSync(t); again <= 0 {
 		t.Error("no next sync")
 	}
-	if got := f.summary(); len(got) > 0 {
-		t.Errorf("a second time: %v", got)
-	}
+	f.expectRequests(t)
 }
 
 func TestNothingIsWrittenToAValidSecret(t *testing.T) {
@@ -91,16 +89,12 @@ func TestNoSecondTokenWhileTheCacheLags(t *testing.T) {
 	if again, err := f.syncSecret(t); again != requeueAfter || err != nil {
 		t.Errorf("again after %v (%v)", again, err)
 	}
-	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
-		t.Errorf("requests (-want +got):\n%s", diff)
-	}
+	f.expectRequests(t, oneToken()...)
 	f.pass(maxCacheLag + time.Second)                                          // as after a restore of etcd, whose resourceVersions are lower
 	if _, err := f.syncSecret(t); !errors.Is(err, workqueue.ErrRequeueLater) { // the cache was stale
 		t.Error(err)
 	}
-	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
-		t.Errorf("requests (-want +got):\n%s", diff)
-	}
+	f.expectRequests(t, oneToken()...)
 }
 
 // TestADeletedSecretLeavesNoNote delivers the delete event before the response to a patch.
@@ -149,32 +143,19 @@ func TestAnAccountIsDeletedAndCreatedAgain(t *testing.T) {
 	if again := f.mustSync(t); again != requeueAfter {
 		t.Errorf("again after %v", again)
 	}
-	if diff := cmp.Diff([]string{"get serviceaccounts team/robot"}, f.summary()); diff != "" {
-		t.Errorf("while only the cache lacks the account (-want +got):\n%s", diff)
-	}
+	f.expectRequests(t, "get serviceaccounts team/robot")
 	f.api.Remove(robot())
-	f.mustSync(t)
-	if diff := cmp.Diff([]string{"get serviceaccounts team/robot", "patch secrets team/s"}, f.summary()); diff != "" {
-		t.Errorf("requests (-want +got):\n%s", diff)
-	}
+	f.expectSync(t, "get serviceaccounts team/robot", "patch secrets team/s")
 	bare := managed(testkit.WithResourceVersion("1003"),
 		with("problem", "sakeeper.io/service-account: there is no ServiceAccount robot in this namespace; create it, or name another"))
 	if diff := cmp.Diff(bare, f.api.secret()); diff != "" {
 		t.Errorf("secret (-want +got):\n%s", diff)
 	}
 	want := []string{"Warning RemovedToken ServiceAccount robot is gone, and its token was removed from this Secret: ca.crt, namespace, token. Another token is written when a ServiceAccount of that name exists"}
-	if diff := cmp.Diff(want, testkit.Events(f.recorder)); diff != "" {
-		t.Errorf("events (-want +got):\n%s", diff)
-	}
-	f.mustSync(t)
-	if got := f.summary(); len(got) > 0 { // the removal said it all
-		t.Errorf("after the removal: %v", got)
-	}
+	f.expectEvents(t, want...)
+	f.expectSync(t) // the removal said it all
 	f.cache(t, robot(testkit.WithUID(testkit.OtherUID)))
-	f.mustSync(t)
-	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
-		t.Errorf("requests (-want +got):\n%s", diff)
-	}
+	f.expectSync(t, oneToken()...)
 }
 
 func TestAWarningIsRecordedOnceUntilItChanges(t *testing.T) {
@@ -184,23 +165,17 @@ func TestAWarningIsRecordedOnceUntilItChanges(t *testing.T) {
 		f.api.updateSecret(change)
 		f.mustSync(t)
 		f.mustSync(t)
-		if diff := cmp.Diff(want, testkit.Events(f.recorder)); diff != "" {
-			t.Errorf("%s: events (-want +got):\n%s", what, diff)
-		}
+		f.expectEvents(t, want...)
 	}
 	short := `Warning InvalidTokenSetting sakeeper.io/lifetime: "1m" is not a duration from 10m to 1193046h, such as 24h`
 	step("at first", func(*corev1.Secret) {}, short)
 	step("an unrelated change", func(s *corev1.Secret) { s.Data["mine"] = []byte("no") })
 	step("another mistake", func(s *corev1.Secret) { s.Annotations[api.LifetimeAnnotation] = "2m" },
 		`Warning InvalidTokenSetting sakeeper.io/lifetime: "2m" is not a duration from 10m to 1193046h, such as 24h`)
-	if diff := cmp.Diff([]string{"patch secrets team/s", "patch secrets team/s"}, f.summary()); diff != "" {
-		t.Errorf("requests (-want +got):\n%s", diff)
-	}
+	f.expectRequests(t, "patch secrets team/s", "patch secrets team/s")
 	step("valid", func(s *corev1.Secret) { s.Annotations[api.LifetimeAnnotation] = "20m" })
 	step("invalid again", func(s *corev1.Secret) { s.Annotations[api.LifetimeAnnotation] = "1m" }, short)
-	if diff := cmp.Diff(append(oneToken(), "patch secrets team/s"), f.summary()); diff != "" {
-		t.Errorf("requests (-want +got):\n%s", diff)
-	}
+	f.expectRequests(t, append(oneToken(), "patch secrets team/s")...)
 }
 
 func TestANewCAIsWritten(t *testing.T) {
@@ -212,10 +187,7 @@ func TestANewCAIsWritten(t *testing.T) {
 		t.Error("the CA is still the former one")
 	}
 	f.requests()
-	f.mustSync(t)
-	if got := f.summary(); len(got) > 0 {
-		t.Errorf("a second time: %v", got)
-	}
+	f.expectSync(t)
 }
 
 // TestANewCAIsWrittenAtABoundedRate allows 500 writes at once, then 50 per second. A
@@ -233,40 +205,20 @@ func TestANewCAIsWrittenAtABoundedRate(t *testing.T) {
 		t.Errorf("again after %v", again)
 	}
 	f.pass(2 * time.Second)
-	f.mustSync(t)
-	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
-		t.Errorf("requests (-want +got):\n%s", diff)
-	}
+	f.expectSync(t, oneToken()...)
 	for i := range burst + 50 {
 		f.limiter.When(toolscache.ObjectName{Name: "again " + strconv.Itoa(i)})
 	}
 	f.api.updateSecret(func(s *corev1.Secret) { s.Annotations[api.RotateAnnotation] = "now" })
-	f.mustSync(t)
-	if diff := cmp.Diff(oneToken(), f.summary()); diff != "" {
-		t.Errorf("requests of a rotation (-want +got):\n%s", diff)
-	}
+	f.expectSync(t, oneToken()...)
 }
 
-func TestNew(t *testing.T) {
+func TestNewRefusesABadConfig(t *testing.T) {
 	good := newFixture(t).cfg
 	good.Registerer = nil
-	for name, change := range map[string]func(*Config){
-		"no client":           func(c *Config) { c.Client = nil },
-		"no namespaces":       func(c *Config) { c.Namespaces = nil },
-		"no secrets":          func(c *Config) { c.Secrets = nil },
-		"no service accounts": func(c *Config) { c.ServiceAccounts = nil },
-		"no CA":               func(c *Config) { c.CA = nil },
-		"no recorder":         func(c *Config) { c.Recorder = nil },
-		"no clock":            func(c *Config) { c.Clock = nil },
-		"no monotonic clock":  func(c *Config) { c.Monotonic = nil },
-		"a bad server":        func(c *Config) { c.PublicServer = "api:6443" },
-	} {
-		t.Run(name, func(t *testing.T) {
-			cfg := good
-			change(&cfg)
-			if c, err := New(cfg); err == nil || c != nil || !strings.HasPrefix(err.Error(), Name+": ") {
-				t.Errorf("got %v, %v", c, err)
-			}
-		})
+	testkit.ExpectRequired(t, good, New, "AllNamespaces", "PublicServer", "Workers", "Registerer")
+	good.PublicServer = "api:6443"
+	if _, err := New(good); err == nil || !strings.HasPrefix(err.Error(), Name+": PublicServer: ") {
+		t.Errorf("error %v", err)
 	}
 }

@@ -8,11 +8,13 @@ import (
 	"testing"
 	"time"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
 
 	"github.com/sakeeper/sakeeper/pkg/podadmission/rules"
 	"github.com/sakeeper/sakeeper/pkg/podadmission/secretrefs"
@@ -368,6 +370,43 @@ func expectNothingRefusedWithoutAccounts(t *testing.T, namespace string) {
 	for range 5 {
 		must(t, submit(t.Context(), namespace, newPod("robot", nil)))
 	}
+}
+
+// TestBindingOfLabelledAccounts: a selector in the binding, as the documentation has it for namespaces with many
+// accounts, leaves out the accounts without the label.
+func TestBindingOfLabelledAccounts(t *testing.T) {
+	const namespace = "labelled"
+	newNamespace(t, namespace, nil)
+	newAccount(t, namespace, "unlabelled", robot().Annotations)
+	labelled := robot()
+	labelled.Labels = map[string]string{"example.com/limits-its-pods": "true"}
+	accounts := server.client.CoreV1().ServiceAccounts(namespace)
+	_, err := accounts.Create(t.Context(), labelled, metav1.CreateOptions{})
+	must(t, err)
+	objects, err := policy.Generate([]string{policy.SecretReferencesName}, policy.Newest(), policy.Defaults())
+	must(t, err)
+	for _, object := range objects {
+		if b, ok := object.(*admissionregistrationv1.ValidatingAdmissionPolicyBinding); ok {
+			b.Spec.ParamRef.Selector.MatchLabels = labelled.Labels
+			b.Spec.ParamRef.ParameterNotFoundAction = ptr.To(admissionregistrationv1.AllowAction)
+		}
+		create(t, namespace, object)
+	}
+	expect := func(account string, want int32) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("code %d for a pod of %s", want, account), func(ctx context.Context) error {
+			err := submit(ctx, namespace, newPod(account, volume(secretrefs.SecretVolume, "x")))
+			if code, message := refusal(err); code != want {
+				return fmt.Errorf("got %d, %s", code, message)
+			}
+			return nil
+		})
+	}
+	expect("robot", 403)
+	expect("unlabelled", 0)
+	must(t, accounts.Delete(t.Context(), "robot", metav1.DeleteOptions{}))
+	expect("robot", 0)
+	expect("unlabelled", 0) // not 422, although no account has the label
 }
 
 // TestCostOfLargePods: the API server gives each expression 1,000,000 units, and an `in` costs as many as the list has

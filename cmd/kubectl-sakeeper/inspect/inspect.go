@@ -2,13 +2,14 @@
 package inspect
 
 import (
-	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -42,7 +43,7 @@ or in the standard input, and says of each: its kind, issuer, audiences and time
 what it is bound to, and whether a key that the API server publishes verifies it.
 The token itself is not printed, and not sent anywhere without --review.`,
 		Example: `  kubectl sakeeper inspect ~/.kube/config
-  kubectl get secret ci -o jsonpath={.data.token} | base64 -d | kubectl sakeeper inspect`,
+  kubectl get secret ci -o yaml | kubectl sakeeper inspect`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.run(cmd.Context(), args) },
 	}
@@ -68,12 +69,11 @@ func (c *command) run(ctx context.Context, args []string) error {
 		set, missing = c.published(ctx)
 	}
 	var all []explanation
+	var unanswered error
 	for _, compact := range find(text) {
 		e := explain(compact, set, now)
-		if c.review {
-			if e.Review, err = c.ask(ctx, compact, len(all) == 0); err != nil {
-				return err
-			}
+		if c.review && unanswered == nil {
+			e.Review, unanswered = c.ask(ctx, compact, len(all) == 0)
 		}
 		all = append(all, e)
 	}
@@ -88,7 +88,7 @@ func (c *command) run(ctx context.Context, args []string) error {
 	default:
 		err = write(c.Out, all, now)
 	}
-	return errors.Join(err, missing)
+	return errors.Join(err, missing, unanswered)
 }
 
 func (c *command) read(args []string) ([]byte, error) {
@@ -108,17 +108,27 @@ func (c *command) read(args []string) ([]byte, error) {
 	return text, err
 }
 
-// jwt finds JWTs in any text.
-var jwt = regexp.MustCompile(`eyJ[\w-]*\.[\w-]+\.[\w-]*`)
+var (
+	// jwt finds JWTs in any text.
+	jwt = regexp.MustCompile(`eyJ[\w-]*\.[\w-]+\.[\w-]*`)
+	// encoded finds what may be a JWT in base64, as in the data of a Secret that kubectl printed.
+	encoded = regexp.MustCompile(`ZXlK[A-Za-z0-9+/]+=*`)
+)
 
 // find returns the tokens in a text, each once.
 func find(text []byte) []string {
 	var found []string
-	seen := map[string]bool{}
-	for _, match := range jwt.FindAll(bytes.TrimSpace(text), -1) {
-		if compact := string(match); !seen[compact] {
-			seen[compact] = true
-			found = append(found, compact)
+	add := func(text []byte) {
+		for _, match := range jwt.FindAll(text, -1) {
+			if compact := string(match); !slices.Contains(found, compact) {
+				found = append(found, compact)
+			}
+		}
+	}
+	add(text)
+	for _, match := range encoded.FindAll(text, -1) {
+		if decoded, err := base64.StdEncoding.DecodeString(string(match)); err == nil {
+			add(decoded)
 		}
 	}
 	return found

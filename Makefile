@@ -57,7 +57,8 @@ BENCH_SCALE ?= small
 bench: control-plane kube-controller-manager build ## Measure side by side with kube-controller-manager; BENCH_SCALE=small or full
 	$(GO_BUILD) -o bin/bench ./hack/bench && exec bin/bench -scale $(BENCH_SCALE) -json bin/bench-$(BENCH_SCALE).json -chart bin/bench-$(BENCH_SCALE).svg
 
-manifests: kubectl ## Render the overlays of manifests into manifests/rendered, and make the policies
+manifests: kubectl ## Render the overlays of manifests into manifests/rendered, and make the custom resource definition and the policies
+	go tool -modfile=hack/tools/generate/go.mod controller-gen object crd paths=./pkg/api/v1alpha1 output:crd:dir=manifests/components/account-templates
 	go test ./manifests -run "TestRendered|TestPolicies" -count 1 -update
 
 test: control-plane kube-controller-manager kubectl ## Run the unit and integration tests, with the race detector, and the programs of e2e/embed

@@ -13,3 +13,6 @@ const RootCAConfigMap = "kube-root-ca.crt"
 // DefaultServiceAccount is the ServiceAccount that every namespace has, and that a pod gets
 // which names none.
 const DefaultServiceAccount = "default"
+
+// TemplateFieldManager is the field manager that applies ServiceAccountTemplates.
+const TemplateFieldManager = "sakeeper-account-templates"

@@ -124,3 +124,17 @@ const (
 	// that the process has tried to use. The event names the role that has it.
 	ReasonMissingRight = "MissingRight"
 )
+
+// Reasons of events about ServiceAccountTemplates.
+const (
+	// ReasonFailedApplyTemplate is on a ServiceAccount that the API server refuses to change as its
+	// templates say, or on the namespace if it refuses to create it; and on a template whose status it
+	// refuses.
+	ReasonFailedApplyTemplate = "FailedApplyTemplate"
+	// ReasonTemplateConflict is on a template if fields are not set, because another field manager or
+	// template has set them.
+	ReasonTemplateConflict = "TemplateConflict"
+	// ReasonTemplateNotApplied is on a template if a selector cannot be parsed, or a ServiceAccount
+	// cannot be written.
+	ReasonTemplateNotApplied = "TemplateNotApplied"
+)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/sakeeper/sakeeper/pkg/controllers/accounttemplate"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
@@ -33,6 +34,7 @@ func descriptors() []descriptor {
 		{name: tokengeneration.Name, alias: "token-generation", make: (*parts).tokenGeneration},
 		{name: tokenrequest.Name, alias: "token-request", make: (*parts).tokenRequest, disabledByDefault: true},
 		{name: tokeninventory.Name, alias: "token-inventory", make: (*parts).tokenInventory},
+		{name: accounttemplate.Name, alias: "service-account-template", make: (*parts).accountTemplate, disabledByDefault: true},
 	}
 }
 

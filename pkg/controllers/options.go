@@ -74,7 +74,9 @@ type Options struct {
 	TokenInventory  TokenInventoryOptions
 
 	// Namespaces and ServiceAccounts are informers of the caller, who starts them; see the package
-	// comment. Default: informers of the suite, which keep only what is needed.
+	// comment. Default: informers of the suite, which keep only what is needed. Templates of
+	// ServiceAccounts select namespaces by the labels in Namespaces; for ServiceAccounts, they always
+	// have an informer of the suite.
 	Namespaces, ServiceAccounts toolscache.SharedIndexInformer
 
 	// Registerer gets all metrics. Default: metrics are not exported. Two suites of one process

@@ -127,11 +127,21 @@ func (p *parts) discard() {
 	}
 }
 
+// whyNotReady returns what keeps a controller from becoming ready.
+func whyNotReady(c runnable) error {
+	if c, ok := c.(interface{ Err() error }); ok {
+		if err := c.Err(); err != nil {
+			return err
+		}
+	}
+	return errStarting
+}
+
 // ready returns what is not ready.
 func (p *parts) ready() error {
 	for _, name := range Names() {
 		if c := p.controllers[name]; c != nil && !c.Ready() {
-			return fmt.Errorf("%s: %w", name, errStarting)
+			return fmt.Errorf("%s: %w", name, whyNotReady(c))
 		}
 	}
 	if p.check != nil {

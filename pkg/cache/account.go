@@ -40,6 +40,11 @@ func (f Field) String() string {
 	return f.Name + "[" + f.Key + "]"
 }
 
+// BeforeFirstApply is the field manager that the API server gives to the fields of an object without
+// managedFields, when the first apply is made. No client has set such fields: admission has, at the
+// creation of the object.
+const BeforeFirstApply = "before-first-apply"
+
 // FieldState is the value of a field, and who set it.
 type FieldState struct {
 	// Present is true if the field has a value.
@@ -50,6 +55,7 @@ type FieldState struct {
 	// Ours is true if the field manager [api.TemplateFieldManager] owns the field.
 	Ours bool
 	// Other is another field manager that owns the field, the first by name; empty if there is none.
+	// It is [BeforeFirstApply] only if that is the only one.
 	Other string
 }
 
@@ -105,12 +111,11 @@ func NewAccount(account *corev1.ServiceAccount) *Account {
 	return reduced
 }
 
-// setOwners notes who owns the fields. The API server treats the fields of an object without
-// managedFields as owned by the manager before-first-apply.
+// setOwners notes who owns the fields.
 func (a *Account) setOwners(entries []metav1.ManagedFieldsEntry) {
 	if len(entries) == 0 {
 		for field, state := range a.Fields {
-			state.Other = "before-first-apply"
+			state.Other = BeforeFirstApply
 			a.Fields[field] = state
 		}
 		return
@@ -122,7 +127,7 @@ func (a *Account) setOwners(entries []metav1.ManagedFieldsEntry) {
 			switch {
 			case ours:
 				state.Ours = true
-			case state.Other == "" || entry.Manager < state.Other:
+			case state.Other == "" || state.Other == BeforeFirstApply || entry.Manager != BeforeFirstApply && entry.Manager < state.Other:
 				state.Other = entry.Manager
 			}
 			a.Fields[field] = state

@@ -6,7 +6,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
@@ -20,7 +19,7 @@ func TestNewAccount(t *testing.T) {
 	account := testkit.ServiceAccount("team/default", testkit.WithLabel("app", "web"), testkit.WithLabel("team", "blue"), testkit.WithAnnotation("note", "x"),
 		testkit.WithAnnotation("kubectl.kubernetes.io/last-applied-configuration", "a copy"), testkit.WithAnnotation("kubernetes.io/enforce-mountable-secrets", "true"),
 		testkit.WithReferences("token"))
-	account.AutomountServiceAccountToken = ptr.To(false)
+	account.AutomountServiceAccountToken = new(false)
 	account.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "b"}, {Name: "a"}}
 	state := func(value string, ours bool, other string) cache.FieldState {
 		return cache.FieldState{Present: true, Value: value, Ours: ours, Other: other}

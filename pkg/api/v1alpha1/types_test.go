@@ -26,7 +26,9 @@ func TestTheDefinitionIsThatOfTheTypes(t *testing.T) {
 			Versions []struct {
 				Schema struct {
 					OpenAPIV3Schema struct {
-						Properties struct{ Spec, Status struct{ Properties properties } }
+						Properties struct {
+							Spec, Status struct{ Properties properties }
+						}
 					} `json:"openAPIV3Schema"`
 				}
 			}

@@ -44,14 +44,7 @@ func (c *Controller) apply(ctx context.Context, key toolscache.ObjectName, s sta
 		c.note(key, "another client keeps changing it back")
 		return allowed.Wait, nil
 	}
-	account := configuration(key, p.fields)
-	if s.account != nil {
-		account.WithUID(s.account.UID)
-		if p.force { // only what was seen is taken from another manager
-			account.WithResourceVersion(s.account.ResourceVersion)
-		}
-	}
-	_, err := c.cfg.Client.ServiceAccounts(key.Namespace).Apply(ctx, account, metav1.ApplyOptions{FieldManager: api.TemplateFieldManager, Force: p.force})
+	err := c.write(ctx, key, s.account, p)
 	if err == nil {
 		c.backoff.Record(object, content)
 		klog.FromContext(ctx).V(2).Info("Applied templates to service account", "serviceAccount", klog.KRef(key.Namespace, key.Name), "reason", p.reason)
@@ -68,6 +61,47 @@ func (c *Controller) apply(ctx context.Context, key toolscache.ObjectName, s sta
 		c.note(key, "")
 	}
 	return requeueAfter, err
+}
+
+// write sends what is to be written; account is nil if it is to be created.
+func (c *Controller) write(ctx context.Context, key toolscache.ObjectName, account *cache.Account, p plan) error {
+	client := c.cfg.Client.ServiceAccounts(key.Namespace)
+	if p.action == remove {
+		patch, err := kube.MergePatch(account, removal(p.removed))
+		if err != nil {
+			return err
+		}
+		_, err = client.Patch(ctx, key.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: api.TemplateFieldManager})
+		return err
+	}
+	applied := configuration(key, p.fields)
+	if account != nil {
+		applied.WithUID(account.UID)
+		if p.force { // only what was seen is taken from another manager
+			applied.WithResourceVersion(account.ResourceVersion)
+		}
+	}
+	_, err := client.Apply(ctx, applied, metav1.ApplyOptions{FieldManager: api.TemplateFieldManager, Force: p.force})
+	return err
+}
+
+// removal returns a JSON merge patch that removes fields.
+func removal(fields []cache.Field) map[string]any {
+	metadata := map[string]any{}
+	patch := map[string]any{"metadata": metadata}
+	for _, field := range fields {
+		if field.Key == "" {
+			patch[field.Name] = nil
+			continue
+		}
+		keys, ok := metadata[field.Name].(map[string]any)
+		if !ok {
+			keys = map[string]any{}
+			metadata[field.Name] = keys
+		}
+		keys[field.Key] = nil
+	}
+	return patch
 }
 
 // configuration returns a ServiceAccount with fields alone.

@@ -24,6 +24,7 @@ const (
 	none action = iota
 	create
 	apply
+	remove
 )
 
 // plan is what is to be done with a ServiceAccount.
@@ -33,6 +34,9 @@ type plan struct {
 	// fields are all that the field manager of the templates should own. An apply of fewer removes
 	// the others.
 	fields map[cache.Field]string
+	// removed are the fields that remove removes. An apply of fewer fields would leave those that
+	// admission set, which [cache.BeforeFirstApply] owns too. Other changes are decided after it.
+	removed []cache.Field
 	// force: some of fields are taken from another field manager.
 	force bool
 
@@ -104,7 +108,7 @@ func (p *plan) compare(account *cache.Account, wanted map[cache.Field]desired, k
 		is := account.Fields[field]
 		equal := is.Present && is.Value == w.value
 		if !equal && is.Other != "" {
-			if !w.force {
+			if !w.force && !isInherited(is) {
 				p.conflicts = append(p.conflicts, conflict{field: field, manager: is.Other, templates: w.templates})
 				continue
 			}
@@ -115,6 +119,7 @@ func (p *plan) compare(account *cache.Account, wanted map[cache.Field]desired, k
 			differs("a field of a template is not set")
 		}
 	}
+	inherited := false
 	for field, is := range account.Fields {
 		_, isWanted := wanted[field]
 		_, isApplied := p.fields[field]
@@ -124,7 +129,19 @@ func (p *plan) compare(account *cache.Account, wanted map[cache.Field]desired, k
 			p.fields[field] = is.Value
 		default:
 			differs("a field is given back")
+			if is.Other == "" || isInherited(is) {
+				p.removed = append(p.removed, field)
+			}
+			inherited = inherited || isInherited(is)
 		}
+	}
+	if inherited {
+		p.action = remove
+	} else {
+		p.removed = nil
 	}
 	slices.SortFunc(p.conflicts, func(a, b conflict) int { return cmp.Compare(a.field.String(), b.field.String()) })
 }
+
+// isInherited returns true for a field that admission set, and that a template set to the same value.
+func isInherited(is cache.FieldState) bool { return is.Ours && is.Other == cache.BeforeFirstApply }

@@ -3,13 +3,13 @@ package accounttemplate
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/sakeeper/sakeeper/pkg/api/v1alpha1"
 	"github.com/sakeeper/sakeeper/pkg/cache"
@@ -26,7 +26,7 @@ const (
 type specs map[string]func(*v1alpha1.ServiceAccountTemplateSpec)
 
 func noAutomount(s *v1alpha1.ServiceAccountTemplateSpec) {
-	s.AutomountServiceAccountToken = ptr.To(false)
+	s.AutomountServiceAccountToken = new(false)
 }
 
 func TestDecide(t *testing.T) {
@@ -50,6 +50,7 @@ func TestDecide(t *testing.T) {
 		want        action
 		wantFields  map[string]string
 		wantForce   bool
+		wantRemoved []string
 		conflicts   []string
 	}{
 		"no template": {inAccount: account(automount(true))},
@@ -100,6 +101,19 @@ func TestDecide(t *testing.T) {
 			inTemplates: specs{"t": noAutomount, "u": registry},
 			want:        apply, wantFields: map[string]string{"imagePullSecrets": "a,b"},
 			conflicts: []string{"automountServiceAccountToken user"},
+		},
+		"what admission set and a template too is removed": {
+			inAccount:   account(automount(false), testkit.WithLabel("team", "blue"), owned(inherited(ownsAutomount), ours(`{"f:automountServiceAccountToken":{},"f:metadata":{"f:labels":{"f:team":{}}}}`))),
+			want:        remove,
+			wantRemoved: []string{"automountServiceAccountToken", "labels[team]"},
+		},
+		"unless a user sets it too": {
+			inAccount: account(automount(false), owned(inherited(ownsAutomount), theirs(ownsAutomount), ours(ownsAutomount))), want: apply,
+		},
+		"what admission set follows a change of the template": {
+			inAccount:   account(automount(true), owned(inherited(ownsAutomount), ours(ownsAutomount))),
+			inTemplates: specs{"t": noAutomount},
+			want:        apply, wantForce: true, wantFields: map[string]string{"automountServiceAccountToken": "false"},
 		},
 		"force takes it": {
 			inAccount:   account(automount(true), owned(theirs(ownsAutomount))),
@@ -209,7 +223,12 @@ func TestDecide(t *testing.T) {
 			if got.action != tc.want || got.force != tc.wantForce || got.reason == "" {
 				t.Errorf("action %d, force %t, because %q", got.action, got.force, got.reason)
 			}
-			if diff := cmp.Diff(tc.wantFields, fields, cmpopts.EquateEmpty()) + cmp.Diff(tc.conflicts, conflicts); diff != "" {
+			var removed []string
+			for _, field := range got.removed {
+				removed = append(removed, field.String())
+			}
+			slices.Sort(removed)
+			if diff := cmp.Diff(tc.wantFields, fields, cmpopts.EquateEmpty()) + cmp.Diff(tc.wantRemoved, removed) + cmp.Diff(tc.conflicts, conflicts); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
@@ -220,7 +239,7 @@ func TestDecide(t *testing.T) {
 // without templates nothing is owned. The API server's side is imitated: an apply sets fields, owns
 // them, and removes those that it owned alone.
 func TestOneWriteIsEnough(t *testing.T) {
-	random := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // the same cases in every run
+	random := rand.New(rand.NewPCG(3, 4))
 	writes := 0
 	for range 500 {
 		s := state{namespace: testkit.Namespace("team"), name: "default", account: randomAccount(random)}

@@ -13,7 +13,9 @@
 // Inputs: namespaces, ServiceAccounts and templates, watched.
 // Writes: one server-side apply per ServiceAccount that is not right, with the UID, and with the
 // resourceVersion if it takes a field from another manager. A missing ServiceAccount, which a
-// template with create asks for, is created by an apply too. The status of a template is written by
+// template with create asks for, is created by an apply too. An apply cannot remove what admission
+// had set when the ServiceAccount was created: that takes one JSON merge patch, with the UID and the
+// resourceVersion. The status of a template is written by
 // one JSON merge patch, at most once in 10 s. Nothing is written to what is right already, nor to
 // what was right before a restart.
 //

@@ -25,7 +25,6 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 	"k8s.io/utils/clock"
-	"k8s.io/utils/ptr"
 
 	"github.com/sakeeper/sakeeper/pkg/api/v1alpha1"
 	"github.com/sakeeper/sakeeper/pkg/cache"
@@ -41,10 +40,12 @@ func TestWithARealAPIServer(t *testing.T) {
 	t.Run("one write sets the fields, none follows a restart, and what is not said is given back", p.testLife)
 	t.Run("what changed while no controller ran is given back", p.testChangesMeanwhile)
 	t.Run("what another manager set stays, and is named, until the template says force", p.testConflict)
+	t.Run("what admission has set is owned, and given back", p.testAdmission)
 	t.Run("missing accounts are created", p.testCreate)
 	t.Run("only selected namespaces and accounts are written to", p.testSelection)
 	t.Run("nothing is given back while a selector cannot be parsed", p.testInvalidSelector)
 	t.Run("an account that the API server refuses is named", p.testRefused)
+	t.Run("a definition that is deleted takes its templates along", p.testDeletedDefinition) // the last
 }
 
 // controlPlane is a real API server with the roles of manifests/.
@@ -184,7 +185,7 @@ func hardened(namespaces ...string) v1alpha1.ServiceAccountTemplateSpec {
 	return v1alpha1.ServiceAccountTemplateSpec{
 		NamespaceSelector:            in(namespaces...),
 		Labels:                       map[string]v1alpha1.LabelValue{"hardened": "true"},
-		AutomountServiceAccountToken: ptr.To(false),
+		AutomountServiceAccountToken: new(false),
 		ImagePullSecrets:             []v1alpha1.PullSecret{{Name: "registry"}},
 	}
 }
@@ -203,13 +204,13 @@ func (p controlPlane) looks(ctx context.Context, namespace, name string) (string
 	if account.AutomountServiceAccountToken != nil {
 		automount = fmt.Sprint(*account.AutomountServiceAccountToken)
 	}
-	return fmt.Sprint(account.Labels, account.Annotations, " ", automount, " ", secrets), nil
+	return strings.ReplaceAll(fmt.Sprintf("labels%v annotations%v %s %v", account.Labels, account.Annotations, automount, secrets), "map[", "["), nil
 }
 
 const (
-	plain   = "map[] map[] unset []"
-	allSet  = "map[hardened:true] map[] false [registry]"
-	oneList = "map[hardened:true] map[] false [theirs]"
+	plain   = "labels[] annotations[] unset []"
+	allSet  = "labels[hardened:true] annotations[] false [registry]"
+	oneList = "labels[hardened:true] annotations[] false [theirs]"
 )
 
 func (p controlPlane) expectLooks(t *testing.T, namespace, name, want string) {
@@ -265,8 +266,7 @@ func (p controlPlane) mark(t *testing.T) controlplane.Mark {
 
 func (p controlPlane) testMissingDefinition(t *testing.T) {
 	t.Helper()
-	core := p.Client.CoreV1().RESTClient()
-	must(t, core.Delete().AbsPath("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/serviceaccounttemplates.sakeeper.io").Do(t.Context()).Error())
+	p.deleteDefinition(t)
 	controlplanetest.Eventually(t, "the definition is gone", func(ctx context.Context) error {
 		if _, err := p.templates(t).List(ctx, metav1.ListOptions{}); !apierrors.IsNotFound(err) {
 			return fmt.Errorf("templates are served: %w", err)
@@ -285,6 +285,27 @@ func (p controlPlane) testMissingDefinition(t *testing.T) {
 	controlplanetest.Eventually(t, "ready", func(context.Context) error {
 		if !r.Ready() {
 			return fmt.Errorf("not ready: %w", r.Err())
+		}
+		return nil
+	})
+}
+
+func (p controlPlane) deleteDefinition(t *testing.T) {
+	t.Helper()
+	const path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/serviceaccounttemplates.sakeeper.io"
+	must(t, p.Client.CoreV1().RESTClient().Delete().AbsPath(path).Do(t.Context()).Error())
+}
+
+func (p controlPlane) testDeletedDefinition(t *testing.T) {
+	namespace := p.newNamespace(t)
+	r := p.runReady(t)
+	p.create(t, "deleted", hardened(namespace))
+	p.expectLooks(t, namespace, "default", allSet)
+	p.deleteDefinition(t)
+	p.expectLooks(t, namespace, "default", plain)
+	controlplanetest.Eventually(t, "the missing definition is named", func(context.Context) error {
+		if r.Ready() || !errors.Is(r.Err(), errNoDefinition) {
+			return fmt.Errorf("ready: %t: %w", r.Ready(), r.Err())
 		}
 		return nil
 	})
@@ -352,7 +373,7 @@ func (p controlPlane) testLife(t *testing.T) {
 		t.Errorf("writes after a restart: %v", writes)
 	}
 	p.change(t, "life", `{"labels":null,"automountServiceAccountToken":true}`)
-	p.expectLooks(t, namespace, "default", "map[] map[] true [registry]")
+	p.expectLooks(t, namespace, "default", "labels[] annotations[] true [registry]")
 	p.remove(t, "life")
 	p.expectLooks(t, namespace, "default", plain)
 	account, err := p.Client.CoreV1().ServiceAccounts(namespace).Get(t.Context(), "default", metav1.GetOptions{})
@@ -375,9 +396,9 @@ func (p controlPlane) testChangesMeanwhile(t *testing.T) {
 	r.stop()
 	p.remove(t, "goes")
 	p.change(t, "stays", `{"imagePullSecrets":[{"name":"other"}]}`)
-	r = p.runReady(t)
+	p.runReady(t)
 	p.expectLooks(t, first, "default", plain)
-	p.expectLooks(t, second, "default", "map[hardened:true] map[] false [other]")
+	p.expectLooks(t, second, "default", "labels[hardened:true] annotations[] false [other]")
 }
 
 func (p controlPlane) testConflict(t *testing.T) {
@@ -415,7 +436,40 @@ func (p controlPlane) testConflict(t *testing.T) {
 	must(t, err)
 	p.expectCondition(t, "conflict", v1alpha1.ConditionConflict, metav1.ConditionTrue, `the field manager "gitops"`)
 	p.remove(t, "conflict")
-	p.expectLooks(t, namespace, "builder", "map[] map[] unset [theirs]")
+	p.expectLooks(t, namespace, "builder", "labels[] annotations[] unset [theirs]")
+}
+
+// testAdmission: what a mutating policy set at the creation of an account has no field manager.
+func (p controlPlane) testAdmission(t *testing.T) {
+	must(t, p.Install(t.Context(), "policies/account-defaults"))
+	namespace := p.newNamespace(t)
+	_, err := p.Client.CoreV1().Namespaces().Patch(t.Context(), namespace, types.MergePatchType, []byte(`{"metadata":{"labels":{"sakeeper.io/account-defaults":"enabled"}}}`), metav1.PatchOptions{})
+	must(t, err)
+	const set = "labels[] annotations[] false []"
+	controlplanetest.Eventually(t, "the policy sets automount", func(ctx context.Context) error {
+		accounts := p.Client.CoreV1().ServiceAccounts(namespace)
+		if err := accounts.Delete(ctx, "default", metav1.DeleteOptions{}); err != nil {
+			return err
+		}
+		if _, err := accounts.Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}, metav1.CreateOptions{}); err != nil {
+			return err
+		}
+		got, err := p.looks(ctx, namespace, "default")
+		if err == nil && got != set {
+			err = errors.New("the account looks like " + got)
+		}
+		return err
+	})
+	p.runReady(t)
+	mark := p.mark(t)
+	p.create(t, "admission", v1alpha1.ServiceAccountTemplateSpec{NamespaceSelector: in(namespace), AutomountServiceAccountToken: new(false)})
+	p.expectCondition(t, "admission", v1alpha1.ConditionReady, metav1.ConditionTrue, "")
+	p.expectLooks(t, namespace, "default", set)
+	if diff := cmp.Diff([]string{"patch " + namespace + "/default"}, p.writes(t, mark)); diff != "" {
+		t.Errorf("writes (-want +got):\n%s", diff)
+	}
+	p.remove(t, "admission")
+	p.expectLooks(t, namespace, "default", plain)
 }
 
 func (p controlPlane) testCreate(t *testing.T) {
@@ -451,8 +505,8 @@ func (p controlPlane) testSelection(t *testing.T) {
 	everywhere := v1alpha1.ServiceAccountTemplateSpec{Annotations: map[string]v1alpha1.AnnotationValue{"example.com/seen": "yes"}, Priority: -1}
 	p.create(t, "everywhere", everywhere)
 
-	p.expectLooks(t, selected, "labelled", "map[hardened:true tier:web] map[] false [registry]")
-	const seen = "map[] map[example.com/seen:yes] unset []"
+	p.expectLooks(t, selected, "labelled", "labels[hardened:true tier:web] annotations[] false [registry]")
+	const seen = "labels[] annotations[example.com/seen:yes] unset []"
 	p.expectLooks(t, selected, "default", seen)
 	p.expectLooks(t, other, "default", seen)
 	p.expectCondition(t, "everywhere", v1alpha1.ConditionReady, metav1.ConditionTrue, "")
@@ -466,7 +520,7 @@ func (p controlPlane) testSelection(t *testing.T) {
 	_, err := p.Client.CoreV1().Namespaces().Patch(t.Context(), other, types.MergePatchType, []byte(`{"metadata":{"labels":{"test":"`+selected+`"}}}`), metav1.PatchOptions{})
 	must(t, err)
 	p.newAccount(t, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: other, Name: "labelled", Labels: map[string]string{"tier": "web"}}})
-	p.expectLooks(t, other, "labelled", "map[hardened:true tier:web] map[] false [registry]")
+	p.expectLooks(t, other, "labelled", "labels[hardened:true tier:web] annotations[] false [registry]")
 }
 
 func (p controlPlane) testInvalidSelector(t *testing.T) {
@@ -479,7 +533,7 @@ func (p controlPlane) testInvalidSelector(t *testing.T) {
 	p.change(t, "invalid", `{"namespaceSelector":{"matchExpressions":[{"key":"test","operator":"Like","values":["x"]}]}}`)
 	p.expectCondition(t, "invalid", v1alpha1.ConditionReady, metav1.ConditionFalse, `"Like" is not a valid label selector operator`)
 	p.change(t, "valid", `{"labels":{"hardened":"more"}}`)
-	p.expectLooks(t, second, "default", "map[hardened:more] map[] false [registry]")
+	p.expectLooks(t, second, "default", "labels[hardened:more] annotations[] false [registry]")
 	p.expectLooks(t, first, "default", allSet)
 	p.remove(t, "invalid")
 	p.expectLooks(t, first, "default", plain)

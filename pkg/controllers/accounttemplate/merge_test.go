@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"k8s.io/utils/ptr"
 
 	"github.com/sakeeper/sakeeper/pkg/api/v1alpha1"
 	"github.com/sakeeper/sakeeper/pkg/cache"
@@ -64,7 +63,7 @@ func TestMerge(t *testing.T) {
 		"each field is decided alone": {
 			in: []*v1alpha1.ServiceAccountTemplate{
 				labelled("a", 2, "x", false),
-				template("b", func(s *v1alpha1.ServiceAccountTemplateSpec) { s.AutomountServiceAccountToken = ptr.To(false) }),
+				template("b", func(s *v1alpha1.ServiceAccountTemplateSpec) { s.AutomountServiceAccountToken = new(false) }),
 			},
 			want: map[cache.Field]desired{label: {value: "x", templates: []string{"a"}}, automount: {value: "false", templates: []string{"b"}}},
 		},
@@ -90,7 +89,7 @@ func TestMerge(t *testing.T) {
 
 // TestMergeDependsOnNoOrder merges random templates in random orders.
 func TestMergeDependsOnNoOrder(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same cases in every run
+	random := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
 		templates := randomTemplates(random)
 		want, wantContradictions := merged(templates...)
@@ -145,7 +144,7 @@ func randomTemplates(random *rand.Rand) []*v1alpha1.ServiceAccountTemplate {
 				}
 			}
 			if random.IntN(2) == 0 {
-				s.AutomountServiceAccountToken = ptr.To(random.IntN(2) == 0)
+				s.AutomountServiceAccountToken = new(random.IntN(2) == 0)
 			}
 		}))
 	}

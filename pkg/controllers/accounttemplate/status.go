@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
-	"k8s.io/utils/ptr"
 
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/api/v1alpha1"
@@ -207,7 +206,7 @@ func (c *Controller) countAccount(tallies map[string]*tally, s state) {
 // status returns the status of a template, with the times of conditions that have not changed.
 func (t *tally) status(template *cache.Template, now time.Time) v1alpha1.ServiceAccountTemplateStatus {
 	status := v1alpha1.ServiceAccountTemplateStatus{
-		ObservedGeneration: template.Generation, Namespaces: ptr.To(t.namespaces), ServiceAccounts: ptr.To(t.accounts),
+		ObservedGeneration: template.Generation, Namespaces: new(t.namespaces), ServiceAccounts: new(t.accounts),
 		Conditions: slices.Clone(template.Status.Conditions),
 	}
 	ready := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse}

@@ -2,6 +2,7 @@ package accounttemplate
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -21,13 +22,10 @@ func defaultKey() toolscache.ObjectName { return toolscache.NewObjectName("team"
 // applyRequest is an apply of team/default with metadata and fields beside kind and names.
 func applyRequest(metadata, fields map[string]any) testkit.Request {
 	body := map[string]any{"apiVersion": "v1", "kind": "ServiceAccount"}
-	for key, value := range fields {
-		body[key] = value
-	}
-	body["metadata"] = map[string]any{"name": "default", "namespace": "team"}
-	for key, value := range metadata {
-		body["metadata"].(map[string]any)[key] = value
-	}
+	maps.Copy(body, fields)
+	all := map[string]any{"name": "default", "namespace": "team"}
+	maps.Copy(all, metadata)
+	body["metadata"] = all
 	return testkit.Request{Verb: "patch application/apply-patch+yaml", Resource: "serviceaccounts", Name: "team/default", Body: body}
 }
 
@@ -60,6 +58,16 @@ func TestSync(t *testing.T) {
 				s.Force = true
 			})},
 			want: []testkit.Request{applyRequest(map[string]any{"uid": string(testkit.AccountUID), "resourceVersion": testkit.ResourceVersion}, map[string]any{"automountServiceAccountToken": false})},
+		},
+		"what admission set is removed by a patch": {
+			inCached: []metav1.Object{testkit.Namespace("team"), account(automount(false), testkit.WithLabel("team", "blue"), owned(inherited(ownsAutomount), ours(`{"f:automountServiceAccountToken":{},"f:metadata":{"f:labels":{"f:team":{}}}}`)))},
+			want: []testkit.Request{{
+				Verb: "patch", Resource: "serviceaccounts", Name: "team/default",
+				Body: map[string]any{
+					"automountServiceAccountToken": nil,
+					"metadata":                     map[string]any{"uid": string(testkit.AccountUID), "resourceVersion": testkit.ResourceVersion, "labels": map[string]any{"team": nil}},
+				},
+			}},
 		},
 		"a missing account is created by an apply without uid": {
 			inCached: []metav1.Object{testkit.Namespace("team"), template("t", func(s *v1alpha1.ServiceAccountTemplateSpec) {

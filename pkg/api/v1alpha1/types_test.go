@@ -44,8 +44,8 @@ func TestTheDefinitionIsThatOfTheTypes(t *testing.T) {
 		"status": {reflect.TypeFor[v1alpha1.ServiceAccountTemplateStatus](), schema.Status.Properties},
 	} {
 		var fields []string
-		for i := range tc.in.NumField() {
-			name, _, _ := strings.Cut(tc.in.Field(i).Tag.Get("json"), ",")
+		for field := range tc.in.Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			fields = append(fields, name)
 		}
 		slices.Sort(fields)

@@ -100,10 +100,16 @@ func isInvalid(templates []*cache.Template) bool {
 	return slices.ContainsFunc(templates, func(t *cache.Template) bool { return t.Invalid != nil })
 }
 
-// compare decides between apply and none. Keep is true if fields that no template sets are kept.
+// compare decides between apply, remove and none. Keep is true if fields that no template sets are kept.
 func (p *plan) compare(account *cache.Account, wanted map[cache.Field]desired, keep bool) {
 	p.reason, p.fields = "service account is right", map[cache.Field]string{}
-	differs := func(reason string) { p.action, p.reason = apply, reason }
+	p.compareWanted(account, wanted)
+	p.compareOwned(account, wanted, keep)
+	slices.SortFunc(p.conflicts, func(a, b conflict) int { return cmp.Compare(a.field.String(), b.field.String()) })
+}
+
+// compareWanted looks for fields that must be set.
+func (p *plan) compareWanted(account *cache.Account, wanted map[cache.Field]desired) {
 	for field, w := range wanted {
 		is := account.Fields[field]
 		equal := is.Present && is.Value == w.value
@@ -116,31 +122,32 @@ func (p *plan) compare(account *cache.Account, wanted map[cache.Field]desired, k
 		}
 		p.fields[field] = w.value
 		if !equal || !is.Ours {
-			differs("a field of a template is not set")
+			p.action, p.reason = apply, "a field of a template is not set"
 		}
 	}
+}
+
+// compareOwned looks for fields that must be given back.
+func (p *plan) compareOwned(account *cache.Account, wanted map[cache.Field]desired, keep bool) {
+	var alone []cache.Field // no other client has set them
 	inherited := false
 	for field, is := range account.Fields {
-		_, isWanted := wanted[field]
-		_, isApplied := p.fields[field]
-		switch {
-		case !is.Ours || isApplied:
-		case keep && !isWanted && is.Present:
-			p.fields[field] = is.Value
-		default:
-			differs("a field is given back")
-			if is.Other == "" || isInherited(is) {
-				p.removed = append(p.removed, field)
-			}
-			inherited = inherited || isInherited(is)
+		if _, isApplied := p.fields[field]; isApplied || !is.Ours {
+			continue
 		}
+		if _, isWanted := wanted[field]; keep && !isWanted && is.Present {
+			p.fields[field] = is.Value
+			continue
+		}
+		p.action, p.reason = apply, "a field is given back"
+		if is.Other == "" || isInherited(is) {
+			alone = append(alone, field)
+		}
+		inherited = inherited || isInherited(is)
 	}
 	if inherited {
-		p.action = remove
-	} else {
-		p.removed = nil
+		p.action, p.removed = remove, alone
 	}
-	slices.SortFunc(p.conflicts, func(a, b conflict) int { return cmp.Compare(a.field.String(), b.field.String()) })
 }
 
 // isInherited returns true for a field that admission set, and that a template set to the same value.

@@ -103,15 +103,15 @@ func TestDecide(t *testing.T) {
 			conflicts: []string{"automountServiceAccountToken user"},
 		},
 		"what admission set and a template too is removed": {
-			inAccount:   account(automount(false), testkit.WithLabel("team", "blue"), owned(inherited(ownsAutomount), ours(`{"f:automountServiceAccountToken":{},"f:metadata":{"f:labels":{"f:team":{}}}}`))),
+			inAccount:   account(automount(false), testkit.WithLabel("team", "blue"), owned(inherited(), ours(`{"f:automountServiceAccountToken":{},"f:metadata":{"f:labels":{"f:team":{}}}}`))),
 			want:        remove,
 			wantRemoved: []string{"automountServiceAccountToken", "labels[team]"},
 		},
 		"unless a user sets it too": {
-			inAccount: account(automount(false), owned(inherited(ownsAutomount), theirs(ownsAutomount), ours(ownsAutomount))), want: apply,
+			inAccount: account(automount(false), owned(inherited(), theirs(ownsAutomount), ours(ownsAutomount))), want: apply,
 		},
 		"what admission set follows a change of the template": {
-			inAccount:   account(automount(true), owned(inherited(ownsAutomount), ours(ownsAutomount))),
+			inAccount:   account(automount(true), owned(inherited(), ours(ownsAutomount))),
 			inTemplates: specs{"t": noAutomount},
 			want:        apply, wantForce: true, wantFields: map[string]string{"automountServiceAccountToken": "false"},
 		},

@@ -52,8 +52,8 @@ func ours(fields string) metav1.ManagedFieldsEntry {
 }
 func theirs(fields string) metav1.ManagedFieldsEntry { return owner("user", fields) }
 
-// inherited is what the API server notes of fields that admission set.
-func inherited(fields string) metav1.ManagedFieldsEntry { return owner("before-first-apply", fields) }
+// inherited is what the API server notes if admission set automount.
+func inherited() metav1.ManagedFieldsEntry { return owner("before-first-apply", ownsAutomount) }
 
 // nothing is an entry that owns no field that a template may set.
 func nothing() metav1.ManagedFieldsEntry { return owner("creator", `{"f:secrets":{}}`) }

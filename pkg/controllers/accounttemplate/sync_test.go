@@ -60,7 +60,7 @@ func TestSync(t *testing.T) {
 			want: []testkit.Request{applyRequest(map[string]any{"uid": string(testkit.AccountUID), "resourceVersion": testkit.ResourceVersion}, map[string]any{"automountServiceAccountToken": false})},
 		},
 		"what admission set is removed by a patch": {
-			inCached: []metav1.Object{testkit.Namespace("team"), account(automount(false), testkit.WithLabel("team", "blue"), owned(inherited(ownsAutomount), ours(`{"f:automountServiceAccountToken":{},"f:metadata":{"f:labels":{"f:team":{}}}}`)))},
+			inCached: []metav1.Object{testkit.Namespace("team"), account(automount(false), testkit.WithLabel("team", "blue"), owned(inherited(), ours(`{"f:automountServiceAccountToken":{},"f:metadata":{"f:labels":{"f:team":{}}}}`)))},
 			want: []testkit.Request{{
 				Verb: "patch", Resource: "serviceaccounts", Name: "team/default",
 				Body: map[string]any{

@@ -128,13 +128,20 @@ func (c *Controller) sync(ctx context.Context, key namespaceKey) (requeueAfter t
 	}
 	record := func() { c.backoff.Record(object, ca.Fingerprint()) }
 	if act == create {
-		return 0, c.create(ctx, key, ca, func() {
+		if err := c.create(ctx, key, ca, func() {
 			record()
 			c.queue.Completed(namespace.CreationTimestamp.Time)
-		})
+		}); err != nil {
+			return 0, err
+		}
+		return lookAgain, nil
 	}
 	return c.repair(ctx, s.found, ca, reason, record)
 }
+
+// lookAgain is when a ConfigMap that was created is decided on again. One that is deleted or changed
+// while the watch is broken, before the cache has it, may have no event.
+const lookAgain = time.Minute
 
 func configMapMeta(namespace namespaceKey) *metav1.ObjectMeta {
 	return &metav1.ObjectMeta{Namespace: string(namespace), Name: api.RootCAConfigMap}

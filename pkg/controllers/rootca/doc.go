@@ -8,7 +8,9 @@
 // added something that is not cached, by one JSON merge patch; both carry the UID and
 // resourceVersion.
 //
-// The caches may lag without harm: nothing is deleted, and no token or ServiceAccount is involved.
+// The caches may lag without harm: nothing is deleted, and no token or ServiceAccount is involved. A
+// minute after a create, a ConfigMap that the cache does not have is created again: it may have been
+// deleted while the watch was broken.
 //
 // RBAC: manifests/rbac/root-ca-certificate-publisher-controller.
 //

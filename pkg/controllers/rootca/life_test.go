@@ -100,6 +100,8 @@ func TestLife(t *testing.T) {
 		expectWrites("new namespace, the watch of config maps lags", "create lagging/kube-root-ca.crt")
 		must(client.CoreV1().Namespaces().Update(ctx, testkit.Namespace("lagging", testkit.WithLabel("app", "ci")), metav1.UpdateOptions{}))
 		expectWrites("its label changed")
+		time.Sleep(lookAgain)
+		expectWrites("the watch of config maps has missed one, which may have been deleted", "create lagging/kube-root-ca.crt")
 		must(client.CoreV1().Namespaces().Update(ctx, testkit.Namespace("lagging", testkit.Terminating()), metav1.UpdateOptions{}))
 		expectWrites("it is terminating")
 

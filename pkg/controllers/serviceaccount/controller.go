@@ -107,8 +107,15 @@ func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (time.
 	if allowed.Wait > 0 {
 		return allowed.Wait, nil
 	}
-	return 0, c.create(ctx, key, object, namespace.CreationTimestamp.Time)
+	if err := c.create(ctx, key, object, namespace.CreationTimestamp.Time); err != nil {
+		return 0, err
+	}
+	return lookAgain, nil
 }
+
+// lookAgain is when a ServiceAccount that was created is decided on again. One that is deleted while
+// the watch is broken, before the cache has it, has no event.
+const lookAgain = time.Minute
 
 // content is the write backoff's name for the only write: the ServiceAccount has no
 // fields to differ in.

@@ -145,8 +145,12 @@ func TestSync(t *testing.T) {
 			if !errors.Is(err, tc.wantErr) || (tc.wantErr == nil) != (err == nil) {
 				t.Errorf("error %v, want %v", err, tc.wantErr)
 			}
-			if requeueAfter != 0 {
-				t.Errorf("requeued after %v", requeueAfter)
+			wantRequeue := time.Duration(0)
+			if tc.want != nil && tc.wantErr == nil {
+				wantRequeue = lookAgain
+			}
+			if requeueAfter != wantRequeue {
+				t.Errorf("requeued after %v, want %v", requeueAfter, wantRequeue)
 			}
 			if diff := cmp.Diff(tc.want, testkit.Requests(f.client.Actions())); diff != "" {
 				t.Errorf("requests (-want +got):\n%s", diff)

@@ -7,7 +7,8 @@
 // server refuses because the namespace is terminating.
 //
 // The caches may lag without harm: nothing is deleted, and a ServiceAccount that exists already makes
-// the create fail.
+// the create fail. A minute after a create, a ServiceAccount that the cache does not have is created
+// again: it may have been deleted while the watch was broken.
 //
 // RBAC: manifests/rbac/serviceaccount-controller.
 //

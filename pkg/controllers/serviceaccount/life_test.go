@@ -100,5 +100,7 @@ func TestLife(t *testing.T) {
 		expectWrites("namespace terminating, account deleted")
 		must(client.CoreV1().Namespaces().Update(ctx, testkit.Namespace("leaving", testkit.WithUID(testkit.OtherUID)), metav1.UpdateOptions{}))
 		expectWrites("namespace deleted and created again, and the watch missed it", createRequest("leaving/default"), createRequest("leaving/robot"))
+		time.Sleep(lookAgain)
+		expectWrites("the watch of accounts has missed two, which may have been deleted", createRequest("lagging/default"), createRequest("lagging/robot"))
 	})
 }

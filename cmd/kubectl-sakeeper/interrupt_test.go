@@ -22,8 +22,8 @@ import (
 )
 
 // half is an API server that answers the first chunk of Secrets, and empty lists otherwise. In the
-// midst of the second chunk it calls second, and then closes the connection.
-func half(t *testing.T, second func()) (kubeconfig string) {
+// midst of the second chunk it calls second with the context of the request, and then closes the connection.
+func half(t *testing.T, second func(request context.Context)) (kubeconfig string) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		list := &corev1.SecretList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "SecretList"}}
@@ -35,7 +35,7 @@ func half(t *testing.T, second func()) (kubeconfig string) {
 			w.Header().Set("Content-Length", "1000")
 			_, _ = w.Write([]byte("{"))
 			_ = http.NewResponseController(w).Flush()
-			second()
+			second(r.Context())
 			panic(http.ErrAbortHandler)
 		default:
 			list.Continue = "more"
@@ -60,14 +60,22 @@ current-context: x
 	return path
 }
 
+// untilTheClientEnds cancels, and waits until the client has ended the request for that.
+func untilTheClientEnds(cancel func()) func(request context.Context) {
+	return func(request context.Context) {
+		cancel()
+		<-request.Done()
+	}
+}
+
 // TestInterrupted shows what was read until the user or the API server ended it.
 func TestInterrupted(t *testing.T) {
 	cases := map[string]struct {
-		in   func(cancel func()) func()
+		in   func(cancel func()) func(request context.Context)
 		want string
 	}{
-		"by the user":       {in: func(cancel func()) func() { return cancel }, want: "interrupted: this is what the first 1 objects say: context canceled"},
-		"by the API server": {in: func(func()) func() { return func() {} }, want: "interrupted: this is what the first 1 objects say: "},
+		"by the user":       {in: untilTheClientEnds, want: "interrupted: this is what the first 1 objects say: context canceled"},
+		"by the API server": {in: func(func()) func(context.Context) { return func(context.Context) {} }, want: "interrupted: this is what the first 1 objects say: "},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -91,7 +99,7 @@ func TestInterrupted(t *testing.T) {
 }
 
 func TestNoProgressInAPipe(t *testing.T) {
-	r := execute(t, testkit.Instant(), 0, "", "--kubeconfig", half(t, func() {}), "tokens", "-A")
+	r := execute(t, testkit.Instant(), 0, "", "--kubeconfig", half(t, func(context.Context) {}), "tokens", "-A")
 	if strings.Contains(r.stderr, "objects read") {
 		t.Errorf("progress in a pipe: %q", r.stderr)
 	}

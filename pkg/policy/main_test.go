@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,6 +62,16 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// needMutatingPolicies skips the test if the API server is older than they are.
+func needMutatingPolicies(t *testing.T) {
+	t.Helper()
+	resources, err := server.client.Discovery().ServerResourcesForGroupVersion(admissionregistrationv1.SchemeGroupVersion.String())
+	must(t, err)
+	if !slices.ContainsFunc(resources.APIResources, func(r metav1.APIResource) bool { return r.Kind == "MutatingAdmissionPolicy" }) {
+		t.Skip("the API server has no MutatingAdmissionPolicy v1, which Kubernetes has since 1.36")
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 )
 
 func TestAccountDefaults(t *testing.T) {
+	needMutatingPolicies(t)
 	const namespace = "completed"
 	newNamespace(t, namespace, nil)
 	s := policy.Defaults()
@@ -107,6 +108,7 @@ func expectSeconds(ctx context.Context, namespace string, pod *corev1.Pod, want 
 }
 
 func TestTokenSeconds(t *testing.T) {
+	needMutatingPolicies(t)
 	const namespace = "seconds"
 	newNamespace(t, namespace, nil)
 	installTokenSeconds(t, namespace)

@@ -139,7 +139,7 @@ func (m *moving) some(t *testing.T, when string) {
 	})
 }
 
-// attempts are those to create a pod with an unlisted Secret, one after the other, at most 50 a second.
+// attempts are those to create a pod with an unlisted Secret, one after the other, at most 20 a second.
 type attempts struct {
 	stop    func()
 	mu      sync.Mutex
@@ -154,7 +154,7 @@ func startAttempts(t *testing.T, p controlPlane, namespace string) *attempts {
 	a := &attempts{}
 	var done sync.WaitGroup
 	done.Go(func() {
-		for range time.Tick(20 * time.Millisecond) {
+		for range time.Tick(50 * time.Millisecond) {
 			if ctx.Err() != nil {
 				return
 			}

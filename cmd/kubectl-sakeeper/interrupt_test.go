@@ -98,6 +98,24 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// TestOtherCommandsInterrupted: what was read is shown, and nothing is concluded from what was not.
+func TestOtherCommandsInterrupted(t *testing.T) {
+	for command, want := range map[string]string{
+		"keys":      "unknown: the published keys could not be read",
+		"report -A": "list secrets was interrupted",
+	} {
+		t.Run(command, func(t *testing.T) {
+			r := execute(t, testkit.Instant(), 0, "", append([]string{"--kubeconfig", half(t, func() {})}, strings.Fields(command)...)...)
+			if options.ExitCode(r.err) != 1 || !strings.Contains(r.err.Error(), "interrupted: this is what the first 1 objects say: ") {
+				t.Errorf("got %v", r.err)
+			}
+			if !strings.Contains(r.stdout, want) {
+				t.Errorf("no %q in %s", want, r.stdout)
+			}
+		})
+	}
+}
+
 func TestNoProgressInAPipe(t *testing.T) {
 	r := execute(t, testkit.Instant(), 0, "", "--kubeconfig", half(t, func(context.Context) {}), "tokens", "-A")
 	if strings.Contains(r.stderr, "objects read") {

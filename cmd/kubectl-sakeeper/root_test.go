@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,6 +17,8 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/sakeeper/sakeeper/cmd/kubectl-sakeeper/options"
 	"github.com/sakeeper/sakeeper/pkg/inventory"
@@ -126,6 +129,7 @@ func TestSeededCluster(t *testing.T) {
 	t.Run("no right to read roles", s.testMissingRights)
 	t.Run("fail-on", s.testFailOn)
 	t.Run("a terminal of 60 columns", s.testNarrow)
+	t.Run("many contexts", s.testManyContexts)
 	t.Run("bad input", s.testBadInput)
 	t.Run("inspect", s.testInspect)
 	t.Run("report", s.testReport)
@@ -166,17 +170,45 @@ func (s *seeded) testFailOn(t *testing.T) {
 }
 
 func (s *seeded) testNarrow(t *testing.T) {
-	r := s.run(t, 60, "tokens", "-A")
-	for line := range strings.SplitSeq(r.stdout, "\n") {
-		if len([]rune(line)) > 60 {
-			t.Errorf("%d columns: %s", len([]rune(line)), line)
+	for command, columns := range map[string][]string{
+		"tokens -A --deep": {"SECRET", "REACH"},
+		"keys --deep":      {"KEY", "ID", "TOKENS"},
+		"reach -A":         {"ACCOUNT", "REACH"},
+	} {
+		r := s.run(t, 60, strings.Fields(command)...)
+		for line := range strings.SplitSeq(r.stdout, "\n") {
+			if len([]rune(line)) > 60 {
+				t.Errorf("%s: %d columns: %s", command, len([]rune(line)), line)
+			}
+		}
+		header, _, _ := strings.Cut(r.stdout, "\n")
+		for _, column := range columns {
+			if !slices.Contains(strings.Fields(header), column) {
+				t.Errorf("%s: no column %s in %q", command, column, header)
+			}
 		}
 	}
-	header, _, _ := strings.Cut(r.stdout, "\n")
-	for _, column := range []string{"SECRET", "REACH"} {
-		if !slices.Contains(strings.Fields(header), column) {
-			t.Errorf("no column %s in %q", column, header)
-		}
+}
+
+// testManyContexts: the flag chooses the cluster and the namespace, and no other cluster is asked.
+func (s *seeded) testManyContexts(t *testing.T) {
+	config, err := clientcmd.LoadFromFile(s.kubeconfig)
+	mustNil(t, err)
+	current := config.Contexts[config.CurrentContext]
+	config.Clusters["nowhere"] = &clientcmdapi.Cluster{Server: "https://127.0.0.1:1"}
+	for i := range 500 {
+		config.Contexts[fmt.Sprintf("context-%d", i)] = &clientcmdapi.Context{Cluster: "nowhere", AuthInfo: current.AuthInfo}
+	}
+	config.Contexts["shop"] = &clientcmdapi.Context{Cluster: current.Cluster, AuthInfo: current.AuthInfo, Namespace: "shop"}
+	config.CurrentContext = "context-1"
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	mustNil(t, clientcmd.WriteToFile(*config, path))
+	r := s.runAs(t, path, 0, "", "tokens", "--context=shop")
+	if r.err != nil || !strings.Contains(r.stdout, "web-token") || strings.Contains(r.stdout, "root-token") {
+		t.Errorf("got %v %s", r.err, r.stdout)
+	}
+	if r := s.runAs(t, path, 0, "", "tokens"); options.ExitCode(r.err) != 1 || r.stdout != "" {
+		t.Errorf("a cluster that does not answer: got %v %s", r.err, r.stdout)
 	}
 }
 
@@ -186,6 +218,8 @@ func (s *seeded) testBadInput(t *testing.T) {
 		want string
 	}{
 		"a namespace that does not exist": {in: []string{"tokens", "-n", "nowhere"}, want: "namespace nowhere does not exist"},
+		"a report of no namespace":        {in: []string{"report", "-n", "nowhere"}, want: "namespace nowhere does not exist"},
+		"accounts of no namespace":        {in: []string{"reach", "-n", "nowhere"}, want: "namespace nowhere does not exist"},
 		"a context that does not exist":   {in: []string{"tokens", "--context=nowhere"}, want: `context "nowhere" does not exist`},
 		"a format that does not exist":    {in: []string{"tokens", "-o", "xml"}, want: `invalid argument "xml" for "-o, --output" flag: is not one of table, wide, json, yaml, csv`},
 		"an impossible account":           {in: []string{"reach", "a/b/c"}, want: `"a/b/c" is not an account: want NAME, NAMESPACE/NAME or system:serviceaccount:NAMESPACE:NAME`},

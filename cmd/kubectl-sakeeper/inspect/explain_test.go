@@ -3,6 +3,7 @@ package inspect
 import (
 	"encoding/base64"
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -24,10 +25,7 @@ func unsigned(claims string) string {
 
 func TestExplainClaims(t *testing.T) {
 	now := testkit.Instant()
-	seconds := func(d time.Duration) string {
-		text, _ := json.Marshal(now.Add(d).Unix())
-		return string(text)
-	}
+	seconds := func(d time.Duration) string { return strconv.FormatInt(now.Add(d).Unix(), 10) }
 	base := explanation{Kind: notOurs, Algorithm: "ES256", KeyID: "k", Verified: inventory.Unknown}
 	with := func(change func(*explanation)) explanation {
 		e := base

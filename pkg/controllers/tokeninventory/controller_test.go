@@ -134,7 +134,7 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 		}[code]}
 	}
 	err := json.NewEncoder(recorder).Encode(answer)
-	return recorder.Result(), err //nolint:bodyclose // the client closes it
+	return recorder.Result(), err
 }
 
 // fixture is a controller of a server.

@@ -153,6 +153,7 @@ func TestDecide(t *testing.T) {
 		"no token":                           {in: managed(), want: renewed("it has no token")},
 		"a valid token":                      {in: filled(), want: notDue},
 		"valid in another format":            {in: filledFrom(managed(with("format", "kubeconfig"))), want: notDue},
+		"valid for Argo CD":                  {in: filledFrom(managed(with("format", "argocd-cluster"), with("server", "https://other"))), want: notDue},
 		"valid with all settings":            {in: filledFrom(managed(with("format", "custom"), with("token-key", "k"), with("audiences", "a,b"), with("lifetime", "48h"))), want: notDue},
 		"just before it is due":              {in: filled(), with: func(s *state) { s.now = dueAt.Add(-time.Nanosecond) }, want: notDue},
 		"due":                                {in: filled(), with: func(s *state) { s.now = dueAt }, want: due("it is due")},

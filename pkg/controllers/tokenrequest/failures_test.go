@@ -15,22 +15,6 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/testkit"
 )
 
-// TestAFailureSaysWhetherThereIsAToken: one that never was cannot be renewed.
-func TestAFailureSaysWhetherThereIsAToken(t *testing.T) {
-	for want, secret := range map[string]*corev1.Secret{
-		"This Secret cannot be given a token":        managed(),
-		"The token in this Secret cannot be renewed": filledFrom(managed(), with("rotate", "now")),
-	} {
-		f := newFixture(t, served(), robot(), secret)
-		f.api.configure(func(a *fakeAPIServer) { a.tokensErr = testkit.QuotaExceeded() })
-		f.mustFail(t)
-		events := testkit.Events(f.recorder)
-		if len(events) != 1 || !strings.HasPrefix(events[0], "Warning FailedTokenRenewal "+want+": ") {
-			t.Errorf("events %q, want one with %s", events, want)
-		}
-	}
-}
-
 func TestFailures(t *testing.T) {
 	const (
 		requesting = "request a token for service account team/robot: "
@@ -174,21 +158,6 @@ func TestATokenThatIsRemovedIsNeverMissingForLong(t *testing.T) {
 		}
 	}
 	f.expectOneLeftAlone(t)
-}
-
-// TestWriteBackoffOfManySecretsDoesNotAffectOthers has many Secrets in backoff, and fills another.
-func TestWriteBackoffOfManySecretsDoesNotAffectOthers(t *testing.T) {
-	f := newFixture(t, served(), robot(), managed())
-	for i := range 30 {
-		secret := objectKey{namespace: "team", name: fmt.Sprint("s", i), uid: fmt.Sprint(i)}
-		for range 10 {
-			f.backoff.Record(secret, "a token")
-		}
-		if f.backoff.Allow(secret, "a token").Wait == 0 {
-			t.Errorf("%v is not in backoff", secret)
-		}
-	}
-	f.expectSync(t, oneToken()...)
 }
 
 // TestConflictsWithoutEndCostFewTokens has a webhook that always responds with a conflict,

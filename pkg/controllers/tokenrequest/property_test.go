@@ -11,7 +11,6 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
-	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
 // syncs is the length of a simulation.
@@ -121,31 +120,5 @@ func TestTokensAreRenewedAfterAnyOutage(t *testing.T) {
 			s.expectCounts(0)
 			t.Logf("%d renewals, %d lost", s.renewals, s.lostWrites)
 		})
-	}
-}
-
-// TestManySecretsAreRenewedEvenly has 5,000 Secrets that were created at once. After 30
-// lifetimes of a day, no hundredth of a day has more than three times its share of renewals.
-func TestManySecretsAreRenewedEvenly(t *testing.T) {
-	const secrets, windows = 5000, 100
-	const lifetime = 24 * time.Hour
-	end := testkit.Instant().Add(30 * lifetime)
-	var counts [windows]int
-	for i := range secrets {
-		uid := fmt.Sprintf("c0000000-0000-4000-8000-%012d", i)
-		for at := testkit.Instant(); at.Before(end); {
-			at = token.Validity{Issued: at, Expires: at.Add(lifetime)}.RenewAt(uid)
-			if left := end.Sub(at); left >= 0 && left < lifetime {
-				counts[int(left*windows/lifetime)]++
-			}
-		}
-	}
-	total, most := 0, 0
-	for _, n := range counts {
-		total, most = total+n, max(most, n)
-	}
-	t.Logf("%d renewals in a day, at most %d in a hundredth of it", total, most)
-	if most > 3*total/windows {
-		t.Errorf("%d of %d renewals fall into one hundredth of a day", most, total)
 	}
 }

@@ -71,7 +71,7 @@ func TestATokenIsRenewedSoonAfterALongOutage(t *testing.T) {
 	outages := map[string]error{"unreachable": errors.New("connection refused"), "unavailable": testkit.InternalError()}
 	for name, outage := range outages {
 		t.Run(name, func(t *testing.T) {
-			run(t, func(t *testing.T, r *runningController) {
+			run(t, func(_ *testing.T, r *runningController) {
 				r.configure(func(a *fakeAPIServer) { a.tokensErr = outage })
 				time.Sleep(20 * time.Hour)
 				r.configure(func(a *fakeAPIServer) { a.tokensErr = nil })

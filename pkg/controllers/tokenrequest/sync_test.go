@@ -146,6 +146,7 @@ func TestAWarningIsRecordedOnceUntilItChanges(t *testing.T) {
 	f := newFixture(t, served(), robot(), managed(with("lifetime", "1m")))
 	step := func(what string, change func(*corev1.Secret), want ...string) {
 		t.Helper()
+		t.Log(what)
 		f.api.updateSecret(change)
 		f.mustSync(t)
 		f.mustSync(t)

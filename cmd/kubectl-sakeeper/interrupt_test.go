@@ -105,7 +105,7 @@ func TestOtherCommandsInterrupted(t *testing.T) {
 		"report -A": "list secrets was interrupted",
 	} {
 		t.Run(command, func(t *testing.T) {
-			r := execute(t, testkit.Instant(), 0, "", append([]string{"--kubeconfig", half(t, func() {})}, strings.Fields(command)...)...)
+			r := execute(t, testkit.Instant(), 0, "", append([]string{"--kubeconfig", half(t, func(context.Context) {})}, strings.Fields(command)...)...)
 			if options.ExitCode(r.err) != 1 || !strings.Contains(r.err.Error(), "interrupted: this is what the first 1 objects say: ") {
 				t.Errorf("got %v", r.err)
 			}

@@ -2,15 +2,11 @@ package kube
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"strings"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Listen opens a TCP address. Address "0" means off: the listener is nil then. Errors begin
@@ -38,12 +34,6 @@ func listen(ctx context.Context, config net.ListenConfig, flag, address string) 
 		return nil, fmt.Errorf("%s: %w", flag, err)
 	}
 	return listener, nil
-}
-
-func setReusePort(_, _ string, raw syscall.RawConn) error {
-	var errSet error
-	err := raw.Control(func(fd uintptr) { errSet = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
-	return errors.Join(err, errSet)
 }
 
 // Serve serves HTTP on listener until ctx ends, and then returns nil after at most two

@@ -64,7 +64,6 @@ for file in manifests/rendered/*.yaml; do
 done
 pack "$work" "$out/manifests-$version.tar.gz" manifests
 
-# shellcheck disable=SC2043 # one tool
 bom=${CYCLONEDX:?is not set: run make release}
 for main in sakeeper kubectl-sakeeper; do
   GOOS=linux GOARCH=amd64 "$bom" app -json -noserial -notimestamp -std -main "cmd/$main" -output "$out/$main.cdx.json" . 2>"$work/bom.log" ||

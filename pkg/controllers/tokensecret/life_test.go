@@ -32,8 +32,11 @@ func (f fixture) set(obj runtime.Object) {
 }
 
 // remove deletes an object as a user does. Its last version, which the watch shows, is newer than all
-// others then.
+// others then, and differs in nothing else: the controller may see it before it is gone.
 func (f fixture) remove(obj runtime.Object) {
+	if secret, ok := obj.(*corev1.Secret); ok {
+		obj = fakeapi.Get[corev1.Secret](f.server, secret.Namespace+"/"+secret.Name)
+	}
 	f.server.Set(obj)
 	f.server.Remove(obj)
 	synctest.Wait()

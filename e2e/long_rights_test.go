@@ -50,6 +50,10 @@ func TestLongEveryMissingRightIsNamed(t *testing.T) {
 	defer clientfeatures.ReplaceFeatureGates(gates)
 	p := newControlPlane(t)
 	mustBackdateTracking(t, p.client)
+	must(t, p.Install(t.Context(), "account-templates"))
+	eventually(t, "templates are served", func(ctx context.Context) error {
+		return p.client.CoreV1().RESTClient().Get().AbsPath(templatesPath).Do(ctx).Error()
+	})
 	t.Run("roles", func(t *testing.T) {
 		for i, directory := range append(controllers.Names(), "controllers", tokenrequest.Name+"-served") {
 			t.Run(directory, func(t *testing.T) {

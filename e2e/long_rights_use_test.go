@@ -8,9 +8,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/controllers/accounttemplate"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
@@ -37,6 +39,8 @@ func provocation(c missingRight) func(ctx context.Context, attempt int) error {
 		return c.makeLabelledAccount
 	case tokenrequest.Name:
 		return c.makeManagedSecret
+	case accounttemplate.Name:
+		return c.makeTemplate
 	case tokeninventory.Name:
 		return func(context.Context, int) error { return nil } // it reads everything at the start
 	}
@@ -184,4 +188,18 @@ func (c missingRight) makeManagedSecret(ctx context.Context, attempt int) error 
 		return nil
 	}
 	return err
+}
+
+// makeTemplate makes a template that creates an account, and then changes it.
+func (c missingRight) makeTemplate(ctx context.Context, attempt int) error {
+	client := c.client.CoreV1().RESTClient()
+	labels := fmt.Sprintf(`{"attempt": "%d"}`, attempt)
+	err := client.Post().AbsPath(templatesPath).SetHeader("Content-Type", runtime.ContentTypeJSON).Body(fmt.Appendf(nil, `{
+		"apiVersion": "sakeeper.io/v1alpha1", "kind": "ServiceAccountTemplate", "metadata": {"name": %q},
+		"spec": {"namespaceSelector": {"matchLabels": {%q: %q}}, "names": ["robot"], "create": true, "labels": %s}}`,
+		c.namespace, corev1.LabelMetadataName, c.namespace, labels)).Do(ctx).Error()
+	if !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	return client.Patch(types.MergePatchType).AbsPath(templatesPath + "/" + c.namespace).Body([]byte(`{"spec":{"labels":` + labels + `}}`)).Do(ctx).Error()
 }

@@ -3,6 +3,7 @@ package rights
 import (
 	"context"
 	"net/http"
+	"strings"
 )
 
 type optional struct{}
@@ -27,9 +28,18 @@ func (t transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err == nil && response.StatusCode == http.StatusForbidden && request.Context().Value(optional{}) == nil {
 		if right, target, ok := parse(t.monitor.base, request); ok {
 			t.monitor.refused(right, target)
+			if isApply(request) { // of an object that does not exist, it needs the right to create too
+				right.Verb = "create"
+				t.monitor.refused(right, Target{Namespace: target.Namespace})
+			}
 		}
 	}
 	return response, err
+}
+
+// isApply returns true for a server-side apply, in each of its encodings.
+func isApply(request *http.Request) bool {
+	return request.Method == http.MethodPatch && strings.HasPrefix(request.Header.Get("Content-Type"), "application/apply-patch+")
 }
 
 // WrappedRoundTripper lets client-go find the transport below.

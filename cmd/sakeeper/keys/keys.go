@@ -123,11 +123,7 @@ func (o *Options) validate() error {
 	return errors.Join(errs...)
 }
 
-// client returns nil if no flag says how to connect to the API server.
 func (o *Options) client() (*kubernetes.Clientset, error) {
-	if o.secret == "" && o.kubeconfig == "" {
-		return nil, nil //nolint:nilnil // no client is not an error
-	}
 	config, err := (&options.API{Kubeconfig: o.kubeconfig, QPS: -1}).RESTConfig("sakeeper-keys", o.version)
 	if err != nil {
 		return nil, err
@@ -135,14 +131,18 @@ func (o *Options) client() (*kubernetes.Clientset, error) {
 	return kubernetes.NewForConfig(config)
 }
 
-// open returns the store, and the client, which may be nil.
+// open returns the store, and the client, which is nil if no flag says how to connect to the API
+// server.
 func (o *Options) open() (rotation.Store, *kubernetes.Clientset, error) {
 	if err := o.validate(); err != nil {
 		return nil, nil, err
 	}
-	client, err := o.client()
-	if err != nil {
-		return nil, nil, err
+	var client *kubernetes.Clientset
+	if o.secret != "" || o.kubeconfig != "" {
+		var err error
+		if client, err = o.client(); err != nil {
+			return nil, nil, err
+		}
 	}
 	if o.dir != "" {
 		return rotation.OpenDirectory(o.dir), client, nil

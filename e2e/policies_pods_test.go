@@ -67,8 +67,8 @@ func TestEphemeralContainersAreLimitedByAPolicy(t *testing.T) {
 	}
 }
 
-// TestUnusualPodsUnderAPolicy: a policy decides on them as on others, or somebody else refuses them; none is
-// refused because the policy could not be evaluated.
+// TestUnusualPodsUnderAPolicy: a policy decides on them as on others, or the API server or the in-tree plugin
+// refuses them; none is refused because the policy could not be evaluated.
 func TestUnusualPodsUnderAPolicy(t *testing.T) {
 	p, namespace := newLimitedPlane(t)
 	eventually(t, "the account with a dot", func(ctx context.Context) error {

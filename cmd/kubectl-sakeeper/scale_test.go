@@ -29,7 +29,7 @@ import (
 func TestScale(t *testing.T) {
 	scale, err := strconv.ParseFloat(os.Getenv("INVENTORY_SCALE"), 64)
 	if err != nil {
-		t.Skip("a measurement that takes many minutes: set INVENTORY_SCALE to make it")
+		t.Skip("a measurement that takes minutes: set INVENTORY_SCALE to make it")
 	}
 	cp, err := controlplane.Start(controlplane.Options{Dir: t.TempDir()})
 	mustNil(t, err)
@@ -91,7 +91,7 @@ func peakMemory(pid int) <-chan int {
 			if kib, err := strconv.Atoi(strings.Fields(after)[0]); err == nil {
 				most = kib
 			}
-			time.Sleep(20 * time.Millisecond)
+			time.Sleep(20 * time.Millisecond) // the kernel keeps the maximum between two readings
 		}
 	}()
 	return peak

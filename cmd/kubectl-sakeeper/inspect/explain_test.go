@@ -17,7 +17,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/token"
 )
 
-// unsigned returns a token with these claims and a signature that nobody made.
+// unsigned returns a token with these claims and a signature that no key made.
 func unsigned(claims string) string {
 	encode := base64.RawURLEncoding.EncodeToString
 	return encode([]byte(`{"alg":"ES256","kid":"k"}`)) + "." + encode([]byte(claims)) + "." + encode([]byte("signature"))

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit/leaks"
 )
@@ -28,8 +29,10 @@ var errBoom = errors.New("boom")
 type reviews struct {
 	mu      sync.Mutex
 	lacking map[string]bool // namespaces in which the right is missing
-	err     error
-	asked   int
+	// lackingVerb is a verb that is not allowed anywhere.
+	lackingVerb string
+	err         error
+	asked       int
 }
 
 func (r *reviews) set(err error, lacking ...string) {
@@ -49,11 +52,11 @@ func (r *reviews) count() int {
 	return r.asked
 }
 
-func (r *reviews) allowed(_ context.Context, _ Right, target Target) (bool, error) {
+func (r *reviews) allowed(_ context.Context, right Right, target Target) (bool, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.asked++
-	return !r.lacking[target.Namespace], r.err
+	return !r.lacking[target.Namespace] && right.Verb != r.lackingVerb, r.err
 }
 
 func (*reviews) username(context.Context) (string, error) { return "jane", nil }
@@ -189,6 +192,23 @@ func TestARefusalForAnotherReasonIsNoMissingRight(t *testing.T) {
 		wait(maxDelay)
 		f.expect(t, "missing rights: the user of this process"+ofToken)
 	})
+}
+
+// TestARefusedApplyMayLackTheRightToCreate: of an object that does not exist, an apply is a create too.
+func TestARefusedApplyMayLackTheRightToCreate(t *testing.T) {
+	const named = "missing rights: the user of this process has no right to create serviceaccounts in the namespace team"
+	for contentType, want := range map[types.PatchType]string{types.ApplyYAMLPatchType: named, types.ApplyCBORPatchType: named, types.MergePatchType: ""} {
+		t.Run(string(contentType), func(t *testing.T) {
+			run(t, func(t *testing.T, f *fixture) {
+				f.reviews.set(nil)
+				f.reviews.lackingVerb = "create"
+				request := httptest.NewRequest(http.MethodPatch, "/api/v1/namespaces/team/serviceaccounts/robot", nil)
+				request.Header.Set("Content-Type", string(contentType))
+				f.send(t, http.StatusForbidden, request)
+				f.expect(t, want)
+			})
+		})
+	}
 }
 
 func TestARefusalOfAnOptionalRequestIsNoMissingRight(t *testing.T) {

@@ -74,7 +74,7 @@ func rotateWithoutRefusal(t *testing.T, kill bool) {
 	p.pruneLater(t, 2*time.Hour)
 	phase("removed")
 	expectJWKS(t, p, current)
-	eventuallyIn(t, time.Minute, "a token of the removed key is refused", func(ctx context.Context) error {
+	eventually(t, "a token of the removed key is refused", func(ctx context.Context) error {
 		if isAccepted(ctx, p.controlPlane, oldToken) {
 			return errors.New("it is accepted")
 		}

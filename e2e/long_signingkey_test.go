@@ -55,7 +55,7 @@ func (k *keyCheck) expectAllGood(t *testing.T, s *controlplane.Sakeeper, more ..
 	}
 	set := keys.NewSet(k.key, verification...)
 	verifier := token.NewVerifier(func() *keys.Set { return set })
-	eventuallyIn(t, time.Minute, "every secret", func(context.Context) error {
+	eventually(t, "every secret", func(context.Context) error {
 		for name, secret := range tokenSecrets(t, k.controlPlane) {
 			if _, err := verifier.VerifyLegacy(string(secret.Data[corev1.ServiceAccountTokenKey])); err != nil {
 				return fmt.Errorf("secret %s: %w", name, err)

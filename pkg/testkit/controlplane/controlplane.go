@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -114,7 +115,14 @@ func Start(opts Options) (*ControlPlane, error) {
 		return nil, err
 	}
 
+	address, err := FreeAddress()
+	if err != nil {
+		return nil, err
+	}
 	apiserver := &envtest.APIServer{Path: kubeAPIServer}
+	if apiserver.SecureServing.Address, apiserver.SecureServing.Port, err = net.SplitHostPort(address); err != nil {
+		return nil, err
+	}
 	apiserver.Configure().
 		Set("service-account-key-file", append([]string{cp.SigningKeyFile}, opts.MoreKeyFiles...)...).
 		Set("service-account-signing-key-file", cp.SigningKeyFile).
@@ -143,11 +151,10 @@ func Start(opts Options) (*ControlPlane, error) {
 	}
 	cp.env.ControlPlane.APIServer = apiserver
 	cp.env.ControlPlane.Etcd = &envtest.Etcd{Path: etcd}
-	var err error
 	if cp.Admin, err = cp.env.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start control plane: %w", err), cp.env.Stop())
 	}
-	if cp.server, err = findServer(apiserver.Port); err != nil {
+	if cp.server, err = findServer(apiserver.SecureServing.Port); err != nil {
 		return nil, errors.Join(err, cp.env.Stop())
 	}
 	if err := cp.startCleanup(); err != nil {
@@ -166,7 +173,7 @@ func Start(opts Options) (*ControlPlane, error) {
 // Stop stops the API server and etcd.
 func (cp *ControlPlane) Stop() error {
 	cp.cleanup.cancel()
-	if cp.server == nil || cp.server.cmd == nil {
+	if cp.server == nil || cp.server.exited == nil {
 		return cp.env.Stop()
 	}
 	return errors.Join(cp.KillServer(), cp.env.Stop())

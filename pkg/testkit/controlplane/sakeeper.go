@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -94,21 +95,24 @@ func StartSakeeper(binary string, args []string, output io.Writer) (*Sakeeper, e
 var givenAddresses sync.Map
 
 // FreeAddress returns a host:port of this machine on which nothing listens, and another one in each
-// call: what it is for may not listen yet.
+// call: what it is for may not listen yet. Its port is not one of those that connections get from
+// the kernel, which could take it while what listened there is started again.
 func FreeAddress() (string, error) {
-	for {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+	const lowest, highest = 15_000, 32_768 // from where Linux takes the ports of connections
+	var last error
+	for range 1_000 {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(rand.IntnRange(lowest, highest)))
+		if _, given := givenAddresses.LoadOrStore(address, true); given {
+			continue
+		}
+		listener, err := net.Listen("tcp", address)
 		if err != nil {
-			return "", err
+			last = err
+			continue
 		}
-		address := listener.Addr().String()
-		if err := listener.Close(); err != nil {
-			return "", err
-		}
-		if _, given := givenAddresses.LoadOrStore(address, true); !given {
-			return address, nil
-		}
+		return address, listener.Close()
 	}
+	return "", fmt.Errorf("no free port: %w", last)
 }
 
 // Logs returns everything that the process has printed.

@@ -23,7 +23,9 @@ import (
 type server struct {
 	args []string
 	pid  int
-	cmd  *exec.Cmd // nil while it is envtest's child
+	// output and exited are nil while it is envtest's child.
+	output *logBuffer
+	exited <-chan struct{}
 }
 
 // findServer finds the API server on port.
@@ -87,8 +89,8 @@ func (c cleanup) cancel() {
 // KillServer kills the API server, as a crash would. etcd keeps running.
 func (cp *ControlPlane) KillServer() error {
 	_ = syscall.Kill(cp.server.pid, syscall.SIGKILL) // it may have exited
-	if cp.server.cmd != nil {
-		_ = cp.server.cmd.Wait() // killed: the exit code has no meaning
+	if cp.server.exited != nil {
+		<-cp.server.exited
 		return cp.Audit.serverDied()
 	}
 	err := wait.PollUntilContextTimeout(context.Background(), time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
@@ -98,21 +100,60 @@ func (cp *ControlPlane) KillServer() error {
 }
 
 // StartServer starts the API server again after KillServer, with the same port and data,
-// and returns when it is ready.
+// and returns when it is ready. One that exits before is started again: a connection may
+// have taken its port meanwhile.
 func (cp *ControlPlane) StartServer(ctx context.Context) error {
-	cmd := exec.Command(cp.server.args[0], cp.server.args[1:]...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start kube-apiserver: %w", err)
-	}
-	cp.server = &server{args: cp.server.args, pid: cmd.Process.Pid, cmd: cmd}
 	client, err := kubernetes.NewForConfig(cp.Admin)
 	if err != nil {
 		return err
 	}
-	return wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
-		return client.CoreV1().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error() == nil, nil
-	})
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	for {
+		exited, err := cp.server.start()
+		if err != nil {
+			return err
+		}
+		err = wait.PollUntilContextCancel(ctx, 100*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+			select {
+			case <-exited:
+				return false, errServerExited
+			default:
+			}
+			return client.CoreV1().RESTClient().Get().AbsPath("/readyz").Timeout(5*time.Second).Do(ctx).Error() == nil, nil
+		})
+		if !errors.Is(err, errServerExited) {
+			if err != nil {
+				return fmt.Errorf("wait for kube-apiserver to be ready: %w; it printed: %s", err, cp.server.output.String())
+			}
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %s", errServerExited, cp.server.output.String())
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+var errServerExited = errors.New("kube-apiserver exited")
+
+// start starts the process; exited is closed when it has exited.
+func (s *server) start() (exited <-chan struct{}, err error) {
+	cmd := exec.Command(s.args[0], s.args[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	s.output = &logBuffer{}
+	cmd.Stdout, cmd.Stderr = s.output, s.output
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start kube-apiserver: %w", err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = cmd.Wait() // what it printed says why
+	}()
+	s.pid, s.exited = cmd.Process.Pid, done
+	return done, nil
 }
 
 // UseSigner restarts the API server with --service-account-signing-endpoint=socket instead of

@@ -260,7 +260,7 @@ func TestSilenceDelaysRequestsAndWatches(t *testing.T) {
 
 	awaitHits := func(n int) {
 		t.Helper()
-		must(t, wait.PollUntilContextTimeout(t.Context(), time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
+		must(t, wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 2*time.Minute, true, func(context.Context) (bool, error) {
 			return silence.Hits() == n, nil
 		}))
 	}

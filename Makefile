@@ -62,7 +62,7 @@ manifests: kubectl ## Render the overlays of manifests into manifests/rendered, 
 	go test ./manifests -run "TestRendered|TestPolicies" -count 1 -update
 
 test: control-plane kube-controller-manager kubectl ## Run the unit and integration tests, with the race detector, and the programs of e2e/embed
-	go test -race -timeout 10m ./cmd/... ./pkg/... ./hack/... ./manifests/...
+	go test -race -timeout 20m ./cmd/... ./pkg/... ./hack/... ./manifests/...
 	cd e2e/embed && go vet ./... && KUBEBUILDER_CONTROLPLANE_START_TIMEOUT=2m KUBEBUILDER_ASSETS=$${KUBEBUILDER_ASSETS:-$(CURDIR)/bin/k8s/$(K8S_VERSION)} go test ./...
 
 .PHONY: test-report
@@ -75,7 +75,7 @@ test-long: ## Run the tests that must take their time: e2e, faults, comparison w
 
 e2e: control-plane kube-controller-manager kubectl ## Run the built binary against a real API server; VERSION=1.35.4 is another one
 	# What e2e builds and applies is hidden from the test cache.
-	go test -race -count 1 -timeout 40m -v $(E2E_FLAGS) ./e2e
+	go test -race -count 1 -timeout 60m -v $(E2E_FLAGS) ./e2e
 
 SKEW ?= 1.34.4 1.35.4 1.36.3
 test-skew: ## Run e2e against older API servers, SKEW, without the tests (TestLong) that take minutes; not in CI

@@ -19,6 +19,7 @@ import (
 // TestLongIdle measures the controllers in an idle cluster of 1,000 namespaces. The binary is
 // built without the race detector, which multiplies memory.
 func TestLongIdle(t *testing.T) {
+	t.Parallel() // it mostly waits
 	const n, minutes = 1000, 4
 	const maxRSS = 60_000_000 // 44 MB were measured with the default GOGC
 	binary := filepath.Join(t.TempDir(), "sakeeper")

@@ -107,7 +107,7 @@ func TestBadSettingsOfOneSecretKeepTheCleanerFromNothing(t *testing.T) {
 	expectMarked(t, p.client, namespace, "unused")
 	eventually(t, "the garbled mark is written anew", func(ctx context.Context) error {
 		secret, err := p.client.CoreV1().Secrets(namespace).Get(ctx, "garbled", metav1.GetOptions{})
-		if err == nil && secret.Labels[token.InvalidSinceLabel] != day(0) {
+		if err == nil && !isToday(secret.Labels[token.InvalidSinceLabel]) {
 			err = fmt.Errorf("it is %q", secret.Labels[token.InvalidSinceLabel])
 		}
 		return err

@@ -19,6 +19,9 @@ import (
 // day is the date so many days ago, in the format of labels.
 func day(days int) string { return time.Now().UTC().AddDate(0, 0, -days).Format(time.DateOnly) }
 
+// isToday returns true if date was today's when it was written just now: midnight may have passed.
+func isToday(date string) bool { return date == day(0) || date == day(1) }
+
 // mustBackdateTracking sets an old date in the API server's ConfigMap about the tracking of
 // legacy tokens, which the API server creates some seconds after its start.
 func mustBackdateTracking(t *testing.T, client kubernetes.Interface) {

@@ -222,10 +222,9 @@ func (k *keyCheck) testUnanswered(t *testing.T, fault faults.Fault, hits int, wh
 	})
 	expectUnready(t, s, patience, why...)
 	k.expectNothingSpent(t, mark, 0)
-	lasted := time.Since(began)
 	injection.Lift()
 	k.expectAllGood(t, s, mustReadKey(t, k.moreKeys))
-	expectFewRequests(t, proxy.Requests(), lasted, 0)
+	expectFewRequests(t, proxy.Requests(), time.Since(began), 0)
 	k.expectNothingSpent(t, mark, n)
 	must(t, s.Stop())
 }

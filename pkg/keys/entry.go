@@ -160,7 +160,7 @@ func parseMetadata(data []byte) (Metadata, error) {
 			case metadataRetired:
 				metadata.RetiredAt, err = time.Parse(timeLayout, value)
 			default:
-				err = errUnsupported
+				return Metadata{}, fmt.Errorf("the metadata %q is not known; a newer sakeeper may have written it: go back to that one", name)
 			}
 			if err != nil {
 				return Metadata{}, fmt.Errorf("the metadata %q does not parse", name)
@@ -178,7 +178,7 @@ func parseEntry(name string, data []byte) (Entry, error) {
 	}
 	m := Entry{State: State(parts[2])}
 	if !slices.Contains(States(), m.State) {
-		return Entry{}, fmt.Errorf("state %q is not one of %v", m.State, States())
+		return Entry{}, fmt.Errorf("state %q is not one of %v; a newer sakeeper may have written it: go back to that one", m.State, States())
 	}
 	var err error
 	if m.Since, err = time.Parse(timeLayout, parts[1]); err != nil {

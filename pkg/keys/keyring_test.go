@@ -136,7 +136,7 @@ func TestDirectoryLoadReportsWhatIsIllegal(t *testing.T) {
 			map[string]string{strings.Replace(good, "0101T", "0230T", 1): "p256-pkcs8"}, []string{"20260230T010000Z.signing.SoABiieYuNx4UdqY.key: 20260230T010000Z is not a time"},
 		},
 		"an unknown state": {
-			map[string]string{nameIn("active", p256At1): "p256-public"}, []string{nameIn("active", p256At1) + `: state "active" is not one of [published signing retired legacy]`},
+			map[string]string{nameIn("active", p256At1): "p256-public"}, []string{nameIn("active", p256At1) + `: state "active" is not one of [published signing retired legacy]; a newer sakeeper may have written it: go back to that one`},
 		},
 		"a retired key that can still sign": {
 			map[string]string{strings.Replace(nameIn(keys.StateRetired, p256At1), ".pub", ".key", 1): "p256-pkcs8"},
@@ -156,7 +156,7 @@ func TestDirectoryLoadReportsWhatIsIllegal(t *testing.T) {
 			map[string]string{good: "p384-pkcs8"}, []string{good + ": holds key " + p384ID + ", and its name says SoABiieYuNx4UdqY"},
 		},
 		"a note that means nothing": {
-			map[string]string{good: "sakeeper: retired-by=me\n" + mustRead(t, "p256-pkcs8")}, []string{good + `: the metadata "retired-by" does not parse`},
+			map[string]string{good: "sakeeper: retired-by=me\n" + mustRead(t, "p256-pkcs8")}, []string{good + `: the metadata "retired-by" is not known; a newer sakeeper may have written it: go back to that one`},
 		},
 		"all of it at once": {
 			map[string]string{"README": "to be removed", good: "damaged indeed", nameIn(keys.StateRetired, rsaAt4): "rsa1024-public"},

@@ -81,6 +81,13 @@ SKEW ?= 1.34.4 1.35.4 1.36.3
 test-skew: ## Run e2e against older API servers, SKEW, without the tests (TestLong) that take minutes; not in CI
 	for version in $(SKEW); do $(MAKE) e2e VERSION=$$version E2E_FLAGS='-skip TestLong' || exit 1; done
 
+.PHONY: test-upgrade
+# The last revision of each month before this one.
+FROM ?= $(shell TZ=UTC git log --date=format-local:%Y-%m --format='%cd %h' | awk -v now="$$(date -u +%Y-%m)" '$$1 < now && !seen[$$1]++ {print $$2}')
+test-upgrade: control-plane kube-controller-manager kubectl build ## Upgrade from older revisions, FROM (the last of each month before this one), under load, and back; not in CI
+	@[ -n '$(FROM)' ] || { echo "No revision is from a month before this one: name one, FROM=REVISION. A shallow clone lacks them ('git fetch --unshallow')." >&2; exit 1; }
+	for revision in $(FROM); do E2E_UPGRADE_FROM=$$revision go test -count 1 -timeout 30m -v ./e2e/upgrade || exit 1; done
+
 .PHONY: docker
 docker:
 	@docker version >/dev/null 2>&1 || { echo "No docker engine answers 'docker version': start one, and run this again." >&2; exit 1; }

@@ -182,19 +182,25 @@ func TestMetricsInDocuments(t *testing.T) {
 	}
 }
 
-// TestPromisesHaveTests: the tests that e2e/README.md names are there.
+// TestPromisesHaveTests: the tests that e2e/README.md and the threat model name are there, in the package
+// that it names.
 func TestPromisesHaveTests(t *testing.T) {
-	var tests strings.Builder
-	for _, path := range filesBelow(t, "../../e2e", "_test.go") {
-		tests.WriteString(mustRead(t, path))
-	}
-	names := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(mustRead(t, "../../e2e/README.md"), -1)
-	if len(names) < 20 {
-		t.Errorf("only %d tests are named", len(names))
-	}
-	for _, name := range names {
-		if !strings.Contains(tests.String(), "\nfunc "+name[1]+"(") {
-			t.Errorf("there is no test %s", name[1])
+	for page, least := range map[string]int{"e2e/README.md": 20, ".github/SECURITY.md": 20} {
+		names := regexp.MustCompile("`(Test\\w+)`(?:\\s+in\\s+`([\\w/-]+)`)?").FindAllStringSubmatch(mustRead(t, filepath.Join(repository, page)), -1)
+		if len(names) < least {
+			t.Errorf("%s names only %d tests", page, len(names))
+		}
+		for _, name := range names {
+			where := "e2e"
+			if page != "e2e/README.md" && name[2] != "" {
+				where = name[2]
+			}
+			found := slices.ContainsFunc(filesBelow(t, filepath.Join(repository, where), "_test.go"), func(path string) bool {
+				return strings.Contains(mustRead(t, path), "\nfunc "+name[1]+"(")
+			})
+			if !found {
+				t.Errorf("%s: there is no test %s in %s", page, name[1], where)
+			}
 		}
 	}
 }

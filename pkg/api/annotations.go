@@ -92,6 +92,19 @@ const (
 	ProblemAnnotation = "sakeeper.io/problem"
 )
 
+// What is noted on copies of pull secrets.
+const (
+	// PullSecretLabel set to [PullSecretCopy] on a Secret says that it is a copy, which its
+	// ServiceAccountTemplate keeps and deletes. Without this label, the Secret is the user's.
+	PullSecretLabel = "sakeeper.io/pull-secret" //nolint:gosec // no credential
+	PullSecretCopy  = "copy"
+	// CopiedFromAnnotation is the source, as namespace/name.
+	CopiedFromAnnotation = "sakeeper.io/copied-from"
+	// CopiedVersionAnnotation is the UID and the resourceVersion of the source, with a slash between
+	// them.
+	CopiedVersionAnnotation = "sakeeper.io/copied-version"
+)
+
 // What a webhook configuration says about its list of webhooks.
 const (
 	// WebhooksAnnotation on a webhook configuration of sakeeper webhook is a list of webhooks

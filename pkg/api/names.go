@@ -16,3 +16,7 @@ const DefaultServiceAccount = "default"
 
 // TemplateFieldManager is the field manager that applies ServiceAccountTemplates.
 const TemplateFieldManager = "sakeeper-account-templates"
+
+// PullSecretFieldManager is the field manager that writes copies of pull secrets, and the condition
+// that tells of them.
+const PullSecretFieldManager = "sakeeper-pull-secret-copies" //nolint:gosec // no credential

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -39,6 +40,11 @@ func NewTemplate(template *v1alpha1.ServiceAccountTemplate) *Template {
 		}
 	}
 	return t
+}
+
+// CompareTemplates orders templates by precedence: the highest priority first, then by name.
+func CompareTemplates(a, b *Template) int {
+	return cmp.Or(cmp.Compare(b.Spec.Priority, a.Spec.Priority), cmp.Compare(a.Name, b.Name))
 }
 
 // namesKubeSystem returns true if a selector has the name of kube-system as a value of its label

@@ -14,6 +14,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Accounts",type=integer,JSONPath=`.status.serviceAccounts`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Conflict",type=string,JSONPath=`.status.conditions[?(@.type=="Conflict")].status`
+// +kubebuilder:printcolumn:name="Copies",type=string,JSONPath=`.status.conditions[?(@.type=="CopiesReady")].status`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type ServiceAccountTemplate struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -100,8 +101,28 @@ type LabelValue string
 // +kubebuilder:validation:MaxLength=4096
 type AnnotationValue string
 
+// NamespaceName is the name of a namespace.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=63
+// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+type NamespaceName string
+
 // PullSecret is a Secret in the namespace of the ServiceAccount.
 type PullSecret struct {
+	// +required
+	Name ObjectName `json:"name"`
+	// copyFrom keeps a copy of another Secret under the name, in every namespace that is selected.
+	// Default: the Secret is not looked after. The pull-secret-copy-controller copies.
+	// +optional
+	CopyFrom *PullSecretSource `json:"copyFrom,omitempty"`
+}
+
+// PullSecretSource is a Secret of type kubernetes.io/dockerconfigjson or kubernetes.io/dockercfg.
+type PullSecretSource struct {
+	// namespace is one of --pull-secret-source-namespaces.
+	// +required
+	Namespace NamespaceName `json:"namespace"`
 	// +required
 	Name ObjectName `json:"name"`
 }
@@ -114,6 +135,9 @@ const (
 	// ConditionConflict is true if fields are not set, because another field manager or a template of
 	// the same priority has set them.
 	ConditionConflict = "Conflict"
+	// ConditionCopiesReady is true if every copy of a pull secret that the template names is there. A
+	// template that names none does not have it.
+	ConditionCopiesReady = "CopiesReady"
 )
 
 // ServiceAccountTemplateStatus is written at most once in 10 s.
@@ -127,7 +151,7 @@ type ServiceAccountTemplateStatus struct {
 	// serviceAccounts is the number of ServiceAccounts that are selected.
 	// +optional
 	ServiceAccounts *int32 `json:"serviceAccounts,omitempty"`
-	// conditions are Ready and Conflict.
+	// conditions are Ready, Conflict and CopiesReady.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -26,9 +26,7 @@ type contradiction struct {
 
 // byPrecedence sorts templates: the highest priority first, then by name.
 func byPrecedence(templates []*cache.Template) {
-	slices.SortFunc(templates, func(a, b *cache.Template) int {
-		return cmp.Or(cmp.Compare(b.Spec.Priority, a.Spec.Priority), cmp.Compare(a.Name, b.Name))
-	})
+	slices.SortFunc(templates, cache.CompareTemplates)
 }
 
 // merge returns the fields that templates, which are sorted by precedence, set together.

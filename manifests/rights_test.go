@@ -19,6 +19,8 @@ func TestRightsThatAreCloseToClusterAdmin(t *testing.T) {
 		"authenticator":                                  readsSecrets,
 		"authenticator-track-legacy-tokens":              {"writes Secrets"},
 		"legacy-serviceaccount-token-cleaner-controller": {"reads Secrets", "writes Secrets"},
+		"pull-secret-copy-controller-copies":             {"reads Secrets", "writes Secrets"},
+		"pull-secret-copy-controller-sources":            readsSecrets,
 		"serviceaccount-token-controller":                {"reads Secrets", "writes Secrets"},
 		"token-generation-controller":                    {"reads Secrets", "writes Secrets"},
 		"token-inventory-controller":                     readsSecrets,

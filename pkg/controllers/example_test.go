@@ -32,7 +32,7 @@ func ExampleNew() {
 	fmt.Println(err)
 	// Output:
 	// controllers: Config is required
-	// controllers: Controllers: "tokens" is not a controller; there are serviceaccount-controller, serviceaccount-token-controller, root-ca-certificate-publisher-controller, legacy-serviceaccount-token-cleaner-controller, token-generation-controller, token-request-controller, token-inventory-controller, service-account-template-controller
+	// controllers: Controllers: "tokens" is not a controller; there are serviceaccount-controller, serviceaccount-token-controller, root-ca-certificate-publisher-controller, legacy-serviceaccount-token-cleaner-controller, token-generation-controller, token-request-controller, token-inventory-controller, service-account-template-controller, pull-secret-copy-controller
 	// controllers: Keys is required by the serviceaccount-token-controller and the token-generation-controller
 	// controllers: RootCA is required by the root-ca-certificate-publisher-controller, the serviceaccount-token-controller and the token-generation-controller
 }

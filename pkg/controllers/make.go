@@ -5,7 +5,6 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/cache"
-	"github.com/sakeeper/sakeeper/pkg/controllers/accounttemplate"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
@@ -146,35 +145,4 @@ func (p *parts) tokenRequest() (runnable, error) {
 	}
 	p.ca.OnChange(c.EnqueueAll)
 	return c, nil
-}
-
-func (p *parts) accountTemplate() (runnable, error) {
-	config := p.configFor(accounttemplate.Name)
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return nil, err
-	}
-	templateClient, err := accounttemplate.NewClient(config)
-	if err != nil {
-		return nil, err
-	}
-	templates, err := accounttemplate.NewTemplates(templateClient)
-	if err != nil {
-		return nil, err
-	}
-	p.informers = append(p.informers, templates.Informer)
-	accounts, err := own(p, true, cache.Accounts, client)
-	if err != nil {
-		return nil, err
-	}
-	return accounttemplate.New(accounttemplate.Config{
-		Client:     client.CoreV1(),
-		Namespaces: p.namespaces,
-		Accounts:   accounts,
-		Templates:  templates,
-		Recorder:   p.recorder,
-		Clock:      p.options.Clock,
-		Workers:    defaultWorkers,
-		Registerer: p.options.Registerer,
-	})
 }

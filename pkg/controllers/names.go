@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/sakeeper/sakeeper/pkg/controllers/accounttemplate"
+	"github.com/sakeeper/sakeeper/pkg/controllers/pullsecretcopy"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
@@ -35,6 +36,7 @@ func descriptors() []descriptor {
 		{name: tokenrequest.Name, alias: "token-request", make: (*parts).tokenRequest, disabledByDefault: true},
 		{name: tokeninventory.Name, alias: "token-inventory", make: (*parts).tokenInventory},
 		{name: accounttemplate.Name, alias: "service-account-template", make: (*parts).accountTemplate, disabledByDefault: true},
+		{name: pullsecretcopy.Name, alias: "pull-secret-copy", make: (*parts).pullSecretCopy, disabledByDefault: true},
 	}
 }
 

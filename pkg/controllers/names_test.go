@@ -6,6 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sakeeper/sakeeper/pkg/controllers/accounttemplate"
+	"github.com/sakeeper/sakeeper/pkg/controllers/pullsecretcopy"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
@@ -18,14 +19,14 @@ import (
 func TestSelectControllers(t *testing.T) {
 	const s, k, r, c, g, q = serviceaccount.Name, tokensecret.Name, rootca.Name, tokencleaner.Name, tokengeneration.Name, tokenrequest.Name
 	const i = tokeninventory.Name
-	const a = accounttemplate.Name
+	const a, p = accounttemplate.Name, pullsecretcopy.Name
 	cases := map[string]struct {
 		in      []string
 		want    []string
 		wantErr string
 	}{
-		"the star is all but two":               {in: []string{"*"}, want: []string{s, k, r, c, g, i}},
-		"which are on by their names":           {in: []string{"*", q, a}, want: []string{s, k, r, c, g, q, i, a}},
+		"the star is all but three":             {in: []string{"*"}, want: []string{s, k, r, c, g, i}},
+		"which are on by their names":           {in: []string{"*", q, a, p}, want: []string{s, k, r, c, g, q, i, a, p}},
 		"or its other name alone":               {in: []string{"token-request"}, want: []string{q}},
 		"unless it is turned off first":         {in: []string{"-" + q, q, "*"}, want: []string{s, k, r, c, g, i}},
 		"a name is that one":                    {in: []string{r}, want: []string{r}},
@@ -66,5 +67,5 @@ func TestSelectControllers(t *testing.T) {
 }
 
 func unknown(entry string) string {
-	return `"` + entry + `" is not a controller; there are serviceaccount-controller, serviceaccount-token-controller, root-ca-certificate-publisher-controller, legacy-serviceaccount-token-cleaner-controller, token-generation-controller, token-request-controller, token-inventory-controller, service-account-template-controller`
+	return `"` + entry + `" is not a controller; there are serviceaccount-controller, serviceaccount-token-controller, root-ca-certificate-publisher-controller, legacy-serviceaccount-token-cleaner-controller, token-generation-controller, token-request-controller, token-inventory-controller, service-account-template-controller, pull-secret-copy-controller`
 }

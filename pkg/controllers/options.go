@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -64,14 +65,15 @@ type Options struct {
 	// and [Suite.Ready] says so.
 	SigningKeyUnverified bool
 
-	// ServiceAccount, TokenSecret, TokenCleaner, TokenGeneration, TokenRequest and TokenInventory are
-	// the settings of one controller each.
+	// ServiceAccount, TokenSecret, TokenCleaner, TokenGeneration, TokenRequest, TokenInventory and
+	// PullSecretCopy are the settings of one controller each.
 	ServiceAccount  ServiceAccountOptions
 	TokenSecret     TokenSecretOptions
 	TokenCleaner    TokenCleanerOptions
 	TokenGeneration TokenGenerationOptions
 	TokenRequest    TokenRequestOptions
 	TokenInventory  TokenInventoryOptions
+	PullSecretCopy  PullSecretCopyOptions
 
 	// Namespaces and ServiceAccounts are informers of the caller, who starts them; see the package
 	// comment. Default: informers of the suite, which keep only what is needed. Templates of
@@ -151,6 +153,16 @@ type TokenInventoryOptions struct {
 	// Secrets, ServiceAccounts, pods and RBAC objects. Default: 0, with which the controller does not
 	// run.
 	Interval time.Duration
+}
+
+// PullSecretCopyOptions are those of the pull-secret-copy-controller.
+type PullSecretCopyOptions struct {
+	// SourceNamespaces are those whose pull secrets may be copied. Who may write templates may have these
+	// copied to any namespace. Default: none, with which nothing is copied.
+	SourceNamespaces []string
+	// TargetNamespaces are those in which copies are kept, where templates select them. The rights to
+	// Secrets can then be bound in these and SourceNamespaces alone. Default: all.
+	TargetNamespaces []string
 }
 
 // Defaults are options with the default of each setting that has one.
@@ -271,6 +283,11 @@ func (o Options) validateSettings(problem func(format string, args ...any)) {
 	}
 	if interval := o.TokenInventory.Interval; interval < 0 {
 		problem("TokenInventory.Interval: %v is negative", interval)
+	}
+	for _, name := range slices.Concat(o.PullSecretCopy.SourceNamespaces, o.PullSecretCopy.TargetNamespaces) {
+		for _, reason := range validation.IsDNS1123Label(name) {
+			problem("PullSecretCopy: %q: %s", name, reason)
+		}
 	}
 	if server := o.TokenRequest.PublicServer; server != "" {
 		if err := tokenrequest.CheckServer(server); err != nil {

@@ -78,6 +78,12 @@ func TestNewReturnsAllProblemsTogether(t *testing.T) {
 			in:   func(o *Options) { o.ServiceAccount.Names = []string{"default", "Robot"} },
 			want: []string{`ServiceAccount.Names: "Robot"`},
 		},
+		"names that no namespace can have": {
+			in: func(o *Options) {
+				o.PullSecretCopy.SourceNamespaces, o.PullSecretCopy.TargetNamespaces = []string{"a", "b.c"}, []string{"D"}
+			},
+			want: []string{`PullSecretCopy: "b.c"`, `PullSecretCopy: "D"`},
+		},
 		"an empty list of names": {
 			in:   func(o *Options) { o.ServiceAccount.Names = []string{} },
 			want: []string{"ServiceAccount.Names is empty"},

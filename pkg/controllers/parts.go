@@ -16,6 +16,7 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/controllers/accounttemplate"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/signingkey"
 	"github.com/sakeeper/sakeeper/pkg/token"
@@ -44,6 +45,7 @@ type parts struct {
 	tokenSecrets    toolscache.TypedSharedIndexInformer[*cache.TokenSecret]
 	rootCAs         toolscache.TypedSharedIndexInformer[*cache.RootCA]
 	managedSecrets  toolscache.TypedSharedIndexInformer[*cache.ManagedSecret]
+	templates       *accounttemplate.Templates // nil if no controller needs them
 	// confirmLive: at least one of the first two is the caller's.
 	confirmLive bool
 	// informers are those that the suite runs itself.

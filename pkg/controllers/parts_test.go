@@ -11,6 +11,8 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
+	"github.com/sakeeper/sakeeper/pkg/controllers/accounttemplate"
+	"github.com/sakeeper/sakeeper/pkg/controllers/pullsecretcopy"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
@@ -36,6 +38,9 @@ func TestOnlyWhatIsNeededIsMade(t *testing.T) {
 		"requests too":   {in: []string{"*", "token-request"}, want: []string{tokencleaner.Name, rootca.Name, serviceaccount.Name, tokensecret.Name, tokengeneration.Name, tokeninventory.Name, tokenrequest.Name}, wantInformers: 5},
 		"inventory only": {in: []string{"token-inventory"}, want: []string{tokeninventory.Name}, wantInformers: 1},
 		"inventory too":  {in: []string{"serviceaccount", "token-inventory"}, want: []string{serviceaccount.Name, tokeninventory.Name}, wantInformers: 2},
+		"templates only": {in: []string{"service-account-template"}, want: []string{accounttemplate.Name}, wantInformers: 3},
+		"copies only":    {in: []string{"pull-secret-copy"}, want: []string{pullsecretcopy.Name}, wantInformers: 6},
+		"they share":     {in: []string{"service-account-template", "pull-secret-copy"}, want: []string{pullsecretcopy.Name, accounttemplate.Name}, wantInformers: 7},
 		"all but the CA": {in: []string{"*", "-root-ca-cert-publisher"}, want: []string{tokencleaner.Name, serviceaccount.Name, tokensecret.Name, tokengeneration.Name, tokeninventory.Name}, wantInformers: 3},
 	}
 	for name, tc := range cases {
@@ -43,6 +48,7 @@ func TestOnlyWhatIsNeededIsMade(t *testing.T) {
 			o := complete()
 			o.Controllers, o.TokenGeneration.Mode = tc.in, tokengeneration.ModeAll
 			o.TokenInventory.Interval = time.Hour
+			o.PullSecretCopy.SourceNamespaces = []string{"registry"}
 			suite := mustNew(t, o)
 			if err := suite.Load(t.Context()); err != nil {
 				t.Fatal(err)

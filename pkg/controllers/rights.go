@@ -24,6 +24,9 @@ func roles(enabled map[string]bool) []string {
 	if enabled[nameTokenRequest] {
 		directories = append(directories, nameTokenRequest+"-served")
 	}
+	if enabled[namePullSecretCopy] {
+		directories = append(directories, namePullSecretCopy+"-sources", namePullSecretCopy+"-copies")
+	}
 	return directories
 }
 
@@ -47,7 +50,7 @@ func (p *parts) needs(right rights.Right, target rights.Target) bool {
 	switch {
 	case !ok:
 		return false
-	case right == requestTokens(), right == patchSecrets() && !p.enabled[tokensecret.Name] && !p.enabled[tokencleaner.Name]:
+	case right == requestTokens(), right == patchSecrets() && !p.enabled[tokensecret.Name] && !p.enabled[tokencleaner.Name] && !p.enabled[namePullSecretCopy]:
 		return p.options.TokenRequest.AllNamespaces || isServed(namespace)
 	default:
 		return true

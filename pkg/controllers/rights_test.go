@@ -6,6 +6,7 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/controllers/pullsecretcopy"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokenrequest"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokensecret"
 	"github.com/sakeeper/sakeeper/pkg/kube/rights"
@@ -33,6 +34,7 @@ func TestRightsAreNotNeededWhereNothingIsDone(t *testing.T) {
 		"to write them, where they are served":     {inRight: patchSecrets(), inNamespace: "served", want: true},
 		"to write, and where not":                  {inRight: patchSecrets(), inNamespace: "team"},
 		"another controller writes Secrets":        {inRight: patchSecrets(), inNamespace: "team", inController: tokensecret.Name, want: true},
+		"and so does one that copies them":         {inRight: patchSecrets(), inNamespace: "team", inController: pullsecretcopy.Name, want: true},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

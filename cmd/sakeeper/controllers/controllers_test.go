@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sakeeper/sakeeper/cmd/sakeeper/internal/cmdtest"
+	"github.com/sakeeper/sakeeper/pkg/controllers/pullsecretcopy"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
@@ -69,6 +70,10 @@ func TestTheCommandStartsWithTheConfigOfItsFlags(t *testing.T) {
 		"or names a file of it": {
 			in:          []string{"--controllers=token-request", "--kubeconfig=%/kubeconfig-with-ca-file"},
 			wantEnabled: map[string]bool{tokenrequest.Name: true},
+		},
+		"copies of pull secrets alone need neither": {
+			in:          []string{"--controllers=pull-secret-copy", "--pull-secret-source-namespaces=registry"},
+			wantEnabled: map[string]bool{pullsecretcopy.Name: true},
 		},
 		"files that no controller needs are not read": {
 			in:          []string{"--controllers=serviceaccount-controller", "--service-account-private-key-file=%/missing", "--root-ca-file=%/missing"},
@@ -142,6 +147,16 @@ func TestAllBadFilesAreReportedTogether(t *testing.T) {
 		"token requests that are off": {
 			in:   []string{key, ca, "--token-request-namespaces=*"},
 			want: []string{"--token-request-namespaces=* and --public-server are for the token-request-controller, which is off; to turn it on, use --controllers=*,token-request-controller"},
+		},
+		"copies of pull secrets": {
+			in: []string{key, ca, "--controllers=*,pull-secret-copy-controller", "--pull-secret-source-namespaces=a,B", "--pull-secret-target-namespaces=a.b"},
+			want: []string{
+				`--pull-secret-source-namespaces: "B": `, `--pull-secret-target-namespaces: "a.b": `,
+			},
+		},
+		"copies of pull secrets that are off": {
+			in:   []string{key, ca, "--pull-secret-source-namespaces=a"},
+			want: []string{"--pull-secret-source-namespaces and --pull-secret-target-namespaces are for the pull-secret-copy-controller, which is off; to turn it on, use --controllers=*,pull-secret-copy-controller"},
 		},
 		"token requests where nothing tells the CA": {
 			in:   []string{"--controllers=token-request"},

@@ -17,6 +17,7 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/cabundle"
 	"github.com/sakeeper/sakeeper/pkg/controllers"
+	"github.com/sakeeper/sakeeper/pkg/controllers/pullsecretcopy"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
@@ -86,6 +87,7 @@ func (o *Options) addFlags(fs *pflag.FlagSet) {
 	fs.StringVar((*string)(&o.suite.TokenGeneration.Mode), "auto-generate-token-secrets", string(o.suite.TokenGeneration.Mode),
 		"Which ServiceAccounts get a token Secret with a token that does not expire, as before Kubernetes 1.24: 'none'; 'labelled' those that have the label sakeeper.io/auto-token=true, or whose namespace has it; 'all'.")
 	o.addTokenRequestFlags(fs)
+	o.addPullSecretFlags(fs)
 	fs.DurationVar(&o.suite.TokenInventory.Interval, "inventory-interval", o.suite.TokenInventory.Interval,
 		"Time between two counts of the tokens in Secrets by what could be done with each, in the metric sakeeper_long_lived_tokens; 0: none. Each reads all token Secrets, ServiceAccounts, pods and RBAC objects in chunks of 500, and keeps up to 3 KiB of memory per token, account, pod and binding while it counts.")
 	fs.StringVar(&o.rootCAFile, "root-ca-file", o.rootCAFile,
@@ -116,6 +118,7 @@ func (o *Options) validate() []error {
 	}
 	errs = append(errs, o.validateTokens()...)
 	errs = append(errs, o.validateTokenRequests(enabled[tokenrequest.Name])...)
+	errs = append(errs, o.validatePullSecrets(enabled[pullsecretcopy.Name])...)
 	errs = append(errs, o.validateKeys(enabled)...)
 	if o.suite.NeedsRootCA() && o.rootCAFile == "" {
 		errs = append(errs, fmt.Errorf("--root-ca-file is required by the %s and the %s; to go without both, use --controllers=*,-%s,-%s",

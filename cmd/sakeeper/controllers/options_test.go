@@ -25,7 +25,7 @@ func parse(t *testing.T, args ...string) *Options {
 }
 
 func unknown(entry string) string {
-	return `--controllers: "` + entry + `" is not a controller; there are serviceaccount-controller, serviceaccount-token-controller, root-ca-certificate-publisher-controller, legacy-serviceaccount-token-cleaner-controller, token-generation-controller, token-request-controller, token-inventory-controller, service-account-template-controller`
+	return `--controllers: "` + entry + `" is not a controller; there are serviceaccount-controller, serviceaccount-token-controller, root-ca-certificate-publisher-controller, legacy-serviceaccount-token-cleaner-controller, token-generation-controller, token-request-controller, token-inventory-controller, service-account-template-controller, pull-secret-copy-controller`
 }
 
 func TestValidate(t *testing.T) {

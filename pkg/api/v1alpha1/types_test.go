@@ -57,8 +57,9 @@ func TestTheDefinitionIsThatOfTheTypes(t *testing.T) {
 
 // TestExamples: the examples have no field that the types lack.
 func TestExamples(t *testing.T) {
-	documents, err := testkit.Documents(mustRead(t, manifests+"examples/account-templates.yaml"))
-	if err != nil || len(documents) != 3 {
+	examples := append(mustRead(t, manifests+"examples/account-templates.yaml"), "\n---\n"...)
+	documents, err := testkit.Documents(append(examples, mustRead(t, manifests+"examples/pull-secret-copies.yaml")...))
+	if err != nil || len(documents) != 4 {
 		t.Fatalf("%d examples: %v", len(documents), err)
 	}
 	for _, document := range documents {

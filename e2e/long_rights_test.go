@@ -20,6 +20,7 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/controllers"
+	"github.com/sakeeper/sakeeper/pkg/controllers/pullsecretcopy"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokengeneration"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokeninventory"
@@ -55,7 +56,7 @@ func TestLongEveryMissingRightIsNamed(t *testing.T) {
 		return p.client.CoreV1().RESTClient().Get().AbsPath(templatesPath).Do(ctx).Error()
 	})
 	t.Run("roles", func(t *testing.T) {
-		for i, directory := range append(controllers.Names(), "controllers", tokenrequest.Name+"-served") {
+		for i, directory := range append(controllers.Names(), "controllers", tokenrequest.Name+"-served", pullsecretcopy.Name+"-sources", pullsecretcopy.Name+"-copies") {
 			t.Run(directory, func(t *testing.T) {
 				t.Parallel()
 				for j, taken := range rightsOf(t, directory) {
@@ -91,8 +92,12 @@ func (c missingRight) run(t *testing.T) {
 	must(t, err)
 	c.grant(t, "controllers")
 	c.grant(t, c.controller())
-	if c.controller() == tokenrequest.Name {
+	switch c.controller() {
+	case tokenrequest.Name:
 		c.grant(t, tokenrequest.Name+"-served")
+	case pullsecretcopy.Name:
+		c.grant(t, pullsecretcopy.Name+"-sources")
+		c.grant(t, pullsecretcopy.Name+"-copies")
 	}
 	start := c.startSuite
 	if c.resource == "leases" {
@@ -142,7 +147,12 @@ func (c missingRight) controller() string {
 	if c.directory == "controllers" {
 		return rootca.Name
 	}
-	return strings.TrimSuffix(c.directory, "-served")
+	for _, part := range []string{"-served", "-sources", "-copies"} {
+		if controller, ok := strings.CutSuffix(c.directory, part); ok {
+			return controller
+		}
+	}
+	return c.directory
 }
 
 // startSuite starts the controller and returns its readiness.
@@ -162,6 +172,9 @@ func (c missingRight) startSuite(t *testing.T) (ready func() error) {
 	}
 	if c.controller() == tokeninventory.Name {
 		o.TokenInventory.Interval = time.Second
+	}
+	if c.controller() == pullsecretcopy.Name {
+		o.PullSecretCopy.SourceNamespaces = []string{c.namespace}
 	}
 	suite, err := controllers.New(o)
 	must(t, err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/controllers/accounttemplate"
+	"github.com/sakeeper/sakeeper/pkg/controllers/pullsecretcopy"
 	"github.com/sakeeper/sakeeper/pkg/controllers/rootca"
 	"github.com/sakeeper/sakeeper/pkg/controllers/serviceaccount"
 	"github.com/sakeeper/sakeeper/pkg/controllers/tokencleaner"
@@ -41,6 +42,8 @@ func provocation(c missingRight) func(ctx context.Context, attempt int) error {
 		return c.makeManagedSecret
 	case accounttemplate.Name:
 		return c.makeTemplate
+	case pullsecretcopy.Name:
+		return c.makePullSecret
 	case tokeninventory.Name:
 		return func(context.Context, int) error { return nil } // it reads everything at the start
 	}
@@ -202,4 +205,27 @@ func (c missingRight) makeTemplate(ctx context.Context, attempt int) error {
 		return err
 	}
 	return client.Patch(types.MergePatchType).AbsPath(templatesPath + "/" + c.namespace).Body([]byte(`{"spec":{"labels":` + labels + `}}`)).Do(ctx).Error()
+}
+
+// makePullSecret makes a source and a template with a copy of it, and then changes the source and the name
+// of the copy by turns, so that copies are changed, made and deleted.
+func (c missingRight) makePullSecret(ctx context.Context, attempt int) error {
+	source := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "source"}, Type: corev1.SecretTypeDockerConfigJson, Data: dockerConfig("password")}
+	if err := c.makeSecret(ctx, source); err != nil {
+		return err
+	}
+	if attempt%2 == 1 {
+		_, err := c.client.CoreV1().Secrets(c.namespace).Patch(ctx, "source", types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"annotations":{"attempt":"%d"}}}`, attempt), metav1.PatchOptions{})
+		return err
+	}
+	client := c.client.CoreV1().RESTClient()
+	secrets := fmt.Sprintf(`[{"name": "copy-%d", "copyFrom": {"namespace": %q, "name": "source"}}]`, attempt, c.namespace)
+	err := client.Post().AbsPath(templatesPath).SetHeader("Content-Type", runtime.ContentTypeJSON).Body(fmt.Appendf(nil, `{
+		"apiVersion": "sakeeper.io/v1alpha1", "kind": "ServiceAccountTemplate", "metadata": {"name": %q},
+		"spec": {"namespaceSelector": {"matchLabels": {%q: %q}}, "imagePullSecrets": %s}}`,
+		c.namespace, corev1.LabelMetadataName, c.namespace, secrets)).Do(ctx).Error()
+	if !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	return client.Patch(types.MergePatchType).AbsPath(templatesPath + "/" + c.namespace).Body([]byte(`{"spec":{"imagePullSecrets":` + secrets + `}}`)).Do(ctx).Error()
 }

@@ -59,7 +59,7 @@ func run(ctx context.Context, up bool) (err error) {
 	steps.done("kube-apiserver answers on %s", cp.Admin.Host)
 
 	steps.title("sakeeper controllers start, with their own identity and rights")
-	if err := cp.Install(ctx, "token-requests"); err != nil {
+	if err := cp.Install(ctx, "token-requests", "account-templates"); err != nil {
 		return err
 	}
 	args, err := cp.ControllersArgs()
@@ -72,7 +72,7 @@ func run(ctx context.Context, up bool) (err error) {
 	}
 	defer func() { _ = log.Close() }()
 	binary := filepath.Join(root, "bin/sakeeper")
-	sakeeper, err := controlplane.StartSakeeper(binary, append(args, "-v=2", "--controllers=*,token-request-controller"), log)
+	sakeeper, err := controlplane.StartSakeeper(binary, append(args, "-v=2", "--controllers=*,token-request-controller,service-account-template-controller"), log)
 	if err != nil {
 		return err
 	}

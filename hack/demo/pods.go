@@ -98,6 +98,16 @@ func (t *tour) createPod(ctx context.Context, name string) (*corev1.Pod, error) 
 	return t.client.CoreV1().Pods(namespace).Create(ctx, newPod(name), metav1.CreateOptions{})
 }
 
+// createFirstPod creates a namespace, and at once a pod in it.
+func (t *tour) createFirstPod(ctx context.Context, namespace string) (*corev1.Pod, error) {
+	t.steps.begin()
+	if _, err := t.client.CoreV1().Namespaces().Create(ctx,
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{}); err != nil {
+		return nil, err
+	}
+	return t.client.CoreV1().Pods(namespace).Create(ctx, newPod("first"), metav1.CreateOptions{})
+}
+
 func newPod(name string, volumes ...corev1.Volume) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -116,6 +126,9 @@ func describe(pod *corev1.Pod) string {
 	}
 	for _, mount := range pod.Spec.Containers[0].VolumeMounts {
 		parts = append(parts, "at "+mount.MountPath)
+	}
+	for _, secret := range pod.Spec.ImagePullSecrets {
+		parts = append(parts, "pull secret "+secret.Name)
 	}
 	return strings.Join(parts, ", ")
 }

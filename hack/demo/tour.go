@@ -53,7 +53,7 @@ func (t *tour) walk(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	for _, step := range []func(context.Context) error{
-		t.namespace, t.serviceAccountAgain, t.podBefore, t.podAfter, t.podRefused, t.tokenSecret, t.useToken, t.accountDeleted,
+		t.namespace, t.serviceAccountAgain, t.podBefore, t.podAfter, t.podRefused, t.template, t.tokenSecret, t.useToken, t.accountDeleted,
 		t.managedToken, t.rotate, t.inventory, t.revoke,
 	} {
 		if err := step(ctx); err != nil {

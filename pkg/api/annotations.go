@@ -43,6 +43,15 @@ const (
 	TokenSecretsAllowed = "allowed"
 )
 
+// TemplatesAtCreationAnnotation on a ServiceAccount is what the admission policy account-templates
+// notes between templates, which it evaluates one after the other, in four parts with semicolons:
+// <priority>/<template>/<value> of the template that decides about automountServiceAccountToken so
+// far, with the value that the creator of the account had set; the pull secrets of all templates so
+// far; "force" if one of these says so; the pull secrets that the creator had set. It is owned by
+// [TemplateFieldManager]: what others write there does not count, and is overwritten. The
+// service-account-template-controller removes it.
+const TemplatesAtCreationAnnotation = "sakeeper.io/templates-at-creation"
+
 // What a Secret says about a token that is renewed, and what is noted on it.
 //
 //nolint:gosec // names of labels and annotations, no credentials

@@ -13,4 +13,7 @@
 // the pod's namespace, and a match condition skips those with another name. The API server has them in a
 // cache. An account that is not in it yet is not a parameter, and then the policy checks nothing for the
 // pods of that account; if the namespace has no account at all, the pod is refused.
+//
+// The policy account-templates has the ServiceAccountTemplates of the cluster as its parameters, and sets what
+// [github.com/sakeeper/sakeeper/pkg/controllers/accounttemplate] would set after the creation of an account.
 package policy

@@ -49,6 +49,9 @@ func runTests(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
+	if err := server.Install(context.Background(), "account-templates"); err != nil { // account-templates needs the definition
+		return 1, err
+	}
 	unlimited := rest.CopyConfig(server.Admin)
 	unlimited.QPS = -1
 	unlimited.WarningHandler = rest.NoWarnings{}

@@ -117,6 +117,8 @@ type mutating struct {
 	name       string // without namePrefix
 	resource   admissionregistrationv1.NamedRuleWithOperations
 	namespaces *metav1.LabelSelector
+	params     *admissionregistrationv1.ParamKind // all objects of that kind are its parameters; nil: it has none
+	variables  []admissionregistrationv1.Variable
 	patch      string // the expression for a list of JSONPatch
 }
 
@@ -133,14 +135,20 @@ func (m mutating) objects() []runtime.Object {
 			MatchConstraints: &admissionregistrationv1.MatchResources{
 				NamespaceSelector: m.namespaces, ResourceRules: []admissionregistrationv1.NamedRuleWithOperations{m.resource},
 			},
+			ParamKind: m.params, Variables: m.variables,
 			Mutations: []admissionregistrationv1.Mutation{{
 				PatchType: admissionregistrationv1.PatchTypeJSONPatch, JSONPatch: &admissionregistrationv1.JSONPatch{Expression: m.patch},
 			}},
 		},
 	}
-	return []runtime.Object{p, &admissionregistrationv1.MutatingAdmissionPolicyBinding{
+	b := &admissionregistrationv1.MutatingAdmissionPolicyBinding{
 		TypeMeta:   metav1.TypeMeta{APIVersion: p.APIVersion, Kind: "MutatingAdmissionPolicyBinding"},
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec:       admissionregistrationv1.MutatingAdmissionPolicyBindingSpec{PolicyName: name},
-	}}
+	}
+	if m.params != nil {
+		notFound := admissionregistrationv1.AllowAction
+		b.Spec.ParamRef = &admissionregistrationv1.ParamRef{Selector: &metav1.LabelSelector{}, ParameterNotFoundAction: &notFound}
+	}
+	return []runtime.Object{p, b}
 }

@@ -17,6 +17,7 @@ import (
 const (
 	SecretReferencesName = "secret-references"
 	AccountDefaultsName  = "account-defaults"
+	AccountTemplatesName = "account-templates"
 	TokenLimitsName      = "token-limits"
 	TokenSecondsName     = "token-seconds"
 )
@@ -79,6 +80,11 @@ func definitions() []definition {
 			AccountDefaultsName, mutatingSince(), mutatingKind,
 			func(s Settings) []error { return s.AccountDefaults.check() },
 			func(s Settings) []runtime.Object { return s.AccountDefaults.generate(s.ExcludedNamespaces) },
+		},
+		{
+			AccountTemplatesName, mutatingSince(), mutatingKind,
+			func(Settings) []error { return nil }, // it has none: the templates say all
+			func(s Settings) []runtime.Object { return accountTemplates(s.ExcludedNamespaces) },
 		},
 		{
 			TokenLimitsName, oldest(), "",

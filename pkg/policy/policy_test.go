@@ -18,7 +18,7 @@ func TestSettingsThatAreRefused(t *testing.T) {
 		want    []string // the beginnings of the lines of the error
 	}{
 		"no such policy": {
-			names: []string{"nonsense"}, want: []string{`there is no policy "nonsense"; the policies are secret-references, account-defaults, token-limits, token-seconds`},
+			names: []string{"nonsense"}, want: []string{`there is no policy "nonsense"; the policies are secret-references, account-defaults, account-templates, token-limits, token-seconds`},
 		},
 		"an impossible namespace": {
 			in:   func(s *policy.Settings) { s.ExcludedNamespaces = []string{"kube-system", "a'b"} },
@@ -30,10 +30,11 @@ func TestSettingsThatAreRefused(t *testing.T) {
 				`--secret-reference-scope: it is empty`, `--secret-reference-mode: "" is not one of deny, warn, audit`,
 			},
 		},
-		"a version that lacks both": {
-			names: []string{policy.AccountDefaultsName, policy.SecretReferencesName, policy.TokenSecondsName}, version: "1.35",
+		"a version that lacks several": {
+			names: []string{policy.AccountDefaultsName, policy.SecretReferencesName, policy.AccountTemplatesName, policy.TokenSecondsName}, version: "1.35",
 			want: []string{
 				`--for-version: account-defaults needs MutatingAdmissionPolicy in admissionregistration.k8s.io/v1, which API servers have since 1.36, and not in 1.35`,
+				`--for-version: account-templates needs MutatingAdmissionPolicy in admissionregistration.k8s.io/v1, which API servers have since 1.36, and not in 1.35`,
 				`--for-version: token-seconds needs MutatingAdmissionPolicy in admissionregistration.k8s.io/v1, which API servers have since 1.36, and not in 1.35`,
 			},
 		},

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/api/v1alpha1"
 	"github.com/sakeeper/sakeeper/pkg/podadmission/secretrefs"
 	"github.com/sakeeper/sakeeper/pkg/policy"
 )
@@ -22,8 +23,8 @@ import (
 func TestAllPoliciesTogether(t *testing.T) {
 	needMutatingPolicies(t)
 	want := map[string]string{
-		"a new account":               "automountServiceAccountToken: false",
-		"a pod with nothing":          "tokens of [1200] s", // 3607 would be refused
+		"a new account":               "automountServiceAccountToken: true, imagePullSecrets: [{registry}]", // not false, of account-defaults
+		"a pod with nothing":          "tokens of [1200] s",                                                 // 3607 would be refused
 		"a pod with a listed Secret":  "tokens of [1200] s",
 		"a pod with another":          `403 spec.volumes[0].csi.nodePublishSecretRef.name="x" is not allowed because service account robot does not reference that secret`,
 		"a pod with a longer token":   "403 a token of 1201 s is not allowed in namespace %s, where 20m is the longest lifetime",
@@ -39,6 +40,9 @@ func TestAllPoliciesTogether(t *testing.T) {
 			_, err := server.client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), robot(), metav1.CreateOptions{})
 			must(t, err)
 			newAccount(t, namespace, "plain", nil)
+			newTemplate(t, namespace, v1alpha1.ServiceAccountTemplateSpec{
+				Names: []v1alpha1.ObjectName{"new"}, AutomountServiceAccountToken: new(true), ImagePullSecrets: []v1alpha1.PullSecret{{Name: "registry"}},
+			})
 			installAll(t, namespace, uint64(round))
 			want := formatted(want, namespace)
 			eventually(t, "the results", func(ctx context.Context) error {
@@ -111,7 +115,7 @@ func results(ctx context.Context, t *testing.T, namespace string) map[string]str
 			if account.AutomountServiceAccountToken == nil {
 				return "nothing is set"
 			}
-			return fmt.Sprint("automountServiceAccountToken: ", *account.AutomountServiceAccountToken)
+			return fmt.Sprint("automountServiceAccountToken: ", *account.AutomountServiceAccountToken, ", imagePullSecrets: ", account.ImagePullSecrets)
 		}),
 		"a pod with nothing":          aPod(newPod("robot", nil)),
 		"a pod with a listed Secret":  aPod(newPod("robot", func(p *corev1.Pod) { p.Spec.Containers[0].Env = []corev1.EnvVar{variable("V", "listed")} })),

@@ -45,6 +45,11 @@ func TestFlagsReachThePolicies(t *testing.T) {
 			},
 		},
 		"without automounting": {in: []string{"account-defaults", "--account-no-automount=false", "--account-labels=c=d"}, without: []string{"automount"}},
+		"account-templates": {
+			in:       []string{"account-templates", "--excluded-namespaces=infra"},
+			contains: []string{"kind: ServiceAccountTemplate", "parameterNotFoundAction: Allow", "failurePolicy: Fail", "- infra\n"},
+			without:  []string{"- kube-system\n", "matchConditions"},
+		},
 		"token-limits": {
 			in: []string{
 				"token-limits", "--max-token-lifetime=36h", "--allowed-audiences=a,b", "--api-audiences=https://issuer", "--token-limit-mode=audit",
@@ -81,7 +86,7 @@ func TestNothingIsPrintedIfASettingIsWrong(t *testing.T) {
 		in   []string
 		want string
 	}{
-		"no policy":   {want: "say which policies to print: secret-references, account-defaults, token-limits, token-seconds"},
+		"no policy":   {want: "say which policies to print: secret-references, account-defaults, account-templates, token-limits, token-seconds"},
 		"no such one": {in: []string{"secret-references", "nonsense"}, want: `there is no policy "nonsense"; the policies are secret-references, account-defaults`},
 		"several": {
 			in: []string{"secret-references", "--for-version=1.30", "--secret-reference-mode=log", "--secret-reference-scope=every"},

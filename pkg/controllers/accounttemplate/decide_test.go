@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/api/v1alpha1"
 	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
@@ -128,6 +129,12 @@ func TestDecide(t *testing.T) {
 			inAccount:   account(automount(false), pullSecrets("a", "b"), owned(ours(`{"f:automountServiceAccountToken":{},"f:imagePullSecrets":{}}`))),
 			inTemplates: specs{"t": registry},
 			want:        apply, wantFields: map[string]string{"imagePullSecrets": "a,b"},
+		},
+		"what the policy account-templates has set is owned, and its note is given back": {
+			inAccount: account(automount(false), testkit.WithAnnotation(api.TemplatesAtCreationAnnotation, "0/t/;;;"),
+				owned(ours(`{"f:automountServiceAccountToken":{},"f:metadata":{"f:annotations":{"f:sakeeper.io/templates-at-creation":{}}}}`))),
+			inTemplates: specs{"t": noAutomount},
+			want:        apply, wantFields: map[string]string{"automountServiceAccountToken": "false"},
 		},
 		"also the last of it":            {inAccount: account(automount(false), owned(ours(ownsAutomount))), want: apply},
 		"what a user set is left to him": {inAccount: account(automount(true), owned(theirs(ownsAutomount)))},

@@ -19,6 +19,9 @@
 // one JSON merge patch, at most once in 10 s. Nothing is written to what is right already, nor to
 // what was right before a restart.
 //
+// Where the policy account-templates of pkg/policy has set the fields at the creation, the field manager
+// owns them already, and one annotation more, which no template says: the apply gives it back.
+//
 // The caches may lag without harm: nothing is deleted, and an apply that was decided on an old state
 // is refused, or followed by an event that decides anew.
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -173,6 +174,13 @@ func TestAccountTemplatePolicyWithoutDefinition(t *testing.T) {
 	}
 
 	remove(definitionPath)
+	eventually(t, "the definition is gone", func(ctx context.Context) error {
+		err := p.client.CoreV1().RESTClient().Get().AbsPath(definitionPath).Do(ctx).Error()
+		if err == nil || !apierrors.IsNotFound(err) {
+			return fmt.Errorf("it is there, or: %w", err)
+		}
+		return nil
+	})
 	eventually(t, "accounts without templates", func(ctx context.Context) error {
 		created, err := tryAccount(ctx, p)
 		if err == nil && settings(created) != "automount unset" {
@@ -198,8 +206,10 @@ func TestAccountTemplatePolicyWithoutDefinition(t *testing.T) {
 		return err
 	})
 	// Installed again: the definition first.
+	began := time.Now()
 	must(t, p.Install(t.Context(), "account-templates"))
 	eventually(t, "the policy is installed", func(ctx context.Context) error { return p.Install(ctx, "policies/account-templates") })
 	applyExamples(t, p)
 	awaitTemplatePolicy(t, p)
+	t.Logf("definition, policy and templates work after %v", time.Since(began))
 }

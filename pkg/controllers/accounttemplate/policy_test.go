@@ -89,7 +89,7 @@ func newTemplateSet(t *testing.T, p controlPlane, random *rand.Rand, i int) temp
 	must(t, err)
 	namespace.Status.Phase = corev1.NamespaceActive
 	set := templateSet{namespace: namespace}
-	for j := range random.IntN(6) {
+	for j := range random.IntN(7) {
 		// The names are in no order.
 		name := fmt.Sprintf("%c-%d-%d", 'a'+rune(random.IntN(26)), i, j)
 		set.templates = append(set.templates, template(name, func(s *v1alpha1.ServiceAccountTemplateSpec) { randomSpec(random, namespace.Labels["set"], s) }))
@@ -104,10 +104,10 @@ func pick[T any](random *rand.Rand, all ...T) T { return all[random.IntN(len(all
 
 func randomSpec(random *rand.Rand, set string, s *v1alpha1.ServiceAccountTemplateSpec) {
 	s.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"set": set}}
-	if random.IntN(2) == 0 {
+	if random.IntN(3) == 0 {
 		s.NamespaceSelector.MatchExpressions = randomExpressions(random, "tier")
 	}
-	switch random.IntN(8) {
+	switch random.IntN(7) {
 	case 0, 1:
 		s.Names = []v1alpha1.ObjectName{"builder", "default"}
 	case 2:
@@ -156,7 +156,7 @@ func randomExpressions(random *rand.Rand, key string) []metav1.LabelSelectorRequ
 
 // randomNewAccount is what a user may create.
 func randomNewAccount(random *rand.Rand, namespace string) *corev1.ServiceAccount {
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: pick(random, "default", "default", "builder", "other")}}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: pick(random, "default", "default", "default", "builder", "other")}}
 	if random.IntN(2) == 0 {
 		account.Labels = map[string]string{"app": pick(random, "web", "", "other")}
 	}

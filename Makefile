@@ -13,6 +13,7 @@ LINT      := bin/tools/golangci-lint
 LOGCHECK  := bin/tools/logcheck
 KIND      := bin/tools/kind
 RELEASER  := bin/tools/cyclonedx-gomod
+HELM      := bin/tools/helm
 
 # Everything is built by this one command, so that no package is compiled twice: only what
 # the linker is told differs. The tests need cgo, for the race detector, and are apart.
@@ -98,6 +99,9 @@ e2e-kind: docker kubectl build $(KIND) ## Run the tests on clusters of kind; nee
 
 $(KIND): hack/tools/kind/go.mod hack/tools/kind/go.sum
 	cd hack/tools/kind && $(GO_BUILD) -ldflags '-s -w' -o ../../../bin/tools/ tool
+
+$(HELM): hack/tools/helm/go.mod hack/tools/helm/go.sum
+	cd hack/tools/helm && $(GO_BUILD) -ldflags '-s -w' -o ../../../bin/tools/ tool
 
 lint: $(LINT) $(LOGCHECK) ## Run the linters
 	$(LINT) run

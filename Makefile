@@ -58,11 +58,12 @@ BENCH_SCALE ?= small
 bench: control-plane kube-controller-manager build ## Measure side by side with kube-controller-manager; BENCH_SCALE=small or full
 	$(GO_BUILD) -o bin/bench ./hack/bench && exec bin/bench -scale $(BENCH_SCALE) -json bin/bench-$(BENCH_SCALE).json -chart bin/bench-$(BENCH_SCALE).svg
 
-manifests: kubectl ## Render the overlays of manifests into manifests/rendered, and make the custom resource definition and the policies
+manifests: kubectl ## Render the overlays of manifests into manifests/rendered, and make the chart, the custom resource definition and the policies
 	go tool -modfile=hack/tools/generate/go.mod controller-gen object crd paths=./pkg/api/v1alpha1 output:crd:dir=manifests/components/account-templates
 	go test ./manifests -run "TestRendered|TestPolicies" -count 1 -update
+	go run ./hack/chart
 
-test: control-plane kube-controller-manager kubectl ## Run the unit and integration tests, with the race detector, and the programs of e2e/embed
+test: control-plane kube-controller-manager kubectl $(HELM) ## Run the unit and integration tests, with the race detector, and the programs of e2e/embed
 	go test -race -timeout 20m ./cmd/... ./pkg/... ./hack/... ./manifests/...
 	cd e2e/embed && go vet ./... && KUBEBUILDER_CONTROLPLANE_START_TIMEOUT=2m KUBEBUILDER_ASSETS=$${KUBEBUILDER_ASSETS:-$(CURDIR)/bin/k8s/$(K8S_VERSION)} go test ./...
 

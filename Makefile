@@ -94,7 +94,7 @@ test-upgrade: control-plane kube-controller-manager kubectl build ## Upgrade fro
 docker:
 	@docker version >/dev/null 2>&1 || { echo "No docker engine answers 'docker version': start one, and run this again." >&2; exit 1; }
 
-e2e-kind: docker kubectl build $(KIND) ## Run the tests on clusters of kind; needs a docker engine. KIND_NODE_IMAGE names the nodes' image
+e2e-kind: docker kubectl build $(KIND) $(HELM) ## Run the tests on clusters of kind; needs a docker engine. KIND_NODE_IMAGE names the nodes' image
 	$(MAKE) image IMAGE=sakeeper:dev
 	E2E_KIND=1 go test -count 1 -timeout 40m -v ./e2e/kind/...
 

@@ -110,8 +110,8 @@ lint: $(LINT) $(LOGCHECK) ## Run the linters
 	$(LOGCHECK) -check-contextual ./pkg/... ./cmd/...
 	go mod verify >/dev/null && go mod tidy -diff
 
-release: $(RELEASER) ## Make the files of the release VERSION=v0.x.y, in bin/release; nothing is uploaded
-	CYCLONEDX=$(RELEASER) hack/release.sh $(if $(filter-out file,$(origin VERSION)),$(VERSION))
+release: $(RELEASER) $(HELM) ## Make the files of the release VERSION=v0.x.y, in bin/release; nothing is uploaded
+	CYCLONEDX=$(RELEASER) HELM=$(HELM) hack/release.sh $(if $(filter-out file,$(origin VERSION)),$(VERSION))
 
 test-release: $(RELEASER) ## Make a release in two clones, compare the bytes, and check the workflows
 	bin/tools/actionlint

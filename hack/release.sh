@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes everything that a release has, in bin/release/VERSION: binaries, image archives, manifests,
-# the plugin's archives and its krew manifest, bills of materials, sums and provenance.
+# the chart, the plugin's archives and its krew manifest, bills of materials, sums and provenance.
 #
 # Usage: hack/release.sh VERSION        (v1.2.3, or v1.2.3-rc.1)
 #
@@ -63,6 +63,9 @@ for file in manifests/rendered/*.yaml; do
   sed "s,image: sakeeper:dev\$,image: sakeeper:$version," "$file" >"$work/manifests/$(basename "$file")"
 done
 pack "$work" "$out/manifests-$version.tar.gz" manifests
+
+echo "Packaging the chart"
+"${HELM:?is not set: run make release}" package manifests/charts/sakeeper --version "${version#v}" --app-version "$version" --destination "$out" >/dev/null
 
 bom=${CYCLONEDX:?is not set: run make release}
 for main in sakeeper kubectl-sakeeper; do

@@ -158,10 +158,7 @@ func (c *cluster) webhookPods(ctx context.Context) (map[types.UID]bool, error) {
 
 // createPod creates a pod that no node matches.
 func (c *cluster) createPod(ctx context.Context, in string) error {
-	_, err := c.client.CoreV1().Pods(in).Create(ctx, &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "p-"},
-		Spec:       corev1.PodSpec{NodeSelector: map[string]string{"sakeeper.io/no": "node"}, Containers: []corev1.Container{{Name: "c", Image: "none:0"}}},
-	}, metav1.CreateOptions{})
+	_, err := c.client.CoreV1().Pods(in).Create(ctx, unscheduled(), metav1.CreateOptions{})
 	return err
 }
 

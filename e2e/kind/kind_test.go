@@ -69,6 +69,7 @@ func TestCoexist(t *testing.T) {
 	t.Run("a rolling update", func(t *testing.T) { rollingUpdate(t, c, "deployment/sakeeper-webhook", 0) })
 	t.Run("and back", func(t *testing.T) { backToThePolicy(t, c) })
 	t.Run("the agent renews", func(t *testing.T) { agent.expectRenewal(t) })
+	t.Run("account templates", func(t *testing.T) { templates(t, c) })
 	t.Run("it goes without a trace", func(t *testing.T) { remove(t, c, before) })
 }
 

@@ -34,7 +34,7 @@ func (c *cluster) everything(t *testing.T) map[string][]string {
 func remove(t *testing.T, c *cluster, before map[string][]string) {
 	c.kubectl(t, "apply", "-k", c.overlay)
 	c.kubectl(t, "delete", "-k", c.overlay, "--timeout", patience.String())
-	for _, name := range []string{"agent", "busy", "strict", "audited", "strict-webhook", "strict-again", "moving-there", "moving-back", "after-killed", "after-stopped"} {
+	for _, name := range []string{"agent", "busy", "strict", "audited", "strict-webhook", "strict-again", "moving-there", "moving-back", "registry", "templated", "after-killed", "after-stopped"} {
 		_, _ = c.try("delete", "namespace", name, "--timeout", patience.String())
 	}
 	eventually(t, "nothing is left", func(context.Context) error {

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane/controlplanetest"
@@ -324,6 +325,31 @@ func TestTheChartKnowsTheVersionsOfItsDefinition(t *testing.T) {
 	must(t, err)
 	if want := "(has . (list " + strings.Join(names, " ") + "))"; len(names) == 0 || !strings.Contains(string(content), want) {
 		t.Errorf("refusals.yaml does not say %s", want)
+	}
+}
+
+// TestThePodOfHelmTest: a namespace like that of the overlay coexist admits it, and it asks the controllers
+// where they answer.
+func TestThePodOfHelmTest(t *testing.T) {
+	c := newCluster(t)
+	for mode, test := range map[string]struct{ values, level, address string }{
+		"coexist":         {"mode=coexist", "restricted", "sakeeper-controllers.coexist.svc:8081"},
+		"coexist-webhook": {"mode=coexist-webhook", "restricted", "sakeeper-controllers.coexist-webhook.svc:8081"},
+		"replace":         {strings.Join(replace, ","), "privileged", "127.0.0.1:10268"},
+	} {
+		_, err := c.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+			Name: mode, Labels: map[string]string{"pod-security.kubernetes.io/enforce": test.level},
+		}}, metav1.CreateOptions{})
+		must(t, err)
+		rendered := mustHelm(t, "template", "sakeeper", chart(t), "--namespace="+mode, "--kube-version=1.37.0", "--set="+test.values, "--show-only=templates/tests/ready.yaml")
+		var pod corev1.Pod
+		must(t, yaml.UnmarshalStrict([]byte(rendered), &pod))
+		if args := pod.Spec.Containers[0].Args; !slices.Equal(args, []string{"probe", "readyz", "--address=" + test.address}) {
+			t.Errorf("%s: it runs %v", mode, args)
+		}
+		if _, err := c.Client.CoreV1().Pods(mode).Create(t.Context(), &pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}); err != nil {
+			t.Errorf("%s: %v", mode, err)
+		}
 	}
 }
 

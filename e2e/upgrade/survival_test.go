@@ -83,6 +83,15 @@ func (p plane) complete(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "templates.yaml")
 	must(t, os.WriteFile(file, []byte(templates), 0o600))
 	eventually(t, "the template is applied", func(ctx context.Context) error { return p.RunKubectl(ctx, "apply", "-f", file) })
+	for secret, text := range map[string]string{"nobody": "nobody", "unknown": unknown} {
+		eventually(t, "what is wrong stands on "+secret, func(ctx context.Context) error {
+			found, err := p.client.CoreV1().Secrets(team).Get(ctx, secret, metav1.GetOptions{})
+			if err == nil && !strings.Contains(found.Annotations[api.ProblemAnnotation], text) {
+				err = fmt.Errorf("its annotation is %q", found.Annotations[api.ProblemAnnotation])
+			}
+			return err
+		})
+	}
 	eventually(t, "a token Secret of the account generated", func(ctx context.Context) error {
 		account, err := p.client.CoreV1().ServiceAccounts(team).Get(ctx, "generated", metav1.GetOptions{})
 		if err == nil && len(account.Secrets) == 0 {

@@ -20,10 +20,10 @@ import (
 )
 
 const (
-	definitionPath    = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/serviceaccounttemplates.sakeeper.io"
-	templatePolicy    = "sakeeper-account-templates"
-	refusedByAPolicy  = "failed to find resource referenced by paramKind"
-	templatesAndToken = "--controllers=*,service-account-template-controller"
+	definitionPath = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/serviceaccounttemplates.sakeeper.io"
+	templatePolicy = "sakeeper-account-templates"
+	noDefinition   = "failed to find resource referenced by paramKind"
+	withTemplates  = "--controllers=*,service-account-template-controller"
 )
 
 // needTemplatePolicy skips the test on API servers that lack its kind.
@@ -78,7 +78,7 @@ func TestAccountTemplatesBeforeTheController(t *testing.T) {
 	p := newControlPlaneWith(t, controlplane.Options{PodAdmission: true})
 	needTemplatePolicy(t, p)
 	must(t, p.Install(t.Context(), "account-templates", "policies/account-templates"))
-	args := p.sakeeperArgs(t, templatesAndToken)
+	args := p.sakeeperArgs(t, withTemplates)
 	s := startReadySakeeper(t, args)
 	applyExamples(t, p)
 	awaitTemplatePolicy(t, p)
@@ -192,7 +192,7 @@ func TestAccountTemplatePolicyWithoutDefinition(t *testing.T) {
 	must(t, p.StartServer(t.Context()))
 	eventually(t, "a refusal", func(ctx context.Context) error {
 		_, err := tryAccount(ctx, p)
-		if err == nil || !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), templatePolicy) || !strings.Contains(err.Error(), refusedByAPolicy) {
+		if err == nil || !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), templatePolicy) || !strings.Contains(err.Error(), noDefinition) {
 			return fmt.Errorf("the account is created, or: %w", err)
 		}
 		return nil

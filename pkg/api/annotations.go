@@ -105,7 +105,7 @@ const (
 const (
 	// PullSecretLabel set to [PullSecretCopy] on a Secret says that it is a copy, which its
 	// ServiceAccountTemplate keeps and deletes. Without this label, the Secret is the user's.
-	PullSecretLabel = "sakeeper.io/pull-secret" //nolint:gosec // no credential
+	PullSecretLabel = "sakeeper.io/pull-secret"
 	PullSecretCopy  = "copy"
 	// CopiedFromAnnotation is the source, as namespace/name.
 	CopiedFromAnnotation = "sakeeper.io/copied-from"

@@ -139,8 +139,8 @@ const (
 	ReasonTemplateNotApplied = "TemplateNotApplied"
 	// ReasonFailedCopyPullSecret is on a copy of a pull secret that the API server refuses to change or
 	// delete, or on the namespace if it refuses to create it; and on a template whose status it refuses.
-	ReasonFailedCopyPullSecret = "FailedCopyPullSecret" //nolint:gosec // no credential
+	ReasonFailedCopyPullSecret = "FailedCopyPullSecret"
 	// ReasonPullSecretNotCopied is on a template if a source cannot be used, or a copy cannot be
 	// written.
-	ReasonPullSecretNotCopied = "PullSecretNotCopied" //nolint:gosec // no credential
+	ReasonPullSecretNotCopied = "PullSecretNotCopied"
 )

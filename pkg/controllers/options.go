@@ -249,6 +249,7 @@ func (o Options) validate() error {
 		problem("RootCA is required by the %s, the %s and the %s", rootca.Name, tokensecret.Name, tokengeneration.Name)
 	}
 	o.validateSettings(problem)
+	o.PullSecretCopy.validate(problem)
 	return errors.Join(errs...)
 }
 
@@ -284,14 +285,17 @@ func (o Options) validateSettings(problem func(format string, args ...any)) {
 	if interval := o.TokenInventory.Interval; interval < 0 {
 		problem("TokenInventory.Interval: %v is negative", interval)
 	}
-	for _, name := range slices.Concat(o.PullSecretCopy.SourceNamespaces, o.PullSecretCopy.TargetNamespaces) {
-		for _, reason := range validation.IsDNS1123Label(name) {
-			problem("PullSecretCopy: %q: %s", name, reason)
-		}
-	}
 	if server := o.TokenRequest.PublicServer; server != "" {
 		if err := tokenrequest.CheckServer(server); err != nil {
 			problem("TokenRequest.PublicServer: %q %w", server, err)
+		}
+	}
+}
+
+func (o PullSecretCopyOptions) validate(problem func(format string, args ...any)) {
+	for _, name := range slices.Concat(o.SourceNamespaces, o.TargetNamespaces) {
+		for _, reason := range validation.IsDNS1123Label(name) {
+			problem("PullSecretCopy: %q: %s", name, reason)
 		}
 	}
 }

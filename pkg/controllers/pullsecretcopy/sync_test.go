@@ -228,7 +228,7 @@ func TestWritesShareOneRead(t *testing.T) {
 	first.Add(3)
 	for range 3 {
 		all.Go(func() {
-			err := f.reader.use(t.Context(), source(), func(s *corev1.Secret) error {
+			err := f.reader.use(t.Context(), source(), func(*corev1.Secret) error {
 				first.Done()
 				first.Wait() // all of them write at the same time
 				return nil
@@ -260,7 +260,7 @@ func TestRedact(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			in := errors.New(tc.in)
 			got := redact(in, secret("central/source", sourceUID, "7"))
-			if (got != in) != tc.want || tc.want && quotes(got.Error(), secret("central/source", sourceUID, "7")) {
+			if errors.Is(got, in) == tc.want || tc.want && quotes(got.Error(), secret("central/source", sourceUID, "7")) {
 				t.Errorf("got %v", got)
 			}
 		})

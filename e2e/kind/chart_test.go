@@ -38,6 +38,7 @@ func TestChart(t *testing.T) {
 		moreReferences(t, c, "strict-webhook")
 	})
 	t.Run("and back", func(t *testing.T) {
+		c.newLimitedNamespace(t, "strict-again")
 		c.kubectl(t, "delete", "validatingwebhookconfiguration", "sakeeper-webhook")
 		c.helm(t, "rollback", "1", "--wait", "--timeout="+patience.String())
 		c.helm(t, "test")
@@ -48,7 +49,7 @@ func TestChart(t *testing.T) {
 			}
 			return err
 		})
-		c.expectLimited(t, "strict", "ValidatingAdmissionPolicy")
+		c.expectLimited(t, "strict-again", "ValidatingAdmissionPolicy")
 	})
 	t.Run("helm test can fail", func(t *testing.T) {
 		c.kubectl(t, "-n", namespace, "scale", "deployment/sakeeper-controllers", "--replicas=0")
@@ -82,7 +83,7 @@ func (c *cluster) helm(t *testing.T, command string, args ...string) {
 func (c *cluster) removeRelease(t *testing.T, before map[string][]string) {
 	t.Helper()
 	c.helm(t, "uninstall", "--wait", "--timeout="+patience.String())
-	for _, name := range []string{"strict", "strict-webhook"} {
+	for _, name := range []string{"strict", "strict-webhook", "strict-again"} {
 		_, _ = c.try("delete", "namespace", name, "--timeout", patience.String())
 	}
 	eventually(t, "nothing is left", func(context.Context) error {

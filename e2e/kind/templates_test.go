@@ -85,7 +85,7 @@ func templates(t *testing.T, c *cluster) {
 		}
 		return nil
 	})
-	c.kubectl(t, "delete", "-k", dir, "--timeout", patience.String())
+	c.kubectl(t, "delete", "-k", dir, "--ignore-not-found", "--timeout", patience.String())
 	c.kubectl(t, "apply", "-k", c.overlay)
 	c.waitRolledOut(t, namespace, "deployment/sakeeper-controllers")
 }

@@ -161,6 +161,22 @@ func TestAccountTemplatesOfUsersBeforeTheController(t *testing.T) {
 	eventuallyCreated("automount true registry")
 }
 
+// deleteDefinition deletes the definition of templates, and waits until the API server serves none any more:
+// it ends a watch that began before that up to minutes later.
+func deleteDefinition(t *testing.T, p controlPlane) {
+	t.Helper()
+	client := p.client.CoreV1().RESTClient()
+	must(t, client.Delete().AbsPath(definitionPath).Do(t.Context()).Error())
+	for _, path := range []string{definitionPath, templatesPath} {
+		eventually(t, path+" is gone", func(ctx context.Context) error {
+			if err := client.Get().AbsPath(path).Do(ctx).Error(); !apierrors.IsNotFound(err) {
+				return fmt.Errorf("it is there, or: %w", err)
+			}
+			return nil
+		})
+	}
+}
+
 // TestAccountTemplatePolicyWithoutDefinition: without the definition, an API server that has not seen it
 // creates no account, and one that has goes on without templates. The right order is the policy first.
 func TestAccountTemplatePolicyWithoutDefinition(t *testing.T) {
@@ -173,14 +189,7 @@ func TestAccountTemplatePolicyWithoutDefinition(t *testing.T) {
 		must(t, p.client.CoreV1().RESTClient().Delete().AbsPath(path).Do(t.Context()).Error())
 	}
 
-	remove(definitionPath)
-	eventually(t, "the definition is gone", func(ctx context.Context) error {
-		err := p.client.CoreV1().RESTClient().Get().AbsPath(definitionPath).Do(ctx).Error()
-		if err == nil || !apierrors.IsNotFound(err) {
-			return fmt.Errorf("it is there, or: %w", err)
-		}
-		return nil
-	})
+	deleteDefinition(t, p)
 	eventually(t, "accounts without templates", func(ctx context.Context) error {
 		created, err := tryAccount(ctx, p)
 		if err == nil && settings(created) != "automount unset" {

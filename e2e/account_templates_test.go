@@ -123,7 +123,7 @@ func TestAccountTemplatesOfUsers(t *testing.T) {
 func TestAccountTemplatesWithoutDefinition(t *testing.T) {
 	p := newControlPlane(t)
 	must(t, p.Install(t.Context(), "account-templates"))
-	must(t, p.client.CoreV1().RESTClient().Delete().AbsPath("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/serviceaccounttemplates.sakeeper.io").Do(t.Context()).Error())
+	deleteDefinition(t, p)
 	s := startSakeeper(t, p.sakeeperArgs(t, "--controllers=*,service-account-template-controller"))
 	const why = "service-account-template-controller: the API server has no resource serviceaccounttemplates.sakeeper.io: apply manifests/components/account-templates"
 	eventually(t, "what is missing", func(ctx context.Context) error {

@@ -120,7 +120,7 @@ func Start(opts Options) (*ControlPlane, error) {
 		return nil, err
 	}
 	apiserver := &envtest.APIServer{Path: kubeAPIServer}
-	if apiserver.SecureServing.Address, apiserver.SecureServing.Port, err = net.SplitHostPort(address); err != nil {
+	if apiserver.Address, apiserver.Port, err = net.SplitHostPort(address); err != nil {
 		return nil, err
 	}
 	apiserver.Configure().
@@ -154,7 +154,7 @@ func Start(opts Options) (*ControlPlane, error) {
 	if cp.Admin, err = cp.env.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start control plane: %w", err), cp.env.Stop())
 	}
-	if cp.server, err = findServer(apiserver.SecureServing.Port); err != nil {
+	if cp.server, err = findServer(apiserver.Port); err != nil {
 		return nil, errors.Join(err, cp.env.Stop())
 	}
 	if err := cp.startCleanup(); err != nil {

@@ -161,20 +161,22 @@ func TestAccountTemplatesOfUsersBeforeTheController(t *testing.T) {
 	eventuallyCreated("automount true registry")
 }
 
-// deleteDefinition deletes the definition of templates, and waits until the API server serves none any more:
-// it ends a watch that began before that up to minutes later.
+// deleteDefinition deletes the definition of templates, and waits until it is gone. An API server can take
+// minutes to delete one that it did not serve yet.
 func deleteDefinition(t *testing.T, p controlPlane) {
 	t.Helper()
 	client := p.client.CoreV1().RESTClient()
+	eventually(t, "templates are served", func(ctx context.Context) error { return client.Get().AbsPath(templatesPath).Do(ctx).Error() })
 	must(t, client.Delete().AbsPath(definitionPath).Do(t.Context()).Error())
-	for _, path := range []string{definitionPath, templatesPath} {
-		eventually(t, path+" is gone", func(ctx context.Context) error {
-			if err := client.Get().AbsPath(path).Do(ctx).Error(); !apierrors.IsNotFound(err) {
-				return fmt.Errorf("it is there, or: %w", err)
-			}
-			return nil
-		})
-	}
+	eventually(t, "the definition is gone", func(ctx context.Context) error {
+		switch err := client.Get().AbsPath(definitionPath).Do(ctx).Error(); {
+		case err == nil:
+			return errors.New("it is there")
+		case !apierrors.IsNotFound(err):
+			return err
+		}
+		return nil
+	})
 }
 
 // TestAccountTemplatePolicyWithoutDefinition: without the definition, an API server that has not seen it

@@ -197,15 +197,24 @@ func TestARefusalForAnotherReasonIsNoMissingRight(t *testing.T) {
 // TestARefusedApplyMayLackTheRightToCreate: of an object that does not exist, an apply is a create too.
 func TestARefusedApplyMayLackTheRightToCreate(t *testing.T) {
 	const named = "missing rights: the user of this process has no right to create serviceaccounts in the namespace team"
-	for contentType, want := range map[types.PatchType]string{types.ApplyYAMLPatchType: named, types.ApplyCBORPatchType: named, types.MergePatchType: ""} {
-		t.Run(string(contentType), func(t *testing.T) {
+	for name, tc := range map[string]struct {
+		contentType types.PatchType
+		subresource string
+		want        string
+	}{
+		"an apply":             {contentType: types.ApplyYAMLPatchType, want: named},
+		"an apply in CBOR":     {contentType: types.ApplyCBORPatchType, want: named},
+		"an apply of a status": {contentType: types.ApplyYAMLPatchType, subresource: "/status"},
+		"another patch":        {contentType: types.MergePatchType},
+	} {
+		t.Run(name, func(t *testing.T) {
 			run(t, func(t *testing.T, f *fixture) {
 				f.reviews.set(nil)
 				f.reviews.lackingVerb = "create"
-				request := httptest.NewRequest(http.MethodPatch, "/api/v1/namespaces/team/serviceaccounts/robot", nil)
-				request.Header.Set("Content-Type", string(contentType))
+				request := httptest.NewRequest(http.MethodPatch, "/api/v1/namespaces/team/serviceaccounts/robot"+tc.subresource, nil)
+				request.Header.Set("Content-Type", string(tc.contentType))
 				f.send(t, http.StatusForbidden, request)
-				f.expect(t, want)
+				f.expect(t, tc.want)
 			})
 		})
 	}

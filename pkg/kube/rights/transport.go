@@ -28,7 +28,9 @@ func (t transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err == nil && response.StatusCode == http.StatusForbidden && request.Context().Value(optional{}) == nil {
 		if right, target, ok := parse(t.monitor.base, request); ok {
 			t.monitor.refused(right, target)
-			if isApply(request) { // of an object that does not exist, it needs the right to create too
+			// Of an object that does not exist, an apply needs the right to create too. A subresource, such
+			// as a status, is never created.
+			if isApply(request) && right.Subresource == "" {
 				right.Verb = "create"
 				t.monitor.refused(right, Target{Namespace: target.Namespace})
 			}

@@ -49,7 +49,7 @@ func registry() *v1alpha1.ServiceAccountTemplate {
 	return template("registry", 0, named("registry", "central", "source"))
 }
 
-// invalid is a template of which nobody knows what it selects.
+// invalid is a template whose selector cannot be parsed.
 func invalid() *v1alpha1.ServiceAccountTemplate {
 	t := template("invalid", 0)
 	t.Spec.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"a b": "c"}}

@@ -18,6 +18,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/templatestatus"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
 )
@@ -46,14 +47,11 @@ type Controller struct {
 	statuses *workqueue.Queue[allStatuses]
 	backoff  *writebackoff.Tracker[objectKey]
 	synced   []toolscache.DoneChecker
-	// statusInterval is the shortest time between two statuses of a template.
-	statusInterval time.Duration
+	pace     templatestatus.Pace // of statuses
 
 	mu sync.Mutex
 	// problems say why ServiceAccounts are not as templates say.
 	problems map[toolscache.ObjectName]string
-	// lastStatuses is when statuses were last compared.
-	lastStatuses time.Time
 }
 
 // New checks cfg and adds event handlers to the informers, which the caller starts.
@@ -62,7 +60,7 @@ func New(cfg Config) (*Controller, error) {
 		return nil, fmt.Errorf("%s: Client, Namespaces, Accounts, Templates, Recorder and Clock are required", Name)
 	}
 	c := &Controller{
-		cfg: cfg, problems: map[toolscache.ObjectName]string{}, statusInterval: statusInterval,
+		cfg: cfg, problems: map[toolscache.ObjectName]string{}, pace: templatestatus.Pace{Clock: cfg.Clock, Interval: templatestatus.Interval},
 		backoff: writebackoff.New[objectKey]("templated serviceaccounts", cfg.Clock, cfg.Registerer),
 	}
 	var errQueue, errStatuses error
@@ -117,7 +115,7 @@ func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (reque
 	s.account, _ = cache.Get(c.cfg.Accounts, key.String())
 	p := decide(s)
 	if len(p.selected) > 0 || p.action != none {
-		c.statuses.AddAfter(allStatuses{}, statusDelay)
+		c.statuses.AddAfter(allStatuses{}, templatestatus.Delay)
 	}
 	if p.action == none {
 		klog.FromContext(ctx).V(4).Info("Skipped service account", "reason", p.reason)
@@ -146,12 +144,12 @@ func (c *Controller) enqueueNamespace(namespace *corev1.Namespace) {
 	for _, t := range c.cfg.Templates.sorted() {
 		c.enqueueMissingIn(namespace, t, 0)
 	}
-	c.statuses.AddAfter(allStatuses{}, statusDelay)
+	c.statuses.AddAfter(allStatuses{}, templatestatus.Delay)
 }
 
 func (c *Controller) enqueueAccount(account *cache.Account) {
 	c.queue.Add(toolscache.MetaObjectToName(account))
-	c.statuses.AddAfter(allStatuses{}, statusDelay)
+	c.statuses.AddAfter(allStatuses{}, templatestatus.Delay)
 }
 
 // enqueueTemplate queues every ServiceAccount: those that the template selected before are not known.
@@ -168,7 +166,7 @@ func (c *Controller) enqueueMissing(t *cache.Template) {
 			c.enqueueMissingIn(namespace, t, delay)
 		})
 	}
-	c.statuses.AddAfter(allStatuses{}, statusDelay)
+	c.statuses.AddAfter(allStatuses{}, templatestatus.Delay)
 }
 
 // enqueueMissingIn queues the ServiceAccounts that a template creates in a namespace.

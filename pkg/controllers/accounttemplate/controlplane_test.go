@@ -63,7 +63,7 @@ func (p controlPlane) run(t *testing.T) running {
 	config.QPS = -1
 	r := running{events: record.NewFakeRecorder(1000)}
 	r.Controller = newController(t, config, r.events)
-	r.statusInterval = time.Second
+	r.pace.Interval = time.Second
 	ctx := klog.NewContext(t.Context(), ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(2))))
 	stop := testkit.Start(ctx, t, r.Run,
 		testkit.Informer(r.cfg.Namespaces), testkit.Informer(r.cfg.Accounts), testkit.Informer(r.cfg.Templates.Informer))

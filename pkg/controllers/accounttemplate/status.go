@@ -19,15 +19,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/api/v1alpha1"
 	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/internal/apiresult"
+	"github.com/sakeeper/sakeeper/pkg/internal/templatestatus"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-)
-
-const (
-	// statusDelay is the time between a change and the statuses that tell of it, in which others join.
-	statusDelay    = time.Second
-	statusInterval = 10 * time.Second
-	// firstNames is how many objects a condition names.
-	firstNames = 5
 )
 
 // allStatuses is the only key of the queue of statuses.
@@ -46,30 +39,18 @@ const (
 // syncStatuses compares the status of every template with what the caches say, and writes those that
 // differ.
 func (c *Controller) syncStatuses(ctx context.Context, _ allStatuses) (time.Duration, error) {
-	c.mu.Lock()
-	wait := c.statusInterval - c.cfg.Clock.Now().Sub(c.lastStatuses)
-	c.mu.Unlock()
-	if wait > 0 && wait <= c.statusInterval { // not if the clock was set back
+	if wait := c.pace.Wait(); wait > 0 {
 		return wait, nil
 	}
 	templates := c.cfg.Templates.sorted()
 	tallies := c.count(templates)
-	var requeueAfter time.Duration
-	var firstErr error
-	for _, t := range templates {
+	return c.pace.Write(templates, func(t *cache.Template) func() (time.Duration, error) {
 		status := tallies[t.Name].status(t, c.cfg.Clock.Now())
 		if equality.Semantic.DeepEqual(status, t.Status) {
-			continue
+			return nil
 		}
-		c.mu.Lock()
-		c.lastStatuses = c.cfg.Clock.Now()
-		c.mu.Unlock()
-		again, err := c.writeStatus(ctx, t, status)
-		if requeueAfter = max(requeueAfter, again); firstErr == nil {
-			firstErr = err
-		}
-	}
-	return requeueAfter, firstErr
+		return func() (time.Duration, error) { return c.writeStatus(ctx, t, status) }
+	})
 }
 
 func (c *Controller) writeStatus(ctx context.Context, t *cache.Template, status v1alpha1.ServiceAccountTemplateStatus) (time.Duration, error) {
@@ -111,29 +92,7 @@ func (c *Controller) recordConditions(reference *corev1.ObjectReference, before,
 // tally is what the status of a template tells. A nil tally is that of one that selects nothing.
 type tally struct {
 	namespaces, accounts, applying int32
-	problems, conflicts            names
-}
-
-// names are the first of some objects, with what is wrong with each, and how many there are.
-type names struct {
-	first []string
-	count int
-}
-
-func (n *names) add(name string) {
-	n.count++
-	// The first by name are kept, whatever the order in which the cache lists them.
-	i, _ := slices.BinarySearch(n.first, name)
-	n.first = slices.Insert(n.first, i, name)
-	n.first = n.first[:min(len(n.first), firstNames)]
-}
-
-func (n *names) String() string {
-	text := strings.Join(n.first, "; ")
-	if more := n.count - len(n.first); more > 0 {
-		text += fmt.Sprintf("; and %d more", more)
-	}
-	return text
+	problems, conflicts            templatestatus.Names
 }
 
 // count goes over all namespaces and ServiceAccounts once.
@@ -184,7 +143,7 @@ func (c *Controller) countAccount(tallies map[string]*tally, s state) {
 			continue
 		}
 		if problem := c.problems[key]; problem != "" {
-			tally.problems.add(key.String() + ": " + problem)
+			tally.problems.Add(key.String() + ": " + problem)
 		} else {
 			tally.applying++
 		}
@@ -199,7 +158,7 @@ func (c *Controller) countAccount(tallies map[string]*tally, s state) {
 		conflicts[contradiction.loser] = append(conflicts[contradiction.loser], fmt.Sprintf("%s is set by the template %s of the same priority", contradiction.field, contradiction.winner))
 	}
 	for name, texts := range conflicts {
-		tallies[name].conflicts.add(key.String() + ": " + strings.Join(texts, ", "))
+		tallies[name].conflicts.Add(key.String() + ": " + strings.Join(texts, ", "))
 	}
 }
 
@@ -213,7 +172,7 @@ func (t *tally) status(template *cache.Template, now time.Time) v1alpha1.Service
 	switch {
 	case template.Invalid != nil:
 		ready.Reason, ready.Message = conditionInvalidSelector, template.Invalid.Error()
-	case t.problems.count > 0:
+	case t.problems.Count() > 0:
 		ready.Reason, ready.Message = conditionNotApplied, t.problems.String()
 	case t.applying > 0:
 		ready.Reason, ready.Message = conditionApplying, fmt.Sprintf("%d ServiceAccounts are still to be written", t.applying)
@@ -221,7 +180,7 @@ func (t *tally) status(template *cache.Template, now time.Time) v1alpha1.Service
 		ready.Status, ready.Reason = metav1.ConditionTrue, conditionApplied
 	}
 	conflict := metav1.Condition{Type: v1alpha1.ConditionConflict, Status: metav1.ConditionFalse, Reason: conditionNoConflict}
-	if t.conflicts.count > 0 {
+	if t.conflicts.Count() > 0 {
 		conflict.Status, conflict.Reason, conflict.Message = metav1.ConditionTrue, conditionConflict, t.conflicts.String()
 	}
 	for _, condition := range []metav1.Condition{ready, conflict} {

@@ -229,16 +229,6 @@ func TestAContradictionIsAConflictOfTheLoser(t *testing.T) {
 	}
 }
 
-func TestTheFirstNamesAreTold(t *testing.T) {
-	var n names
-	for _, name := range []string{"g", "b", "a", "f", "e", "d", "c"} {
-		n.add(name)
-	}
-	if got := n.String(); got != "a; b; c; d; e; and 2 more" {
-		t.Errorf("got %q", got)
-	}
-}
-
 func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 	complete := newFixture(t, nil).cfg
 	cases := map[string]func(*Config){

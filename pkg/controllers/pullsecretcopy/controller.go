@@ -23,6 +23,7 @@ import (
 
 	"github.com/sakeeper/sakeeper/pkg/api/v1alpha1"
 	"github.com/sakeeper/sakeeper/pkg/cache"
+	"github.com/sakeeper/sakeeper/pkg/internal/templatestatus"
 	"github.com/sakeeper/sakeeper/pkg/internal/workqueue"
 	"github.com/sakeeper/sakeeper/pkg/internal/writebackoff"
 )
@@ -74,14 +75,11 @@ type Controller struct {
 	backoff  *writebackoff.Tracker[objectKey]
 	reader   *reader
 	synced   []toolscache.DoneChecker
-	// statusInterval is the shortest time between two statuses of a template.
-	statusInterval time.Duration
+	pace     templatestatus.Pace // of statuses
 
 	mu sync.Mutex
 	// problems say what the API server keeps from being written.
 	problems map[toolscache.ObjectName]string
-	// lastStatuses is when statuses were last written.
-	lastStatuses time.Time
 }
 
 // New checks cfg and adds event handlers to the informers, which the caller starts.
@@ -93,7 +91,7 @@ func New(cfg Config) (*Controller, error) {
 		return nil, fmt.Errorf("%s: Sources, Copies, Recorder and Clock are required", Name)
 	}
 	c := &Controller{
-		cfg: cfg, problems: map[toolscache.ObjectName]string{}, statusInterval: statusInterval,
+		cfg: cfg, problems: map[toolscache.ObjectName]string{}, pace: templatestatus.Pace{Clock: cfg.Clock, Interval: templatestatus.Interval},
 		reader:  &reader{client: cfg.Client, reads: map[version]*read{}},
 		backoff: writebackoff.New[objectKey]("pull secret copies", cfg.Clock, cfg.Registerer),
 	}
@@ -160,7 +158,7 @@ func (c *Controller) sync(ctx context.Context, key toolscache.ObjectName) (reque
 	s := c.gather(key, c.templates())
 	p := decide(s)
 	if len(s.claims) > 0 || p.action != none {
-		c.statuses.AddAfter(allStatuses{}, statusDelay)
+		c.statuses.AddAfter(allStatuses{}, templatestatus.Delay)
 	}
 	switch p.action {
 	case create:
@@ -242,7 +240,7 @@ func (c *Controller) enqueueNamespace(namespace *corev1.Namespace) {
 	for _, t := range c.templates() {
 		c.enqueueNamed(namespace, t, 0, nil)
 	}
-	c.statuses.AddAfter(allStatuses{}, statusDelay)
+	c.statuses.AddAfter(allStatuses{}, templatestatus.Delay)
 }
 
 // enqueueSource queues the copies of a source.
@@ -263,7 +261,7 @@ func (c *Controller) enqueueListedTemplate(t *cache.Template) {
 	for _, namespace := range listed(c.cfg.Namespaces) {
 		c.enqueueNamed(namespace, t, 0, nil)
 	}
-	c.statuses.AddAfter(allStatuses{}, statusDelay)
+	c.statuses.AddAfter(allStatuses{}, templatestatus.Delay)
 }
 
 // enqueueTemplate queues what a template names, and every copy: those that it named before are not known.
@@ -278,7 +276,7 @@ func (c *Controller) enqueueTemplate(t *cache.Template) {
 	workqueue.EnqueueAll(c.cfg.Namespaces, func(namespace *corev1.Namespace, delay time.Duration) {
 		c.enqueueNamed(namespace, t, delay, nil)
 	})
-	c.statuses.AddAfter(allStatuses{}, statusDelay)
+	c.statuses.AddAfter(allStatuses{}, templatestatus.Delay)
 }
 
 // enqueueNamed queues the copies that a template names in a namespace: those of one source, or all.

@@ -79,7 +79,7 @@ func (p controlPlane) runAs(t *testing.T, config *rest.Config, sources, targets 
 	r := running{events: record.NewFakeRecorder(1000)}
 	var templates *accounttemplate.Templates
 	r.Controller, templates = newController(t, config, r.events, sources, targets)
-	r.statusInterval = time.Second
+	r.pace.Interval = time.Second
 	run := []func(context.Context) error{r.Run, testkit.Informer(r.cfg.Namespaces), testkit.Informer(templates.Informer)}
 	for _, made := range slices.Concat(r.cfg.Sources.Informers(), r.cfg.Copies.Informers()) {
 		run = append(run, testkit.Informer(made))

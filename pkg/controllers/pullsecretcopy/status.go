@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,15 +18,8 @@ import (
 	"github.com/sakeeper/sakeeper/pkg/api/v1alpha1"
 	"github.com/sakeeper/sakeeper/pkg/cache"
 	"github.com/sakeeper/sakeeper/pkg/internal/apiresult"
+	"github.com/sakeeper/sakeeper/pkg/internal/templatestatus"
 	"github.com/sakeeper/sakeeper/pkg/kube"
-)
-
-const (
-	// statusDelay is the time between a change and the conditions that tell of it, in which others join.
-	statusDelay    = time.Second
-	statusInterval = 10 * time.Second
-	// firstNames is how many objects a condition names.
-	firstNames = 5
 )
 
 // allStatuses is the only key of the queue of conditions.
@@ -44,31 +36,19 @@ const (
 // syncStatuses compares the condition of every template with what the caches say, and writes those that
 // differ.
 func (c *Controller) syncStatuses(ctx context.Context, _ allStatuses) (time.Duration, error) {
-	c.mu.Lock()
-	wait := c.statusInterval - c.cfg.Clock.Now().Sub(c.lastStatuses)
-	c.mu.Unlock()
-	if wait > 0 && wait <= c.statusInterval { // not if the clock was set back
+	if wait := c.pace.Wait(); wait > 0 {
 		return wait, nil
 	}
 	templates := c.templates()
 	tallies := c.count(templates)
-	var requeueAfter time.Duration
-	var firstErr error
-	for _, t := range templates {
+	return c.pace.Write(templates, func(t *cache.Template) func() (time.Duration, error) {
 		before := meta.FindStatusCondition(t.Status.Conditions, v1alpha1.ConditionCopiesReady)
 		after := tallies[t.Name].condition(t, before, c.cfg.Clock.Now())
 		if equality.Semantic.DeepEqual(before, after) {
-			continue
+			return nil
 		}
-		c.mu.Lock()
-		c.lastStatuses = c.cfg.Clock.Now()
-		c.mu.Unlock()
-		again, err := c.writeCondition(ctx, t, before, after)
-		if requeueAfter = max(requeueAfter, again); firstErr == nil {
-			firstErr = err
-		}
-	}
-	return requeueAfter, firstErr
+		return func() (time.Duration, error) { return c.writeCondition(ctx, t, before, after) }
+	})
 }
 
 func (c *Controller) writeCondition(ctx context.Context, t *cache.Template, before, after *metav1.Condition) (time.Duration, error) {
@@ -115,8 +95,9 @@ func (c *Controller) recordCondition(reference *corev1.ObjectReference, before, 
 
 // tally is what the condition of a template tells.
 type tally struct {
-	copies, copying     int
-	problems, conflicts []string
+	copies, copying, problems int
+	// wrong has problems and conflicts.
+	wrong templatestatus.Names
 }
 
 // count goes over all namespaces once.
@@ -155,7 +136,8 @@ func (c *Controller) countCopy(tallies map[string]*tally, s state) {
 		switch {
 		case !s.isServed, claim.source != s.claims[0].source, claim.source == s.key:
 		case problem != "":
-			t.problems = append(t.problems, s.key.String()+": "+problem)
+			t.problems++
+			t.wrong.Add(s.key.String() + ": " + problem)
 		case p.action != none:
 			t.copying++
 		default:
@@ -163,8 +145,7 @@ func (c *Controller) countCopy(tallies map[string]*tally, s state) {
 		}
 	}
 	for _, loser := range p.conflicts {
-		t := tallies[loser.template]
-		t.conflicts = append(t.conflicts, fmt.Sprintf("%s is copied from %s, as the template %s of the same priority says", s.key, s.claims[0].source, s.claims[0].template))
+		tallies[loser.template].wrong.Add(fmt.Sprintf("%s is copied from %s, as the template %s of the same priority says", s.key, s.claims[0].source, s.claims[0].template))
 	}
 }
 
@@ -181,10 +162,10 @@ func (t *tally) condition(template *cache.Template, before *metav1.Condition, no
 	switch {
 	case template.Invalid != nil:
 		condition.Reason, condition.Message = conditionNotCopied, template.Invalid.Error()
-	case len(t.problems) > 0:
-		condition.Reason, condition.Message = conditionNotCopied, first(slices.Concat(t.problems, t.conflicts))
-	case len(t.conflicts) > 0:
-		condition.Reason, condition.Message = conditionConflict, first(t.conflicts)
+	case t.problems > 0:
+		condition.Reason, condition.Message = conditionNotCopied, t.wrong.String()
+	case t.wrong.Count() > 0:
+		condition.Reason, condition.Message = conditionConflict, t.wrong.String()
 	case t.copying > 0:
 		condition.Reason, condition.Message = conditionCopying, fmt.Sprintf("%d copies are still to be written", t.copying)
 	default:
@@ -194,14 +175,4 @@ func (t *tally) condition(template *cache.Template, before *metav1.Condition, no
 		condition.LastTransitionTime = before.LastTransitionTime
 	}
 	return condition
-}
-
-// first returns the first of some texts, and how many more there are.
-func first(texts []string) string {
-	slices.Sort(texts) // whatever the order in which the cache lists them
-	shown := strings.Join(texts[:min(len(texts), firstNames)], "; ")
-	if more := len(texts) - firstNames; more > 0 {
-		shown += fmt.Sprintf("; and %d more", more)
-	}
-	return shown
 }

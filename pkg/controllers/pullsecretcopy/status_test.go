@@ -97,9 +97,3 @@ func TestAConditionThatIsRightIsNotWritten(t *testing.T) {
 		t.Errorf("patches (-want +got):\n%s", diff)
 	}
 }
-
-func TestTheFirstNamesAreTold(t *testing.T) {
-	if got := first([]string{"g", "b", "a", "f", "e", "d", "c"}); got != "a; b; c; d; e; and 2 more" {
-		t.Errorf("got %q", got)
-	}
-}

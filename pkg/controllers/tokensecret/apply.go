@@ -160,27 +160,9 @@ func (c *Controller) remove(ctx context.Context, s state, reason string) (requeu
 	})
 	if err == nil {
 		c.limiters.deletions.Record(key, contentOfDeletion)
-		c.recordDeletion(cached, s.owner)
+		c.deleted.add(cached, s.owner)
 	}
 	return c.handleAPIError(ctx, cached, "Deleted token secret", reason, err)
-}
-
-// recordDeletion records an event on the namespace of a deleted Secret, which cannot have events
-// itself any more. A namespace that is being deleted takes none.
-func (c *Controller) recordDeletion(deleted *cache.TokenSecret, o owner) {
-	ref := kube.NamespaceReference(deleted.Namespace)
-	ref.Namespace = deleted.Namespace // so that it is among the events of this namespace
-	if ns, ok := cache.Get(c.cfg.Namespaces, deleted.Namespace); ok {
-		if ns.Status.Phase == corev1.NamespaceTerminating {
-			return
-		}
-		ref.UID = ns.UID
-	}
-	why := fmt.Sprintf("its service account %s does not exist", deleted.Account)
-	if o.otherUID != "" {
-		why = fmt.Sprintf("it is for another UID of service account %s: it names %s, and the account has %s", deleted.Account, deleted.AccountUID, o.otherUID)
-	}
-	c.cfg.Recorder.Eventf(ref, corev1.EventTypeWarning, api.ReasonDeletedTokenSecret, "Deleted token secret %s, because %s", deleted.Name, why)
 }
 
 // leaveAlone records one event on a Secret that stays as it is on purpose.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -93,6 +94,7 @@ type Controller struct {
 	missing  *missingAccounts
 	doubts   *doubts
 	told     *told
+	deleted  *deletionEvents
 	checks   *tokenChecks
 	limiters limiters
 }
@@ -113,6 +115,7 @@ func New(cfg Config) (*Controller, error) {
 		missing:  newMissingAccounts(),
 		doubts:   newDoubts(),
 		told:     newTold(),
+		deleted:  newDeletionEvents(cfg),
 		checks:   newTokenChecks(),
 		limiters: newLimiters(cfg),
 	}
@@ -137,7 +140,14 @@ func New(cfg Config) (*Controller, error) {
 }
 
 // Run works until ctx ends.
-func (c *Controller) Run(ctx context.Context) error { return c.queue.Run(ctx, c.synced...) }
+func (c *Controller) Run(ctx context.Context) error {
+	var events sync.WaitGroup
+	events.Go(func() { c.deleted.run(ctx) })
+	err := c.queue.Run(ctx, c.synced...)
+	events.Wait()
+	c.deleted.flush()
+	return err
+}
 
 // Ready returns true if every Secret that existed at the start was handled once.
 func (c *Controller) Ready() bool { return c.queue.Ready() }

@@ -12,10 +12,11 @@
 // account exists, a missing token is filled in and a differing ca.crt or namespace is replaced. The
 // same write sets both annotations, but they alone are no reason for a write. If the account does
 // not exist, the Secret is deleted, with its UID and resourceVersion as preconditions, and a Warning
-// event on its namespace says why. The account does not exist if this process saw the deletion of
-// that very UID, or else if a live GET says so, because a cache may lag. A Secret that names no UID is
-// deleted only if its account is still missing 5 seconds after that was first seen, because clients
-// create both in any order; in-tree deletes it at once.
+// event on its namespace says why, one for all that are deleted there within some seconds for the same
+// reason. The account does not exist if this process saw the deletion of that very UID, or else if a
+// live GET says so, because a cache may lag. A Secret that names no UID is deleted only if its account
+// is still missing 5 seconds after that was first seen, because clients create both in any order;
+// in-tree deletes it at once.
 //
 // A Secret whose annotation has a name that no ServiceAccount can have is left alone, with one event.
 //

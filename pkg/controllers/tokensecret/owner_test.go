@@ -139,6 +139,7 @@ func TestADeletionForWantOfAnAccountIsToldOnTheNamespace(t *testing.T) {
 				f.accountDeleted(robot())
 			}
 			f.syncOnce(t, "s")
+			f.deleted.flush()
 			var want []string
 			if tc.want != "" {
 				want = []string{"Warning DeletedTokenSecret " + tc.want + " involvedObject{kind=Namespace,apiVersion=v1}"}

@@ -99,7 +99,11 @@ func Start(opts Options) (*ControlPlane, error) {
 		dir:            opts.Dir,
 		SigningKeyFile: filepath.Join(opts.Dir, "sa.key"),
 		CAFile:         filepath.Join(opts.Dir, "ca.crt"),
-		Audit:          &Audit{path: filepath.Join(opts.Dir, "audit.log")},
+		// Not beside the keys: who watches their directory would be told of every line.
+		Audit: &Audit{path: filepath.Join(opts.Dir, "audit", "audit.log")},
+	}
+	if err := os.MkdirAll(filepath.Dir(cp.Audit.path), 0o700); err != nil {
+		return nil, err
 	}
 	if err := writeSigningKey(cp.SigningKeyFile); err != nil {
 		return nil, err

@@ -23,7 +23,7 @@ func TestChart(t *testing.T) {
 	}
 	for _, want := range []string{
 		`>namespaces at once: rate</text><rect class="good" x="400.0" y="64" width="116.0"`, ">4×<", ">CPU per namespace<", ">2×<",
-		`<rect class="bad" x="342.0"`, ">0.50×<", ">2 CPUs, scale small; logarithmic",
+		`<rect class="bad" x="342.0"`, ">0.50×<", ">0.80×<", "rate, of a client that only writes", ">2 CPUs, scale small; logarithmic",
 	} {
 		if !strings.Contains(svg, want) {
 			t.Errorf("there is no %s in\n%s", want, svg)

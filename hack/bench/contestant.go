@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 
 	"github.com/sakeeper/sakeeper/hack/bench/load"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
@@ -21,6 +22,19 @@ type contestant struct {
 type options struct {
 	// defaults: with its default client rate limits and workers.
 	defaults bool
+	// elect: with leader election.
+	elect bool
+}
+
+// both and withFloor are contestants that take turns.
+var (
+	both      = []contestant{sakeeper, inTree}
+	withFloor = []contestant{sakeeper, inTree, bare}
+)
+
+// prefix begins the names of what c gets in a turn.
+func (c contestant) prefix(turn int, what string) string {
+	return fmt.Sprintf("%s-%s%d", what, strings.ToLower(c.name[:1]), turn)
 }
 
 var workers = fmt.Sprintf("--concurrent-serviceaccount-token-syncs=%d", load.Workers)
@@ -32,7 +46,7 @@ var sakeeper = contestant{
 		if err != nil {
 			return nil, err
 		}
-		args = append(args, "--leader-elect=false", "--metrics-bind-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0",
+		args = append(args, fmt.Sprintf("--leader-elect=%t", o.elect), "--metrics-bind-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0",
 			"--service-account-private-key-file="+b.keyFile, "--root-ca-file="+b.caFile)
 		if !o.defaults {
 			args = append(args, "--kube-api-qps=-1", workers)
@@ -44,7 +58,7 @@ var sakeeper = contestant{
 var inTree = contestant{
 	name: "kube-controller-manager", userAgent: "kube-controller-manager",
 	command: func(b *testbed, o options) (*exec.Cmd, error) {
-		flags := []string{"--service-account-private-key-file=" + b.keyFile}
+		flags := []string{"--service-account-private-key-file=" + b.keyFile, fmt.Sprintf("--leader-elect=%t", o.elect)}
 		if o.defaults {
 			flags = append(flags, "--kube-api-qps=20", "--kube-api-burst=30")
 		} else {

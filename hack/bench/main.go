@@ -86,6 +86,9 @@ type size struct {
 	limited  int // objects where clients are limited
 	ca       int // Secrets, and ConfigMaps, that get another CA
 	pods     int
+	filled   int // Secrets at a restart
+	many     int // Secrets at another restart
+	single   int // events, 5 a second
 	idle     int // unrelated objects, and token Secrets, in memory
 	growth   int // N of N, 2N, 4N
 	parallel int // requests of the load at once
@@ -104,6 +107,9 @@ func sizeFlags(set *flag.FlagSet, s *size) {
 		"limited":  {&s.limited, "objects at default limits"},
 		"ca":       {&s.ca, "Secrets, and ConfigMaps, that get another CA"},
 		"pods":     {&s.pods, "pods in a turn, one after the other; twice as many 8 at once; and in each namespace of the part policy"},
+		"filled":   {&s.filled, "filled token Secrets at a restart"},
+		"many":     {&s.many, "filled token Secrets at another restart"},
+		"single":   {&s.single, "events of each kind, 5 a second"},
 		"idle":     {&s.idle, "Secrets, ConfigMaps and token Secrets while memory is read"},
 		"growth":   {&s.growth, "N of N, 2N, 4N"},
 		"parallel": {&s.parallel, "requests of the load under way at once"},
@@ -118,13 +124,14 @@ func (s size) or(other size) size {
 	return size{
 		objects: cmp.Or(s.objects, other.objects), deleted: cmp.Or(s.deleted, other.deleted), crowd: cmp.Or(s.crowd, other.crowd),
 		limited: cmp.Or(s.limited, other.limited), ca: cmp.Or(s.ca, other.ca), pods: cmp.Or(s.pods, other.pods), idle: cmp.Or(s.idle, other.idle),
+		filled: cmp.Or(s.filled, other.filled), many: cmp.Or(s.many, other.many), single: cmp.Or(s.single, other.single),
 		growth: cmp.Or(s.growth, other.growth), parallel: cmp.Or(s.parallel, other.parallel), runs: cmp.Or(s.runs, other.runs),
 	}
 }
 
 var sizes = map[string]size{
-	"small": {objects: 300, deleted: 200, crowd: 1000, limited: 60, ca: 100, pods: 50, idle: 1000, growth: 100, parallel: 50, runs: 1},
-	"full":  {objects: 2000, deleted: 1000, crowd: 10000, limited: 100, ca: 1000, pods: 150, idle: 20000, growth: 500, parallel: 50, runs: 3},
+	"small": {objects: 300, deleted: 200, crowd: 1000, limited: 60, ca: 100, pods: 50, filled: 600, many: 5000, single: 20, idle: 1000, growth: 100, parallel: 50, runs: 1},
+	"full":  {objects: 2000, deleted: 1000, crowd: 10000, limited: 100, ca: 1000, pods: 150, filled: 4000, many: 100000, single: 40, idle: 20000, growth: 500, parallel: 50, runs: 3},
 }
 
 // session is one run of this program.
@@ -170,18 +177,7 @@ func bench(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(s.dir)) }()
-	for _, p := range parts {
-		if !chosen.MatchString(p.name) {
-			continue
-		}
-		if failed := s.runPart(ctx, p); failed != nil { // the other parts still run
-			err = errors.Join(err, fmt.Errorf("%s: %w", p.name, failed))
-			s.progress("%s: %v", p.name, failed)
-		}
-		if ctx.Err() != nil {
-			break
-		}
-	}
+	err = s.runParts(ctx, chosenParts(chosen), *scale)
 	took := time.Since(s.began).Round(time.Second)
 	fmt.Printf("\n%s, %s, %s, scale %s, %d runs, %v\n\n", version, machine(), s.began.Format(time.DateOnly), *scale, s.size.runs, took)
 	if err != nil {
@@ -197,53 +193,6 @@ func bench(ctx context.Context, args []string) (err error) {
 		err = errors.Join(err, s.results.write(*jsonFile, about))
 	}
 	return err
-}
-
-// part is one of the benchmarks.
-type part struct {
-	name string
-	// run runs it once, for one contestant.
-	run func(s *session, ctx context.Context, c contestant) error
-	// contestants take turns in each run; once: in one run only.
-	contestants []contestant
-	once        bool
-}
-
-var parts = []part{
-	{name: "tokens", run: (*session).tokens, contestants: []contestant{sakeeper, inTree}},
-	{name: "es256", run: (*session).es256, contestants: []contestant{sakeeper, inTree}},
-	{name: "fill", run: (*session).fill, contestants: []contestant{sakeeper, inTree, bare}},
-	{name: "limits", run: (*session).limits, contestants: []contestant{sakeeper, inTree}},
-	{name: "memory", run: (*session).memory, contestants: []contestant{sakeeper, inTree}, once: true},
-	{name: "pods", run: (*session).pods, contestants: []contestant{sakeeper}, once: true},
-	{name: "policy", run: (*session).policy, contestants: []contestant{sakeeper}, once: true},
-	{name: "growth", run: (*session).growth, contestants: []contestant{sakeeper}},
-}
-
-func partNames() []string {
-	var names []string
-	for _, p := range parts {
-		names = append(names, p.name)
-	}
-	return names
-}
-
-// runPart runs p for all its contestants, in an order that rotates with each run.
-func (s *session) runPart(ctx context.Context, p part) error {
-	runs := s.size.runs
-	if p.once {
-		runs = 1
-	}
-	for i := range runs {
-		for j := range p.contestants {
-			c := p.contestants[(i+j)%len(p.contestants)]
-			s.progress("%s, run %d of %d: %s", p.name, i+1, runs, c.name)
-			if err := p.run(s, ctx, c); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 func (s *session) progress(format string, args ...any) {

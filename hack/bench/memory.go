@@ -19,7 +19,7 @@ const (
 const memoryIdle = 10 * time.Second
 
 // memory measures the memory of a process that was started when the objects existed.
-func (s *session) memory(ctx context.Context, c contestant) error {
+func (s *session) memory(ctx context.Context) error {
 	n := s.size.idle
 	steps := []struct {
 		name string
@@ -34,15 +34,16 @@ func (s *session) memory(ctx context.Context, c contestant) error {
 	}
 	return s.on(ctx, es256, func(b *testbed) error {
 		for _, step := range steps {
-			b.stop()
 			for _, job := range step.jobs {
 				if err := b.do(ctx, job); err != nil {
 					return fmt.Errorf("%s: %w", step.name, err)
 				}
 			}
-			if err := s.readMemory(ctx, b, step.name, c); err != nil {
+			err := s.inTurns(1, both, func(_ int, c contestant) error { return s.readMemory(ctx, b, step.name, c) })
+			if err != nil {
 				return fmt.Errorf("%s: %w", step.name, err)
 			}
+			b.stop()
 		}
 		return nil
 	})

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -28,7 +26,6 @@ const (
 	podsWebhook = "sakeeper webhook"
 	podsNothing = "two webhooks without logic"
 	podsAllow   = "one webhook that allows"
-	podsInTree  = "all in-tree"
 )
 
 // The workloads of pods.
@@ -66,58 +63,53 @@ type admission struct {
 	certificate []byte
 }
 
-// pods measures the creation of pods with different ways to admit them.
-func (s *session) pods(ctx context.Context, c contestant) error {
-	err := errors.Join(s.withPlugin(ctx, podsPlugin, c), s.withPlugin(ctx, podsInTree, inTree))
-	if err != nil {
-		return fmt.Errorf("in-tree plugin: %w", err)
-	}
-	return s.on(ctx, es256, func(b *testbed) error {
-		a := &admission{testbed: b, session: s}
-		if err := a.prepareWebhooks(ctx); err != nil {
+// pods measures the creation of pods with different ways to admit them. The in-tree plugin has
+// an API server and kube-controller-manager of its own, which run beside the others.
+func (s *session) pods(ctx context.Context) error {
+	return s.onControlPlane(ctx, es256, true, func(plugin *testbed) error {
+		if err := plugin.start(ctx, inTree, options{}); err != nil {
 			return err
 		}
-		if err := b.start(ctx, c, options{}); err != nil {
-			return err
-		}
-		ways := []struct {
-			name     string
-			register func(ctx context.Context) error
-		}{
-			{podsNone, func(context.Context) error { return nil }},
-			{podsWebhook, a.ours},
-			{podsNothing, func(ctx context.Context) error { return a.nothing(ctx, true) }},
-			{podsAllow, func(ctx context.Context) error { return a.nothing(ctx, false) }},
-		}
-		for turn := range turns * s.size.runs {
-			for i := range ways {
-				way := ways[(i+turn)%len(ways)]
-				err := way.register(ctx)
-				if err == nil {
-					err = s.createPods(ctx, b, way.name, turn)
-				}
-				if err := errors.Join(err, a.leave(ctx)); err != nil {
-					return fmt.Errorf("%s: %w", way.name, err)
-				}
+		return s.on(ctx, es256, func(b *testbed) error {
+			a := &admission{testbed: b, session: s}
+			if err := a.prepareWebhooks(ctx); err != nil {
+				return err
 			}
-		}
-		return nil
+			if err := b.start(ctx, sakeeper, options{}); err != nil {
+				return err
+			}
+			return a.inTurns(ctx, plugin)
+		})
 	})
 }
 
-// withPlugin measures the in-tree admission plugin, with the controllers that it needs.
-func (s *session) withPlugin(ctx context.Context, way string, c contestant) error {
-	return s.onControlPlane(ctx, es256, true, func(b *testbed) error {
-		if err := b.start(ctx, c, options{}); err != nil {
-			return err
-		}
-		for turn := range turns * s.size.runs {
-			if err := s.createPods(ctx, b, way, turn); err != nil {
-				return err
+// inTurns creates pods in all ways, in an order that rotates.
+func (a *admission) inTurns(ctx context.Context, plugin *testbed) error {
+	none := func(context.Context) error { return nil }
+	ways := []struct {
+		name     string
+		on       *testbed
+		register func(ctx context.Context) error
+	}{
+		{podsNone, a.testbed, none},
+		{podsPlugin, plugin, none},
+		{podsWebhook, a.testbed, a.ours},
+		{podsNothing, a.testbed, func(ctx context.Context) error { return a.nothing(ctx, true) }},
+		{podsAllow, a.testbed, func(ctx context.Context) error { return a.nothing(ctx, false) }},
+	}
+	for turn := range turns * a.size.runs {
+		for i := range ways {
+			way := ways[(i+turn)%len(ways)]
+			err := way.register(ctx)
+			if err == nil {
+				err = a.createPods(ctx, way.on, way.name, turn)
+			}
+			if err := errors.Join(err, a.leave(ctx)); err != nil {
+				return fmt.Errorf("%s: %w", way.name, err)
 			}
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // createPods runs one turn. The controllers, which create the ServiceAccount, run all the
@@ -134,6 +126,7 @@ func (s *session) createPods(ctx context.Context, b *testbed, way string, turn i
 	}{
 		{podsSequential, load.Job{Kind: load.Pods, Prefix: prefix + "seq", Namespace: "pods", N: s.size.pods, Parallel: 1}, false},
 		{podsParallel, load.Job{Kind: load.Pods, Prefix: prefix + "par", Namespace: "pods", N: 2 * s.size.pods, Parallel: 8}, false},
+		{singlePod, load.Job{Kind: load.Pods, Prefix: prefix + "one", Namespace: "pods", N: s.size.single, Parallel: 1, Paced: true}, true},
 		{podsAfterNamespace, load.Job{Kind: load.PodsAfterNamespace, Prefix: prefix + "new", N: 20, Parallel: 1}, true},
 	} {
 		if job.once && turn%turns != 0 {
@@ -144,9 +137,7 @@ func (s *session) createPods(ctx context.Context, b *testbed, way string, turn i
 		if err != nil {
 			return fmt.Errorf("%s: %w", job.workload, err)
 		}
-		maps.DeleteFunc(out, func(metric string, _ float64) bool {
-			return !slices.Contains([]string{p50, p99, rate, serverCPU, reviewerCPU}, metric) // not those of the controllers
-		})
+		out = out.only(p50, p99, rate, serverCPU, reviewerCPU) // not those of the controllers
 		s.record(job.workload, way, out)
 	}
 	return nil

@@ -32,7 +32,7 @@ const admissionLabel = "bench.example.com/admission"
 // policy measures the creation of pods with the policy secret-references and with the other
 // ways that check the same references. The control planes run side by side, and all ways are
 // registered all the time, each for namespaces of its own, so that single pods can take turns.
-func (s *session) policy(ctx context.Context, _ contestant) error {
+func (s *session) policy(ctx context.Context) error {
 	s.progress("    %d pods, some 10 ms each, after half a minute of preparation", 4*len(accountNumbers)*turns*s.size.runs*s.size.pods)
 	return s.onControlPlane(ctx, es256, true, func(plugin *testbed) error {
 		return s.on(ctx, es256, func(b *testbed) (err error) {

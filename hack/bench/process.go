@@ -51,6 +51,12 @@ func (p *process) stop() {
 	}
 }
 
+// kill ends p at once, also if it is frozen.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // it may have ended
+	<-p.exited
+}
+
 // ticksPerSecond is USER_HZ, which is always 100 on Linux.
 const ticksPerSecond = 100
 

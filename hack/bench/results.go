@@ -18,6 +18,7 @@ import (
 const (
 	rate        = "objects/s"
 	last        = "s until the last"
+	first       = "s until the first"
 	p50         = "p50 ms"
 	p99         = "p99 ms"
 	more        = "p50 more than nothing, ms"
@@ -39,12 +40,23 @@ type sample map[string]float64
 // brief is a summary for the progress output.
 func (s sample) brief() string {
 	var parts []string
-	for _, metric := range []string{rate, last, p50, more, ownCPU, requestsPer, resident} {
+	for _, metric := range []string{rate, last, first, p50, more, ownCPU, requestsPer, resident} {
 		if value := s[metric]; value != 0 {
 			parts = append(parts, fmt.Sprintf("%s %s", number(value), metric))
 		}
 	}
 	return strings.Join(parts, ", ")
+}
+
+// only returns the metrics of s that are named.
+func (s sample) only(metrics ...string) sample {
+	out := sample{}
+	for _, metric := range metrics {
+		if value, ok := s[metric]; ok {
+			out[metric] = value
+		}
+	}
+	return out
 }
 
 // results are samples by workload and contestant.
@@ -97,6 +109,11 @@ func (r results) ratio(workload, metric string) float64 {
 	return r.median(workload, sakeeper.name, metric) / r.median(workload, inTree.name, metric)
 }
 
+// ofFloor is the median of c divided by that of the client that only writes.
+func (r results) ofFloor(workload, c, metric string) float64 {
+	return r.median(workload, c, metric) / r.median(workload, bare.name, metric)
+}
+
 // write writes the results and about as JSON.
 func (r results) write(path string, about map[string]any) error {
 	about["results"] = r
@@ -112,15 +129,18 @@ func (r results) print(out io.Writer) {
 	for _, workload := range r.workloads() {
 		contestants := slices.SortedFunc(maps.Keys(r[workload]), func(a, b string) int { return slices.Index(columns, a) - slices.Index(columns, b) })
 		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprintf(table, "%s\t%s\t%s\n", workload, strings.Join(contestants, "\t"), "sakeeper : kube-controller-manager")
+		fmt.Fprintf(table, "%s\t%s\t%s\n", workload, strings.Join(contestants, "\t"), "sakeeper : kube-controller-manager\tof the floor: sakeeper\tkube-controller-manager")
 		for _, metric := range r.metrics(workload) {
 			fmt.Fprintf(table, "  %-34s", metric)
 			for _, c := range contestants {
 				fmt.Fprintf(table, "\t%s", r.cell(workload, c, metric))
 			}
-			ratio := r.ratio(workload, metric)
-			if !math.IsNaN(ratio) && !math.IsInf(ratio, 0) {
-				fmt.Fprintf(table, "\t%.2f", ratio)
+			for _, ratio := range []float64{r.ratio(workload, metric), r.ofFloor(workload, sakeeper.name, metric), r.ofFloor(workload, inTree.name, metric)} {
+				if math.IsNaN(ratio) || math.IsInf(ratio, 0) {
+					fmt.Fprint(table, "\t")
+				} else {
+					fmt.Fprintf(table, "\t%.2f", ratio)
+				}
 			}
 			fmt.Fprintln(table)
 		}
@@ -150,9 +170,10 @@ func (r results) print(out io.Writer) {
 // columns and rows are the order of output. Rows that are not listed, those of growth, come
 // last.
 var (
-	columns = []string{sakeeper.name, inTree.name, bare.name, podsNone, podsPlugin, podsWebhook, podsPolicy, podsNothing, podsAllow, podsInTree}
+	columns = []string{sakeeper.name, inTree.name, bare.name, podsNone, podsPlugin, podsWebhook, podsPolicy, podsNothing, podsAllow}
 	rows    = []string{
-		namespaces, secrets + string(rsa2048), secrets + string(es256), coldStart, restart, accounts, accountsAlone, accountsCrowd, references, anotherCA,
+		namespaces, secrets + string(rsa2048), secrets + string(es256), coldStart, withAccounts, accounts, accountsCrowd, references, manyReferred, anotherCA,
+		singleSpace, singleToken, singleAccount, singleRepair, singlePod, leaderStopped, leaderKilled, leaderFrozen,
 		memoryEmpty, memoryUnrelated, memoryTokens, podsSequential, podsParallel, podsAfterNamespace,
 		podsBeside(1), podsBeside(10), podsBeside(100), podsBeside(1000), limitedSpaces, limitedTokens,
 	}
@@ -178,7 +199,7 @@ func (r results) metrics(workload string) []string {
 			}
 		}
 	}
-	all := []string{rate, last, p50, p99, more, ofNothing, ownCPU, reviewerCPU, serverCPU, requestsPer, writes, left, resident, peak}
+	all := []string{rate, last, first, p50, p99, more, ofNothing, ownCPU, reviewerCPU, serverCPU, requestsPer, writes, left, resident, peak}
 	return slices.SortedFunc(maps.Keys(found), func(a, b string) int {
 		rank := func(m string) int {
 			if strings.HasPrefix(m, requested) {

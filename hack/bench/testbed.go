@@ -242,6 +242,9 @@ func (b *testbed) measure(ctx context.Context, job load.Job, objects int, begin 
 	}
 	out[rate] = float64(objects) / elapsed.Seconds()
 	out[last] = elapsed.Seconds()
+	if job.Kind == load.AwaitFill && begin != nil {
+		out[first] = (r.First - (r.Elapsed - elapsed)).Seconds()
+	}
 	if r.P50 > 0 {
 		out[p50], out[p99] = ms(r.P50), ms(r.P99)
 	}

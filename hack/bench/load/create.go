@@ -207,6 +207,12 @@ func (f *fill) act(ctx context.Context) (Result, error) {
 		return f.clock.wait(ctx)
 	}
 	err := f.each(ctx, func(ctx context.Context, i int) error {
+		if f.Kind == FillWithAccounts {
+			account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: f.name(i)}}
+			if _, err := f.client.CoreV1().ServiceAccounts(f.in(i)).Create(ctx, account, metav1.CreateOptions{}); err != nil {
+				return err
+			}
+		}
 		f.clock.begin(f.name(i))
 		return f.createSecret(ctx, i)
 	})

@@ -41,6 +41,8 @@ type Job struct {
 	Own bool `json:"own"`
 	// Volume: every pod must get a token volume. Otherwise no pod may get one.
 	Volume bool `json:"volume"`
+	// Paced: 5 pods a second.
+	Paced bool `json:"paced,omitempty"`
 	// Ways are those of PodsInTurns.
 	Ways []Way `json:"ways,omitempty"`
 	// Parallel is the number of concurrent requests.
@@ -61,6 +63,8 @@ type Result struct {
 	Elapsed time.Duration `json:"elapsed"`
 	// Ended is the time of the last event.
 	Ended time.Time `json:"ended"`
+	// First is from the first request until the first event.
+	First time.Duration `json:"first"`
 	// Left is the number of references that were not removed.
 	Left int `json:"left"`
 	// Ways has the results of the ways, by name.
@@ -88,10 +92,18 @@ func (j Job) action(client kubernetes.Interface) action {
 		return &namespaces{worker: w}
 	case Accounts, UnfilledSecrets, FilledSecrets, UnrelatedSecrets, UnrelatedConfigMaps:
 		return &setup{worker: w}
-	case Fill, AwaitFill:
+	case Fill, AwaitFill, FillWithAccounts:
 		return &fill{worker: w}
 	case DeleteAccounts:
 		return &deleteAccounts{worker: w}
+	case Clear:
+		return &clearSecrets{worker: w}
+	case ReferencesOfMany:
+		return &referencesOfMany{worker: w}
+	case PacedNamespaces, PacedSecrets, PacedDeletions, PacedRepairs:
+		return &paced{worker: w}
+	case TakeOver:
+		return &takeover{paced{worker: w}}
 	case DeleteReferenced:
 		return &deleteReferenced{worker: w}
 	case NewCA:
@@ -114,16 +126,26 @@ const (
 	FilledSecrets       = "filled-secrets"       // the same, with tokens
 	UnrelatedSecrets    = "unrelated-secrets"    // of 4 KB
 	UnrelatedConfigMaps = "unrelated-configmaps" // of 4 KB
+	Clear               = "clear"                // deletes all Secrets in the namespaces of the job
 
-	Namespaces       = "namespaces"        // until each has its ServiceAccount and its CA
-	Fill             = "fill"              // UnfilledSecrets, until they are filled
-	AwaitFill        = "await-fill"        // until existing UnfilledSecrets are filled
-	DeleteAccounts   = "delete-accounts"   // until their Secrets are gone
-	DeleteReferenced = "delete-referenced" // the Secrets of one account, until it lists none
-	NewCA            = "new-ca"            // until all Secrets and ConfigMaps have the CA of CAFile
-	Pods             = "pods"              // until they are admitted
+	Namespaces       = "namespaces"         // until each has its ServiceAccount and its CA
+	Fill             = "fill"               // UnfilledSecrets, until they are filled
+	AwaitFill        = "await-fill"         // until existing UnfilledSecrets are filled
+	FillWithAccounts = "fill-with-accounts" // accounts, each with a Secret right after it, until these are filled
+	ReferencesOfMany = "references-of-many" // N accounts with a Secret each, which is deleted, until they list none
+	DeleteAccounts   = "delete-accounts"    // until their Secrets are gone
+	DeleteReferenced = "delete-referenced"  // the Secrets of one account, until it lists none
+	NewCA            = "new-ca"             // until all Secrets and ConfigMaps have the CA of CAFile
+	Pods             = "pods"               // until they are admitted
 	// PodsAfterNamespace creates each pod in a namespace that has just been created.
 	PodsAfterNamespace = "pods-after-namespace"
+	// These make 5 events a second.
+	PacedNamespaces = "paced-namespaces"
+	PacedSecrets    = "paced-secrets"
+	PacedDeletions  = "paced-deletions" // of accounts
+	PacedRepairs    = "paced-repairs"   // of ConfigMaps that are damaged
+	// TakeOver creates a namespace each 50 ms, until the first of them is served.
+	TakeOver = "take-over"
 	// PodsInTurns creates N pods in each of the Ways, whose namespaces and ServiceAccounts exist.
 	PodsInTurns = "pods-in-turns"
 )
@@ -205,6 +227,7 @@ type clock struct {
 	took  map[string]time.Duration
 	first time.Time
 	last  time.Time
+	early time.Time // of the first that happened
 	want  int
 	all   chan struct{}
 }
@@ -232,6 +255,9 @@ func (c *clock) happen(name string) {
 		return
 	}
 	c.last = time.Now()
+	if c.early.IsZero() {
+		c.early = c.last
+	}
 	c.took[name] = c.last.Sub(begun)
 	if len(c.took) == c.want {
 		close(c.all)
@@ -258,11 +284,17 @@ func (c *clock) result() Result {
 		took = append(took, t)
 	}
 	slices.Sort(took)
-	r := Result{Elapsed: c.last.Sub(c.first), Ended: c.last}
-	if n := len(took); n > 0 {
-		r.P50, r.P99 = took[n/2], took[min(n-1, n*99/100)]
-	}
+	r := Result{Elapsed: c.last.Sub(c.first), Ended: c.last, First: c.early.Sub(c.first)}
+	r.P50, r.P99 = percentiles(took)
 	return r
+}
+
+// percentiles are those of an ascending list; zero if it is empty.
+func percentiles(took []time.Duration) (p50, p99 time.Duration) {
+	if n := len(took); n > 0 {
+		return took[n/2], took[min(n-1, n*99/100)]
+	}
+	return 0, 0
 }
 
 // restart sets the begin of all names to now.

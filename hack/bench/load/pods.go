@@ -73,6 +73,9 @@ func (w worker) submit(ctx context.Context, pod *corev1.Pod) error {
 
 func (p *pods) act(ctx context.Context) (Result, error) {
 	err := p.each(ctx, func(ctx context.Context, i int) error {
+		if p.Paced {
+			time.Sleep(interval) // it is what is asked for
+		}
 		p.clock.begin(p.name(i))
 		defer p.clock.happen(p.name(i))
 		return p.createPod(ctx, p.in(i), p.name(i))

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // deleteAccounts deletes ServiceAccounts, each of which has a Secret of the same name.
@@ -109,4 +110,55 @@ func (d *deleteReferenced) act(ctx context.Context) (Result, error) {
 		time.Sleep(10 * time.Millisecond) // the result has the times of events
 	}
 	return Result{}, ctx.Err()
+}
+
+// clearSecrets deletes the token Secrets in the namespaces of the job.
+type clearSecrets struct{ worker }
+
+func (c *clearSecrets) prepare(context.Context) error { return nil }
+
+func (c *clearSecrets) act(ctx context.Context) (Result, error) {
+	began := time.Now()
+	spaces := c.worker
+	spaces.N = max(c.Spread, 1)
+	err := spaces.each(ctx, func(ctx context.Context, i int) error {
+		return c.client.CoreV1().Secrets(c.in(i)).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{FieldSelector: tokenSecrets})
+	})
+	return Result{Elapsed: time.Since(began), Ended: time.Now()}, err
+}
+
+// referencesOfMany deletes one Secret of each account, which lists it.
+type referencesOfMany struct {
+	worker
+
+	clock *clock
+}
+
+// prepare adds the references to accounts whose Secrets are filled.
+func (r *referencesOfMany) prepare(ctx context.Context) error {
+	r.clock = newClock(r.N)
+	err := r.each(ctx, func(ctx context.Context, i int) error {
+		change := []byte(`{"secrets":[{"name":"` + r.name(i) + `"}]}`)
+		_, err := r.client.CoreV1().ServiceAccounts(r.in(i)).Patch(ctx, r.name(i), types.MergePatchType, change, metav1.PatchOptions{})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return watch(ctx, r.worker, "serviceaccounts", "", &corev1.ServiceAccount{}, func(a *corev1.ServiceAccount) {
+		if len(a.Secrets) == 0 {
+			r.clock.happen(a.Name)
+		}
+	}, nil)
+}
+
+func (r *referencesOfMany) act(ctx context.Context) (Result, error) {
+	err := r.each(ctx, func(ctx context.Context, i int) error {
+		r.clock.begin(r.name(i))
+		return r.client.CoreV1().Secrets(r.in(i)).Delete(ctx, r.name(i), metav1.DeleteOptions{})
+	})
+	if err != nil {
+		return Result{}, err
+	}
+	return r.clock.wait(ctx)
 }

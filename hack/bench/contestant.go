@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 
 	"github.com/sakeeper/sakeeper/hack/bench/load"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
@@ -22,8 +23,8 @@ type contestant struct {
 type options struct {
 	// defaults: with its default client rate limits and workers.
 	defaults bool
-	// elect: with leader election.
-	elect bool
+	// lease is the lease duration of leader election; 0: without leader election.
+	lease time.Duration
 }
 
 // both and withFloor are contestants that take turns.
@@ -37,6 +38,18 @@ func (c contestant) prefix(turn int, what string) string {
 	return fmt.Sprintf("%s-%s%d", what, strings.ToLower(c.name[:1]), turn)
 }
 
+// election are the flags of leader election, which both contestants have. The times are in the
+// proportions of the defaults, 15 s, 10 s and 2 s.
+func (o options) election() []string {
+	if o.lease == 0 {
+		return []string{"--leader-elect=false"}
+	}
+	return []string{
+		"--leader-elect=true", fmt.Sprintf("--leader-elect-lease-duration=%v", o.lease),
+		fmt.Sprintf("--leader-elect-renew-deadline=%v", o.lease*10/15), fmt.Sprintf("--leader-elect-retry-period=%v", o.lease*2/15),
+	}
+}
+
 var workers = fmt.Sprintf("--concurrent-serviceaccount-token-syncs=%d", load.Workers)
 
 var sakeeper = contestant{
@@ -46,8 +59,9 @@ var sakeeper = contestant{
 		if err != nil {
 			return nil, err
 		}
-		args = append(args, fmt.Sprintf("--leader-elect=%t", o.elect), "--metrics-bind-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0",
+		args = append(args, "--metrics-bind-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0",
 			"--service-account-private-key-file="+b.keyFile, "--root-ca-file="+b.caFile)
+		args = append(args, o.election()...)
 		if !o.defaults {
 			args = append(args, "--kube-api-qps=-1", workers)
 		}
@@ -58,7 +72,7 @@ var sakeeper = contestant{
 var inTree = contestant{
 	name: "kube-controller-manager", userAgent: "kube-controller-manager",
 	command: func(b *testbed, o options) (*exec.Cmd, error) {
-		flags := []string{"--service-account-private-key-file=" + b.keyFile, fmt.Sprintf("--leader-elect=%t", o.elect)}
+		flags := append(o.election(), "--service-account-private-key-file="+b.keyFile)
 		if o.defaults {
 			flags = append(flags, "--kube-api-qps=20", "--kube-api-burst=30")
 		} else {

@@ -26,8 +26,9 @@
 //   - One at a time: the time of a pod begins with the request, all others with the response.
 //     The p99 of fewer than 100 events is the slowest one.
 //   - A restart ends when a Secret is filled that was created right before the process started.
-//   - After a stop of the leader, namespaces are created when the leader has ended. The lease of
-//     both programs has the default durations: 15 s, 10 s and 2 s.
+//   - After a stop of the leader, namespaces are created when the leader has ended. Both
+//     programs have the same lease: at scale full the default, 15 s, 10 s and 2 s, at scale
+//     small a third of that.
 //   - kube-controller-manager reads its CA at the start: "another CA" measures its restart,
 //     after the old process has ended.
 //   - Memory is read after ten seconds without work. By then sakeeper has returned memory to
@@ -98,6 +99,7 @@ type size struct {
 	filled   int // Secrets at a restart
 	many     int // Secrets at another restart
 	single   int // events, 5 a second
+	lease    int // seconds
 	idle     int // unrelated objects, and token Secrets, in memory
 	growth   int // N of N, 2N, 4N
 	parallel int // requests of the load at once
@@ -119,6 +121,7 @@ func sizeFlags(set *flag.FlagSet, s *size) {
 		"filled":   {&s.filled, "filled token Secrets at a restart"},
 		"many":     {&s.many, "filled token Secrets at another restart"},
 		"single":   {&s.single, "events of each kind, 5 a second"},
+		"lease":    {&s.lease, "lease duration of two replicas, in seconds; the other times in proportion"},
 		"idle":     {&s.idle, "Secrets, ConfigMaps and token Secrets while memory is read"},
 		"growth":   {&s.growth, "N of N, 2N, 4N"},
 		"parallel": {&s.parallel, "requests of the load under way at once"},
@@ -133,14 +136,14 @@ func (s size) or(other size) size {
 	return size{
 		objects: cmp.Or(s.objects, other.objects), deleted: cmp.Or(s.deleted, other.deleted), crowd: cmp.Or(s.crowd, other.crowd),
 		limited: cmp.Or(s.limited, other.limited), ca: cmp.Or(s.ca, other.ca), pods: cmp.Or(s.pods, other.pods), idle: cmp.Or(s.idle, other.idle),
-		filled: cmp.Or(s.filled, other.filled), many: cmp.Or(s.many, other.many), single: cmp.Or(s.single, other.single),
+		filled: cmp.Or(s.filled, other.filled), many: cmp.Or(s.many, other.many), single: cmp.Or(s.single, other.single), lease: cmp.Or(s.lease, other.lease),
 		growth: cmp.Or(s.growth, other.growth), parallel: cmp.Or(s.parallel, other.parallel), runs: cmp.Or(s.runs, other.runs),
 	}
 }
 
 var sizes = map[string]size{
-	"small": {objects: 300, deleted: 200, crowd: 1000, limited: 60, ca: 100, pods: 50, filled: 600, many: 5000, single: 20, idle: 1000, growth: 100, parallel: 50, runs: 1},
-	"full":  {objects: 2000, deleted: 1000, crowd: 10000, limited: 100, ca: 1000, pods: 150, filled: 4000, many: 100000, single: 40, idle: 20000, growth: 500, parallel: 50, runs: 3},
+	"small": {objects: 300, deleted: 200, crowd: 1000, limited: 60, ca: 100, pods: 50, filled: 600, many: 5000, single: 20, lease: 5, idle: 1000, growth: 100, parallel: 50, runs: 1},
+	"full":  {objects: 2000, deleted: 1000, crowd: 10000, limited: 100, ca: 1000, pods: 150, filled: 4000, many: 100000, single: 40, lease: 15, idle: 20000, growth: 500, parallel: 50, runs: 3},
 }
 
 // session is one run of this program.

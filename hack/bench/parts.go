@@ -12,21 +12,21 @@ import (
 type part struct {
 	name string
 	run  func(s *session, ctx context.Context) error
-	// small and full are how long it took at these scales, in minutes, on 2 CPUs.
+	// small and full are about how long it takes at these scales, in minutes, on 2 CPUs.
 	small, full float64
 }
 
 var parts = []part{
-	{"namespaces", (*session).namespaces, 0.4, 1.5},
+	{"namespaces", (*session).namespaces, 0.5, 1.5},
 	{"tokens", (*session).tokens, 0.6, 3},
 	{"es256", (*session).es256, 0.8, 4},
 	{"crowd", (*session).crowd, 0.3, 1},
 	{"ca", (*session).newCA, 0.4, 1.5},
-	{"single", (*session).single, 1.5, 6},
+	{"single", (*session).single, 1.3, 6},
 	{"restart", (*session).restart, 0.5, 5},
-	{"takeover", (*session).takeover, 1.7, 2.5},
+	{"takeover", (*session).takeover, 1.3, 4},
 	{"limits", (*session).limits, 0.4, 0.6},
-	{"memory", (*session).memory, 1.5, 3},
+	{"memory", (*session).memory, 1, 3},
 	{"pods", (*session).pods, 1.2, 4},
 	{"policy", (*session).policy, 1, 3},
 	{"growth", (*session).growth, 0.5, 3},

@@ -77,7 +77,7 @@ var goals = slices.Concat([]goal{
 		{"restart until new work is served, many Secrets", false, 0.9, ofRestart(1, restartTime)},
 		{"  writes", false, 0, ofRestart(1, restartWrites)},
 		{"take-over after a stop, s", false, 0.5, ours(leaderStopped, last)},
-		{"take-over after a kill, s", false, lease.Seconds() + 0.5, ours(leaderKilled, last)},
+		{"take-over after a kill, s more than the lease", false, 0.5, ours(leaderKilled, afterLease)},
 		{"peak MiB: empty", false, 45, ours(memoryEmpty, peak)},
 		{"  unrelated Secrets", false, 48, ours(memoryUnrelated, peak)},
 		{"  and token Secrets", false, 110, ours(memoryTokens, peak)},

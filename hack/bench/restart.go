@@ -56,12 +56,9 @@ const (
 	leaderFrozen  = "take-over: leader frozen"
 )
 
-// lease is the default lease duration of both contestants. They renew within 10 s, and retry
-// every 2 s.
-const lease = 15 * time.Second
-
 // takeover measures from a signal to the leader until the other replica serves a namespace.
 func (s *session) takeover(ctx context.Context) error {
+	lease := time.Duration(s.size.lease) * time.Second
 	return s.on(ctx, es256, func(b *testbed) error {
 		for _, end := range []struct {
 			workload string
@@ -69,9 +66,12 @@ func (s *session) takeover(ctx context.Context) error {
 			runs     int
 		}{{leaderStopped, syscall.SIGTERM, s.size.runs}, {leaderKilled, syscall.SIGKILL, 1}, {leaderFrozen, syscall.SIGSTOP, 1}} {
 			err := s.inTurns(end.runs, both, func(turn int, c contestant) error {
-				out, err := b.replaceLeader(ctx, c, end.signal, c.prefix(turn, fmt.Sprintf("over%d", end.signal)))
+				out, err := b.replaceLeader(ctx, c, options{lease: lease}, end.signal, c.prefix(turn, fmt.Sprintf("over%d", end.signal)))
 				if err != nil {
 					return fmt.Errorf("%s: %w", end.workload, err)
+				}
+				if end.signal != syscall.SIGTERM {
+					out[afterLease] = out[last] - lease.Seconds()
 				}
 				s.record(end.workload, c.name, out)
 				return nil
@@ -85,10 +85,10 @@ func (s *session) takeover(ctx context.Context) error {
 }
 
 // replaceLeader starts a leader and a replica that waits, and sends signal to the leader.
-func (b *testbed) replaceLeader(ctx context.Context, c contestant, signal syscall.Signal, prefix string) (sample, error) {
+func (b *testbed) replaceLeader(ctx context.Context, c contestant, o options, signal syscall.Signal, prefix string) (sample, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := b.launch(c, options{elect: true}); err != nil {
+	if err := b.launch(c, o); err != nil {
 		return nil, err
 	}
 	if _, err := b.result(ctx, load.Job{Kind: load.TakeOver, Prefix: prefix + "-first"}); err != nil { // it leads
@@ -97,7 +97,7 @@ func (b *testbed) replaceLeader(ctx context.Context, c contestant, signal syscal
 	leader := b.running
 	b.running = nil // launch would stop it
 	defer leader.kill()
-	if err := b.launch(c, options{elect: true}); err != nil {
+	if err := b.launch(c, o); err != nil {
 		return nil, err
 	}
 	defer b.stop()

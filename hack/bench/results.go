@@ -19,6 +19,7 @@ const (
 	rate        = "objects/s"
 	last        = "s until the last"
 	first       = "s until the first"
+	afterLease  = "s more than the lease"
 	p50         = "p50 ms"
 	p99         = "p99 ms"
 	more        = "p50 more than nothing, ms"
@@ -199,7 +200,7 @@ func (r results) metrics(workload string) []string {
 			}
 		}
 	}
-	all := []string{rate, last, first, p50, p99, more, ofNothing, ownCPU, reviewerCPU, serverCPU, requestsPer, writes, left, resident, peak}
+	all := []string{rate, last, first, afterLease, p50, p99, more, ofNothing, ownCPU, reviewerCPU, serverCPU, requestsPer, writes, left, resident, peak}
 	return slices.SortedFunc(maps.Keys(found), func(a, b string) int {
 		rank := func(m string) int {
 			if strings.HasPrefix(m, requested) {

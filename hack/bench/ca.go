@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/sakeeper/sakeeper/hack/bench/load"
@@ -61,10 +62,14 @@ func (s *session) replaceCA(ctx context.Context, b *testbed, c contestant, both 
 		if err := errors.Join(err, os.WriteFile(next, content, 0o600), os.Rename(next, b.caFile)); err != nil {
 			return err
 		}
-		if c.name == inTree.name {
+		switch c.name {
+		case inTree.name:
 			return b.launch(c, options{})
+		case bare.name:
+			return b.running.cmd.Process.Signal(syscall.SIGUSR1)
+		default:
+			return nil
 		}
-		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", anotherCA, err)

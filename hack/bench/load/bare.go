@@ -2,11 +2,11 @@ package load
 
 import (
 	"context"
-	"fmt"
 	"os"
+	"os/signal"
 	"sync"
 	"sync/atomic"
-	"time"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -23,9 +23,6 @@ const Workers = 10
 
 // BareUserAgent is the user agent of [Bare].
 const BareUserAgent = "bench-bare"
-
-// reload is how often the bare client reads the modification time of the CA file.
-const reload = 20 * time.Millisecond
 
 // bare makes the writes of the controllers without checks, retries, events or metrics. It has
 // the floor of the cost: the writes, and the signatures.
@@ -106,24 +103,22 @@ func (b *bare) readCA(file string) error {
 	return err
 }
 
-// followCA writes the CA to all objects when the file has changed.
+// followCA writes the CA to all objects at each SIGUSR1, so that waiting for it costs nothing.
 func (b *bare) followCA(ctx context.Context, file string) error {
-	var known time.Time
-	for ctx.Err() == nil {
-		info, err := os.Stat(file)
-		if err != nil {
-			return fmt.Errorf("CA: %w", err)
-		}
-		if !known.IsZero() && !info.ModTime().Equal(known) {
+	changed := make(chan os.Signal, 1)
+	signal.Notify(changed, syscall.SIGUSR1)
+	defer signal.Stop(changed)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
 			if err := b.readCA(file); err != nil {
 				return err
 			}
 			b.writeCA()
 		}
-		known = info.ModTime()
-		time.Sleep(reload)
 	}
-	return nil
 }
 
 func (b *bare) writeCA() {

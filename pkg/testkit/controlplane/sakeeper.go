@@ -158,6 +158,9 @@ func (s *Sakeeper) WaitReady(ctx context.Context) error {
 	return nil
 }
 
+// PID is the process id.
+func (s *Sakeeper) PID() int { return s.cmd.Process.Pid }
+
 // Signal sends sig to the process.
 func (s *Sakeeper) Signal(sig syscall.Signal) error { return s.cmd.Process.Signal(sig) }
 

@@ -156,6 +156,15 @@ func (s *server) start() (exited <-chan struct{}, err error) {
 	return done, nil
 }
 
+// RestartWith restarts the API server with more flags.
+func (cp *ControlPlane) RestartWith(ctx context.Context, args ...string) error {
+	if err := cp.KillServer(); err != nil {
+		return err
+	}
+	cp.server.args = append(slices.Clip(cp.server.args), args...)
+	return cp.StartServer(ctx)
+}
+
 // UseSigner restarts the API server with --service-account-signing-endpoint=socket instead of
 // its key files, as when a cluster is moved to an external signer.
 func (cp *ControlPlane) UseSigner(ctx context.Context, socket string) error {

@@ -75,9 +75,15 @@ test-long: ## Run the tests that must take their time: e2e, faults, comparison w
 	cd hack/differential && go test -count 1 -timeout 20m ./...
 	$(MAKE) e2e
 
-e2e: control-plane kube-controller-manager kubectl ## Run the built binary against a real API server; VERSION=1.35.4 is another one
+e2e: control-plane kube-controller-manager kubectl build ## Run the built binary against a real API server; VERSION=1.35.4 is another one
 	# What e2e builds and applies is hidden from the test cache.
 	go test -race -count 1 -timeout 60m -v $(E2E_FLAGS) ./e2e
+	go test -count 1 -timeout 10m -v $(E2E_FLAGS) ./e2e/load
+
+LOAD ?= 1m
+.PHONY: load
+load: control-plane build ## Attack webhook and authenticator for LOAD each, and load the signer; fails where latency, memory or goroutines grow
+	E2E_LOAD=$(LOAD) go test -count 1 -timeout 0 -v ./e2e/load
 
 SKEW ?= 1.34.4 1.35.4 1.36.3
 test-skew: ## Run e2e against older API servers, SKEW, without the tests (TestLong) that take minutes; not in CI

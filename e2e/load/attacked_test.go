@@ -97,8 +97,8 @@ func beAttacked(t *testing.T, p plane, s *controlplane.Sakeeper, user string, t1
 	})
 }
 
-// TestTheWebhookUnderAttack: the flood is of bodies that are no reviews.
-func TestTheWebhookUnderAttack(t *testing.T) {
+// TestLongAttackOnTheWebhook: the flood is of bodies that are no reviews.
+func TestLongAttackOnTheWebhook(t *testing.T) {
 	p := newPlane(t, controlplane.Options{})
 	s, address := startWebhook(t, p)
 	secret, err := p.client.CoreV1().Secrets(controlplane.Namespace).Get(t.Context(), "sakeeper-webhook-certificates", metav1.GetOptions{})
@@ -128,9 +128,9 @@ func TestTheWebhookUnderAttack(t *testing.T) {
 	}, refusedByCode, 512)
 }
 
-// TestTheAuthenticatorUnderAttack: the flood is of tokens with key ids that nobody knows, of its own
+// TestLongAttackOnTheAuthenticator: the flood is of tokens with key ids that nobody knows, of its own
 // issuer and of a foreign one whose keys are fetched, and of tokens with bad signatures.
-func TestTheAuthenticatorUnderAttack(t *testing.T) {
+func TestLongAttackOnTheAuthenticator(t *testing.T) {
 	p := newPlane(t, controlplane.Options{})
 	i := newIdentity(t)
 	var fetches atomic.Int64

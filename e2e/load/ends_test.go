@@ -73,9 +73,9 @@ func TestWithoutTheWebhookPodsAreRefused(t *testing.T) {
 
 func anyError(error) bool { return true }
 
-// TestWithoutTheSignerNoTokenIsGranted, and those that there are stay valid. The API server waits for
+// TestLongWithoutTheSignerNoTokenIsGranted, and those that there are stay valid. The API server waits for
 // a signer until the request ends: after 34 s, or sooner if the client says so, as here.
-func TestWithoutTheSignerNoTokenIsGranted(t *testing.T) {
+func TestLongWithoutTheSignerNoTokenIsGranted(t *testing.T) {
 	keys := newPlane(t, controlplane.Options{})
 	s, socket := startSigner(t, keys.SigningKeyFile)
 	p := newPlane(t, controlplane.Options{SigningEndpoint: socket})
@@ -87,6 +87,7 @@ func TestWithoutTheSignerNoTokenIsGranted(t *testing.T) {
 			Timeout(3 * time.Second).Body([]byte(`{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":{}}`)).Do(ctx).Error()
 	}
 	must(t, use(t.Context()))
+	expectNoKeyInTheCluster(t, p)
 	frozen(t, s, func() {
 		expectError(t, "a token while the signer is frozen", request, anyError, "deadline exceeded")
 		must(t, use(t.Context()))
@@ -95,6 +96,29 @@ func TestWithoutTheSignerNoTokenIsGranted(t *testing.T) {
 	killed(t, s)
 	expectError(t, "a token while there is no signer", request, anyError, "deadline exceeded")
 	must(t, use(t.Context()))
+}
+
+// expectNoKeyInTheCluster: what a backup of etcd has of the keys of a signer.
+func expectNoKeyInTheCluster(t *testing.T, p plane) {
+	t.Helper()
+	secrets, err := p.client.CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{})
+	must(t, err)
+	configMaps, err := p.client.CoreV1().ConfigMaps("").List(t.Context(), metav1.ListOptions{})
+	must(t, err)
+	var all strings.Builder
+	for _, secret := range secrets.Items {
+		for _, value := range secret.Data {
+			all.Write(value)
+		}
+	}
+	for _, configMap := range configMaps.Items {
+		for _, value := range configMap.Data {
+			all.WriteString(value)
+		}
+	}
+	if len(configMaps.Items) == 0 || strings.Contains(all.String(), "PRIVATE KEY") {
+		t.Errorf("of %d Secrets and %d ConfigMaps, one has a private key, or there is none", len(secrets.Items), len(configMaps.Items))
+	}
 }
 
 // usedAs returns nil if the API server accepts the token.

@@ -34,9 +34,9 @@ func (p plane) requestToken(ctx context.Context) (string, error) {
 	return granted.Status.Token, nil
 }
 
-// TestTokenRequestsWithTheSignerAndInProcess compares an API server that uses the signer with one that
+// TestLongTokenRequestsWithTheSignerAndInProcess compares an API server that uses the signer with one that
 // has the key file, in turns, with the same RSA key.
-func TestTokenRequestsWithTheSignerAndInProcess(t *testing.T) {
+func TestLongTokenRequestsWithTheSignerAndInProcess(t *testing.T) {
 	lasts, _ := attacked(t)
 	inProcess := newPlane(t, controlplane.Options{AuditAnswersOnly: true})
 	s, socket := startSigner(t, inProcess.SigningKeyFile)

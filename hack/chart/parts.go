@@ -55,6 +55,7 @@ var notInChart = map[string]string{
 	"overlays/outside":               "it has no pods",
 	"components/no-pods":             "as overlays/outside",
 	"components/in-tree-controllers": "in overlays/replace",
+	"components/webhook-identity":    "kubectl apply -k adds it to any replace",
 }
 
 // file returns the path of the templates in the chart.

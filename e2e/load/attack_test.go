@@ -25,12 +25,13 @@ const (
 
 // attack is what attackers did.
 type attack struct {
-	connections, huge, endless, floods atomic.Int64
-	accepted                           atomic.Int64 // requests of the flood that were not refused
+	silent, half, slow, huge, endless, floods atomic.Int64
+	accepted                                  atomic.Int64 // requests of the flood that were not refused
 }
 
 func (a *attack) String() string {
-	return fmt.Sprintf("%d held connections, %d huge and %d endless bodies, %d requests of the flood", a.connections.Load(), a.huge.Load(), a.endless.Load(), a.floods.Load())
+	return fmt.Sprintf("%d silent connections, %d half requests, %d slow readers, %d huge and %d endless bodies, %d requests of the flood",
+		a.silent.Load(), a.half.Load(), a.slow.Load(), a.huge.Load(), a.endless.Load(), a.floods.Load())
 }
 
 // run attacks until ctx ends, and then closes all connections. refused judges the answer to a
@@ -46,12 +47,12 @@ func (a *attack) run(ctx context.Context, t target, refused func(code int, answe
 			})
 		}
 	}
-	again(silentConnections, func(ctx context.Context) { a.hold(ctx, t, false, nil) })
+	again(silentConnections, func(ctx context.Context) { a.hold(ctx, t, &a.silent, nil) })
 	again(halfRequests, func(ctx context.Context) {
-		a.hold(ctx, t, true, func(c net.Conn) { _, _ = fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: ", t.path) })
+		a.hold(ctx, t, &a.half, func(c net.Conn) { _, _ = fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: ", t.path) })
 	})
 	again(slowReaders, func(ctx context.Context) {
-		a.hold(ctx, t, true, func(c net.Conn) {
+		a.hold(ctx, t, &a.slow, func(c net.Conn) {
 			request := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", t.path, len(t.good), t.good)
 			for {
 				if _, err := io.WriteString(c, request); err != nil {
@@ -93,31 +94,42 @@ func (endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// hold opens a connection, sends something, and waits until the server closes it.
-func (a *attack) hold(ctx context.Context, t target, handshake bool, send func(net.Conn)) {
+// least returns an error unless each attacker attacked once.
+func (a *attack) least() error {
+	for _, kind := range []struct{ count, least int64 }{
+		{a.silent.Load(), silentConnections}, {a.half.Load(), halfRequests}, {a.slow.Load(), slowReaders},
+		{a.huge.Load(), hugeBodies}, {a.endless.Load(), endlessBodies}, {a.floods.Load(), floods},
+	} {
+		if kind.count < kind.least {
+			return fmt.Errorf("the attack was not whole: %v", a)
+		}
+	}
+	return nil
+}
+
+// hold opens a connection, sends something if send is not nil, and waits until the server closes it.
+func (a *attack) hold(ctx context.Context, t target, count *atomic.Int64, send func(net.Conn)) {
 	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", t.address)
 	if err != nil {
 		pause(ctx)
 		return
 	}
-	a.connections.Add(1)
 	defer context.AfterFunc(ctx, func() { _ = raw.Close() })()
 	defer func() { _ = raw.Close() }()
 	if tcp, ok := raw.(*net.TCPConn); ok {
 		_ = tcp.SetReadBuffer(4 << 10)
 	}
-	c := raw
-	if handshake {
+	if send == nil {
+		count.Add(1)
+	} else {
 		config := t.tls.Clone()
-		config.NextProtos = []string{"http/1.1"}
-		over := tls.Client(raw, config)
-		if err := over.HandshakeContext(ctx); err != nil {
+		config.ServerName, config.NextProtos = "127.0.0.1", []string{"http/1.1"}
+		c := tls.Client(raw, config)
+		if err := c.HandshakeContext(ctx); err != nil {
 			pause(ctx)
 			return
 		}
-		c = over
-	}
-	if send != nil {
+		count.Add(1)
 		send(c)
 	}
 	_, _ = io.Copy(io.Discard, raw) // until the server gives up: it sends session tickets first

@@ -33,8 +33,6 @@ const clients = 200
 func beAttacked(t *testing.T, p plane, s *controlplane.Sakeeper, user string, t1 target, refused func(int, []byte) bool, mostMiB int) {
 	t.Helper()
 	lasts, judged := attacked(t)
-	before, err := goroutines(t.Context(), s)
-	must(t, err)
 	senders := make([]func(context.Context) error, clients)
 	var hangUps []func()
 	for i := range senders {
@@ -42,7 +40,14 @@ func beAttacked(t *testing.T, p plane, s *controlplane.Sakeeper, user string, t1
 		hangUps = append(hangUps, client.CloseIdleConnections)
 		senders[i] = func(ctx context.Context) error { return t1.sendGood(ctx, client) }
 	}
-	closedLoops(t.Context(), time.Second, senders) // connections are open, and memory is in use
+	closedLoops(t.Context(), time.Second, senders) // the server has begun all that it keeps
+	hangUp := func() {
+		for _, f := range hangUps {
+			f()
+		}
+	}
+	hangUp()
+	before := settled(t, s)
 
 	quiet := closedLoops(t.Context(), lasts/3, senders)
 	mark, err := p.Audit.Mark(t.Context())
@@ -61,9 +66,7 @@ func beAttacked(t *testing.T, p plane, s *controlplane.Sakeeper, user string, t1
 	requests, err := p.Audit.Since(t.Context(), mark, func(r controlplane.Request) bool { return r.User.Username == user && r.Verb != "watch" })
 	must(t, err)
 	quiet = quiet.and(closedLoops(t.Context(), lasts/3, senders))
-	for _, f := range hangUps {
-		f()
-	}
+	hangUp()
 	t.Logf("%d clients alone: %v", clients, quiet)
 	t.Logf("with attackers: %v", loud)
 	t.Logf("p99 is %.1f times the quiet one; attackers: %v", float64(loud.quantile(0.99))/float64(quiet.quantile(0.99)), &a)
@@ -95,6 +98,24 @@ func beAttacked(t *testing.T, p plane, s *controlplane.Sakeeper, user string, t1
 		}
 		return err
 	})
+	t.Logf("goroutines: %d without clients", before)
+}
+
+// settled waits until the number of goroutines stays the same, and returns it.
+func settled(t *testing.T, s *controlplane.Sakeeper) int {
+	t.Helper()
+	last, same := 0, 0
+	eventually(t, "the number of goroutines stays", func(ctx context.Context) error {
+		now, err := goroutines(ctx, s)
+		if same++; now != last {
+			last, same = now, 0
+		}
+		if err == nil && same < 25 {
+			err = fmt.Errorf("%d goroutines", now)
+		}
+		return err
+	})
+	return last
 }
 
 // TestLongAttackOnTheWebhook: the flood is of bodies that are no reviews.

@@ -91,14 +91,16 @@ func beAttacked(t *testing.T, p plane, s *controlplane.Sakeeper, user string, t1
 	if got := peakMemory(t, s); got > mostMiB {
 		t.Errorf("peak memory %d MiB, want at most %d", got, mostMiB)
 	}
+	after := 0
 	eventually(t, "no goroutine is left", func(ctx context.Context) error {
 		now, err := goroutines(ctx, s)
-		if err == nil && now > before+5 {
+		after = now
+		if err == nil && now > before+20 { // a connection has at least one, and there were hundreds
 			err = fmt.Errorf("%d goroutines, before it %d", now, before)
 		}
 		return err
 	})
-	t.Logf("goroutines: %d without clients", before)
+	t.Logf("goroutines without clients: %d before, %d after", before, after)
 }
 
 // settled waits until the number of goroutines stays the same, and returns it.

@@ -48,6 +48,16 @@ type Request struct {
 		Code int `json:"code"`
 	} `json:"responseStatus"`
 	Stage string `json:"stage"`
+	// Received and Staged are when the request came, and when it reached the stage.
+	Received  time.Time `json:"requestReceivedTimestamp"`
+	Staged    time.Time `json:"stageTimestamp"`
+	SourceIPs []string  `json:"sourceIPs"`
+	// Deletion are the options of a deletion.
+	Deletion struct {
+		Preconditions struct {
+			UID string `json:"uid"`
+		} `json:"preconditions"`
+	} `json:"requestObject"`
 	// Annotations include those about admission webhooks.
 	Annotations map[string]string `json:"annotations"`
 }

@@ -63,6 +63,7 @@ type ControlPlane struct {
 	dir     string
 	env     *envtest.Environment
 	server  *server
+	etcd    *etcd
 	cleanup cleanup
 	users   sync.Mutex // envtest makes the certificate of one user at a time
 	// Admin has the credentials of a member of system:masters.
@@ -78,7 +79,10 @@ type ControlPlane struct {
 const (
 	auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
-rules: [{level: Metadata, verbs: [get, list, watch], omitStages: [RequestReceived]}, {level: Metadata}]
+rules:
+- {level: Metadata, verbs: [get, list, watch], omitStages: [RequestReceived]}
+- {level: Request, verbs: [delete]}
+- {level: Metadata}
 `
 	auditAnswersOnlyPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -161,6 +165,9 @@ func Start(opts Options) (*ControlPlane, error) {
 	if cp.server, err = findServer(apiserver.Port); err != nil {
 		return nil, errors.Join(err, cp.env.Stop())
 	}
+	if err := cp.findEtcd(); err != nil {
+		return nil, errors.Join(err, cp.env.Stop())
+	}
 	if err := cp.startCleanup(); err != nil {
 		return nil, errors.Join(err, cp.Stop())
 	}
@@ -177,10 +184,14 @@ func Start(opts Options) (*ControlPlane, error) {
 // Stop stops the API server and etcd.
 func (cp *ControlPlane) Stop() error {
 	cp.cleanup.cancel()
-	if cp.server == nil || cp.server.exited == nil {
-		return cp.env.Stop()
+	var errs []error
+	if cp.server != nil && cp.server.exited != nil {
+		errs = append(errs, cp.KillServer())
 	}
-	return errors.Join(cp.KillServer(), cp.env.Stop())
+	if cp.etcd != nil && cp.etcd.exited != nil {
+		errs = append(errs, cp.KillEtcd())
+	}
+	return errors.Join(append(errs, cp.env.Stop())...)
 }
 
 // User returns credentials of a user, who has the rights that RBAC grants. It is safe for concurrent use.

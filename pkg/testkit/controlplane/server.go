@@ -61,13 +61,8 @@ type cleanup struct {
 }
 
 func (cp *ControlPlane) startCleanup() error {
-	etcd := cp.env.ControlPlane.Etcd
-	_, pid, err := findProcess("etcd", "--data-dir="+etcd.DataDir)
-	if err != nil {
-		return err
-	}
 	cmd := exec.Command("sh", "-c", `read -r _; kill -9 "$1" "$2"; shift 2; rm -rf "$@"`, "cleanup",
-		strconv.Itoa(pid), strconv.Itoa(cp.server.pid), cp.dir, etcd.DataDir, cp.env.ControlPlane.APIServer.CertDir)
+		strconv.Itoa(cp.etcd.pid), strconv.Itoa(cp.server.pid), cp.dir, cp.etcd.dataDir, cp.env.ControlPlane.APIServer.CertDir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	pipe, err := cmd.StdinPipe()
 	if err != nil {

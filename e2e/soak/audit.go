@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sakeeper/sakeeper/pkg/api"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
+)
+
+// lead is who holds the Lease of the controllers, by its IP address, and since when.
+type lead struct {
+	source string
+	since  time.Time
+}
+
+const usersOfSakeeper = "system:serviceaccount:" + controlplane.Namespace + ":"
+
+func bySakeeper(r controlplane.Request) bool {
+	return strings.HasPrefix(r.User.Username, usersOfSakeeper)
+}
+
+// writes returns true for a request that changes an object, but not for those about the Lease and
+// for events.
+func writes(r controlplane.Request) bool {
+	switch r.Object.Resource {
+	case "leases", "events", "tokenreviews", "subjectaccessreviews", "selfsubjectaccessreviews":
+		return false
+	}
+	return slices.Contains([]string{"create", "update", "patch", "delete", "deletecollection"}, r.Verb) && r.Object.Subresource != "token"
+}
+
+func succeeded(r controlplane.Request) bool { return r.Response.Code >= 200 && r.Response.Code < 300 }
+
+func source(r controlplane.Request) string {
+	if len(r.SourceIPs) == 0 {
+		return ""
+	}
+	return r.SourceIPs[0]
+}
+
+func describe(r controlplane.Request) string {
+	return fmt.Sprintf("%s %s at %s from %s by %s: %d", r.Verb, r.URI, r.Received.Format(time.RFC3339Nano), source(r), r.UserAgent, r.Response.Code)
+}
+
+// lies finds in the audit log and the events what must never happen.
+func (c *checker) lies(ctx context.Context, w *world) (f findings) {
+	mark, err := w.cp.Audit.Mark(ctx)
+	if err != nil {
+		return nil // asked again
+	}
+	requests, err := w.cp.Audit.Since(ctx, c.mark, bySakeeper)
+	if err != nil {
+		return nil
+	}
+	c.mark = mark
+	f = c.inspect(requests, w.unleased)
+	events, err := w.client.CoreV1().Events("").List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return f
+	}
+	for _, e := range events.Items {
+		w.secrets.scan("event "+e.Name, []byte(e.Message+fmt.Sprint(e.Annotations)))
+	}
+	_ = w.forAll(ctx, func(ctx context.Context, p *process) error {
+		_, metrics, err := p.sakeeper().Get(ctx, "/metrics")
+		w.secrets.scan("metrics of "+p.name, []byte(metrics))
+		return err
+	})
+	return f
+}
+
+// inspect finds requests that must not be.
+func (c *checker) inspect(requests []controlplane.Request, unleased time.Time) (f findings) {
+	for _, r := range requests {
+		if r.Object.Resource == "leases" && r.Object.Name == api.ControllersLease && r.Verb != "get" && succeeded(r) && source(r) != c.lead.source {
+			c.lead = lead{source(r), r.Staged}
+		}
+		if !writes(r) {
+			continue
+		}
+		if r.User.Username == controlplane.Username && source(r) != c.lead.source && r.Received.After(c.lead.since) && r.Received.After(unleased) {
+			f.add("leader", "%s, which does not hold the Lease (%s does, since %s)", describe(r), c.lead.source, c.lead.since.Format(time.RFC3339Nano))
+		}
+		if strings.HasPrefix(r.Object.Name, "foreign-") {
+			f.add("foreign", "%s", describe(r))
+		}
+		if r.Verb == "delete" && r.Deletion.Preconditions.UID == "" || r.Verb == "deletecollection" {
+			f.add("precondition", "%s, without a UID", describe(r))
+		}
+	}
+	return f
+}
+
+// The bounds at rest.
+const (
+	restFor    = 6 * time.Second
+	restGuard  = 90 * time.Second
+	restReads  = 60 // of all processes, within restFor
+	restMemory = 250 << 20
+)
+
+// rest waits until sakeeper writes nothing, and asks for little.
+func (c *checker) rest(ctx context.Context, w *world) (f findings, err error) {
+	var last []controlplane.Request
+	for deadline := time.Now().Add(restGuard); time.Now().Before(deadline); {
+		mark, err := w.cp.Audit.Mark(ctx)
+		if err != nil {
+			return nil, err
+		}
+		time.Sleep(restFor)
+		last, err = w.cp.Audit.Since(ctx, mark, func(r controlplane.Request) bool { return bySakeeper(r) && r.Object.Resource != "leases" })
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(last, func(r controlplane.Request) bool { return writes(r) || r.Object.Subresource == "token" }) && len(last) <= restReads {
+			return w.footprint(ctx), nil
+		}
+	}
+	f.add("rest", "after %v, %d requests in %v: %v", restGuard, len(last), restFor, controlplane.Count(last))
+	return f, nil
+}
+
+// footprint finds processes that need too much memory.
+func (w *world) footprint(ctx context.Context) (f findings) {
+	_ = w.forAll(ctx, func(ctx context.Context, p *process) error {
+		_, metrics, err := p.sakeeper().Get(ctx, "/metrics")
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(metrics) {
+			var bytes float64
+			if _, err := fmt.Sscanf(line, "process_resident_memory_bytes %g", &bytes); err == nil && bytes > restMemory {
+				f.add("memory", "%s has %.0f MiB", p.name, bytes/(1<<20))
+			}
+		}
+		return nil
+	})
+	return f
+}

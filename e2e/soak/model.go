@@ -1,0 +1,70 @@
+package main
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+)
+
+// model is what users have made, by namespace and name. What is not certain, because a request had
+// no clear answer, is not in it.
+type model struct {
+	Secrets  map[string]thing
+	Accounts map[string]thing
+	// Tokens are those that users have requested.
+	Tokens []bound
+}
+
+// thing is a Secret or an account that must exist as long as its account does.
+type thing struct {
+	UID, Account, AccountUID string
+	// Content is that of a Secret which is nobody's business.
+	Content map[string]string
+	Type    string
+	// Refers are Secrets that a user has listed in an account.
+	Refers []string
+}
+
+// bound is a token of an account.
+type bound struct{ Account, UID, Token string }
+
+func (m *model) clone() *model {
+	data, err := json.Marshal(m)
+	copied := &model{}
+	if err == nil {
+		err = json.Unmarshal(data, copied)
+	}
+	if err != nil {
+		panic("soak: internal error: " + err.Error())
+	}
+	return copied
+}
+
+func (m *model) setSecret(key string, t thing) {
+	if m.Secrets == nil {
+		m.Secrets = map[string]thing{}
+	}
+	m.Secrets[key] = t
+}
+
+func (m *model) setAccount(key string, t thing) {
+	if m.Accounts == nil {
+		m.Accounts = map[string]thing{}
+	}
+	m.Accounts[key] = t
+}
+
+// forgetAccount forgets an account, with all that depends on it.
+func (m *model) forgetAccount(key string) {
+	delete(m.Accounts, key)
+	maps.DeleteFunc(m.Secrets, func(_ string, t thing) bool { return t.Account == key && t.Content == nil })
+	m.Tokens = slices.DeleteFunc(m.Tokens, func(b bound) bool { return b.Account == key })
+}
+
+// forgetNamespace forgets all that is in a namespace.
+func (m *model) forgetNamespace(name string) {
+	inside := func(key string, _ thing) bool { return namespaceOf(key) == name }
+	maps.DeleteFunc(m.Secrets, inside)
+	maps.DeleteFunc(m.Accounts, inside)
+	m.Tokens = slices.DeleteFunc(m.Tokens, func(b bound) bool { return namespaceOf(b.Account) == name })
+}

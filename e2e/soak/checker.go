@@ -85,7 +85,7 @@ func (v view) compare(m *model, ca string) findings {
 		switch {
 		case s.Type == corev1.SecretTypeServiceAccountToken:
 			v.compareToken(&f, s, ca)
-		case s.Labels[api.TokenLabel] == api.TokenManaged:
+		case isManaged(s):
 			v.compareManaged(&f, s, ca)
 		}
 		if known, ok := m.Secrets[name]; ok && known.Content != nil {
@@ -96,12 +96,16 @@ func (v view) compare(m *model, ca string) findings {
 	return f
 }
 
+func isManaged(s corev1.Secret) bool {
+	return s.Labels[api.TokenLabel] == api.TokenManaged && s.Type == corev1.SecretTypeOpaque
+}
+
 func compareForeign(f *findings, name string, s corev1.Secret, known thing) {
 	content := map[string]string{}
 	for k, value := range s.Data {
 		content[k] = string(value)
 	}
-	if !maps.Equal(content, known.Content) || string(s.Type) != known.Type || !maps.Equal(s.Annotations, map[string]string{"mine": "yes"}) || len(s.Labels) > 0 {
+	if !maps.Equal(content, known.Content) || string(s.Type) != known.Type || s.Annotations[api.ProblemAnnotation]+s.Annotations[api.ExpiresAtAnnotation] != "" {
 		f.add("foreign", "Secret %s of type %s was changed", name, s.Type)
 	}
 }

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 func pause(ctx context.Context, _ *world, s step) error {
@@ -157,8 +159,12 @@ func freezeServer(ctx context.Context, w *world, _ step) error {
 }
 
 func killEtcd(ctx context.Context, w *world, _ step) error {
-	err := w.cp.KillEtcd()
-	return errors.Join(err, pause(ctx, w, step{"pause", "1000"}), w.cp.StartEtcd())
+	if err := errors.Join(w.cp.KillEtcd(), pause(ctx, w, step{"pause", "1000"}), w.cp.StartEtcd()); err != nil {
+		return err
+	}
+	return wait.PollUntilContextCancel(ctx, 200*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		return w.client.CoreV1().RESTClient().Get().AbsPath("/readyz").Timeout(5*time.Second).Do(ctx).Error() == nil, nil
+	})
 }
 
 // saved is a copy of etcd, with what users had made until then.

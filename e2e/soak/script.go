@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -59,46 +60,86 @@ var (
 )
 
 // generator makes scripts from a seed.
-type generator struct{ *rand.Rand }
+type generator struct {
+	*rand.Rand
 
-func newGenerator(seed uint64) generator { return generator{rand.New(rand.NewPCG(seed, 0))} } //nolint:gosec // no secret
+	// there is what exists if every step so far did what it should, by name or by namespace and name.
+	there, saved map[string]bool
+}
 
-func (g generator) of(list []string) string { return list[g.IntN(len(list))] }
+func newGenerator(seed uint64) *generator {
+	return &generator{Rand: rand.New(rand.NewPCG(seed, 0)), there: map[string]bool{}, saved: map[string]bool{}} //nolint:gosec // no secret
+}
+
+func (g *generator) of(list []string) string { return list[g.IntN(len(list))] }
+
+// pick returns one of names, mostly one that exists in a namespace, or does not.
+func (g *generator) pick(namespace string, names []string, exists bool) string {
+	fit := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return g.there[key(namespace, name)] != exists })
+	if len(fit) == 0 || g.IntN(10) == 0 {
+		fit = names
+	}
+	return g.of(fit)
+}
 
 // first makes what the first round begins with.
-func (g generator) first() script {
+func (g *generator) first() script {
 	var s script
 	for _, n := range namespaces {
 		s = append(s, step{"create-namespace", n}, step{"create-account", n, "a0"}, step{"create-account", n, "a1"})
 	}
-	return append(s, step{"create-token-secret", "n0", "a0-token-bcdfg", "a0"}, step{"create-managed", "n0", "m0", "a0"},
+	s = append(s, step{"create-token-secret", "n0", "a0-token-bcdfg", "a0"}, step{"create-managed", "n0", "m0", "a0"},
 		step{"create-foreign", "n0", "foreign-0", "Opaque"}, step{"save-etcd"})
+	for _, one := range s {
+		g.follow(one)
+	}
+	return s
 }
 
 // round makes the steps up to the next check: a few disturbances, with users at work before, during
 // and after them. What a disturbance broke is mended later, or by the check.
-func (g generator) round() script {
+func (g *generator) round() script {
 	var s script
-	disturbed := g.disturbances()
-	for range 1 + g.IntN(3) {
-		if g.IntN(8) == 0 { // most rounds have a quiet beginning
-			s = append(s, g.use())
-		}
+	add := func(one step) {
+		g.follow(one)
+		s = append(s, one)
 	}
-	for _, d := range disturbed {
+	for _, d := range g.disturbances() {
 		for range 3 + g.IntN(6) {
-			s = append(s, g.use())
+			add(g.use())
 		}
-		s = append(s, d)
+		add(d)
 	}
 	for range 4 + g.IntN(8) {
-		s = append(s, g.use())
+		add(g.use())
 	}
 	return append(s, step{checkStep})
 }
 
+// follow notes what a step changes.
+func (g *generator) follow(s step) {
+	verb, kind, _ := strings.Cut(s[0], "-")
+	name := strings.TrimSuffix(key(s.arg(0), s.arg(1)), "/")
+	switch {
+	case s[0] == "save-etcd":
+		g.saved = maps.Clone(g.there)
+	case s[0] == "restore-etcd":
+		g.there = maps.Clone(g.saved)
+	case s[0] == "delete-namespace":
+		maps.DeleteFunc(g.there, func(k string, _ bool) bool { return namespaceOf(k) == s.arg(0) })
+	case kind == "root-ca" || kind == "pod":
+	case verb == "create":
+		g.there[name] = true
+		if kind == "namespace" {
+			g.there[key(name, "default")] = true
+		}
+	case verb == "delete" && !strings.HasSuffix(name, "/default"):
+		delete(g.there, name)
+	}
+}
+
 // disturbances makes what operators do in a round.
-func (g generator) disturbances() script {
+func (g *generator) disturbances() script {
 	var s script
 	for range 1 + g.IntN(3) {
 		switch p := g.of(processNames); g.IntN(12) {
@@ -129,38 +170,46 @@ func (g generator) disturbances() script {
 	return s
 }
 
-func (g generator) pause() step { return step{"pause", g.of([]string{"500", "3000", "12000"})} }
+func (g *generator) pause() step { return step{"pause", g.of([]string{"500", "3000", "12000"})} }
 
 // use makes what a user does.
-func (g generator) use() step {
+func (g *generator) use() step {
 	n := g.of(namespaces)
+	if !g.there[n] && g.IntN(3) > 0 {
+		return step{"create-namespace", n}
+	}
 	type kind struct {
 		weight int
 		make   func() step
 	}
 	kinds := []kind{
-		{2, func() step { return step{"create-namespace", n} }},
 		{1, func() step { return step{"delete-namespace", n} }},
-		{3, func() step { return step{"create-account", n, g.of(accounts)} }},
-		{2, func() step { return step{"delete-account", n, g.of(accounts)} }},
-		{2, func() step { return step{"replace-account", n, g.of(accounts)} }},
-		{5, func() step { return step{"create-token-secret", n, g.of(tokenSecrets), g.of(accounts)} }},
-		{2, func() step { return step{"delete-secret", n, g.of(tokenSecrets)} }},
+		{3, func() step { return step{"create-account", n, g.pick(n, accounts, false)} }},
+		{2, func() step { return step{"delete-account", n, g.pick(n, accounts, true)} }},
+		{2, func() step { return step{"replace-account", n, g.pick(n, accounts, true)} }},
+		{6, func() step {
+			return step{"create-token-secret", n, g.pick(n, tokenSecrets, false), g.pick(n, accounts, true)}
+		}},
+		{2, func() step { return step{"delete-secret", n, g.pick(n, tokenSecrets, true)} }},
 		{3, func() step {
-			return step{"damage-token-secret", n, g.of(tokenSecrets), g.of([]string{"token", "ca.crt", "namespace", "exchange"})}
+			return step{"damage-token-secret", n, g.pick(n, tokenSecrets, true), g.of([]string{"token", "ca.crt", "namespace", "exchange"})}
 		}},
-		{2, func() step { return step{"refer", n, g.of(accounts), g.of(slices.Concat(tokenSecrets, foreign))} }},
-		{3, func() step { return step{"create-managed", n, g.of(managed), g.of(accounts)} }},
-		{1, func() step { return step{"delete-secret", n, g.of(managed)} }},
-		{2, func() step { return step{"damage-managed", n, g.of(managed), g.of([]string{"token", "ca.crt", "rotate", "expired"})} }},
+		{4, func() step {
+			return step{"refer", n, g.pick(n, accounts, true), g.pick(n, slices.Concat(tokenSecrets, foreign), true)}
+		}},
+		{3, func() step { return step{"create-managed", n, g.pick(n, managed, false), g.pick(n, accounts, true)} }},
+		{1, func() step { return step{"delete-secret", n, g.pick(n, managed, true)} }},
 		{2, func() step {
-			return step{"create-foreign", n, g.of(foreign), g.of([]string{"Opaque", "kubernetes.io/basic-auth", "example.com/mine"})}
+			return step{"damage-managed", n, g.pick(n, managed, true), g.of([]string{"token", "ca.crt", "rotate", "expired"})}
 		}},
-		{1, func() step { return step{"delete-secret", n, g.of(foreign)} }},
+		{3, func() step {
+			return step{"create-foreign", n, g.pick(n, foreign, false), g.of([]string{"Opaque", "kubernetes.io/basic-auth", "example.com/mine"})}
+		}},
+		{1, func() step { return step{"delete-secret", n, g.pick(n, foreign, true)} }},
 		{1, func() step { return step{"delete-root-ca", n} }},
 		{2, func() step { return step{"damage-root-ca", n} }},
-		{2, func() step { return step{"create-pod", n, g.of(accounts)} }},
-		{2, func() step { return step{"request-token", n, g.of(accounts)} }},
+		{2, func() step { return step{"create-pod", n, g.pick(n, accounts, true)} }},
+		{2, func() step { return step{"request-token", n, g.pick(n, accounts, true)} }},
 	}
 	total := 0
 	for _, k := range kinds {

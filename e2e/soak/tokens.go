@@ -103,7 +103,7 @@ func (w *world) review(ctx context.Context, v view) (f findings, err error) {
 	}
 	for name, s := range v.secrets {
 		account := s.Annotations[corev1.ServiceAccountNameKey]
-		if s.Labels[api.TokenLabel] == api.TokenManaged {
+		if isManaged(s) {
 			account = s.Annotations[api.ServiceAccountAnnotation]
 		}
 		if a, ok := v.accounts[key(s.Namespace, account)]; ok {

@@ -78,10 +78,15 @@ func replaceAccount(ctx context.Context, w *world, s step) error {
 	return createAccount(ctx, w, s)
 }
 
-// owner returns the account of a Secret, with the UID if it is certain that it lives.
-func (w *world) owner(s step) (account, uid string) {
-	account = key(s.arg(0), s.arg(2))
-	return account, w.model.Accounts[account].UID
+// owner returns the account of a Secret, with its UID if it lives. Only users delete accounts.
+func (w *world) owner(ctx context.Context, namespace, name string) (account, uid string) {
+	account = key(namespace, name)
+	known, ok := w.model.Accounts[account]
+	if found, err := w.client.CoreV1().ServiceAccounts(namespace).Get(ctx, name, metav1.GetOptions{}); !ok && err == nil && found.DeletionTimestamp == nil {
+		known = thing{UID: string(found.UID)}
+		w.model.setAccount(account, known)
+	}
+	return account, known.UID
 }
 
 func createTokenSecret(ctx context.Context, w *world, s step) error {
@@ -100,7 +105,7 @@ func createManaged(ctx context.Context, w *world, s step) error {
 
 // create creates a Secret of an account.
 func (w *world) create(ctx context.Context, s step, secret *corev1.Secret) error {
-	account, uid := w.owner(s)
+	account, uid := w.owner(ctx, s.arg(0), s.arg(2))
 	created, err := w.client.CoreV1().Secrets(s.arg(0)).Create(ctx, secret, metav1.CreateOptions{})
 	if err == nil && uid != "" {
 		w.model.setSecret(key(s.arg(0), s.arg(1)), thing{UID: string(created.UID), Account: account, AccountUID: uid})
@@ -113,6 +118,10 @@ func createForeign(ctx context.Context, w *world, s step) error {
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: s.arg(1), Annotations: map[string]string{"mine": "yes"}},
 		Type:       corev1.SecretType(s.arg(2)), StringData: content,
+	}
+	if strings.HasPrefix(s.arg(2), "kubernetes.io/") { // which gets no token, also if it asks for one
+		secret.Labels = map[string]string{api.TokenLabel: api.TokenManaged}
+		secret.Annotations[api.ServiceAccountAnnotation] = "default"
 	}
 	created, err := w.client.CoreV1().Secrets(s.arg(0)).Create(ctx, secret, metav1.CreateOptions{})
 	if err == nil {
@@ -225,8 +234,7 @@ func createPod(ctx context.Context, w *world, s step) error {
 }
 
 func requestToken(ctx context.Context, w *world, s step) error {
-	account := key(s.arg(0), s.arg(1))
-	uid := w.model.Accounts[account].UID
+	account, uid := w.owner(ctx, s.arg(0), s.arg(1))
 	if uid == "" {
 		return errors.New("the account is not known")
 	}

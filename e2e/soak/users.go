@@ -78,15 +78,20 @@ func replaceAccount(ctx context.Context, w *world, s step) error {
 	return createAccount(ctx, w, s)
 }
 
-// owner returns the account of a Secret, with its UID if it lives. Only users delete accounts.
+// owner returns the account of a Secret, with its UID if it lives. Only users delete accounts and
+// namespaces.
 func (w *world) owner(ctx context.Context, namespace, name string) (account, uid string) {
 	account = key(namespace, name)
-	known, ok := w.model.Accounts[account]
-	if found, err := w.client.CoreV1().ServiceAccounts(namespace).Get(ctx, name, metav1.GetOptions{}); !ok && err == nil && found.DeletionTimestamp == nil {
-		known = thing{UID: string(found.UID)}
-		w.model.setAccount(account, known)
+	if known, ok := w.model.Accounts[account]; ok {
+		return account, known.UID
 	}
-	return account, known.UID
+	found, err1 := w.client.CoreV1().ServiceAccounts(namespace).Get(ctx, name, metav1.GetOptions{})
+	in, err2 := w.client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
+	if err1 != nil || err2 != nil || in.DeletionTimestamp != nil {
+		return account, ""
+	}
+	w.model.setAccount(account, thing{UID: string(found.UID)})
+	return account, string(found.UID)
 }
 
 func createTokenSecret(ctx context.Context, w *world, s step) error {
@@ -184,6 +189,10 @@ func damageManaged(ctx context.Context, w *world, s step) error {
 	case "token":
 		return w.patchSecret(ctx, s, `{"data":{"token":null}}`)
 	default:
+		// What is there before the token is the user's, and stays.
+		if found, err := w.client.CoreV1().Secrets(s.arg(0)).Get(ctx, s.arg(1), metav1.GetOptions{}); err != nil || found.Annotations[api.FilledHashAnnotation] == "" {
+			return errors.Join(err, errors.New("no token to damage"))
+		}
 		return w.patchSecret(ctx, s, fmt.Sprintf(`{"data":{%q:"d3Jvbmc="}}`, s.arg(2)))
 	}
 }

@@ -5,6 +5,9 @@
 // Usage, in the root of the repository:
 //
 //	go run ./hack/mutants [-match REGEXP] [-skip REGEXP]
+//	go run ./hack/mutants -soak [-seed N] [-match REGEXP]
+//
+// With -soak, the mutants are those of soak.txt, and the soak (e2e/soak) must notice them.
 //
 // It prints a line per mutant: caught, SURVIVED, STALE if the text is no longer in the file exactly
 // once, or BROKEN if the mutant does not compile. The exit code is 1 unless all were caught.
@@ -41,6 +44,8 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("mutants", flag.ContinueOnError)
 	match := flags.String("match", "", "only mutants whose \"FILE: OLD\" matches this expression")
 	skip := flags.String("skip", "RealAPIServer", "tests that are not run; by default those that start an API server")
+	soak := flags.Bool("soak", false, "mutants of soak.txt, which the soak must notice in three minutes each")
+	seed := flags.String("seed", "0", "seed of the soak; 0: a new one each time")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -48,7 +53,11 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	mutants, err := parse(table)
+	text := table
+	if *soak {
+		text = soakTable
+	}
+	mutants, err := parse(text)
 	if err != nil {
 		return err
 	}
@@ -58,11 +67,21 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	return runner{dir: dir, skip: *skip}.all(ctx, mutants)
+	r := runner{dir: dir, test: goTest{*skip}.run, tests: mutant.tests}
+	if *soak {
+		r.test, r.tests = soakTests{dir, *seed}.run, func(mutant) []string { return nil }
+	}
+	return r.all(ctx, mutants)
 }
 
 // runner tests mutants one by one.
-type runner struct{ dir, skip string }
+type runner struct {
+	dir string
+	// test runs the tests, with arguments for the go command.
+	test func(ctx context.Context, args ...string) ([]byte, error)
+	// tests are the arguments that name the tests of a mutant.
+	tests func(mutant) []string
+}
 
 // outcome is what the tests said about a mutant.
 type outcome string
@@ -99,7 +118,7 @@ func (r runner) all(ctx context.Context, mutants []mutant) error {
 func (r runner) unchanged(ctx context.Context, mutants []mutant) error {
 	packages := []string{}
 	for _, m := range mutants {
-		packages = append(packages, m.tests())
+		packages = append(packages, r.tests(m)...)
 	}
 	slices.Sort(packages)
 	if output, err := r.test(ctx, slices.Compact(packages)...); err != nil {
@@ -120,13 +139,13 @@ func (r runner) one(ctx context.Context, m mutant) (outcome, error) {
 	if err != nil {
 		return "", err
 	}
-	output, err := r.test(ctx, "-overlay", overlay, m.tests())
+	output, err := r.test(ctx, append([]string{"-overlay", overlay}, r.tests(m)...)...)
 	switch {
 	case ctx.Err() != nil:
 		return "", ctx.Err()
 	case err == nil:
 		return survived, nil
-	case bytes.Contains(output, []byte("[build failed]")):
+	case bytes.Contains(output, []byte(buildFailed)):
 		return broken, nil
 	default:
 		return caught, nil
@@ -150,8 +169,13 @@ func (r runner) overlay(file string, content []byte) (string, error) {
 	return overlay, os.WriteFile(overlay, replace, 0o600)
 }
 
-// test runs go test, which ends with the first test that fails. A mutant may never end.
-func (r runner) test(ctx context.Context, args ...string) ([]byte, error) {
-	args = append([]string{"test", "-count", "1", "-failfast", "-vet", "off", "-timeout", "3m", "-skip", r.skip}, args...)
+// buildFailed is in the output if a mutant does not compile.
+const buildFailed = "[build failed]"
+
+// goTest runs go test, which ends with the first test that fails. A mutant may never end.
+type goTest struct{ skip string }
+
+func (g goTest) run(ctx context.Context, args ...string) ([]byte, error) {
+	args = append([]string{"test", "-count", "1", "-failfast", "-vet", "off", "-timeout", "3m", "-skip", g.skip}, args...)
 	return exec.CommandContext(ctx, "go", args...).CombinedOutput()
 }

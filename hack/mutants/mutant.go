@@ -10,7 +10,7 @@ import (
 type mutant struct{ file, old, new string }
 
 // tests returns the package whose tests must notice the mutant.
-func (m mutant) tests() string { return "./" + path.Dir(m.file) }
+func (m mutant) tests() []string { return []string{"./" + path.Dir(m.file)} }
 
 func (m mutant) String() string { return fmt.Sprintf("%s → %s", m.old, m.new) }
 

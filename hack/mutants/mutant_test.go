@@ -45,6 +45,11 @@ func TestTheTableFitsTheSource(t *testing.T) {
 	if err != nil || len(mutants) < 60 {
 		t.Errorf("%d mutants, %v", len(mutants), err)
 	}
+	ofSoak, err := parse(soakTable)
+	if err != nil || len(ofSoak) < 10 {
+		t.Errorf("%d mutants of the soak, %v", len(ofSoak), err)
+	}
+	mutants = append(mutants, ofSoak...)
 	for _, m := range mutants {
 		source, err := os.ReadFile("../../" + m.file)
 		if n := bytes.Count(source, []byte(m.old)); err != nil || n != 1 {

@@ -24,7 +24,7 @@ type violation struct {
 
 func (v violation) String() string { return v.kind + ": " + v.text }
 
-// view is what the API server has at a moment.
+// view is what the API server has at a moment in namespaces that stay.
 type view struct {
 	namespaces []corev1.Namespace
 	accounts   map[string]corev1.ServiceAccount
@@ -46,12 +46,21 @@ func (w *world) look(ctx context.Context) (v view, err error) {
 	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		return v, err
 	}
-	v.namespaces = namespaces.Items
+	active := map[string]bool{}
+	for _, n := range namespaces.Items {
+		if n.DeletionTimestamp == nil {
+			v.namespaces, active[n.Name] = append(v.namespaces, n), true
+		}
+	}
 	for _, a := range accounts.Items {
-		v.accounts[key(a.Namespace, a.Name)] = a
+		if active[a.Namespace] {
+			v.accounts[key(a.Namespace, a.Name)] = a
+		}
 	}
 	for _, s := range secrets.Items {
-		v.secrets[key(s.Namespace, s.Name)] = s
+		if active[s.Namespace] {
+			v.secrets[key(s.Namespace, s.Name)] = s
+		}
 	}
 	for _, c := range configMaps.Items {
 		v.configMaps[key(c.Namespace, c.Name)] = c
@@ -70,10 +79,6 @@ func (f *findings) add(kind, format string, args ...any) {
 func (v view) compare(m *model, ca string) findings {
 	var f findings
 	for _, n := range v.namespaces {
-		if n.DeletionTimestamp != nil {
-			f.add("namespace", "%s is not gone", n.Name)
-			continue
-		}
 		if _, ok := v.accounts[key(n.Name, "default")]; !ok {
 			f.add("account", "namespace %s has no default account", n.Name)
 		}
@@ -210,7 +215,7 @@ func (c *checker) check(ctx context.Context, w *world) (findings, error) {
 		if err != nil {
 			return nil, err
 		}
-		last = v.compare(w.model, string(w.ca.good()))
+		last = append(v.compare(w.model, string(w.ca.good())), v.adopted(w.filled)...)
 		if len(last) == 0 {
 			last, err = w.review(ctx, v)
 			if err != nil {
@@ -227,6 +232,23 @@ func (c *checker) check(ctx context.Context, w *world) (findings, error) {
 		return last, nil
 	}
 	return c.rest(ctx, w)
+}
+
+// adopted notes for which account each token Secret was filled, and finds those that were filled for
+// another one before: such a Secret must go with its account.
+func (v view) adopted(filled map[string]string) (f findings) {
+	for name, s := range v.secrets {
+		uid, account := string(s.UID), s.Annotations[corev1.ServiceAccountUIDKey]
+		if s.Type != corev1.SecretTypeServiceAccountToken || account == "" {
+			continue
+		}
+		if former, ok := filled[uid]; ok && former != account {
+			f.add("adopted", "Secret %s was of the account with UID %s, and is of %s now", name, former, account)
+		} else if owner, ok := v.accounts[key(s.Namespace, s.Annotations[corev1.ServiceAccountNameKey])]; ok && string(owner.UID) == account {
+			filled[uid] = account
+		}
+	}
+	return f
 }
 
 // checker checks a world. Its guard is the longest time that anything may take after the last

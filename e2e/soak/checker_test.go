@@ -102,7 +102,6 @@ func TestCompare(t *testing.T) {
 		"all is right":               {spoil: func(*testing.T, *testbed) {}},
 		"a default account is gone":  {func(_ *testing.T, b *testbed) { b.namespaces[0].Name = "other" }, "account"},
 		"another CA":                 {func(_ *testing.T, b *testbed) { b.configMaps["n/"+api.RootCAConfigMap].Data["ca.crt"] = "x" }, "root-ca"},
-		"a namespace does not go":    {func(_ *testing.T, b *testbed) { b.namespaces[0].DeletionTimestamp = &metav1.Time{} }, "namespace"},
 		"a token of another account": {func(t *testing.T, b *testbed) { b.secrets["n/token"] = b.tokenSecret(t, "former", "token") }, "token"},
 		"a token of another Secret":  {func(t *testing.T, b *testbed) { b.secrets["n/token"] = b.tokenSecret(t, "account", "other") }, "token"},
 		"a token that nobody made":   {func(_ *testing.T, b *testbed) { b.secrets["n/token"].Data["token"] = []byte("x") }, "token"},
@@ -141,6 +140,19 @@ func TestCompare(t *testing.T) {
 				t.Errorf("want %q, got %v", tt.want, found)
 			}
 		})
+	}
+}
+
+func TestASecretIsNotAdopted(t *testing.T) {
+	b, filled := newTestbed(t), map[string]string{}
+	for range 2 {
+		if f := b.adopted(filled); len(f) > 0 {
+			t.Errorf("all is right: %v", f)
+		}
+	}
+	b.secrets["n/token"].Annotations[corev1.ServiceAccountUIDKey] = "another"
+	if f := b.adopted(filled); len(f) != 1 {
+		t.Errorf("want one violation, got %v", f)
 	}
 }
 

@@ -195,7 +195,7 @@ func restoreEtcd(ctx context.Context, w *world, _ step) error {
 	if w.saved == nil {
 		return errors.New("nothing was saved")
 	}
-	w.model = w.saved.model.clone()
+	w.model, w.filled = w.saved.model.clone(), map[string]string{}
 	for _, p := range w.processes {
 		if p.wire != nil {
 			p.wire.Cut()

@@ -105,13 +105,17 @@ func (g *generator) round() script {
 		s = append(s, one)
 	}
 	for _, d := range g.disturbances() {
-		for range 3 + g.IntN(6) {
-			add(g.use())
+		for range 3 + g.IntN(5) {
+			for _, one := range g.use() {
+				add(one)
+			}
 		}
 		add(d)
 	}
-	for range 4 + g.IntN(8) {
-		add(g.use())
+	for range 3 + g.IntN(5) {
+		for _, one := range g.use() {
+			add(one)
+		}
 	}
 	return append(s, step{checkStep})
 }
@@ -173,52 +177,48 @@ func (g *generator) disturbances() script {
 func (g *generator) pause() step { return step{"pause", g.of([]string{"500", "3000", "12000"})} }
 
 // use makes what a user does.
-func (g *generator) use() step {
+func (g *generator) use() script {
 	n := g.of(namespaces)
 	if !g.there[n] && g.IntN(3) > 0 {
-		return step{"create-namespace", n}
+		return script{{"create-namespace", n}}
 	}
-	type kind struct {
+	account, secret := g.pick(n, accounts, true), g.pick(n, tokenSecrets, true)
+	free, other := g.pick(n, tokenSecrets, false), g.pick(n, foreign, true)
+	filled, own := g.pick(n, managed, true), g.pick(n, managed, false)
+	uses := []struct {
 		weight int
-		make   func() step
-	}
-	kinds := []kind{
-		{1, func() step { return step{"delete-namespace", n} }},
-		{3, func() step { return step{"create-account", n, g.pick(n, accounts, false)} }},
-		{2, func() step { return step{"delete-account", n, g.pick(n, accounts, true)} }},
-		{2, func() step { return step{"replace-account", n, g.pick(n, accounts, true)} }},
-		{6, func() step {
-			return step{"create-token-secret", n, g.pick(n, tokenSecrets, false), g.pick(n, accounts, true)}
-		}},
-		{2, func() step { return step{"delete-secret", n, g.pick(n, tokenSecrets, true)} }},
-		{3, func() step {
-			return step{"damage-token-secret", n, g.pick(n, tokenSecrets, true), g.of([]string{"token", "ca.crt", "namespace", "exchange"})}
-		}},
-		{4, func() step {
-			return step{"refer", n, g.pick(n, accounts, true), g.pick(n, slices.Concat(tokenSecrets, foreign), true)}
-		}},
-		{3, func() step { return step{"create-managed", n, g.pick(n, managed, false), g.pick(n, accounts, true)} }},
-		{1, func() step { return step{"delete-secret", n, g.pick(n, managed, true)} }},
-		{2, func() step {
-			return step{"damage-managed", n, g.pick(n, managed, true), g.of([]string{"token", "ca.crt", "rotate", "expired"})}
-		}},
-		{3, func() step {
-			return step{"create-foreign", n, g.pick(n, foreign, false), g.of([]string{"Opaque", "kubernetes.io/basic-auth", "example.com/mine"})}
-		}},
-		{1, func() step { return step{"delete-secret", n, g.pick(n, foreign, true)} }},
-		{1, func() step { return step{"delete-root-ca", n} }},
-		{2, func() step { return step{"damage-root-ca", n} }},
-		{2, func() step { return step{"create-pod", n, g.pick(n, accounts, true)} }},
-		{2, func() step { return step{"request-token", n, g.pick(n, accounts, true)} }},
+		steps  script
+	}{
+		{1, script{{"delete-namespace", n}}},
+		{3, script{{"create-account", n, g.pick(n, accounts, false)}}},
+		{2, script{{"delete-account", n, account}}},
+		{2, script{{"replace-account", n, account}}},
+		{1, script{{"replace-account", n, account}, {"create-token-secret", n, free, account}}},
+		{6, script{{"create-token-secret", n, free, account}}},
+		{2, script{{"delete-secret", n, secret}}},
+		{3, script{{"damage-token-secret", n, secret, g.of([]string{"token", "ca.crt", "namespace", "exchange"})}}},
+		{2, script{{"refer", n, account, secret}}},
+		{1, script{{"refer", n, account, other}}},
+		// A reference goes, and the others stay.
+		{2, script{{"create-token-secret", n, free, account}, {"refer", n, account, other}, {"refer", n, account, free}, {"delete-secret", n, free}}},
+		{3, script{{"create-managed", n, own, account}}},
+		{1, script{{"delete-secret", n, filled}}},
+		{3, script{{"damage-managed", n, filled, g.of([]string{"token", "ca.crt", "rotate", "expired"})}}},
+		{3, script{{"create-foreign", n, g.pick(n, foreign, false), g.of([]string{"Opaque", "kubernetes.io/basic-auth", "example.com/mine"})}}},
+		{1, script{{"delete-secret", n, other}}},
+		{1, script{{"delete-root-ca", n}}},
+		{2, script{{"damage-root-ca", n}}},
+		{2, script{{"create-pod", n, account}}},
+		{2, script{{"request-token", n, account}}},
 	}
 	total := 0
-	for _, k := range kinds {
-		total += k.weight
+	for _, u := range uses {
+		total += u.weight
 	}
 	at := g.IntN(total)
-	for _, k := range kinds {
-		if at -= k.weight; at < 0 {
-			return k.make()
+	for _, u := range uses {
+		if at -= u.weight; at < 0 {
+			return u.steps
 		}
 	}
 	return nil

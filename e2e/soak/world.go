@@ -9,9 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -36,6 +39,8 @@ type world struct {
 	model       *model
 	saved       *saved // by save-etcd
 	secrets     *secrecy
+	// filled is the UID of the account for which each token Secret was filled, by the UID of the Secret.
+	filled map[string]string
 	// unleased is until when a write may be of a process that does not hold the Lease.
 	unleased time.Time
 	log      func(format string, args ...any)
@@ -47,7 +52,7 @@ func keyWaits() []string {
 }
 
 func newWorld(ctx context.Context, binary string, log func(string, ...any)) (w *world, err error) {
-	w = &world{binary: binary, processes: map[string]*process{}, model: &model{}, secrets: newSecrecy(), log: log}
+	w = &world{binary: binary, processes: map[string]*process{}, model: &model{}, filled: map[string]string{}, secrets: newSecrecy(), log: log}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.close())
@@ -178,7 +183,25 @@ func (w *world) mend(ctx context.Context) error {
 	if err := w.ca.write(w.ca.good()); err != nil {
 		return err
 	}
+	if err := w.mendManager(ctx); err != nil {
+		return err
+	}
 	return w.forAll(ctx, func(ctx context.Context, p *process) error { return p.waitReady(ctx) })
+}
+
+// mendManager starts kube-controller-manager again if a namespace has been on its way for long: it may
+// have ended, or be waiting after a failure.
+func (w *world) mendManager(ctx context.Context) error {
+	list, err := w.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(list.Items, func(n corev1.Namespace) bool {
+		return n.DeletionTimestamp != nil && time.Since(n.DeletionTimestamp.Time) > 30*time.Second
+	}) {
+		return nil
+	}
+	return errors.Join(w.stopManager(), w.startManager())
 }
 
 func (w *world) forAll(ctx context.Context, each func(context.Context, *process) error) error {

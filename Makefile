@@ -23,7 +23,7 @@ export GO_BUILD := CGO_ENABLED=0 go build -trimpath -tags=grpcnotrace
 # Which of bin/k8s is run.
 export KUBERNETES_VERSION := $(K8S_VERSION)
 
-.PHONY: help build image assets demo up pictures manifests test test-long test-skew e2e e2e-kind bench lint fuzz release test-release vulnerabilities clean
+.PHONY: help build image assets demo up pictures manifests test test-long test-skew e2e e2e-kind soak soak-mutants bench lint fuzz release test-release vulnerabilities clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,18 @@ test-report: ## Open the report of the plugin in headless Chromium, which it ins
 test-long: ## Run the tests that must take their time: e2e, faults, comparison with in-tree
 	cd hack/differential && go test -count 1 -timeout 20m ./...
 	$(MAKE) e2e
+	$(MAKE) soak SOAK=3m SOAK_FLAGS=-race
+
+SOAK ?= 30m
+# SEED is that of a run that is to be repeated, SCRIPT a file that a failed run left. A clock that can be
+# set makes the build take minutes.
+SOAK_FLAGS ?= -clock -shrink 30m
+soak: control-plane kube-controller-manager ## Run users and disturbances at random, made from SEED or in SCRIPT, for SOAK=30m, and look for contradictions
+	go test -count 1 ./e2e/soak
+	go run ./e2e/soak -for $(SOAK) $(if $(SEED),-seed $(SEED)) $(if $(SCRIPT),-script $(SCRIPT)) $(SOAK_FLAGS)
+
+soak-mutants: control-plane kube-controller-manager ## Plant faults in sakeeper, each of which the soak must find in three minutes; not in CI
+	go run ./hack/mutants -soak
 
 e2e: control-plane kube-controller-manager kubectl build ## Run the built binary against a real API server; VERSION=1.35.4 is another one
 	# What e2e builds and applies is hidden from the test cache.

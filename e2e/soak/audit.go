@@ -67,11 +67,7 @@ func (c *checker) lies(ctx context.Context, w *world) (f findings) {
 	for _, e := range events.Items {
 		w.secrets.scan("event "+e.Name, []byte(e.Message+fmt.Sprint(e.Annotations)))
 	}
-	_ = w.forAll(ctx, func(ctx context.Context, p *process) error {
-		_, metrics, err := p.sakeeper().Get(ctx, "/metrics")
-		w.secrets.scan("metrics of "+p.name, []byte(metrics))
-		return err
-	})
+	w.forAll(func(p *process) { w.secrets.scan("metrics of "+p.name, []byte(p.metrics(ctx))) })
 	return f
 }
 
@@ -143,18 +139,13 @@ func (c *checker) rest(ctx context.Context, w *world) (f findings, err error) {
 
 // footprint finds processes that need too much memory.
 func (w *world) footprint(ctx context.Context) (f findings) {
-	_ = w.forAll(ctx, func(ctx context.Context, p *process) error {
-		_, metrics, err := p.sakeeper().Get(ctx, "/metrics")
-		if err != nil {
-			return err
-		}
-		for line := range strings.Lines(metrics) {
+	w.forAll(func(p *process) {
+		for line := range strings.Lines(p.metrics(ctx)) {
 			var bytes float64
 			if _, err := fmt.Sscanf(line, "process_resident_memory_bytes %g", &bytes); err == nil && bytes > restMemory {
 				f.add("memory", "%s has %.0f MiB", p.name, bytes/(1<<20))
 			}
 		}
-		return nil
 	})
 	return f
 }

@@ -24,6 +24,13 @@ type violation struct {
 
 func (v violation) String() string { return v.kind + ": " + v.text }
 
+// sharesKind returns true if both have violations of the same promise.
+func sharesKind(a, b findings) bool {
+	return slices.ContainsFunc(a, func(v violation) bool {
+		return slices.ContainsFunc(b, func(other violation) bool { return v.kind == other.kind })
+	})
+}
+
 // view is what the API server has at a moment in namespaces that stay.
 type view struct {
 	namespaces []corev1.Namespace
@@ -206,8 +213,8 @@ func subject(a corev1.ServiceAccount) string {
 
 // check waits until everything is right, and returns what is not.
 func (c *checker) check(ctx context.Context, w *world) (findings, error) {
-	if err := w.mend(ctx); err != nil {
-		return findings{{"ready", err.Error()}}, nil
+	if f, err := w.mend(ctx); err != nil || len(f) > 0 {
+		return f, err
 	}
 	var last findings
 	for deadline := time.Now().Add(c.guard); ; {

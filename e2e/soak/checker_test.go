@@ -114,9 +114,9 @@ func TestCompare(t *testing.T) {
 			delete(b.accounts, "n/default")
 			b.forgetAccount("n/default")
 		}, "orphan"},
-		"an account was deleted":      {func(_ *testing.T, b *testbed) { b.model.Accounts["n/gone"] = thing{UID: "x"} }, "lost-account"},
+		"an account was deleted":      {func(_ *testing.T, b *testbed) { b.Accounts["n/gone"] = thing{UID: "x"} }, "lost-account"},
 		"a Secret was deleted":        {func(_ *testing.T, b *testbed) { delete(b.secrets, "n/token") }, "lost-secret"},
-		"a Secret was replaced":       {func(_ *testing.T, b *testbed) { b.model.Secrets["n/token"] = thing{UID: "x"} }, "lost-secret"},
+		"a Secret was replaced":       {func(_ *testing.T, b *testbed) { b.Secrets["n/token"] = thing{UID: "x"} }, "lost-secret"},
 		"a reference was removed":     {func(_ *testing.T, b *testbed) { b.accounts["n/default"].Secrets[0].Name = "x" }, "reference"},
 		"a reference stays":           {func(_ *testing.T, b *testbed) { b.accounts["n/default"].Secrets[0].Name = "default-token-bcdfg" }, "stale-reference"},
 		"a foreign Secret changed":    {func(_ *testing.T, b *testbed) { b.secrets["n/foreign-0"].Data["token"] = []byte("x") }, "foreign"},

@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
@@ -129,7 +130,7 @@ func fromSeed(seed uint64, duration time.Duration) func() script {
 		if time.Since(began) > duration {
 			return nil
 		}
-		round := append(next, g.round()...)
+		round := slices.Concat(next, g.round())
 		next = nil
 		return round
 	}
@@ -137,7 +138,7 @@ func fromSeed(seed uint64, duration time.Duration) func() script {
 
 // fromScript returns a script as one round, which ends with a check.
 func fromScript(fixed script) func() script {
-	left := append(fixed, step{checkStep})
+	left := slices.Concat(fixed, script{{checkStep}})
 	return func() script {
 		now := left
 		left = nil

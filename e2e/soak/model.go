@@ -9,24 +9,30 @@ import (
 // model is what users have made, by namespace and name. What is not certain, because a request had
 // no clear answer, is not in it.
 type model struct {
-	Secrets  map[string]thing
-	Accounts map[string]thing
+	Secrets  map[string]thing `json:"secrets"`
+	Accounts map[string]thing `json:"accounts"`
 	// Tokens are those that users have requested.
-	Tokens []bound
+	Tokens []bound `json:"tokens"`
 }
 
 // thing is a Secret or an account that must exist as long as its account does.
 type thing struct {
-	UID, Account, AccountUID string
+	UID        string `json:"uid"`
+	Account    string `json:"account"`
+	AccountUID string `json:"accountUID"`
 	// Content is that of a Secret which is nobody's business.
-	Content map[string]string
-	Type    string
+	Content map[string]string `json:"content"`
+	Type    string            `json:"type"`
 	// Refers are Secrets that a user has listed in an account.
-	Refers []string
+	Refers []string `json:"refers"`
 }
 
 // bound is a token of an account.
-type bound struct{ Account, UID, Token string }
+type bound struct {
+	Account string `json:"account"`
+	UID     string `json:"uid"`
+	Token   string `json:"token"`
+}
 
 func (m *model) clone() *model {
 	data, err := json.Marshal(m)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -14,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -107,7 +107,7 @@ func (c *ca) good() []byte { return []byte(c.published[len(c.published)-1]) }
 
 // write replaces the file. What verifies the API server must be published.
 func (c *ca) write(bundle []byte) error {
-	if strings.Contains(string(bundle), string(c.server)) && !slices.Contains(c.published, string(bundle)) {
+	if bytes.Contains(bundle, c.server) && !slices.Contains(c.published, string(bundle)) {
 		c.published = append(c.published, string(bundle))
 	}
 	next := c.path + ".next"

@@ -51,7 +51,7 @@ func (p *process) begin() (*controlplane.Sakeeper, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.stopped {
-		return nil, nil //nolint:nilnil // there is no process any more
+		return nil, nil
 	}
 	binary, args := p.binary, p.args
 	if p.clock != "" {
@@ -127,6 +127,15 @@ func (p *process) waitReady(ctx context.Context) error {
 		return fmt.Errorf("not ready: %s: %w", p.name, last)
 	}
 	return nil
+}
+
+// metrics are those of a process, or nothing if it does not answer.
+func (p *process) metrics(ctx context.Context) string {
+	_, text, err := p.sakeeper().Get(ctx, "/metrics")
+	if err != nil {
+		return ""
+	}
+	return text
 }
 
 // readyGuard is how long a process may take until it is ready: client-go waits for up to a minute

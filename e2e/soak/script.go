@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -48,6 +49,29 @@ func parseScript(text string) (script, error) {
 	return all, nil
 }
 
+// shrink returns a script that still fails, and of which no single step can be left out, unless ctx
+// ends before. It is delta debugging: smaller and smaller pieces are left out.
+func shrink(ctx context.Context, failing script, fails func(script) bool) script {
+	for size := len(failing) / 2; size > 0; {
+		shorter := false
+		for at := 0; at < len(failing) && ctx.Err() == nil; {
+			candidate := slices.Concat(failing[:at], failing[min(at+size, len(failing)):])
+			if fails(candidate) {
+				failing, shorter = candidate, true
+			} else {
+				at += size
+			}
+		}
+		if ctx.Err() != nil {
+			return failing
+		}
+		if !shorter || size > 1 {
+			size /= 2
+		}
+	}
+	return failing
+}
+
 const checkStep = "check"
 
 // The names that users give.
@@ -68,7 +92,7 @@ type generator struct {
 }
 
 func newGenerator(seed uint64) *generator {
-	return &generator{Rand: rand.New(rand.NewPCG(seed, 0)), there: map[string]bool{}, saved: map[string]bool{}} //nolint:gosec // no secret
+	return &generator{Rand: rand.New(rand.NewPCG(seed, 0)), there: map[string]bool{}, saved: map[string]bool{}}
 }
 
 func (g *generator) of(list []string) string { return list[g.IntN(len(list))] }

@@ -44,7 +44,6 @@ var actions = map[string]func(context.Context, *world, step) error{
 
 func key(namespace, name string) string { return namespace + "/" + name }
 func namespaceOf(key string) string     { namespace, _, _ := strings.Cut(key, "/"); return namespace }
-func nameOf(key string) string          { _, name, _ := strings.Cut(key, "/"); return name }
 
 func createNamespace(ctx context.Context, w *world, s step) error {
 	_, err := w.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{

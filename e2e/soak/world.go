@@ -175,18 +175,20 @@ func (w *world) rotateKey(ctx context.Context) (output string, err error) {
 	return string(out), err
 }
 
-// mend ends every disturbance.
-func (w *world) mend(ctx context.Context) error {
+// mend ends every disturbance, and finds the processes that are not ready after it.
+func (w *world) mend(ctx context.Context) (f findings, err error) {
 	for _, p := range w.processes {
 		p.mend()
 	}
-	if err := w.ca.write(w.ca.good()); err != nil {
-		return err
+	if err := errors.Join(w.ca.write(w.ca.good()), w.mendManager(ctx)); err != nil {
+		return nil, err
 	}
-	if err := w.mendManager(ctx); err != nil {
-		return err
-	}
-	return w.forAll(ctx, func(ctx context.Context, p *process) error { return p.waitReady(ctx) })
+	w.forAll(func(p *process) {
+		if err := p.waitReady(ctx); err != nil {
+			f.add("ready", "%v", err)
+		}
+	})
+	return f, nil
 }
 
 // mendManager starts kube-controller-manager again if a namespace has been on its way for long: it may
@@ -204,14 +206,10 @@ func (w *world) mendManager(ctx context.Context) error {
 	return errors.Join(w.stopManager(), w.startManager())
 }
 
-func (w *world) forAll(ctx context.Context, each func(context.Context, *process) error) error {
-	var errs []error
+func (w *world) forAll(each func(*process)) {
 	for _, name := range processNames {
-		if p := w.processes[name]; p != nil {
-			errs = append(errs, each(ctx, p))
-		}
+		each(w.processes[name])
 	}
-	return errors.Join(errs...)
 }
 
 func (w *world) close() error {

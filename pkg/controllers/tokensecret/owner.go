@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
@@ -42,7 +43,7 @@ func (c *Controller) ownerOf(ctx context.Context, secret *cache.TokenSecret, dou
 	if ok && belongs(secret, cached.UID) {
 		return owner{account: cached.UID}, nil
 	}
-	maybeMistaken := c.owners.filledAfterDeletion(secret)
+	maybeMistaken := c.owners.mayBeFilledAfterDeletion(secret)
 	if _, deleted := c.owners.deleted.Get(secret.AccountUID); deleted && !maybeMistaken && !c.cfg.ConfirmLive && !doubted {
 		if ok {
 			return owner{otherUID: cached.UID}, nil
@@ -62,23 +63,42 @@ func (c *Controller) ownerOf(ctx context.Context, secret *cache.TokenSecret, dou
 	default:
 		return owner{
 			otherUID: live.UID, missingFor: c.missing.notFound(secret, c.cfg.Clock.Now()),
-			mistaken: maybeMistaken && !secret.CreationTimestamp.Before(&live.CreationTimestamp),
+			mistaken: maybeMistaken && c.owners.filledAfterDeletion(secret, live),
 		}, nil
 	}
 }
 
-// filledAfterDeletion returns true if secret named no UID and this process filled it for an account
-// that was deleted already: the deletion is older than the version that was filled. This compares
-// versions of two resources, which is right as long as both are in one etcd. A wrong result costs a
-// GET, or does what in-tree does.
-func (o owners) filledAfterDeletion(secret *cache.TokenSecret) bool {
+// filled returns the version of the deletion of the account that secret names, empty if the deletion
+// itself was missed, and the version of secret that this process filled. It returns false unless it
+// knows both.
+func (o owners) filled(secret *cache.TokenSecret) (deletedAt, from string, ok bool) {
 	deleted, _ := o.deleted.Get(secret.AccountUID)
-	filled, _ := o.filledFrom.Get(secret.UID)
+	version, _ := o.filledFrom.Get(secret.UID)
 	deletedAt, seen := deleted.(string)
-	filledFrom, known := filled.(string)
-	if !seen || !known || deletedAt == "" {
-		return false
+	from, known := version.(string)
+	return deletedAt, from, seen && known
+}
+
+// mayBeFilledAfterDeletion returns false if filledAfterDeletion will.
+func (o owners) mayBeFilledAfterDeletion(secret *cache.TokenSecret) bool {
+	deletedAt, from, ok := o.filled(secret)
+	return ok && (deletedAt == "" || olderVersion(deletedAt, from))
+}
+
+// filledAfterDeletion returns true if secret named no UID and this process filled it for an account
+// that was deleted already: the deletion is older than the version that was filled. A deletion that
+// was missed is older than successor, the account of that name.
+func (o owners) filledAfterDeletion(secret *cache.TokenSecret, successor *corev1.ServiceAccount) bool {
+	deletedAt, from, ok := o.filled(secret)
+	if deletedAt == "" {
+		deletedAt = successor.ResourceVersion
 	}
-	order, err := resourceversion.CompareResourceVersion(deletedAt, filledFrom)
+	return ok && olderVersion(deletedAt, from) && !secret.CreationTimestamp.Before(&successor.CreationTimestamp)
+}
+
+// olderVersion compares versions of two resources, which is right as long as both are in one etcd. A
+// wrong result costs a GET, or does what in-tree does.
+func olderVersion(a, b string) bool {
+	order, err := resourceversion.CompareResourceVersion(a, b)
 	return err == nil && order < 0
 }

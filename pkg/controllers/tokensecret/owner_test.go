@@ -25,25 +25,37 @@ func created(at time.Time) testkit.Option {
 
 // A Secret is created right after its account was replaced, and is seen before that.
 func TestASecretForAnAccountsSuccessor(t *testing.T) {
-	const older, deletedAt, newer = "499", "500", "501" // resourceVersions
+	const older, deletedAt, between, newer, newest = "499", "500", "501", "502", "503" // resourceVersions
 	cases := map[string]struct {
 		inVersion     string        // of the Secret when it was filled
 		inAge         time.Duration // how much older than the successor it is
+		inUpdated     bool          // the successor was changed after that
 		inNoSuccessor bool
 		inVanished    bool // the watch missed when the account was deleted
+		inDoubted     bool // the deletion is
 		want          []string
 	}{
 		"is filled again if it was created after the deletion":            {inVersion: newer, want: []string{getOwner, "patch secrets team/s"}},
 		"is deleted if it was created before the deletion, without a GET": {inVersion: older, want: []string{deleteSecret}},
 		"is deleted if it was created before the successor":               {inVersion: newer, inAge: time.Minute, want: []string{getOwner, deleteSecret}},
-		"is deleted if the watch missed the deletion, after two GETs":     {inVersion: newer, inVanished: true, want: []string{getOwner, getOwner, deleteSecret}},
-		"is deleted if there is no successor":                             {inVersion: newer, inNoSuccessor: true, want: []string{getOwner, deleteSecret}},
+		"is filled again if the watch missed the deletion":                {inVersion: newer, inVanished: true, want: []string{getOwner, "patch secrets team/s"}},
+		"is deleted if the watch missed the deletion and the successor may be newer, after two GETs": {
+			inVersion: newer, inVanished: true, inUpdated: true, inDoubted: true, want: []string{getOwner, getOwner, deleteSecret},
+		},
+		"is deleted if the watch missed the deletion and it was created before the successor": {
+			inVersion: newer, inVanished: true, inAge: time.Minute, inDoubted: true, want: []string{getOwner, getOwner, deleteSecret},
+		},
+		"is deleted if there is no successor": {inVersion: newer, inNoSuccessor: true, want: []string{getOwner, deleteSecret}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, empty(testkit.WithResourceVersion(tc.inVersion), created(testkit.Instant().Add(-tc.inAge))))
+			version := between
+			if tc.inUpdated {
+				version = newest
+			}
 			if !tc.inNoSuccessor {
-				f.addToServer(t, robot(testkit.WithUID(testkit.OtherUID)))
+				f.addToServer(t, robot(testkit.WithUID(testkit.OtherUID), testkit.WithResourceVersion(version)))
 			}
 			former := robot(testkit.WithResourceVersion(deletedAt))
 			f.cache(t, former)
@@ -56,10 +68,12 @@ func TestASecretForAnAccountsSuccessor(t *testing.T) {
 			if tc.inVanished {
 				f.accountVanished(former)
 				f.advance(listWindow)
-				f.syncOnce(t, "s")
-				f.advance(doubtedFor)
 			} else {
 				f.accountDeleted(former)
+			}
+			if tc.inDoubted {
+				f.syncOnce(t, "s")
+				f.advance(doubtedFor)
 			}
 			f.syncOnce(t, "s")
 

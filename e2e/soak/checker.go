@@ -131,7 +131,7 @@ func (v view) compareModel(f *findings, m *model) {
 			continue
 		}
 		for _, refers := range known.Refers {
-			if _, exists := m.Secrets[key(account.Namespace, refers)]; exists && !slices.ContainsFunc(account.Secrets, func(r corev1.ObjectReference) bool { return r.Name == refers }) {
+			if !slices.ContainsFunc(account.Secrets, func(r corev1.ObjectReference) bool { return r.Name == refers }) {
 				f.add("reference", "account %s does not list Secret %s, which exists", name, refers)
 			}
 		}

@@ -143,6 +143,27 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// The name of a Secret may be given to another one.
+func TestAReferenceToADeletedSecretMayGo(t *testing.T) {
+	for name, forget := range map[string]func(*model){
+		"the Secret was deleted":  func(m *model) { m.forgetSecret("n/token") },
+		"its account was deleted": func(m *model) { m.forgetAccount("n/owner") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newTestbed(t)
+			owned := b.Secrets["n/token"]
+			owned.Account = "n/owner"
+			b.setSecret("n/token", owned)
+			b.accounts["n/default"].Secrets[0].Name = "x"
+			forget(&b.model)
+			b.setSecret("n/token", thing{UID: "token"})
+			if found := b.compare(&b.model, testCA); len(found) > 0 {
+				t.Errorf("%v", found)
+			}
+		})
+	}
+}
+
 func TestASecretIsNotAdopted(t *testing.T) {
 	b, filled := newTestbed(t), map[string]string{}
 	for range 2 {

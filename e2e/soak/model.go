@@ -60,11 +60,27 @@ func (m *model) setAccount(key string, t thing) {
 	m.Accounts[key] = t
 }
 
+// forgetSecret forgets a Secret, and the references to it: they may go, also if another one gets its
+// name.
+func (m *model) forgetSecret(name string) {
+	delete(m.Secrets, name)
+	for account, t := range m.Accounts {
+		if namespaceOf(account) == namespaceOf(name) {
+			t.Refers = slices.DeleteFunc(t.Refers, func(secret string) bool { return key(namespaceOf(account), secret) == name })
+			m.Accounts[account] = t
+		}
+	}
+}
+
 // forgetAccount forgets an account, with all that depends on it.
-func (m *model) forgetAccount(key string) {
-	delete(m.Accounts, key)
-	maps.DeleteFunc(m.Secrets, func(_ string, t thing) bool { return t.Account == key && t.Content == nil })
-	m.Tokens = slices.DeleteFunc(m.Tokens, func(b bound) bool { return b.Account == key })
+func (m *model) forgetAccount(name string) {
+	delete(m.Accounts, name)
+	for secret, t := range m.Secrets {
+		if t.Account == name {
+			m.forgetSecret(secret)
+		}
+	}
+	m.Tokens = slices.DeleteFunc(m.Tokens, func(b bound) bool { return b.Account == name })
 }
 
 // forgetNamespace forgets all that is in a namespace.

@@ -135,7 +135,7 @@ func createForeign(ctx context.Context, w *world, s step) error {
 }
 
 func deleteSecret(ctx context.Context, w *world, s step) error {
-	delete(w.model.Secrets, key(s.arg(0), s.arg(1)))
+	w.model.forgetSecret(key(s.arg(0), s.arg(1)))
 	return w.client.CoreV1().Secrets(s.arg(0)).Delete(ctx, s.arg(1), metav1.DeleteOptions{})
 }
 
@@ -210,7 +210,8 @@ func refer(ctx context.Context, w *world, s step) error {
 		}
 	}
 	name := key(s.arg(0), s.arg(1))
-	if known := w.model.Accounts[name]; known.UID == string(account.UID) && !slices.Contains(known.Refers, s.arg(2)) {
+	_, exists := w.model.Secrets[key(s.arg(0), s.arg(2))]
+	if known := w.model.Accounts[name]; exists && known.UID == string(account.UID) && !slices.Contains(known.Refers, s.arg(2)) {
 		known.Refers = append(known.Refers, s.arg(2))
 		w.model.setAccount(name, known)
 	}

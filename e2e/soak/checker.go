@@ -216,29 +216,29 @@ func (c *checker) check(ctx context.Context, w *world) (findings, error) {
 	if f, err := w.mend(ctx); err != nil || len(f) > 0 {
 		return f, err
 	}
-	var last findings
 	for deadline := time.Now().Add(c.guard); ; {
 		v, err := w.look(ctx)
 		if err != nil {
 			return nil, err
 		}
-		last = append(v.compare(w.model, string(w.ca.good())), v.adopted(w.filled)...)
+		last := append(v.compare(w.model, string(w.ca.good())), v.adopted(w.filled)...)
 		if len(last) == 0 {
 			last, err = w.review(ctx, v)
 			if err != nil {
 				return nil, err
 			}
 		}
-		if found := append(w.secrets.violations(), c.lies(ctx, w)...); len(found) > 0 || len(last) == 0 || time.Now().After(deadline) {
-			last = append(last, found...)
-			break
+		if found := append(w.secrets.violations(), c.lies(ctx, w)...); len(found) > 0 {
+			return found, nil // no matter what else is not right yet
+		}
+		if len(last) == 0 {
+			return c.rest(ctx, w)
+		}
+		if time.Now().After(deadline) {
+			return last, nil
 		}
 		time.Sleep(time.Second)
 	}
-	if len(last) > 0 {
-		return last, nil
-	}
-	return c.rest(ctx, w)
 }
 
 // adopted notes for which account each token Secret was filled, and finds those that were filled for

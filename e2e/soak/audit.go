@@ -96,7 +96,6 @@ func (c *checker) inspect(requests []controlplane.Request, unleased time.Time) (
 // The bounds at rest.
 const (
 	restFor     = 6 * time.Second
-	restGuard   = 90 * time.Second
 	restChanges = 4  // of one object
 	restReads   = 60 // of all processes, within restFor
 	restMemory  = 250 << 20
@@ -107,7 +106,7 @@ const (
 func (c *checker) rest(ctx context.Context, w *world) (f findings, err error) {
 	changes := map[string]int{}
 	var last []controlplane.Request
-	for deadline := time.Now().Add(restGuard); time.Now().Before(deadline) && len(f) == 0; {
+	for deadline := time.Now().Add(c.guard); time.Now().Before(deadline) && len(f) == 0; {
 		mark, err := w.cp.Audit.Mark(ctx)
 		if err != nil {
 			return nil, err
@@ -132,7 +131,7 @@ func (c *checker) rest(ctx context.Context, w *world) (f findings, err error) {
 		}
 	}
 	if len(f) == 0 {
-		f.add("rest", "after %v, %d requests in %v: %v", restGuard, len(last), restFor, controlplane.Count(last))
+		f.add("rest", "after %v, %d requests in %v: %v", c.guard, len(last), restFor, controlplane.Count(last))
 	}
 	return f, nil
 }

@@ -155,7 +155,10 @@ func killServer(ctx context.Context, w *world, _ step) error {
 func freezeServer(ctx context.Context, w *world, _ step) error {
 	pid := w.cp.ServerPID()
 	err := syscall.Kill(pid, syscall.SIGSTOP)
-	return errors.Join(err, pause(ctx, w, step{"pause", "9000"}), syscall.Kill(pid, syscall.SIGCONT))
+	err = errors.Join(err, pause(ctx, w, step{"pause", "9000"}), syscall.Kill(pid, syscall.SIGCONT))
+	// What a leader sent meanwhile arrives now, when another may have taken the Lease.
+	w.unleased = time.Now().Add(5 * time.Second)
+	return err
 }
 
 func killEtcd(ctx context.Context, w *world, _ step) error {

@@ -125,8 +125,12 @@ func quietly(string, ...any)            {}
 // fromSeed returns rounds for that long.
 func fromSeed(seed uint64, duration time.Duration) func() script {
 	g := newGenerator(seed)
-	began, next := time.Now(), g.first()
+	var began time.Time
+	next := g.first()
 	return func() script {
+		if began.IsZero() {
+			began = time.Now()
+		}
 		if time.Since(began) > duration {
 			return nil
 		}

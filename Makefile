@@ -74,7 +74,6 @@ test-report: ## Open the report of the plugin in headless Chromium, which it ins
 test-long: ## Run the tests that must take their time: e2e, faults, comparison with in-tree
 	cd hack/differential && go test -count 1 -timeout 20m ./...
 	$(MAKE) e2e
-	$(MAKE) soak SOAK=3m SOAK_FLAGS=-race
 
 SOAK ?= 30m
 # SEED is that of a run that is to be repeated, SCRIPT a file that a failed run left. A clock that can be
@@ -87,10 +86,9 @@ soak: control-plane kube-controller-manager ## Run users and disturbances at ran
 soak-mutants: control-plane kube-controller-manager ## Plant faults in sakeeper, each of which the soak must find in three minutes; not in CI
 	go run ./hack/mutants -soak
 
-e2e: control-plane kube-controller-manager kubectl build ## Run the built binary against a real API server; VERSION=1.35.4 is another one
+e2e: control-plane kube-controller-manager kubectl ## Run the built binary against a real API server; VERSION=1.35.4 is another one
 	# What e2e builds and applies is hidden from the test cache.
 	go test -race -count 1 -timeout 60m -v $(E2E_FLAGS) ./e2e
-	go test -count 1 -timeout 10m -v $(E2E_FLAGS) ./e2e/load
 
 LOAD ?= 1m
 .PHONY: load

@@ -200,7 +200,7 @@ func (a *admission) nothing(ctx context.Context, both bool) error {
 }
 
 func (a *admission) run(cmd *exec.Cmd) (err error) {
-	a.reviewer, err = startProcess(cmd, filepath.Join(a.testbed.dir, "contestant.log"))
+	a.reviewer, err = startProcess(cmd, a.logFile())
 	return err
 }
 

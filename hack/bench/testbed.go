@@ -42,6 +42,9 @@ const (
 // newTestbed starts a control plane whose API server accepts keys of both algorithms.
 func (s *session) newTestbed(ctx context.Context, signing key, podAdmission bool) (*testbed, error) {
 	dir, err := os.MkdirTemp(s.dir, "control-plane-")
+	if err == nil {
+		err = os.Mkdir(filepath.Join(dir, "logs"), 0o700)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -79,6 +82,9 @@ func (b *testbed) start(ctx context.Context, c contestant, o options) error {
 	return b.waitIdle(ctx)
 }
 
+// logFile is not beside the keys: who watches their directory would be told of every line.
+func (b *testbed) logFile() string { return filepath.Join(b.dir, "logs", "contestant.log") }
+
 // launch stops the contestant that runs, and starts c.
 func (b *testbed) launch(c contestant, o options) error {
 	b.stop()
@@ -87,7 +93,7 @@ func (b *testbed) launch(c contestant, o options) error {
 		return err
 	}
 	b.contestant = c
-	b.running, err = startProcess(cmd, filepath.Join(b.dir, "contestant.log"))
+	b.running, err = startProcess(cmd, b.logFile())
 	return err
 }
 
@@ -108,7 +114,7 @@ func (b *testbed) explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	log, _ := os.ReadFile(filepath.Join(b.dir, "contestant.log"))
+	log, _ := os.ReadFile(b.logFile())
 	return fmt.Errorf("%s: %w; the end of its log:\n%s", b.contestant.name, err, log[max(0, len(log)-2000):])
 }
 

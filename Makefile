@@ -58,6 +58,11 @@ BENCH_SCALE ?= small
 bench: control-plane kube-controller-manager build ## Measure side by side with kube-controller-manager; BENCH_SCALE=small or full
 	$(GO_BUILD) -o bin/bench ./hack/bench && exec bin/bench -scale $(BENCH_SCALE) -json bin/bench-$(BENCH_SCALE).json -chart bin/bench-$(BENCH_SCALE).svg
 
+N ?= 100000
+.PHONY: bench-scale
+bench-scale: control-plane kube-controller-manager build ## Measure how both grow with the number of namespaces, up to N=100000; not in CI
+	$(GO_BUILD) -o bin/bench ./hack/bench && exec bin/bench scale -n $(N) -json bin/bench-scale.json
+
 manifests: kubectl ## Render the overlays of manifests into manifests/rendered, and make the chart, the custom resource definition and the policies
 	go tool -modfile=hack/tools/generate/go.mod controller-gen object crd paths=./pkg/api/v1alpha1 output:crd:dir=manifests/components/account-templates
 	go test ./manifests -run "TestRendered|TestPolicies" -count 1 -update

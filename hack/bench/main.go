@@ -77,6 +77,8 @@ func run(ctx context.Context, args []string) error {
 		return bench(ctx, args)
 	}
 	switch args[0] {
+	case "scale":
+		return scale(ctx, args[1:])
 	case "load":
 		return load.Run(ctx, os.Stdin, os.Stdout)
 	case "bare":
@@ -195,7 +197,7 @@ func bench(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		fmt.Printf("INCOMPLETE: %v\n\n", err)
 	}
-	s.results.print(os.Stdout)
+	s.results.print(os.Stdout, goals)
 	err = errors.Join(err, s.results.writeChart(*chartFile, fmt.Sprintf("%s, %s, %s, scale %s", version, machine(), s.began.Format(time.DateOnly), *scale)))
 	if *jsonFile != "" {
 		about := map[string]any{"version": version, "machine": machine(), "began": s.began, "took": took.String(), "scale": *scale, "size": fmt.Sprintf("%+v", s.size)}

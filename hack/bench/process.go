@@ -18,6 +18,8 @@ type process struct {
 	pid     int
 	started time.Time
 	exited  chan struct{}
+	// patience is how long waitIdle waits.
+	patience time.Duration
 }
 
 // startProcess starts cmd, with its output appended to the file log.
@@ -29,7 +31,7 @@ func startProcess(cmd *exec.Cmd, log string) (*process, error) {
 	defer func() { _ = output.Close() }() // the process has its own
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	p := &process{cmd: cmd, started: time.Now(), exited: make(chan struct{})}
+	p := &process{cmd: cmd, started: time.Now(), exited: make(chan struct{}), patience: idleTimeout}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
@@ -119,7 +121,7 @@ func (p *process) waitIdle(ctx context.Context) (time.Time, error) {
 		cpu time.Duration
 	}
 	var window []reading
-	deadline := time.Now().Add(idleTimeout)
+	deadline := time.Now().Add(p.patience)
 	for {
 		used, err := cpu(p.pid)
 		if err != nil {
@@ -139,7 +141,7 @@ func (p *process) waitIdle(ctx context.Context) (time.Time, error) {
 			return window[0].at, nil
 		}
 		if now.After(deadline) {
-			return time.Time{}, fmt.Errorf("%s was not idle within %v: it used %v of CPU time in the last %v", p.cmd.Path, idleTimeout, used-window[0].cpu, now.Sub(window[0].at))
+			return time.Time{}, fmt.Errorf("%s was not idle within %v: it used %v of CPU time in the last %v", p.cmd.Path, p.patience, used-window[0].cpu, now.Sub(window[0].at))
 		}
 		select {
 		case <-p.exited:

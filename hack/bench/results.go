@@ -126,7 +126,7 @@ func (r results) write(path string, about map[string]any) error {
 }
 
 // print prints the results, and then the goals.
-func (r results) print(out io.Writer) {
+func (r results) print(out io.Writer, goals []goal) {
 	for _, workload := range r.workloads() {
 		contestants := slices.SortedFunc(maps.Keys(r[workload]), func(a, b string) int { return slices.Index(columns, a) - slices.Index(columns, b) })
 		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)

@@ -52,7 +52,7 @@ func TestMedianAndRatio(t *testing.T) {
 
 func TestGoals(t *testing.T) {
 	var out strings.Builder
-	filled().print(&out)
+	filled().print(&out, goals)
 	for _, want := range []string{
 		"namespaces at once: rate, of the floor 0.80 >= 0.90 NOT reached",
 		"objects/s 200 (100 to 300) 50 (25 to 75) 250 (125 to 375) 4.00 0.80 0.20",

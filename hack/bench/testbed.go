@@ -28,6 +28,7 @@ type testbed struct {
 	running         *process
 	reviewer        *process // the webhook for pods; nil: none runs
 	timeout         time.Duration
+	patience        time.Duration // until a contestant is idle; zero: that of a process
 	parallel        int
 }
 
@@ -41,6 +42,10 @@ const (
 
 // newTestbed starts a control plane whose API server accepts keys of both algorithms.
 func (s *session) newTestbed(ctx context.Context, signing key, podAdmission bool) (*testbed, error) {
+	return s.testbedWith(ctx, signing, controlplane.Options{PodAdmission: podAdmission})
+}
+
+func (s *session) testbedWith(ctx context.Context, signing key, o controlplane.Options) (*testbed, error) {
 	dir, err := os.MkdirTemp(s.dir, "control-plane-")
 	if err == nil {
 		err = os.Mkdir(filepath.Join(dir, "logs"), 0o700)
@@ -52,7 +57,8 @@ func (s *session) newTestbed(ctx context.Context, signing key, podAdmission bool
 	if _, err := testkit.WriteECKey(ec); err != nil {
 		return nil, err
 	}
-	cp, err := controlplane.Start(controlplane.Options{Dir: dir, MoreKeyFiles: []string{ec}, PodAdmission: podAdmission, AuditAnswersOnly: true})
+	o.Dir, o.MoreKeyFiles, o.AuditAnswersOnly = dir, []string{ec}, true
+	cp, err := controlplane.Start(o)
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +100,9 @@ func (b *testbed) launch(c contestant, o options) error {
 	}
 	b.contestant = c
 	b.running, err = startProcess(cmd, b.logFile())
+	if err == nil && b.patience > 0 {
+		b.running.patience = b.patience
+	}
 	return err
 }
 

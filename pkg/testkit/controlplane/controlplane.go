@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -56,6 +57,8 @@ type Options struct {
 	// AuditAnswersOnly keeps writes that are not answered yet out of the audit log, so that
 	// [Audit] does not wait for them. A benchmark sets it.
 	AuditAnswersOnly bool
+	// EtcdQuota is how large etcd's data may become, in bytes. Default: etcd's own, 2 GiB.
+	EtcdQuota int64
 }
 
 // ControlPlane is a running control plane.
@@ -159,6 +162,9 @@ func Start(opts Options) (*ControlPlane, error) {
 	}
 	cp.env.ControlPlane.APIServer = apiserver
 	cp.env.ControlPlane.Etcd = &envtest.Etcd{Path: etcd}
+	if opts.EtcdQuota > 0 {
+		cp.env.ControlPlane.Etcd.Configure().Set("quota-backend-bytes", strconv.FormatInt(opts.EtcdQuota, 10))
+	}
 	if cp.Admin, err = cp.env.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start control plane: %w", err), cp.env.Stop())
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -41,6 +42,7 @@ func (l listing) Enabled(f clientfeatures.Feature) bool {
 var unused = map[string]string{
 	"controllers: create events": "TestControllersThatMayNotRecordEventsAreNotReady takes it away: no event can say so",
 	"controllers: patch events":  "counts an event that is repeated, which controllers avoid",
+	"controllers: list leases":   "is for API servers that do not stream lists; without the right to watch, a standby says so",
 }
 
 // TestLongEveryMissingRightIsNamed takes each right of each role of the controllers away once, and
@@ -102,6 +104,9 @@ func (c missingRight) run(t *testing.T) {
 	start := c.startSuite
 	if c.resource == "leases" {
 		start = c.startBinary
+	}
+	if c.resource == "leases" && c.verb == "watch" {
+		c.takeLease(t)
 	}
 	ready := start(t)
 	provoke := provocation(c)
@@ -196,6 +201,18 @@ func (c missingRight) startBinary(t *testing.T) (ready func() error) {
 		_, body, err := s.Get(t.Context(), "/readyz")
 		return errors.Join(err, errors.New(strings.TrimSpace(body)))
 	}
+}
+
+// takeLease takes the Lease for longer than the test lasts, so that the process is a standby.
+func (c missingRight) takeLease(t *testing.T) {
+	t.Helper()
+	_, err := c.client.CoordinationV1().Leases(c.namespace).Create(t.Context(), &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Name: api.ControllersLease},
+		Spec: coordinationv1.LeaseSpec{
+			HolderIdentity: new("another"), LeaseDurationSeconds: new(int32(3600)), RenewTime: new(metav1.NowMicro()),
+		},
+	}, metav1.CreateOptions{})
+	must(t, err)
 }
 
 // rightsOf are those of the roles in a directory of manifests/rbac, each once.

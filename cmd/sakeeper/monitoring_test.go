@@ -117,9 +117,9 @@ func exportedMetrics(t *testing.T) map[string][]string {
 	var registries []*prometheus.Registry
 
 	controllersConfig, err := cmdtest.ConfigOf(t, f, controllers.NewCommand, f.WithKubeconfig(t, []string{key, ca, "--controllers=*,token-request-controller", "--auto-generate-token-secrets=all", "--inventory-interval=1h",
-		"--metrics-bind-address=0", "--health-probe-bind-address=0"})...)
+		"--warm-standby=false", "--metrics-bind-address=0", "--health-probe-bind-address=0"})...)
 	cmdtest.MustNil(t, err)
-	// The controllers are made when the process runs.
+	// The controllers are made when the process runs; those of a warm standby, when it leads.
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	cmdtest.MustNil(t, controllers.Run(ended, controllersConfig))

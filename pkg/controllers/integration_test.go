@@ -14,18 +14,21 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
 
 	"github.com/sakeeper/sakeeper/pkg/api"
 	"github.com/sakeeper/sakeeper/pkg/controllers"
 	"github.com/sakeeper/sakeeper/pkg/keys"
 	"github.com/sakeeper/sakeeper/pkg/testkit"
+	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane"
 	"github.com/sakeeper/sakeeper/pkg/testkit/controlplane/controlplanetest"
 )
 
 func TestWithARealAPIServer(t *testing.T) {
 	c := controlplanetest.Start(t)
 	t.Run("a suite serves a cluster", func(t *testing.T) { aSuiteServesACluster(t, c) })
+	t.Run("a warm standby reads, and writes when it leads", func(t *testing.T) { aWarmStandbyServesWhenItLeads(t, c) })
 	t.Run("deletions are confirmed where the caller's informers are filtered", func(t *testing.T) { deletionsAreConfirmed(t, c) })
 }
 
@@ -124,6 +127,55 @@ func aSuiteServesACluster(t *testing.T, cp *controlplanetest.Cluster) {
 			t.Errorf("the registry has %s, which is not ours", family.GetName())
 		}
 	}
+}
+
+func aWarmStandbyServesWhenItLeads(t *testing.T, cp *controlplanetest.Cluster) {
+	leads := make(chan struct{})
+	o := options(cp)
+	o.Config = rest.CopyConfig(o.Config)
+	o.Config.UserAgent = "warm-standby"
+	o.WarmStandby = true
+	o.Elect = func(ctx context.Context, lead func(context.Context) error) error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-leads:
+			return lead(ctx)
+		}
+	}
+	begin, err := cp.Audit.Mark(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	suite := mustNew(t, o)
+	defer testkit.Start(t.Context(), t, suite.Run)()
+	mustCreate(t, cp.Client.CoreV1().Secrets("default").Create, tokenSecret("standby", "default"))
+	for _, resource := range []string{"namespaces", "serviceaccounts", "secrets", "configmaps"} {
+		controlplanetest.Eventually(t, "a watch of "+resource, func(ctx context.Context) error {
+			requests, err := cp.Audit.Since(ctx, begin, func(r controlplane.Request) bool {
+				return strings.HasPrefix(r.UserAgent, "warm-standby") && r.Verb == "watch" && r.Object.Resource == resource
+			})
+			if err == nil && len(requests) == 0 {
+				err = errors.New("there is none")
+			}
+			return err
+		})
+	}
+	written, err := cp.Audit.Since(t.Context(), begin, func(r controlplane.Request) bool {
+		return strings.HasPrefix(r.UserAgent, "warm-standby") && r.Verb != "get" && r.Verb != "list" && r.Verb != "watch"
+	})
+	if err != nil || len(written) > 0 {
+		t.Errorf("a standby wrote: %v, error %v", controlplane.Count(written), err)
+	}
+	if err := suite.Ready(); err == nil {
+		t.Error("it is ready before it works")
+	}
+	close(leads)
+	controlplanetest.Eventually(t, "a token", func(ctx context.Context) error {
+		_, err := filled(ctx, cp.Client, "standby")
+		return err
+	})
+	controlplanetest.Eventually(t, "readiness", func(context.Context) error { return suite.Ready() })
 }
 
 // deletionsAreConfirmed: an account that leaves the filter of the caller is no account that is gone.

@@ -99,6 +99,10 @@ type Options struct {
 	// with a [kube.LeaseGuard], whose Wrap is given to Config, a process that was frozen sends
 	// nothing after its lease has run out.
 	Elect func(ctx context.Context, lead func(context.Context) error) error
+	// WarmStandby keeps namespaces, ServiceAccounts, token Secrets and root CA ConfigMaps cached while
+	// Elect waits, so that the work begins at once when it begins. That costs the memory and the watches
+	// of a leader; nothing is written. Without Elect it changes nothing.
+	WarmStandby bool
 }
 
 // ServiceAccountOptions are those of the serviceaccount-controller.

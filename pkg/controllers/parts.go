@@ -48,16 +48,18 @@ type parts struct {
 	templates       *accounttemplate.Templates // nil if no controller needs them
 	// confirmLive: at least one of the first two is the caller's.
 	confirmLive bool
-	// informers are those that the suite runs itself.
+	// informers are those that the suite runs itself, of which the first started are running.
 	informers []toolscache.SharedIndexInformer
+	started   int
 
 	recent      *token.Cache
 	check       *signingkey.Check // nil if no controller makes tokens
+	checking    bool              // it is running
 	controllers map[string]runnable
 	ran         atomic.Bool
 }
 
-// newParts makes the enabled controllers. Nothing is started, and the API server is not asked.
+// newParts makes what the enabled controllers share. Nothing is started, and the API server is not asked.
 func newParts(options Options, client kubernetes.Interface, recorder record.EventRecorder, keySource Source[*keys.Set], ca Source[cabundle.Bundle]) (*parts, error) {
 	p := &parts{
 		options: options, recorder: recorder, keys: keySource, ca: ca,
@@ -68,21 +70,23 @@ func newParts(options Options, client kubernetes.Interface, recorder record.Even
 	if err := p.makeCheck(); err != nil {
 		return nil, err
 	}
-	if err := p.makeInformers(client); err != nil {
-		return nil, err
-	}
+	return p, p.makeInformers(client)
+}
+
+// makeControllers makes the enabled controllers. The informers may be running: a controller is then
+// told of every object that they have, as at a start.
+func (p *parts) makeControllers() error {
 	for _, d := range descriptors() {
 		if !p.enabled[d.name] {
 			continue
 		}
 		controller, err := d.make(p)
 		if err != nil {
-			p.discard()
-			return nil, err
+			return err
 		}
 		p.controllers[d.name] = controller
 	}
-	return p, nil
+	return nil
 }
 
 // configFor is the client configuration of one controller, which audit logs name.
@@ -98,19 +102,27 @@ func (p *parts) clientsFor(name string) (*kubernetes.Clientset, metadata.Interfa
 	return client, meta, errors.Join(errClient, errMetadata)
 }
 
-// run works until ctx ends.
-func (p *parts) run(ctx context.Context) error {
-	p.ran.Store(true)
-	group, ctx := errgroup.WithContext(ctx)
-	for _, informer := range p.informers {
+// start runs, in group, the informers that do not run yet, and the signing-key check, so that tokens are
+// verified with the keys that the API server publishes.
+func (p *parts) start(ctx context.Context, group *errgroup.Group) {
+	if p.check != nil && !p.checking {
+		p.checking = true
+		group.Go(func() error { return p.check.Run(ctx) })
+	}
+	for _, informer := range p.informers[p.started:] {
+		p.started++
 		group.Go(func() error {
 			informer.RunWithContext(ctx)
 			return nil
 		})
 	}
-	if p.check != nil {
-		group.Go(func() error { return p.check.Run(ctx) })
-	}
+}
+
+// run works until ctx ends.
+func (p *parts) run(ctx context.Context) error {
+	p.ran.Store(true)
+	group, ctx := errgroup.WithContext(ctx)
+	p.start(ctx, group)
 	for _, controller := range p.controllers {
 		group.Go(func() error { return controller.Run(ctx) })
 	}

@@ -61,6 +61,9 @@ func TestOnlyWhatIsNeededIsMade(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer p.discard()
+			if err := p.makeControllers(); err != nil {
+				t.Fatal(err)
+			}
 			if diff := cmp.Diff(tc.want, slices.Sorted(maps.Keys(p.controllers))); diff != "" {
 				t.Errorf("controllers (-want +got):\n%s", diff)
 			}

@@ -131,6 +131,11 @@ func (s *Suite) Run(ctx context.Context) error {
 		return err
 	}
 	defer parts.discard()
+	if !s.warm() {
+		if err := parts.makeControllers(); err != nil {
+			return err
+		}
+	}
 	s.followReloads(recorder)
 	s.rights.OnMissing(func(text string) {
 		recorder.Event(s.options.Process, corev1.EventTypeWarning, api.ReasonMissingRight, text)
@@ -157,6 +162,9 @@ func (s *Suite) Run(ctx context.Context) error {
 			return err
 		}
 		startEvents()
+		if s.warm() {
+			parts.start(ctx, group)
+		}
 		if s.options.Elect != nil {
 			return s.options.Elect(ctx, s.lead)
 		}
@@ -165,8 +173,17 @@ func (s *Suite) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
+// warm returns true if informers run while another process leads. The controllers are made when this
+// one leads: before, nobody would empty their queues.
+func (s *Suite) warm() bool { return s.options.WarmStandby && s.options.Elect != nil }
+
 // lead runs the controllers.
 func (s *Suite) lead(ctx context.Context) error {
+	if s.warm() {
+		if err := s.parts.makeControllers(); err != nil {
+			return err
+		}
+	}
 	s.mu.Lock()
 	s.work = true
 	s.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
@@ -31,7 +32,7 @@ var ErrLeaseLost = errors.New("leader election: lease lost")
 const stuckAfter = 20 * time.Second
 
 // ElectionConfig describes a Lease and its timing, as in
-// [k8s.io/client-go/tools/leaderelection.LeaderElectionConfig]. All fields but Guard are required.
+// [k8s.io/client-go/tools/leaderelection.LeaderElectionConfig]. All fields but Guard and Watch are required.
 type ElectionConfig struct {
 	// Client makes the requests for the Lease. Its timeout should be [LeaseTimeout].
 	Client                                    coordinationv1.LeasesGetter
@@ -43,6 +44,11 @@ type ElectionConfig struct {
 	// does not end the work: requests are refused until it is renewed, and only another holder
 	// ends the work. Default: none, and the context of the work ends with the lease.
 	Guard *LeaseGuard
+
+	// Watch lists and watches the Lease while another process holds it, so that this one tries at once
+	// when the Lease is given up or has run out. Its client must not have a timeout. If that is refused,
+	// the Lease is read every RetryPeriod, as without Watch. Default: none.
+	Watch kubernetes.Interface
 }
 
 // LeaseTimeout is how long a request for a Lease may take: as in kube-controller-manager, half of
@@ -58,6 +64,9 @@ type Election struct {
 	lock    resourcelock.Interface
 	elector *leaderelection.LeaderElector
 	guard   *LeaseGuard
+	watch   leaseWatch
+	// stopWatch ends the watch of the Lease.
+	stopWatch context.CancelFunc
 	// lead wraps the argument of Run, and done gets its error.
 	lead func(context.Context)
 	done chan error
@@ -66,11 +75,15 @@ type Election struct {
 	lost context.Context //nolint:containedctx // a state that ends once, not a request
 	lose context.CancelFunc
 
-	mu       sync.Mutex
-	leading  bool      // lead was started
-	stopped  bool      // the context of Run ended before that
-	lostAt   time.Time // when the lease was lost while lead was running
-	answered time.Time // when the last request for the lease returned
+	mu sync.Mutex
+	// again ends the run of the elector, which then begins anew and tries at once; nil before the first.
+	again context.CancelFunc
+	// acquiring: a write that acquires or renews the lease is under way or has succeeded.
+	acquiring bool
+	leading   bool      // lead was started
+	stopped   bool      // the context of Run ended before that
+	lostAt    time.Time // when the lease was lost while lead was running
+	answered  time.Time // when the last request for the lease returned
 }
 
 // NewElection checks cfg. It makes no request.
@@ -83,6 +96,7 @@ func NewElection(cfg ElectionConfig) (*Election, error) {
 	if e.guard == nil {
 		e.guard = &LeaseGuard{}
 	}
+	e.watch.free, e.stopWatch = e.tryAgain, func() {}
 	e.lost, e.lose = context.WithCancel(context.Background())
 	e.lock = &observedLock{e: e, Interface: &resourcelock.LeaseLock{
 		LeaseMeta:  metav1.ObjectMeta{Namespace: cfg.Namespace, Name: cfg.Name},
@@ -122,6 +136,11 @@ func (l *observedLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRec
 		klog.FromContext(ctx).Info("Another process holds the lease", "lock", l.Describe(), "holder", found.HolderIdentity)
 		l.e.lose()
 	}
+	if err == nil && !l.e.Leading() && l.e.watch.ranOut(found) {
+		// The elector has seen this version later than the watch, and would wait for longer. The
+		// resourceVersion protects the update.
+		found.HolderIdentity = ""
+	}
 	return found, raw, err
 }
 
@@ -137,7 +156,9 @@ func (l *observedLock) Update(ctx context.Context, record resourcelock.LeaderEle
 
 func (l *observedLock) write(ctx context.Context, record resourcelock.LeaderElectionRecord, write func(context.Context, resourcelock.LeaderElectionRecord) error) error {
 	sent := time.Now()
+	l.e.setAcquiring(true)
 	err := write(ctx, record)
+	l.e.setAcquiring(err == nil)
 	l.e.markAnswered()
 	if err == nil && record.HolderIdentity == l.Identity() {
 		l.e.guard.renew(sent, l.e.config.LeaseDuration)
@@ -162,6 +183,7 @@ func (e *Election) Run(ctx context.Context, lead func(context.Context) error) er
 		case !start:
 			return
 		}
+		e.stopWatch()
 		e.guard.begin()
 		if e.config.Guard == nil {
 			defer context.AfterFunc(held, e.lose)()
@@ -193,10 +215,17 @@ func (e *Election) Run(ctx context.Context, lead func(context.Context) error) er
 		}
 	})()
 
+	defer e.watchLease(holding)()
 	for {
-		e.elector.Run(holding)
+		attempt, end := context.WithCancel(holding)
+		e.setAgain(end)
+		e.elector.Run(attempt)
+		end()
 		if holding.Err() != nil {
 			break
+		}
+		if !e.hasAcquired() {
+			continue // woken up by tryAgain
 		}
 		if e.config.Guard == nil {
 			e.lose() // lead may be on its way: it begins with a context that has ended
@@ -216,6 +245,55 @@ func (e *Election) Run(ctx context.Context, lead func(context.Context) error) er
 		return ErrLeaseLost
 	}
 	return nil
+}
+
+// watchLease follows the Lease until ctx ends or lead is started, if there is a client for it. The result
+// ends that, and waits for it.
+func (e *Election) watchLease(ctx context.Context) (stop func()) {
+	if e.config.Watch == nil {
+		return func() {}
+	}
+	ctx, e.stopWatch = context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := e.watch.run(ctx, e.config.Watch, e.config.Namespace, e.config.Name); err != nil {
+			klog.FromContext(ctx).Error(err, "Could not watch the lease, reading it every so often instead", "lock", e.lock.Describe(), "interval", e.config.RetryPeriod)
+		}
+	}()
+	return func() {
+		e.stopWatch()
+		<-ended
+	}
+}
+
+// tryAgain makes a standby try to acquire the lease at once. A write that is under way is not
+// interrupted: its result would not be known.
+func (e *Election) tryAgain() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.again != nil && !e.acquiring && !e.leading {
+		e.again()
+	}
+}
+
+func (e *Election) setAgain(again context.CancelFunc) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.again = again
+}
+
+func (e *Election) setAcquiring(acquiring bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.acquiring = acquiring
+}
+
+// hasAcquired returns true if the last write of the lease succeeded, or lead was started.
+func (e *Election) hasAcquired() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.acquiring || e.leading
 }
 
 // release releases the lease if this process holds it. Where another client changes the Lease

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -101,9 +102,12 @@ func New(cfg Config) (*Check, error) {
 }
 
 // OnChange makes f run when tokens that had to wait may be written, and when the keys of
-// [Check.Known] change because the API server publishes others. Call it before Run. f must not
-// block.
-func (c *Check) OnChange(f func()) { c.onChange = append(c.onChange, f) }
+// [Check.Known] change because the API server publishes others. f must not block.
+func (c *Check) OnChange(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.onChange = append(c.onChange, f)
+}
 
 // Run reads the published keys until ctx ends, and returns nil then.
 func (c *Check) Run(ctx context.Context) error {
@@ -257,11 +261,11 @@ func (c *Check) read(ctx context.Context) bool {
 	if refused == nil && c.waiting {
 		c.waiting, changed = false, true
 	}
-	last := c.last
+	last, onChange := c.last, slices.Clone(c.onChange)
 	c.mu.Unlock()
 	c.report(ctx, keyID, last)
 	if changed {
-		for _, f := range c.onChange {
+		for _, f := range onChange {
 			f()
 		}
 	}

@@ -56,6 +56,8 @@ func (o *Options) sections() *cliflag.NamedFlagSets {
 	o.addFlags(sections.FlagSet("controllers"))
 	o.api.AddFlags(sections.FlagSet("API server"))
 	o.election.AddFlags(sections.FlagSet("leader election"))
+	sections.FlagSet("leader election").BoolVar(&o.suite.WarmStandby, "warm-standby", true,
+		"Keep objects cached while another replica leads, so that this one works at once when it takes over. A standby then needs as much memory as the leader.")
 	o.servers.AddFlags(sections.FlagSet("metrics and probes"))
 	o.logs.AddFlags(sections.FlagSet("logs"))
 	return sections

@@ -65,7 +65,10 @@ func New(ctx context.Context, cfg *Config) (*Process, error) {
 	var errRights error
 	p.rights, errRights = rights.Follow(config, "controllers")
 	client, err := kubernetes.NewForConfig(config)
-	if err = errors.Join(errRights, err); err == nil {
+	watch := rest.CopyConfig(config)
+	watch.Timeout = 0 // it would end every watch
+	watcher, errWatch := kubernetes.NewForConfig(watch)
+	if err = errors.Join(errRights, err, errWatch); err == nil {
 		p.rights.OnMissing(func(text string) {
 			p.events.Event(o.Reference(), corev1.EventTypeWarning, api.ReasonMissingRight, text)
 		})
@@ -74,7 +77,7 @@ func New(ctx context.Context, cfg *Config) (*Process, error) {
 			Client: client.CoordinationV1(), Recorder: p.events,
 			Namespace: o.LeaseNamespace(), Name: o.Name,
 			LeaseDuration: o.LeaseDuration, RenewDeadline: o.RenewDeadline, RetryPeriod: o.RetryPeriod,
-			Guard: &cfg.guard,
+			Guard: &cfg.guard, Watch: watcher,
 		})
 	}
 	if err != nil {

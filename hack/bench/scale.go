@@ -94,8 +94,8 @@ func announce(dir string, n int) error {
 	if err := syscall.Statfs(dir, &disk); err != nil {
 		return err
 	}
-	need, free := uint64(n)*bytesPerNamespace, disk.Bavail*uint64(disk.Bsize) //nolint:gosec // the size of a block is positive
-	fmt.Fprintf(os.Stderr, "This takes about %d minutes on 2 CPUs, and up to %d MiB of the disk of %s.\n", 1+n*minutesPerTenThousand/10000, need>>20, dir)
+	need, free := uint64(n)*bytesPerNamespace, disk.Bavail*uint64(disk.Bsize)
+	fmt.Fprintf(os.Stderr, "This takes about %d minutes on 2 CPUs, and up to %d MiB of the disk of %s.\n", 5+n*minutesPerTenThousand/10000, need>>20, dir)
 	if free < need {
 		return fmt.Errorf("%s has %d MiB free, and %d are needed: name another directory by TMPDIR, or fewer namespaces by -n", dir, free>>20, need>>20)
 	}
@@ -243,7 +243,7 @@ func (s *session) scaleChangeCA(ctx context.Context, b *testbed, c contestant, g
 		return err
 	}
 	out[totalCPU] = out[ownCPU] / 1000
-	s.record(scaleOn(g.to, scaleCA), c.name, out.only(totalTime, totalCPU, writes))
+	s.record(scaleOn(g.to, scaleCA), c.name, out.only(totalTime, totalCPU, writes, peak))
 	return b.expectCA(ctx)
 }
 

@@ -22,6 +22,7 @@ func scaleGoals(steps []int) []goal {
 	list := []goal{
 		{fmt.Sprintf("peak MiB, %d namespaces", n), false, 400, ours(scaleOn(n, scaleStart), peak)},
 		{"  while they are created", false, 400, ours(scaleOn(n, scaleCreated), peak)},
+		{"  with another CA", false, 400, ours(scaleOn(n, scaleCA), peak)},
 		{"  writes of a start", false, 0, ours(scaleOn(n, scaleStart), writes)},
 	}
 	for _, grows := range []struct{ what, metric string }{
@@ -31,7 +32,9 @@ func scaleGoals(steps []int) []goal {
 	}
 	// What is linear in all objects has the exponent 1.
 	for _, what := range []string{scaleSpace, scaleToken, scaleAccount} {
-		list = append(list, goal{fmt.Sprintf("growth, exponent: %s, CPU", what), false, 0.25, growthExponent(steps, what, ownCPU)})
+		for _, metric := range []string{ownCPU, p50} {
+			list = append(list, goal{fmt.Sprintf("growth, exponent: %s, %s", what, metric), false, 0.25, growthExponent(steps, what, metric)})
+		}
 	}
 	return slices.Clip(list)
 }

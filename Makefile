@@ -69,7 +69,7 @@ manifests: kubectl ## Render the overlays of manifests into manifests/rendered, 
 	go run ./hack/chart
 
 test: control-plane kube-controller-manager kubectl $(HELM) ## Run the unit and integration tests, with the race detector, and the programs of e2e/embed
-	go test -race -timeout 20m ./cmd/... ./pkg/... ./hack/... ./manifests/...
+	go test -race -timeout 20m ./cmd/... ./pkg/... ./hack/... ./manifests/... ./e2e/soak
 	cd e2e/embed && go vet ./... && KUBEBUILDER_CONTROLPLANE_START_TIMEOUT=2m KUBEBUILDER_ASSETS=$${KUBEBUILDER_ASSETS:-$(CURDIR)/bin/k8s/$(K8S_VERSION)} go test ./...
 
 .PHONY: test-report

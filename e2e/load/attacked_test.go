@@ -151,7 +151,7 @@ func TestLongAttackOnTheWebhook(t *testing.T) {
 	}, refusedByCode, 512)
 }
 
-// TestLongAttackOnTheAuthenticator: the flood is of tokens with key ids that nobody knows, of its own
+// TestLongAttackOnTheAuthenticator: the flood is of tokens with made-up key ids, of its own
 // issuer and of a foreign one whose keys are fetched, and of tokens with bad signatures.
 func TestLongAttackOnTheAuthenticator(t *testing.T) {
 	p := newPlane(t, controlplane.Options{})

@@ -111,7 +111,7 @@ func (c *checker) rest(ctx context.Context, w *world) (f findings, err error) {
 		if err != nil {
 			return nil, err
 		}
-		time.Sleep(restFor)
+		time.Sleep(restFor) // the requests of that time are what is counted
 		last, err = w.cp.Audit.Since(ctx, mark, func(r controlplane.Request) bool { return bySakeeper(r) && r.Object.Resource != "leases" })
 		if err != nil {
 			return nil, err

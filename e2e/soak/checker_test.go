@@ -104,7 +104,7 @@ func TestCompare(t *testing.T) {
 		"another CA":                 {func(_ *testing.T, b *testbed) { b.configMaps["n/"+api.RootCAConfigMap].Data["ca.crt"] = "x" }, "root-ca"},
 		"a token of another account": {func(t *testing.T, b *testbed) { b.secrets["n/token"] = b.tokenSecret(t, "former", "token") }, "token"},
 		"a token of another Secret":  {func(t *testing.T, b *testbed) { b.secrets["n/token"] = b.tokenSecret(t, "account", "other") }, "token"},
-		"a token that nobody made":   {func(_ *testing.T, b *testbed) { b.secrets["n/token"].Data["token"] = []byte("x") }, "token"},
+		"a token that is made up":    {func(_ *testing.T, b *testbed) { b.secrets["n/token"].Data["token"] = []byte("x") }, "token"},
 		"a token of a former key":    {func(_ *testing.T, b *testbed) { b.keys.signing = "newer" }, "key"},
 		"a key is not published":     {func(_ *testing.T, b *testbed) { b.keys.Keys = nil }, "token"},
 		"a former CA in a Secret":    {func(_ *testing.T, b *testbed) { b.secrets["n/token"].Data["ca.crt"] = []byte("x") }, "content"},

@@ -20,7 +20,7 @@ type thing struct {
 	UID        string `json:"uid"`
 	Account    string `json:"account"`
 	AccountUID string `json:"accountUID"`
-	// Content is that of a Secret which is nobody's business.
+	// Content is that of a Secret that sakeeper must not change.
 	Content map[string]string `json:"content"`
 	Type    string            `json:"type"`
 	// Refers are Secrets that a user has listed in an account.

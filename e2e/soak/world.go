@@ -230,5 +230,5 @@ func (w *world) close() error {
 	return errors.Join(append(errs, os.RemoveAll(w.dir))...)
 }
 
-// newName returns a text that nobody else has.
+// newName returns a text that is new each time.
 func newName() string { return strings.ToLower(rand.Text()[:10]) }

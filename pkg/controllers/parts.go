@@ -48,7 +48,7 @@ type parts struct {
 	templates       *accounttemplate.Templates // nil if no controller needs them
 	// confirmLive: at least one of the first two is the caller's.
 	confirmLive bool
-	// informers are those that the suite runs itself, of which the first started are running.
+	// informers are those that the suite runs itself. The first ones, as many as started says, run.
 	informers []toolscache.SharedIndexInformer
 	started   int
 

@@ -174,7 +174,7 @@ func (s *Suite) Run(ctx context.Context) error {
 }
 
 // warm returns true if informers run while another process leads. The controllers are made when this
-// one leads: before, nobody would empty their queues.
+// process leads: before, their queues would only grow.
 func (s *Suite) warm() bool { return s.options.WarmStandby && s.options.Elect != nil }
 
 // lead runs the controllers.

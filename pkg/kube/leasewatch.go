@@ -16,9 +16,9 @@ import (
 )
 
 // leaseWatch follows a Lease of which another process may be the holder. It calls free when the Lease
-// is given up, deleted, or has run out. As in client-go, a lease runs out when nobody has changed it
-// for its duration by the clock of this process: clocks are not compared. It is safe for concurrent
-// use.
+// is given up, deleted, or has run out. As in client-go, a lease runs out when this process has seen
+// no change of it for its duration: the clocks of processes are not compared. It is safe for
+// concurrent use.
 type leaseWatch struct {
 	free func()
 
@@ -73,8 +73,7 @@ func (w *leaseWatch) changed(obj any) {
 	w.expires = time.AfterFunc(left, w.free)
 }
 
-// ranOut returns true if record is the Lease as it was seen last, and nobody has changed that for its
-// duration.
+// ranOut returns true if record is the Lease as it was seen last, and that was its duration ago.
 func (w *leaseWatch) ranOut(record *resourcelock.LeaderElectionRecord) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -79,7 +79,7 @@ func isTimeout(err error) bool {
 }
 
 // TestLongWithoutTheSignerNoTokenIsGranted, and those that there are stay valid. The API server waits for
-// a signer until the request ends: after 34 s, or sooner if the client says so, as here.
+// a signer until the request ends, here by the client's timeout.
 func TestLongWithoutTheSignerNoTokenIsGranted(t *testing.T) {
 	keys := newPlane(t, controlplane.Options{})
 	s, socket := startSigner(t, keys.SigningKeyFile)
